@@ -1,0 +1,64 @@
+"""What the docs take from the code: the methods' pages and tables, and the pages that other people's scripts write."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+import petl.methods  # noqa: F401  # registers petl's own methods
+from petl import method
+
+ORDER = ("probe", "bn", "norm", "lora", "adapter", "input", "bias", "partial", "full")
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """The methods' pages follow the methods' index; results.md appears once it has been measured."""
+    for entry in config.nav or []:
+        if "Methods" in entry:
+            entry["Methods"] += [{name: f"methods/{name}.md"} for name in methods()]
+    if (Path(config.docs_dir) / "results.md").exists() and config.nav is not None:
+        config.nav.insert(len(config.nav) - 3, {"Results": "results.md"})
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    for name, cls in methods().items():
+        files.append(File.generated(config, f"methods/{name}.md", content=page(name, cls)))
+    return files
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    return markdown.replace("<!-- table of methods -->", table())
+
+
+def methods() -> dict[str, type[method.Method]]:
+    """petl's own methods, the usual ones in the order of the size of what they train."""
+    found = method.registry()
+    return {name: found[name] for name in sorted(found, key=lambda n: (n not in ORDER, (*ORDER, n).index(n)))}
+
+
+def table() -> str:
+    rows = [f"| [`{name}`]({name}.md) | `petl.{cls.__name__}` | {first(cls)} |" for name, cls in methods().items()]
+    return "\n".join(["| name | class | what |", "|---|---|---|", *rows])
+
+
+def first(cls: type) -> str:
+    return (cls.__doc__ or "").strip().split("\n")[0]
+
+
+def page(name: str, cls: type) -> str:
+    fields = [f"| `{f.name}` | `{f.type}` | `{default(f)}` |" for f in dataclasses.fields(cls)]
+    options = "\n".join(["| option | type | default |", "|---|---|---|", *fields]) if fields else "It has no options."
+    title = f'# `{name}`\n\n```python\npetl.wrap(model, "{name}", num_classes=10)\n```\n'
+    doc = f"::: {cls.__module__}.{cls.__name__}\n    options:\n      heading_level: 2\n      members: false\n"
+    return f"{title}\n## Options\n\n{options}\n\n{doc}"
+
+
+def default(field: dataclasses.Field[Any]) -> str:
+    if field.default is not dataclasses.MISSING:
+        return repr(field.default)
+    return "" if field.default_factory is dataclasses.MISSING else repr(field.default_factory())
