@@ -1,0 +1,249 @@
+"""check: does petl keep its promises on this very model? The tests' oracle is this public function."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from petl.delta import load, save
+from petl.errors import StateError
+from petl.graft import is_grafted, prune
+from petl.record import bare, record
+from petl.sites import within
+from petl.survey import classifier_names
+from petl.wrap import merge, unfoldable, unwrap, wrap
+
+STEPS = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One point of the contract: ``status`` is "pass", "fail" or "n/a", ``detail`` what was seen or why it doesn't apply."""
+
+    point: str
+    status: str
+    detail: str = ""
+
+
+class Report(tuple[Finding, ...]):
+    """Findings in the order of the contract; ``ok`` where none failed; prints as a table."""
+
+    @property
+    def ok(self) -> bool:
+        return all(finding.status != "fail" for finding in self)
+
+    def __repr__(self) -> str:
+        return "\n".join(f"{f.status:4}  {f.point:12} {f.detail}".rstrip() for f in self)
+
+
+def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) -> Report:
+    """Try the whole contract on copies of ``model``; the model itself is not touched.
+
+    Args:
+        model: wrapped; or plain, then ``methods`` and ``options`` say how to wrap its copy, as for ``petl.wrap``.
+        batch: images [n, channels, h, w] as the wrapped model takes them, three or more.
+
+    Points: the output at injection is the base's; every trainable tensor gets a gradient; nothing else moves in three
+    training steps; a saved delta reloads bit-equal onto a fresh base; merging and unwrapping are bit-exact; copies agree.
+    Dead tensors are often the untrained model's: zero gains and layer scales pass no gradient.
+
+    >>> import petl, timm, torch
+    >>> report = petl.check(timm.create_model("test_vit"), torch.randn(3, 3, 160, 160), "lora", num_classes=5)
+    >>> report.ok
+    True
+    """
+    base, adapted = _pair(bare(model), methods, options)
+    trial = _Trial(base, adapted, batch)
+    points: dict[str, Callable[[], Finding]] = {
+        "injection": trial.injection,
+        "gradients": trial.gradients,
+        "drift": trial.drift,
+        "copies": trial.copies,
+        "reload": trial.reload,
+        "merge": trial.merge,
+        "unwrap": trial.unwrap,
+    }
+    return Report(_tried(name, point) for name, point in points.items())
+
+
+def _pair(model: nn.Module, methods: Any, options: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
+    """An untouched base and an adapted copy."""
+    if methods is None and record(model) is None:
+        raise StateError("check got a plain model; wrap it first, or say how: petl.check(model, batch, 'lora')")
+    if methods is None:
+        adapted = copy.deepcopy(model)
+        return unwrap(copy.deepcopy(model)), adapted
+    return copy.deepcopy(model), wrap(copy.deepcopy(model), methods, **options)
+
+
+def _tried(name: str, point: Callable[[], Finding]) -> Finding:
+    try:
+        return point()
+    except Exception as error:  # the model's own code runs here; whatever it raises is the finding
+        return Finding(name, "fail", f"{type(error).__name__}: {error}")
+
+
+class _Trial:
+    """Runs the points in order; ``adapted`` is trained on the way."""
+
+    def __init__(self, base: nn.Module, adapted: nn.Module, batch: Tensor):
+        self.base, self.adapted, self.batch = base, adapted, batch
+        self.fresh = not _has_trained(adapted)
+        self.before = _state(adapted)
+        self.reached = self._train()
+
+    def injection(self) -> Finding:
+        """The fresh adapted model against the same model, new head included, with all grafts taken off."""
+        start = copy.deepcopy(self.adapted)
+        _restore(start, self.before)
+        stripped = copy.deepcopy(start)
+        for module in stripped.modules():
+            prune(module)
+        try:
+            plain = _output(stripped, self.batch)
+        except Exception as error:  # such as a batch of other channels
+            return Finding("injection", "n/a", f"the base doesn't take this batch: {error}")
+        off = _apart(_output(start, self.batch), plain)
+        if not self.fresh:
+            return Finding("injection", "n/a", "already trained")
+        return Finding(
+            "injection", "pass" if off == 0 else "fail", f"differs from the base by {off:.3g}" if off else ""
+        )
+
+    def gradients(self) -> Finding:
+        names = [name for name, p in self.adapted.named_parameters() if p.requires_grad]
+        dead = [name for name in names if name not in self.reached]
+        wrong = [name for name in self.reached if name not in names]
+        detail = f"{len(names)} tensors" if not dead else f"no gradient reaches {len(dead)} of {len(names)}: {dead[:5]}"
+        detail += f"; frozen, but with gradient: {wrong[:5]}" if wrong else ""
+        return Finding("gradients", "fail" if dead or wrong else "pass", detail)
+
+    def drift(self) -> Finding:
+        after = _state(self.adapted)
+        trained = {name for name, p in self.adapted.named_parameters() if p.requires_grad}
+        tuned = _tuned_statistics(self.adapted)
+        moved = [k for k in after if not torch.equal(after[k], self.before[k])]
+        wrong = [k for k in moved if k not in trained | tuned]
+        return Finding(
+            "drift", "fail" if wrong else "pass", f"frozen, but moved: {wrong[:5]}" if wrong else f"{len(moved)} moved"
+        )
+
+    def copies(self) -> Finding:
+        out = _output(self.adapted, self.batch)
+        off = {
+            "deepcopy": _apart(_output(copy.deepcopy(self.adapted), self.batch), out),
+            "pickle": _apart(_output(pickle.loads(pickle.dumps(self.adapted)), self.batch), out),
+        }
+        wrong = {name: gap for name, gap in off.items() if gap}
+        return Finding("copies", "fail" if wrong else "pass", f"differ: {wrong}" if wrong else "")
+
+    def reload(self) -> Finding:
+        with tempfile.TemporaryDirectory() as folder:
+            path = save(self.adapted, Path(folder) / "delta.safetensors")
+            again = load(path, copy.deepcopy(self.base))
+            size = path.stat().st_size
+        off = _apart(_output(again, self.batch), _output(self.adapted, self.batch))
+        return Finding("reload", "fail" if off else "pass", f"differs by {off:.3g}" if off else f"{size:,} bytes")
+
+    def merge(self) -> Finding:
+        stuck = unfoldable(self.adapted)
+        folded = copy.deepcopy(self.adapted)
+        try:
+            merge(folded)
+        except StateError as error:
+            return Finding("merge", "n/a" if stuck else "fail", str(error))
+        off = _apart(_output(folded, self.batch), _output(self.adapted, self.batch))
+        left = [name for name, module in folded.named_modules() if is_grafted(module)]
+        strange = sorted(_foreign_keys(folded, self.base))
+        wrong = off or left or strange
+        return Finding(
+            "merge", "fail" if wrong else "pass", f"differs by {off:.3g}; {left[:3]} {strange[:3]}" if wrong else ""
+        )
+
+    def unwrap(self) -> Finding:
+        plain = unwrap(copy.deepcopy(self.adapted))
+        then, now = _state(self.base), _state(plain)
+        keys = sorted(then.keys() ^ now.keys())
+        moved = [k for k in then if k in now and not torch.equal(then[k], now[k])]
+        kinds = [
+            n for (n, a), (_, b) in zip(self.base.named_modules(), plain.named_modules()) if type(a) is not type(b)
+        ]
+        wrong = [*keys, *moved, *kinds]
+        return Finding("unwrap", "fail" if wrong else "pass", f"not as before: {wrong[:5]}" if wrong else "")
+
+    def _train(self) -> set[str]:
+        """A few steps of Adam on a fixed random target; the names of the tensors that got a gradient."""
+        reached: set[str] = set()
+        self.adapted.train()
+        named = dict(self.adapted.named_parameters())
+        optimizer = torch.optim.Adam([p for p in named.values() if p.requires_grad], lr=1e-2)
+        for _ in range(STEPS):
+            optimizer.zero_grad()
+            _loss(self.adapted(self.batch)).backward()
+            reached |= {name for name, p in named.items() if p.grad is not None and bool((p.grad != 0).any())}
+            optimizer.step()
+        optimizer.zero_grad()
+        self.adapted.eval()
+        return reached
+
+
+def _loss(output: Any) -> Tensor:
+    """A projection of all outputs onto fixed numbers, squared: no symmetry makes its gradient vanish."""
+    leaves = [t for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
+    weights = [torch.linspace(-1, 2, t.numel(), device=t.device).view(t.shape).cos() for t in leaves]
+    return sum(((t - w) ** 2).float().mean() for t, w in zip(leaves, weights, strict=True))  # type: ignore[return-value]
+
+
+def _output(model: nn.Module, batch: Tensor) -> list[Tensor]:
+    model.eval()
+    with torch.no_grad():
+        return [t for t in tree_leaves(model(batch)) if isinstance(t, Tensor)]
+
+
+def _apart(one: list[Tensor], other: list[Tensor]) -> float:
+    """The largest difference, NaN equal to NaN; infinite where the shapes differ."""
+    if [t.shape for t in one] != [t.shape for t in other]:
+        return float("inf")
+    pairs = [(a, b) for a, b in zip(one, other, strict=True) if not torch.equal(a, b)]
+    return max((float((a - b).abs().nan_to_num(float("inf")).max()) for a, b in pairs), default=0.0)
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    return {k: v.clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+
+
+def _restore(model: nn.Module, state: dict[str, Tensor]) -> None:
+    own = model.state_dict()
+    for key, value in state.items():
+        own[key].copy_(value)
+
+
+def _has_trained(model: nn.Module) -> bool:
+    """Whether some graft has left its start: LoRA's and adapters' last layers start at zero."""
+    last = [p for name, p in model.named_parameters() if name.endswith((".up", ".up.weight"))]
+    return any(bool((p != 0).any()) for p in last)
+
+
+def _tuned_statistics(model: nn.Module) -> set[str]:
+    """Buffers of modules that stand in training mode after ``model.train()``: their statistics are meant to move."""
+    made = record(model)
+    return {k for k in (made.planned if made else ()) if k in dict(model.named_buffers())}
+
+
+def _foreign_keys(folded: nn.Module, base: nn.Module) -> set[str]:
+    """Keys outside the classifier that only one of the two models has."""
+    return _keys_outside_head(folded) ^ _keys_outside_head(base)
+
+
+def _keys_outside_head(model: nn.Module) -> set[str]:
+    head = classifier_names(model) or []
+    return {key for key in model.state_dict() if not within(key, head)}

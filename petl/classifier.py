@@ -1,0 +1,89 @@
+"""The classifier of a model: which modules it is, and giving it another number of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from petl.errors import MethodError, SiteError, near
+from petl.sites import within
+from petl.survey import Survey, classifier_names
+
+Option = bool | str | tuple[str, ...]
+
+
+def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list[str]:
+    """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train."""
+    model = found.model
+    if option is False:
+        _refuse_new_head(num_classes)
+        return []
+    names = _named(found, option)
+    if num_classes is None or num_classes == getattr(model, "num_classes", None):
+        return names
+    if num_classes < 1:
+        raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
+    _replace(model, names, num_classes)
+    return classifier_names(model) or names if option is True else names
+
+
+def _refuse_new_head(num_classes: int | None) -> None:
+    if num_classes is not None:
+        raise MethodError(
+            f"num_classes={num_classes} with head=False would leave a new, random classifier frozen; leave out one of them"
+        )
+
+
+def _named(found: Survey, option: Option) -> list[str]:
+    """The classifier's modules as the user or timm names them."""
+    if option is True and found.head is None:
+        raise SiteError(
+            f"{type(found.model).__name__} has no classifier (no reset_classifier to ask); pass head=False to adapt the "
+            f"encoder alone, or name the classifier: head='fc'"
+        )
+    names = list(found.head or []) if option is True else [option] if isinstance(option, str) else list(option)  # type: ignore[arg-type]
+    for name in names:
+        if name not in found.modules:
+            raise SiteError(
+                f"head={name!r}: {type(found.model).__name__} has no such module{near(name, found.modules)}"
+            )
+    return names
+
+
+def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> None:
+    if hasattr(model, "reset_classifier"):
+        like = next(model.parameters())
+        before = {id(module) for module in model.modules()}
+        model.reset_classifier(num_classes)  # type: ignore[operator]  # timm's contract
+        for module in [m for m in model.modules() if id(m) not in before]:
+            module.to(device=like.device, dtype=like.dtype)
+    else:
+        _replace_last_layer(model, names, num_classes)
+
+
+def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int) -> None:
+    """Without timm's contract: a new last linear layer or 1x1 convolution in each of the named modules."""
+    for top in names:
+        layers = [n for n, m in model.named_modules() if within(n, [top]) and isinstance(m, (nn.Linear, nn.Conv2d))]
+        if not layers:
+            raise SiteError(
+                f"head={top!r} holds no linear layer or convolution to replace for num_classes={num_classes}"
+            )
+        parent, _, leaf = layers[-1].rpartition(".")
+        setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
+
+
+def _resized(layer: nn.Module, num_classes: int) -> nn.Module:
+    like, bias = next(layer.parameters()), getattr(layer, "bias", None) is not None
+    if isinstance(layer, nn.Linear):
+        return nn.Linear(layer.in_features, num_classes, bias, device=like.device, dtype=like.dtype)
+    conv: nn.Conv2d = layer  # type: ignore[assignment]  # the caller looked for these two classes
+    return nn.Conv2d(
+        conv.in_channels,
+        num_classes,
+        conv.kernel_size,
+        bias=bias,
+        device=like.device,
+        dtype=like.dtype,  # type: ignore[arg-type]
+    )

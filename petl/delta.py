@@ -1,0 +1,314 @@
+"""save, load, read: one safetensors file per task, with its recipe in the header."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from petl.digest import own_tensor, owned
+from petl.errors import DeltaError, PetlError, StateError, listing
+from petl.method import Method, from_json
+from petl.record import Record, wrapped
+from petl.sites import Sites, all_sites
+from petl.survey import Survey, config
+from petl.version import __version__
+from petl.wrap import Plan, install, look, unwrap
+
+FORMAT = 1
+KEY = "petl"
+Paths = str | os.PathLike[str]
+
+
+def save(
+    model: nn.Module,
+    path: Paths,
+    *,
+    labels: Sequence[str] | None = None,
+    results: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write what was trained, and nothing else, to one ``.safetensors`` file.
+
+    Args:
+        model: wrapped; may be compiled, distributed or prepared by accelerate.
+        path: of the file; it appears whole or not at all.
+        labels: class names in the order of the outputs. results: anything worth keeping, as JSON values.
+        dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
+            bit-equal.
+
+    Raises:
+        StateError: the model isn't wrapped, or a frozen tensor has moved (the error names it); nothing is written.
+
+    >>> import petl, timm, tempfile, os
+    >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = petl.save(model, os.path.join(folder, "pets.safetensors"), labels=["cat", "dog", "eel"])
+    ...     petl.read(path)["labels"]
+    ['cat', 'dog', 'eel']
+    """
+    plain, made = wrapped(model)
+    tensors, also = delta_tensors(plain, made)
+    made = _without(made, also)
+    moved = made.moved()
+    if moved:
+        raise StateError(
+            f"not saved: {listing(moved)} changed since wrap although frozen, so the delta would not give this model back; "
+            f"train them through a method (petl.methods()), or set requires_grad before training"
+        )
+    header = {**_header(plain, made, also), "dtype": str(dtype).removeprefix("torch.") if dtype else None}
+    header["labels"] = list(labels) if labels is not None else made.labels
+    header["results"] = dict(results) if results is not None else made.results
+    return _write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
+
+
+def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True, check_base: bool = True) -> nn.Module:
+    """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
+
+    Args:
+        path: of a file that ``save`` wrote.
+        model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name.
+        pretrained: let timm fetch the pretrained weights for a backbone that it builds.
+        check_base: refuse a base whose frozen tensors differ from those that the delta was made on.
+
+    Raises:
+        DeltaError: the file is damaged, from a newer petl, or doesn't fit the model; the model is as it was.
+        StateError: the model is wrapped already.
+
+    >>> import petl, timm, tempfile, os, copy
+    >>> base = timm.create_model("test_vit")
+    >>> model = petl.wrap(copy.deepcopy(base), "lora", num_classes=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = petl.save(model, os.path.join(folder, "pets.safetensors"))
+    ...     again = petl.load(path, base)
+    >>> again.num_classes
+    3
+    """
+    header, tensors = _open(Path(path))
+    model = _build(header, pretrained) if model is None else model
+    found = look(model)
+    plans = _plans(header, found)
+    asked = Record(
+        tuple(m for m, _ in plans), header["sites"], _option(header["head"]), also=list(header.get("also", []))
+    )
+    try:
+        install(found, plans, asked, num_classes=header["backbone"].get("num_classes") if header["head"] else None)
+    except PetlError as error:
+        raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
+    with _unwrapped_on_error(model):
+        _compare(Path(path), header, tensors, model, asked, check_base)
+        _fill(model, tensors)
+    asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
+    return model
+
+
+def read(path: Paths) -> dict[str, Any]:
+    """The header of a delta file: backbone, methods, sites, labels, input pipeline, results; no tensor is read.
+
+    Raises:
+        DeltaError: it is no delta of a format that this petl knows.
+    """
+    with _opened(Path(path)) as file:
+        return _checked_header(Path(path), file.metadata())
+
+
+def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
+    """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
+    mine: dict[str, Tensor] = {}
+    planned = made.planned
+    for key, owner, leaf in owned(model):
+        tensor = own_tensor(owner, leaf)
+        if tensor is not None and (key in planned or tensor.requires_grad):
+            mine[key] = tensor.detach()
+    return mine, [key for key in mine if key not in {*planned} - {*made.also}]
+
+
+def _without(made: Record, also: Sequence[str]) -> Record:
+    """The record as if ``also`` had been planned: these keys need no proof."""
+    return Record(**{**vars(made), "frozen": {k: v for k, v in made.frozen.items() if k not in also}})
+
+
+def _header(model: nn.Module, made: Record, also: list[str]) -> dict[str, Any]:
+    classes = getattr(model, "num_classes", None)
+    return {
+        "format": FORMAT,
+        "version": __version__,
+        "backbone": {**made.backbone, "num_classes": classes},
+        "digest": made.digest,
+        "methods": [method.to_json() for method in made.methods],
+        "sites": made.sites,
+        "head": made.head_option,
+        "also": also,
+        "pipeline": made.pipeline or _pipeline(model),
+    }
+
+
+def _pipeline(model: nn.Module) -> dict[str, Any] | None:
+    """The input pipeline by timm's own word, for models that have one."""
+    if not config(model):
+        return None
+    from timm.data import resolve_model_data_config
+
+    return resolve_model_data_config(model)
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    return kept.cpu().contiguous().clone()
+
+
+def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
+    """Write beside ``path``, flush to disk, and rename: a reader sees the old file or the new one, never half of one."""
+    if not path.parent.is_dir():
+        raise DeltaError(f"can't write {path}: {path.parent} is not a folder")
+    try:
+        metadata = {KEY: json.dumps(header), "format": "pt"}
+    except (TypeError, ValueError) as error:
+        raise DeltaError(f"can't write {path}: labels, results and create_args must be JSON values ({error})") from None
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    os.close(handle)
+    try:
+        save_file(tensors, name, metadata=metadata)
+        with open(name, "rb+") as file:
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except OSError as error:
+        raise DeltaError(f"can't write {path}: {error}") from error
+    finally:
+        Path(name).unlink(missing_ok=True)
+    return path
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise DeltaError(f"{path} is not a file; give the path of a delta that petl.save wrote")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise DeltaError(f"{path} is no whole safetensors file ({error}); copy or save it again") from error
+
+
+def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    with _opened(path) as file:
+        header = _checked_header(path, file.metadata())
+        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
+
+
+SCHEMA = {"version": str, "backbone": dict, "digest": str, "methods": list, "sites": list, "head": (bool, str, list)}
+
+
+def _checked_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
+    text = (metadata or {}).get(KEY)
+    if text is None:
+        raise DeltaError(f"{path} is a safetensors file, but no petl delta: its header has no {KEY!r} entry")
+    try:
+        header = json.loads(text)
+        number = header["format"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeltaError(
+            f"{path}: the {KEY!r} entry of its header can't be read ({error!r}); the file is damaged"
+        ) from error
+    if not isinstance(number, int) or number > FORMAT:
+        raise DeltaError(
+            f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
+        )
+    wrong = [key for key, kind in SCHEMA.items() if not isinstance(header.get(key), kind)]  # type: ignore[arg-type]
+    if wrong or len(header["methods"]) != len(header["sites"]):
+        raise DeltaError(f"{path}: its header lacks or misstates {listing(wrong or ['sites'])}; the file is damaged")
+    return header
+
+
+def _option(head: Any) -> bool | str | tuple[str, ...]:
+    return tuple(head) if isinstance(head, list) else head
+
+
+def _plans(header: Mapping[str, Any], found: Survey) -> list[Plan]:
+    """The recorded methods at the recorded sites."""
+    places = {site.name: site for site in all_sites(found)}
+    try:
+        methods: list[Method] = [from_json(values) for values in header["methods"]]
+        return [(m, Sites(places[n] for n in names)) for m, names in zip(methods, header["sites"], strict=True)]
+    except KeyError as error:
+        raise DeltaError(
+            f"the delta was made on {header['backbone'].get('name')} and adapts {error.args[0]}, which this "
+            f"{type(found.model).__name__} lacks; load it onto the backbone that it was made on"
+        ) from None
+    except PetlError as error:
+        raise DeltaError(f"the delta's recipe can't be repeated: {error}") from error
+
+
+def _build(header: Mapping[str, Any], pretrained: bool) -> nn.Module:
+    import timm
+
+    base = header["backbone"]
+    if not base.get("name"):
+        raise DeltaError("the delta's backbone has no timm name; build it yourself and pass it: petl.load(path, model)")
+    args = {k: v for k, v in {"num_classes": base["num_classes"], **base.get("args", {})}.items() if v is not None}
+    try:
+        return timm.create_model(base["name"], pretrained=pretrained, **args)
+    except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
+        raise DeltaError(
+            f"timm can't build the backbone {base['name']} ({error}); build it yourself and pass it: petl.load(path, model)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _unwrapped_on_error(model: nn.Module) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        unwrap(model)
+        raise
+
+
+def _compare(
+    path: Path,
+    header: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    model: nn.Module,
+    made: Record,
+    check_base: bool,
+) -> None:
+    """Every name, shape and type, and the base's fingerprint, before a byte is used."""
+    wanted, _ = delta_tensors(model, made)
+    missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
+    if missing or extra:
+        raise DeltaError(
+            f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
+        )
+    for key, tensor in tensors.items():
+        if tensor.shape != wanted[key].shape or tensor.is_floating_point() != wanted[key].is_floating_point():
+            raise DeltaError(
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {wanted[key].dtype} "
+                f"{tuple(wanted[key].shape)}; load it onto the backbone that it was made on"
+            )
+    if check_base and made.digest != header["digest"]:
+        raise DeltaError(
+            f"{path} was made on {header['backbone'].get('name')} with base digest {header['digest'][:12]}, but this "
+            f"{made.backbone['name'] or type(model).__name__} has {made.digest[:12]}: other weights. Load the weights that it "
+            f"was made on, or pass check_base=False"
+        )
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    for key, owner, leaf in owned(model):
+        if key in tensors and (own := own_tensor(owner, leaf)) is not None:
+            own.detach().copy_(tensors[key])

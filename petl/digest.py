@@ -1,0 +1,53 @@
+"""Fingerprints of tensors: which base a delta belongs to, and the proof that nothing frozen has moved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor, nn
+
+THREADS = 4  # hashlib lets go of the interpreter lock, so tensors are hashed side by side
+
+
+def owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """(state-dict key, owner, leaf) of every parameter and persistent buffer, shared ones once."""
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        buffers = [leaf for leaf in module._buffers if leaf not in module._non_persistent_buffers_set]
+        for leaf in (*module._parameters, *buffers):
+            tensor = own_tensor(module, leaf)
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield f"{name}.{leaf}".lstrip("."), module, leaf
+
+
+def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
+    """The module's own parameter or buffer of that name, without any graft."""
+    return module._parameters[leaf] if leaf in module._parameters else module._buffers.get(leaf)
+
+
+def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
+    """SHA-256 of each tensor's dtype, shape and bytes; tensors on the meta device have only the first two."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(fingerprint, tensors))
+
+
+def fingerprint(tensor: Tensor) -> str:
+    digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
+    if not tensor.is_meta:
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()
+
+
+def combined(prints: Mapping[str, str]) -> str:
+    """One fingerprint of a set of named tensors, whatever their order."""
+    lines = "\n".join(f"{name} {prints[name]}" for name in sorted(prints))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return memoryview(flat.view(torch.uint8).numpy()) if flat.numel() else memoryview(b"")

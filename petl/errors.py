@@ -1,0 +1,43 @@
+"""What petl raises. Every message says what was seen, what was expected and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PetlError(Exception):
+    """Anything that petl refuses to do; the model, files and data are as they were."""
+
+
+class MethodError(PetlError):
+    """An unknown method, an unknown option, or a value that an option can't have."""
+
+
+class SiteError(PetlError):
+    """A method can't be put where it was asked to go."""
+
+
+class StateError(PetlError):
+    """The model is not in the state that the call needs (not wrapped, wrapped twice, moved tensors ...)."""
+
+
+class DeltaError(PetlError):
+    """A delta file can't be written, read or applied."""
+
+
+class DataError(PetlError):
+    """The training or test data doesn't fit the model or can't be read."""
+
+
+def near(name: str, names: Iterable[str], most: int = 3) -> str:
+    """A hint such as ``; near names: lora, bias`` for a misspelt ``name``, or nothing."""
+    found = difflib.get_close_matches(name, list(names), n=most, cutoff=0.4)
+    return f"; near names: {', '.join(found)}" if found else ""
+
+
+def listing(names: Iterable[str], most: int = 5) -> str:
+    """``a, b, c and 4 more``: a long list of names cut for an error message."""
+    names = list(names)
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest

@@ -1,0 +1,203 @@
+"""Grow a subclass onto a module and take it off again: the only place in petl that makes classes.
+
+The module keeps its identity, name, hooks and base parameters under their old keys. Its class becomes a run-time
+subclass of its own class (the idiom of ``torch.nn.utils.parametrize``), which answers a grafted parameter with the
+adapted tensor and calls input and output grafts around the class's own ``forward``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from petl.errors import SiteError
+
+
+class Graft(nn.Module):
+    """A child module that changes its parent: one of the three kinds below.
+
+    ``in_chans`` is the number of channels that the parent takes with the graft on, where the graft changes that.
+    """
+
+    in_chans: int | None = None
+
+
+class WeightGraft(Graft):
+    """A function from a parameter's value to its adapted value; foldable by construction.
+
+    ``param`` names the parent's parameter; ``change(weight) -> weight`` may also change its shape. It is computed in the
+    graft's own precision and outside autocast, and rounded to the weight's dtype once, so a float32 delta on a
+    half-precision or autocast layer isn't rounded before it is added.
+    """
+
+    param: str = "weight"
+
+    def change(self, weight: Tensor) -> Tensor:
+        """The adapted weight; says what the method is."""
+        raise NotImplementedError
+
+    def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
+        own = next(self.parameters()).dtype
+        if not torch.is_autocast_enabled(weight.device.type):
+            return _laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
+        with torch.autocast(weight.device.type, enabled=False):
+            return _laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
+
+    def folded(self, parent: nn.Module) -> None:
+        """Called on the parent when the adapted value has been written into it for good."""
+
+
+class InputGraft(Graft):
+    """``forward(x) -> x`` on the first positional argument of the parent's ``forward``."""
+
+
+class OutputGraft(Graft):
+    """``forward(output, *inputs) -> output`` on what the parent's ``forward`` returns."""
+
+
+def grow(module: nn.Module, name: str, graft: Graft) -> None:
+    """Put ``graft`` onto ``module`` as the child ``name``; several grafts work in the order in which they were grown."""
+    if hasattr(module, name):
+        raise SiteError(
+            f"{base_class(module).__name__} already has an attribute {name!r}, so nothing of that name can grow on it: "
+            f"give each site to one method of a kind only"
+        )
+    module.add_module(name, graft)
+    graft.train(module.training)
+    _dress(module, still=is_still(module))
+
+
+def hold(module: nn.Module) -> None:
+    """Keep ``module`` and all inside it in evaluation mode for good, also under ``model.train()``."""
+    _dress(module, still=True)
+    module.eval()
+
+
+def prune(module: nn.Module) -> None:
+    """Take every graft off ``module`` and give it its own class back; its parameters are not touched."""
+    for name, _ in grafts(module):
+        delattr(module, name)
+    if isinstance(module, _Grafted):
+        module.__class__ = base_class(module)
+
+
+def fold(module: nn.Module) -> None:
+    """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used."""
+    found = grafts(module)
+    stuck = [name for name, graft in found if not isinstance(graft, WeightGraft)]
+    if stuck:
+        raise SiteError(
+            f"{', '.join(stuck)} on {base_class(module).__name__} is not a weight graft and can't be folded"
+        )
+    weights = cast("list[tuple[str, WeightGraft]]", found)
+    values = {graft.param: getattr(module, graft.param).detach().clone() for _, graft in weights}
+    prune(module)
+    for param, value in values.items():
+        setattr(module, param, nn.Parameter(value, requires_grad=getattr(module, param).requires_grad))
+    for _, graft in weights:
+        graft.folded(module)
+
+
+def grafts(module: nn.Module) -> list[tuple[str, Graft]]:
+    """The grafts on ``module`` with their names, in the order in which they work."""
+    return [(name, child) for name, child in module.named_children() if isinstance(child, Graft)]
+
+
+def is_still(module: nn.Module) -> bool:
+    """Whether ``hold`` keeps this module in evaluation mode."""
+    return isinstance(module, _Still)
+
+
+def is_grafted(module: nn.Module) -> bool:
+    """Whether petl has changed this module's class."""
+    return isinstance(module, _Grafted)
+
+
+def base_class(module: nn.Module) -> type[nn.Module]:
+    """The class that ``module`` had before anything grew on it."""
+    return module._petl_base if isinstance(module, _Grafted) else type(module)
+
+
+class _Grafted:
+    """Marks the run-time classes and lets their instances be pickled and deep-copied."""
+
+    _petl_base: type[nn.Module]
+    _petl_params: frozenset[str]
+    _petl_forward: bool
+
+    def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
+        still = isinstance(self, _Still)
+        return _blank, (self._petl_base, self._petl_params, self._petl_forward, still), self.__dict__
+
+
+class _Forward(_Grafted):
+    """Calls input grafts before and output grafts after the class's own forward."""
+
+    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        children = cast(nn.Module, self)._modules.values()
+        for graft in children:
+            if isinstance(graft, InputGraft):
+                x = graft(x)
+        out = super().forward(x, *args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next in the order
+        for graft in children:
+            if isinstance(graft, OutputGraft):
+                out = graft(out, x, *args)
+        return out
+
+
+class _Still(_Grafted):
+    """Never leaves evaluation mode."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(False)  # type: ignore[misc]  # nn.Module.train comes next in the order
+
+
+def _dress(module: nn.Module, still: bool) -> None:
+    """Give ``module`` the run-time class that its present grafts ask for."""
+    found = [graft for _, graft in grafts(module)]
+    params = frozenset(graft.param for graft in found if isinstance(graft, WeightGraft))
+    around = any(isinstance(graft, (InputGraft, OutputGraft)) for graft in found)
+    module.__class__ = _subclass(base_class(module), params, around, still)
+
+
+@functools.lru_cache(maxsize=None)
+def _subclass(base: type[nn.Module], params: frozenset[str], around: bool, still: bool) -> type[nn.Module]:
+    parts = (*([_Forward] if around else []), *([_Still] if still else []), _Grafted, base)
+    body = {param: _adapted(param) for param in params}
+    body |= {"_petl_base": base, "_petl_params": params, "_petl_forward": around}
+    body |= {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    return cast("type[nn.Module]", type(base.__name__, parts, body))
+
+
+def _adapted(param: str) -> property:
+    """A property that answers with ``param``'s value after all of its grafts."""
+
+    def get(self: nn.Module) -> Tensor:
+        value = _own(self, param)
+        for graft in self._modules.values():
+            if isinstance(graft, WeightGraft) and graft.param == param:
+                value = graft(value, self)
+        return value
+
+    return property(get)
+
+
+def _own(module: nn.Module, param: str) -> Tensor:
+    """The module's own parameter, or what its class computes under that name (``torch.nn.utils.parametrize``)."""
+    if param in module._parameters:
+        return cast(Tensor, module._parameters[param])
+    return getattr(super(_Grafted, module), param)
+
+
+def _laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:
+    """``adapted`` in the memory format of ``weight``: kernels, and so the last bits of results, depend on it."""
+    last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return adapted.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def _blank(base: type[nn.Module], params: frozenset[str], around: bool, still: bool) -> nn.Module:
+    cls = _subclass(base, params, around, still)
+    return cls.__new__(cls)

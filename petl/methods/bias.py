@@ -1,0 +1,55 @@
+"""BitFit: the biases alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from petl.errors import SiteError
+from petl.method import Method, register
+from petl.sites import Site, Sites, Where, all_sites, select
+from petl.survey import Survey
+
+
+@register("bias")
+@dataclass(frozen=True, kw_only=True)
+class Bias(Method):
+    """BitFit: trains the biases alone, also those that live on attention modules (Ben Zaken et al. 2021, arXiv:2106.10199).
+
+    Options:
+        where: the layers whose biases train; the default is every module outside the head that has one.
+
+    In a CNN most biases are the shifts of its BatchNorms. Biases of the attention of BEiT, EVA and Swin-V2 (``q_bias``,
+    ``v_bias``) belong to the attention module and are found there.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_vit"), "bias", num_classes=5)
+    >>> "blocks.0.attn.qkv.bias" in petl.trainable(model)
+    True
+    """
+
+    where: Where = "all"
+
+    def plan(self, found: Survey) -> Sites:
+        everything = all_sites(found) if self.where == "all" else select(found, self.where)
+        kept = Sites(site for site in everything if "head" not in site.roles and _has_used_bias(found, site))
+        if not kept:
+            kind = type(found.model).__name__
+            raise SiteError(f"bias: {kind} has no biases at where={self.where!r}; try 'norm' or 'lora'")
+        return kept
+
+    def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
+        return own_biases(module)
+
+
+def own_biases(module: nn.Module) -> list[str]:
+    """Names of the module's own bias parameters: ``bias``, and vectors such as ``q_bias`` or ``in_proj_bias``."""
+    own = {name: p for name, p in module._parameters.items() if p is not None}
+    return [name for name, p in own.items() if name == "bias" or (name.endswith("_bias") and p.ndim == 1)]
+
+
+def _has_used_bias(found: Survey, site: Site) -> bool:
+    keys = [f"{site.name}.{leaf}".lstrip(".") for leaf in own_biases(found.modules[site.name])]
+    return any(found.failed or key in found.used for key in keys)

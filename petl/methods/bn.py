@@ -1,0 +1,55 @@
+"""BN tuning: the affine parameters and the running statistics of BatchNorm layers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from petl.errors import MethodError
+from petl.method import STATISTICS, Method, register
+from petl.sites import Site, Where
+
+
+@register("bn")
+@dataclass(frozen=True, kw_only=True)
+class BN(Method):
+    """BN tuning: affine parameters and statistics of BatchNorm layers (Frankle et al. 2020, arXiv:2003.00152).
+
+    Options:
+        where: the layers; the default is every norm with running statistics outside the head.
+        affine: train scale and shift.
+        stats: ``"adapt"`` lets the running statistics move in training and saves them; ``"keep"`` holds them still.
+
+    Statistics that adapt see the new domain's images as they are (Li et al. 2016, arXiv:1603.04779): best where images
+    are many and look different from the backbone's. With batches of a few images prefer ``stats="keep"``.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_resnet"), "bn", stats="keep", num_classes=5)
+    >>> "conv1.1.weight" in petl.trainable(model)
+    True
+    """
+
+    where: Where = "batchnorm"
+    affine: bool = True
+    stats: str = "adapt"
+
+    def __post_init__(self) -> None:
+        check_stats(self.name, self.stats)
+        if not self.affine and self.stats == "keep":
+            raise MethodError(f"{self.name}: affine=False with stats='keep' leaves nothing to tune; set one of them")
+
+    def advice(self) -> str:
+        return "; this net has no BatchNorm: try 'norm' (every kind of norm), 'bias' or 'lora'"
+
+    def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
+        affine = module._parameters if self.affine else {}
+        moving = STATISTICS if self.stats == "adapt" else ()
+        return [*(k for k, p in affine.items() if p is not None), *(k for k in moving if k in module._buffers)]
+
+
+def check_stats(name: str, stats: str) -> None:
+    """``stats`` is "adapt" or "keep", or a MethodError."""
+    if stats not in ("adapt", "keep"):
+        raise MethodError(f"{name}: stats={stats!r}; it is 'adapt' (move in training, saved) or 'keep' (held still)")

@@ -1,0 +1,153 @@
+"""Input-channel adapter: images of any number of channels into a backbone made for three."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from einops import einsum
+from torch import Tensor, nn
+
+from petl.errors import MethodError
+from petl.graft import InputGraft, WeightGraft, base_class, grow
+from petl.method import Method, register
+from petl.sites import Site, Sites, Where, select
+from petl.survey import Survey
+
+
+@register("input")
+@dataclass(frozen=True, kw_only=True)
+class Input(Method):
+    """A 1x1 convolution from ``in_chans`` channels to what the stem expects, in front of every stem.
+
+    Options:
+        in_chans: channels of the images, at least 1.
+        bias: give the 1x1 convolution a bias.
+        where: the stems; the default is timm's own ``first_conv``, all of them.
+
+    It starts as the plain thing to do: one channel is replicated; the first three of more channels are RGB and the rest
+    start at zero; two channels feed their mean. Without a bias it lives inside the stem's weight (mixing channels and
+    convolving are one linear map), costs no layer at run time and folds exactly; ``reset_classifier`` aside, the merged
+    model is what ``timm.create_model(..., in_chans=k)`` builds. With a bias that holds only for stems that don't pad; a
+    stem that pads, standardises its weight or is no convolution gets a real 1x1 layer in front, which can't be folded.
+
+    >>> import petl, timm, torch
+    >>> model = petl.wrap(timm.create_model("test_resnet"), "input", in_chans=1, num_classes=5)
+    >>> model(torch.randn(2, 1, 96, 96)).shape
+    torch.Size([2, 5])
+    """
+
+    in_chans: int = 1
+    bias: bool = False
+    where: Where = "stem"
+
+    def __post_init__(self) -> None:
+        if self.in_chans < 1:
+            raise MethodError(f"input: in_chans={self.in_chans}; images have at least one channel")
+
+    def plan(self, found: Survey) -> Sites:
+        channels = found.image[0]
+        stems = select(found, self.where)
+        if stems and all(self._fits(found.modules[site.name], channels) for site in stems):
+            return stems
+        taking = [name for name, call in found.calls.items() if call.takes_image]
+        deepest = max(taking, key=lambda name: found.calls[name].order, default="")
+        return select(found, [deepest]) if deepest else Sites([Site("", (), type(found.model).__name__)])
+
+    def _fits(self, module: nn.Module, channels: int) -> bool:
+        return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
+
+    def adapt(self, module: nn.Module, site: Site) -> None:
+        channels = self._expected(module)
+        if not self._fits(module, channels):
+            return grow(module, "input", Pointwise(self.in_chans, channels, self.bias, _like(module)))
+        grow(module, "input", Mix(_start(self.in_chans, channels), _like(module)))
+        if self.bias:
+            grow(module, "input_shift", Shift(channels, _like(module)))
+
+    def _expected(self, module: nn.Module) -> int:
+        """Channels that the stem takes; a module that isn't a plain stem takes an image as timm's default does."""
+        return module.in_channels if _mixes_exactly(module, getattr(module, "in_channels", 0)) else 3  # type: ignore[return-value]
+
+
+class Mix(WeightGraft):
+    """The 1x1 convolution multiplied into the stem's weight: [out, c, h, w] becomes [out, in_chans, h, w]."""
+
+    def __init__(self, mix: Tensor, like: Tensor):
+        super().__init__()
+        self.mix = nn.Parameter(mix.to(like))
+        self.in_chans = mix.shape[1]
+
+    def change(self, weight: Tensor) -> Tensor:
+        return einsum(weight, self.mix, "out c h w, c k -> out k h w")
+
+    def folded(self, parent: nn.Module) -> None:
+        parent.in_channels = self.in_chans
+
+
+class Shift(WeightGraft):
+    """The 1x1 convolution's bias carried through a stem that doesn't pad, into the stem's own bias."""
+
+    param = "bias"
+
+    def __init__(self, channels: int, like: Tensor):
+        super().__init__()
+        self.shift = nn.Parameter(torch.zeros(channels).to(like))
+
+    def forward(self, value: Tensor, parent: nn.Module) -> Tensor:
+        return value + (self.before_mix(parent) * self.shift.view(-1, 1, 1)).sum((1, 2, 3)).to(value.dtype)
+
+    def before_mix(self, parent: nn.Module) -> Tensor:
+        """The stem's weight as the grafts before the mixing leave it."""
+        weight = cast(Tensor, parent._parameters["weight"])
+        for child in parent.children():
+            if isinstance(child, Mix):
+                break
+            weight = child(weight, parent) if isinstance(child, WeightGraft) and child.param == "weight" else weight
+        return weight
+
+
+class Pointwise(InputGraft):
+    """A real 1x1 convolution in front of a module: [batch, in_chans, h, w] to [batch, channels, h, w]."""
+
+    def __init__(self, in_chans: int, channels: int, bias: bool, like: Tensor):
+        super().__init__()
+        self.in_chans = in_chans
+        self.mix = nn.Conv2d(in_chans, channels, 1, bias=bias, device=like.device, dtype=like.dtype)
+        with torch.no_grad():
+            self.mix.weight.copy_(_start(in_chans, channels)[:, :, None, None])
+            if self.mix.bias is not None:
+                self.mix.bias.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x)
+
+
+def _start(in_chans: int, channels: int) -> Tensor:
+    """[channels, in_chans]: replicate one channel, keep the first ones of enough, else feed the mean."""
+    if in_chans >= channels:
+        return torch.eye(channels, in_chans)
+    return torch.full((channels, in_chans), 1 / in_chans)
+
+
+def _mixes_exactly(module: nn.Module, channels: int) -> bool:
+    """Whether the module is a convolution that applies its weight as it is to the image's own channels."""
+    if not isinstance(module, nn.Conv2d) or module.groups != 1 or module.in_channels != channels:
+        return False
+    from timm.layers import Conv2dSame
+
+    return base_class(module) in (nn.Conv2d, Conv2dSame)
+
+
+def _shifts_exactly(module: nn.Module) -> bool:
+    """Whether a constant added to each channel comes out as a constant: no zeros are padded, and a bias is there."""
+    return isinstance(module, nn.Conv2d) and module.padding in ((0, 0), 0, "valid") and module.bias is not None and (
+        base_class(module) is nn.Conv2d
+    )  # fmt: skip
+
+
+def _like(module: nn.Module) -> Tensor:
+    """An empty tensor on the module's device, of float32 at least."""
+    own = next(module.parameters(), torch.empty(0))
+    return torch.empty(0, device=own.device, dtype=torch.promote_types(own.dtype, torch.float32))

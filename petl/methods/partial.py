@@ -1,0 +1,61 @@
+"""Partial fine-tuning: the last blocks, the first blocks, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from torch import nn
+
+from petl.errors import MethodError, SiteError
+from petl.method import Method, register
+from petl.methods.bn import check_stats
+from petl.methods.full import own_tensors, owns
+from petl.sites import Site, Sites, all_sites, select
+from petl.survey import Survey
+
+
+@register("partial")
+@dataclass(frozen=True, kw_only=True)
+class Partial(Method):
+    """Partial fine-tuning: the last ``last`` blocks and all that follows them, and the stem up to block ``first``.
+
+    Options:
+        last: how many blocks at the end train, with the norms and layers behind them (Yosinski et al. 2014, arXiv:1411.1792).
+        first: how many blocks at the start train, with the stem: for new sensors and textures, where the shift is in the
+            low-level statistics (surgical fine-tuning, Lee et al. 2022, arXiv:2210.11466).
+        stats: running statistics inside them: ``"keep"`` or ``"adapt"``.
+
+    Blocks are timm's own, in the order in which they run: ``petl.find(model, "block")`` lists them.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_vit"), "partial", last=1, num_classes=5)
+    >>> sorted({name.split(".")[0] + "." + name.split(".")[1] for name in petl.trainable(model)})[:1]
+    ['blocks.5']
+    """
+
+    last: int = 1
+    first: int = 0
+    stats: str = "keep"
+
+    def __post_init__(self) -> None:
+        check_stats(self.name, self.stats)
+        if min(self.last, self.first) < 0 or self.last + self.first == 0:
+            raise MethodError(
+                f"partial: last={self.last}, first={self.first}; give numbers of blocks, at least one above 0"
+            )
+
+    def plan(self, found: Survey) -> Sites:
+        blocks = select(found, "block")
+        if max(self.last, self.first) > len(blocks):
+            raise SiteError(
+                f"partial: last={self.last}, first={self.first}, but {type(found.model).__name__} has {len(blocks)} blocks; "
+                f"petl.find(model, 'block') lists them, and 'full' trains everything"
+            )
+        start = blocks[-self.last].order if self.last else float("inf")
+        end = blocks[self.first].order if 0 < self.first < len(blocks) else float("inf") if self.first else -1
+        everything = [site for site in all_sites(found) if "head" not in site.roles and owns(found, site)]
+        return Sites(site for site in everything if site.order >= start or site.order < end)
+
+    def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
+        return own_tensors(module, self.stats)

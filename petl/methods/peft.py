@@ -1,0 +1,121 @@
+"""Any tuner of Hugging Face peft, with petl's sites, head, norm policy and delta file."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from petl.errors import MethodError, SiteError, StateError, listing, near
+from petl.method import Method, register
+from petl.sites import Site, Sites, Where, all_sites, select
+from petl.survey import Survey
+
+TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision", "peft_version")
+
+
+@register("peft")
+@dataclass(frozen=True, kw_only=True)
+class Peft(Method):
+    """A tuner of peft: pass any of its configs, or name it: ``"peft:LoHa"``.
+
+    petl chooses the layers by ``where`` (by default all linear layers, in a net without any the dense convolutions; a
+    config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads and unwraps
+    bit-exactly. The rest is peft's: it puts wrapper layers in place of the model's own, so weights that a model reads
+    without calling the layer (BEiT, EVA, Swin-V2) are not adapted, grouped convolutions are refused, keys get a
+    ``base_layer`` in them while wrapped, and merging is as exact as peft's ``merge``: equal up to rounding.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_vit"), "peft:LoHa", r=4, num_classes=5)
+    >>> type(model.blocks[0].attn.proj).__module__
+    'peft.tuners.loha.layer'
+    """
+
+    config: Mapping[str, Any] = field(default_factory=dict)
+    where: Where = ()
+
+    @classmethod
+    def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
+        import peft
+
+        kinds = {name.removesuffix("Config"): name for name in dir(peft) if name.endswith("Config")}
+        if text not in kinds:
+            raise MethodError(f"peft:{text}: peft has no {text}Config{near(text, kinds)}; try peft:LoHa")
+        own = {key: value for key, value in options.items() if key != "where"}
+        try:
+            config = getattr(peft, kinds[text])(**own)
+        except (TypeError, ValueError) as error:
+            raise MethodError(f"peft:{text}: {kinds[text]} refused {own}: {error}") from None
+        return cls(config=_values(config), where=options.get("where", ()))
+
+    @classmethod
+    def from_foreign(cls, item: Any) -> Method | None:
+        peft = sys.modules.get("peft")  # an object of peft's exists only where peft has been imported
+        return cls(config=_values(item)) if peft and isinstance(item, peft.PeftConfig) else None
+
+    def plan(self, found: Survey) -> Sites:
+        sites = self._chosen(found)
+        dead = [site.name for site in sites if site.name not in found.calls and not found.failed]
+        if dead:
+            raise SiteError(
+                f"peft: {type(found.model).__name__} reads {listing(dead)} without calling it, so peft's wrapper would train "
+                f"nothing there; use petl's own 'lora', or leave these out by where="
+            )
+        if not sites:
+            raise SiteError(f"peft: no layer to adapt at where={self.where!r} in {type(found.model).__name__}")
+        return sites
+
+    def _chosen(self, found: Survey) -> Sites:
+        if self.config.get("target_modules"):
+            from peft.tuners.tuners_utils import check_target_module_exists
+
+            config = self._config()
+            layers = [s for s in all_sites(found) if {"linear", "conv", "depthwise"} & {*s.roles}]
+            return Sites(site for site in layers if check_target_module_exists(config, site.name))
+        if self.where:
+            return select(found, self.where)
+        dense = [s for s in select(found, "conv") if getattr(found.modules[s.name], "groups", 1) == 1]
+        return select(found, "linear") or Sites(dense)
+
+    def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
+        import peft
+
+        flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
+        config = self._config()
+        config.target_modules = [site.name for site in sites]  # type: ignore[attr-defined]  # of every layer tuner
+        try:
+            peft.inject_adapter_in_model(config, model)
+        except (ValueError, NotImplementedError, TypeError, RuntimeError) as error:
+            raise SiteError(f"peft: {config.peft_type} can't go onto these layers: {error}") from error
+        for parameter, flag in flags.items():  # peft freezes all that isn't its own, also other methods' grafts
+            parameter.requires_grad_(flag)
+
+    def merge(self, model: nn.Module) -> None:
+        """Fold every tuner layer into its base layer and put that back; on an error all are unfolded again."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+        try:
+            for layer in layers.values():
+                layer.merge(safe_merge=True)  # type: ignore[operator]  # every tuner layer has it
+        except Exception as error:  # peft raises whatever its tuner raises
+            for layer in layers.values():
+                layer.unmerge()  # type: ignore[operator]
+            raise StateError(f"peft can't merge {self.config.get('peft_type')}: {error}") from error
+        for name, layer in layers.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
+
+    def _config(self) -> Any:
+        import peft
+
+        return peft.get_peft_config({k: v for k, v in self.config.items()})
+
+
+def _values(config: Any) -> dict[str, Any]:
+    """A peft config as plain JSON values, without what belongs to peft's own files."""
+    values = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
+    return {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in values.items()}

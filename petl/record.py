@@ -1,0 +1,148 @@
+"""What wrap did to a model, kept on the model: enough to show it, save it and take it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petl.digest import combined, fingerprints, own_tensor
+from petl.errors import StateError
+from petl.method import Method
+
+RECORD = "_petl_record"
+_HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
+_ABSENT = object()
+
+
+@dataclass
+class Record:
+    """What ``wrap`` did.
+
+    methods, sites: the methods with the names of their sites. head_option, head: what the user asked for, and the
+    classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
+    base tensors that train in place. frozen: key -> (owner, leaf, fingerprint) of all others. labels, pipeline, results
+    go into the delta's header and may be set by whoever knows them.
+    """
+
+    methods: tuple[Method, ...]
+    sites: list[list[str]]
+    head_option: bool | str | tuple[str, ...] = True
+    head: tuple[str, ...] = ()
+    tensors: list[list[str]] = field(default_factory=list)
+    head_tensors: list[str] = field(default_factory=list)
+    backup: dict[str, Tensor] = field(default_factory=dict)
+    frozen: dict[str, tuple[nn.Module, str, str]] = field(default_factory=dict)
+    flags: dict[str, bool] = field(default_factory=dict)
+    modes: dict[str, bool] = field(default_factory=dict)
+    changes: list[Change] = field(default_factory=list)
+    backbone: dict[str, Any] = field(default_factory=dict)
+    also: list[str] = field(default_factory=list)
+    labels: list[str] | None = None
+    pipeline: dict[str, Any] | None = None
+    results: dict[str, Any] | None = None
+
+    @property
+    def planned(self) -> set[str]:
+        """Every key that some method or the head owns."""
+        return {key for keys in (*self.tensors, self.head_tensors, self.also) for key in keys}
+
+    @property
+    def digest(self) -> str:
+        """One fingerprint of all frozen base tensors."""
+        return combined({key: found for key, (_, _, found) in self.frozen.items()})
+
+    def moved(self) -> list[str]:
+        """Keys of frozen tensors that are no longer what they were when the model was wrapped."""
+        entries = list(self.frozen.items())
+        now = fingerprints(self._tensor(owner, leaf) for _, (owner, leaf, _) in entries)
+        return [key for (key, (_, _, then)), found in zip(entries, now, strict=True) if found != then]
+
+    @staticmethod
+    def _tensor(owner: nn.Module, leaf: str) -> Tensor:
+        tensor = own_tensor(owner, leaf)
+        return torch.empty(0) if tensor is None else tensor
+
+
+def record(model: nn.Module) -> Record | None:
+    """The record of what ``wrap`` did to this model, or None where it isn't wrapped."""
+    return vars(bare(model)).get(RECORD)
+
+
+def wrapped(model: nn.Module) -> tuple[nn.Module, Record]:
+    """The bare model and its record, or a StateError."""
+    plain = bare(model)
+    found = record(plain)
+    if found is None:
+        raise StateError(
+            f"this {type(plain).__name__} is not wrapped; call petl.wrap(model, ...) or petl.load(path, model)"
+        )
+    return plain, found
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """The model itself, under DistributedDataParallel, DataParallel, torch.compile and accelerate's wrappers."""
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif isinstance(inner := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):  # torch.compile
+            model = inner
+        else:
+            return model
+
+
+@dataclass
+class Change:
+    """One thing about a module that is to be put back: its class, an attribute, or one of its three dicts."""
+
+    module: nn.Module
+    slot: str
+    value: Any
+
+    def undo(self) -> None:
+        if self.slot == "__class__":
+            self.module.__class__ = self.value
+        elif self.slot in ("_modules", "_parameters", "_buffers"):
+            there = vars(self.module)[self.slot]
+            there.clear()
+            there.update(self.value)
+        elif self.value is _ABSENT:
+            vars(self.module).pop(self.slot, None)
+        else:
+            vars(self.module)[self.slot] = self.value
+
+
+class Snapshot:
+    """The structure of a model by reference: classes, children, parameters, buffers, plain attributes; no copies."""
+
+    def __init__(self, model: nn.Module):
+        self.before = [(module, _structure(module)) for module in model.modules()]
+
+    def changes(self) -> list[Change]:
+        """What has become different since, as a list of undos."""
+        return [change for module, then in self.before for change in _differences(module, then)]
+
+    def restore(self) -> None:
+        """Put everything back as it was."""
+        for change in self.changes():
+            change.undo()
+
+
+def _structure(module: nn.Module) -> dict[str, Any]:
+    plain = {key: value for key, value in vars(module).items() if key not in _HANDLED}
+    dicts = {key: dict(vars(module)[key]) for key in ("_modules", "_parameters", "_buffers")}
+    return {**plain, **dicts, "__class__": type(module)}
+
+
+def _differences(module: nn.Module, then: dict[str, Any]) -> list[Change]:
+    now = _structure(module)
+    keys = [key for key in then if not _same(then[key], now.get(key, _ABSENT))]
+    return [Change(module, key, then[key]) for key in keys] + [Change(module, k, _ABSENT) for k in now if k not in then]
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(one[key] is other[key] for key in one)
+    return one is other

@@ -1,0 +1,238 @@
+"""Places in a model where a method can go: Site, the roles they play, and ``find``."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from torch import nn
+
+from petl.errors import SiteError, near
+from petl.graft import Graft, base_class
+from petl.layout import channel_axis
+from petl.survey import Survey, config, survey
+
+Where = str | Sequence[str]
+
+ROLES = {
+    "all": "every place below",
+    "linear": "nn.Linear and its subclasses, but the head",
+    "conv": "convolutions of every class, dense or grouped, but depthwise ones and the head",
+    "depthwise": "convolutions with as many groups as input channels",
+    "norm": "normalisation layers of every kind, but the head's",
+    "batchnorm": "normalisation layers with running statistics, but the head's",
+    "block": "timm's own blocks, in the order of execution",
+    "branch": "a block's children that return features of the block's shape: attention and MLP of a transformer block",
+    "mlp": "the last branch of each block",
+    "stem": "the first layers, which see the image",
+    "head": "the classifier and its layers",
+}
+
+
+@dataclass(frozen=True)
+class Site:
+    """A place in a model, as plain data.
+
+    ``shape`` is the weight's shape (empty where there is none), ``outputs`` the shapes of the tensors that the module
+    returns for a batch of two images, ``axes`` the axis of the channels in each of them (-1 for tokens and vectors, 1 or 3
+    for maps), ``order`` its number in the order of execution.
+    """
+
+    name: str
+    roles: tuple[str, ...]
+    kind: str
+    shape: tuple[int, ...] = ()
+    outputs: tuple[tuple[int, ...], ...] = ()
+    axes: tuple[int, ...] = ()
+    order: float = 0
+
+
+class Sites(list[Site]):
+    """Sites in the order of execution; prints as a table."""
+
+    def __repr__(self) -> str:
+        rows = [("name", "kind", "weight", "roles")]
+        rows += [(s.name or "(the model)", s.kind, "x".join(map(str, s.shape)), " ".join(s.roles)) for s in self]
+        widths = [max(len(row[i]) for row in rows) for i in range(4)]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def find(model: nn.Module, where: Where = "all") -> Sites:
+    """The sites of ``model`` that ``where`` names: roles, full names, or full-name patterns such as ``blocks.*.attn.qkv``.
+
+    Nothing is changed. Layers that the model's forward neither calls nor reads are left out.
+
+    Raises:
+        SiteError: a name in ``where`` is neither a role nor matches any module.
+
+    >>> import petl, timm
+    >>> model = timm.create_model("test_vit")
+    >>> [site.name for site in petl.find(model, "blocks.*.attn.qkv")]
+    ['blocks.0.attn.qkv', 'blocks.1.attn.qkv', 'blocks.2.attn.qkv', 'blocks.3.attn.qkv', 'blocks.4.attn.qkv', 'blocks.5.attn.qkv']
+    """
+    return select(survey(model), where)
+
+
+def select(found: Survey, where: Where) -> Sites:
+    """``find`` on a survey that has been made already; an empty list is an answer, an unknown name is not."""
+    everything = all_sites(found)
+    names = [where] if isinstance(where, str) else list(where)
+    chosen = [site for word in names for site in _matching(everything, word)]
+    return Sites(sorted(dict.fromkeys(chosen), key=lambda site: site.order))
+
+
+def _matching(everything: Sites, word: str) -> list[Site]:
+    if word == "all":
+        return [site for site in everything if site.roles]
+    if word in ROLES:
+        return [site for site in everything if word in site.roles]
+    matched = [site for site in everything if fnmatch.fnmatchcase(site.name, word)]
+    if not matched:
+        known = [*ROLES, *(site.name for site in everything)]
+        raise SiteError(
+            f"where={word!r} is no role ({', '.join(ROLES)}) and matches no module that runs{near(word, known)}; "
+            f"print(petl.find(model)) lists the places"
+        )
+    return matched
+
+
+def all_sites(found: Survey) -> Sites:
+    """Every module that runs, with the roles that it plays, in the order of execution."""
+    roles = _Roles(found)
+    names = [name for name, module in found.modules.items() if not isinstance(module, Graft) and found.runs(name)]
+    return Sites(sorted((roles.site(name) for name in names), key=lambda site: site.order))
+
+
+class _Roles:
+    """Who plays which role in one surveyed model."""
+
+    def __init__(self, found: Survey):
+        self.found = found
+        self.head = head_names(found)
+        self.stems = set(stem_names(found))
+        self.blocks = set(block_names(found))
+        self.branches = {b: _branches(found, b) for b in self.blocks}
+
+    def site(self, name: str) -> Site:
+        module = self.found.modules[name]
+        call = self.found.calls.get(name)
+        weight = module._parameters.get("weight")
+        shape = tuple(weight.shape) if weight is not None else ()
+        outputs = tuple(call.outputs) if call else ()
+        ratio = self.found.image[2] / self.found.image[1]
+        axes = tuple(channel_axis(shape, module, ratio) for shape in outputs)
+        return Site(name, self.of(name), base_class(module).__name__, shape, outputs, axes, self.found.order(name))
+
+    def of(self, name: str) -> tuple[str, ...]:
+        module = self.found.modules[name]
+        if within(name, self.head):
+            return ("head",)
+        last = [b[-1] for b in self.branches.values() if b]
+        tests = {
+            **{role: True for role in layer_roles(module)},
+            "block": name in self.blocks,
+            "branch": any(name in b for b in self.branches.values()),
+            "mlp": name in last,
+            "stem": name in self.stems,
+        }
+        return tuple(role for role, holds in tests.items() if holds)
+
+
+def layer_roles(module: nn.Module) -> list[str]:
+    """The roles that a layer plays by its class alone."""
+    if isinstance(module, nn.Linear):
+        return ["linear"]
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return ["depthwise" if 1 < module.groups == module.in_channels else "conv"]
+    if has_statistics(module):
+        return ["norm", "batchnorm"]
+    return ["norm"] if _is_norm(module) else []
+
+
+def has_statistics(module: nn.Module) -> bool:
+    """Whether the module keeps running statistics: any BatchNorm, also timm's and other libraries' own."""
+    return any(module._buffers.get(name) is not None for name in ("running_mean", "running_var"))
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """A layer with affine parameters of its own that is a norm by class, or by name where a library wrote its own."""
+    own = [p for p in module._parameters.values() if p is not None]
+    known = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
+    named = "norm" in base_class(module).__name__.lower() or "GlobalResponseNorm" in base_class(module).__name__
+    return bool(own) and (isinstance(module, known) or (named and all(p.numel() == max(p.shape) for p in own)))
+
+
+def within(name: str, tops: Iterable[str]) -> bool:
+    """Whether ``name`` is one of ``tops`` or lies below one."""
+    return any(name == top or name.startswith(f"{top}.") for top in tops)
+
+
+def head_names(found: Survey) -> list[str]:
+    """The classifier's modules; for models without ``reset_classifier``, none."""
+    return list(found.head or [])
+
+
+def stem_names(found: Survey) -> list[str]:
+    """The layers that see the image first: timm's ``first_conv``, else the first convolution or linear layer that runs."""
+    first = config(found.model).get("first_conv") or ()
+    names = [n for n in ([first] if isinstance(first, str) else first) if n in found.modules and found.runs(n)]
+    if names:
+        return names
+    layers = [
+        n for n, m in found.modules.items() if {"linear", "conv", "depthwise"} & {*layer_roles(m)} and found.runs(n)
+    ]
+    return sorted(layers, key=found.order)[:1]
+
+
+def block_names(found: Survey) -> list[str]:
+    """The model's blocks in the order of execution: timm's own groups where it names them, else by structure."""
+    names = _grouped_blocks(found)
+    names = names if len(names) > 1 else _structural_blocks(found)
+    return sorted(names, key=found.order)
+
+
+def _grouped_blocks(found: Survey) -> list[str]:
+    """For each of timm's parameter groups, the largest modules that run, hold layers, and lie wholly inside the group."""
+    from timm.models import group_parameters
+
+    try:
+        groups: dict[str, int] = group_parameters(found.model, found.model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
+    except (AttributeError, TypeError, KeyError, ValueError, AssertionError):
+        return []
+    stems = {groups.get(f"{name}.weight") for name in stem_names(found)}
+    spans = {name: {groups[f"{name}.{p}"] for p, _ in module.named_parameters() if f"{name}.{p}" in groups}
+             for name, module in found.modules.items() if _is_composite(module) and name in found.calls}  # fmt: skip
+    whole = [n for n, ids in spans.items() if n and len(ids) == 1 and not ids & stems and not _touches_head(found, n)]
+    return [n for n in whole if not any(n.startswith(f"{top}.") for top in whole)]
+
+
+def _touches_head(found: Survey, name: str) -> bool:
+    return any(within(name, [top]) or within(top, [name]) for top in head_names(found))
+
+
+def _structural_blocks(found: Survey) -> list[str]:
+    """Composite modules inside containers (nn.Sequential, nn.ModuleList), the innermost that hold no such container."""
+    stems = stem_names(found)
+    inside = [n for n, m in found.modules.items() if _is_composite(m) and n in found.calls and _in_container(found, n)]
+    inner = [n for n in inside if not any(other.startswith(f"{n}.") for other in inside)]
+    return [n for n in inner if not _touches_head(found, n) and not any(within(stem, [n]) for stem in stems)]
+
+
+def _in_container(found: Survey, name: str) -> bool:
+    return isinstance(found.modules[name.rpartition(".")[0]], (nn.Sequential, nn.ModuleList))
+
+
+def _is_composite(module: nn.Module) -> bool:
+    """Whether the module is more than one layer: it holds weights of at least two dimensions below it."""
+    below = [child for child in module.modules() if child is not module]
+    return any(p is not None and p.ndim > 1 for child in below for p in child._parameters.values())
+
+
+def _branches(found: Survey, block: str) -> list[str]:
+    """The block's children that hold layers and return what the block returns, in shape, in the order of execution."""
+    module, whole = found.modules[block], found.calls[block].outputs[:1]
+    if isinstance(module, nn.Sequential):
+        return []
+    children = [f"{block}.{name}" for name, child in module.named_children() if _is_composite(child)]
+    fits = [n for n in children if n in found.calls and found.calls[n].outputs[:1] == whole]
+    return sorted(fits, key=found.order)

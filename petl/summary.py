@@ -1,0 +1,105 @@
+"""What a wrapped model holds, method by method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from petl.delta import delta_tensors
+from petl.digest import own_tensor, owned
+from petl.graft import grafts
+from petl.record import Record, wrapped
+from petl.wrap import unfoldable
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method, or the head: sites, tensors, numbers that train, their share of the base, bytes in the delta, and
+    whether ``merge`` can fold it."""
+
+    name: str
+    sites: int
+    tensors: int
+    trainable: int
+    share: float
+    bytes: int
+    foldable: bool
+
+
+class Summary(tuple[Row, ...]):
+    """Rows per method, then the head; prints as a table with a total. ``trainable`` and ``bytes`` are the totals."""
+
+    @property
+    def trainable(self) -> int:
+        return sum(row.trainable for row in self)
+
+    @property
+    def bytes(self) -> int:
+        return sum(row.bytes for row in self)
+
+    def __repr__(self) -> str:
+        cells = [("method", "sites", "tensors", "trainable", "of the base", "delta", "folds")]
+        cells += [_cells(row) for row in (*self, self._total())]
+        widths = [max(len(row[i]) for row in cells) for i in range(7)]
+        return "\n".join(
+            "  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells
+        )
+
+    def _total(self) -> Row:
+        share = sum(row.share for row in self)
+        return Row(
+            "total", 0, sum(r.tensors for r in self), self.trainable, share, self.bytes, all(r.foldable for r in self)
+        )
+
+
+def summary(model: nn.Module) -> Summary:
+    """What ``wrap`` put onto the model: per method its sites, tensors, trainable numbers, bytes, and whether it folds.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=10)
+    >>> [row.name for row in petl.summary(model)]
+    ['lora', 'head']
+    """
+    plain, made = wrapped(model)
+    mine, also = delta_tensors(plain, made)
+    base = _base_numbers(plain, made)
+    parts = [(m.name, len(sites), keys) for m, sites, keys in zip(made.methods, made.sites, made.tensors, strict=True)]
+    parts += [("head", len(made.head), made.head_tensors)] if made.head else []
+    parts += [("by hand", 0, also)] if also else []
+    stuck = unfoldable(plain)
+    return Summary(
+        _row(name, sites, {k: mine[k] for k in keys if k in mine}, base, stuck) for name, sites, keys in parts
+    )
+
+
+def _row(name: str, sites: int, tensors: dict[str, Tensor], base: int, stuck: list[str]) -> Row:
+    numbers = sum(t.numel() for t in tensors.values() if t.is_floating_point())
+    folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
+    size = sum(t.numel() * t.element_size() for t in tensors.values())
+    return Row(name, sites, len(tensors), numbers, numbers / base, size, folds)
+
+
+def _base_numbers(model: nn.Module, made: Record) -> int:
+    """Numbers in the base: all parameters but those that grafts brought."""
+    inside = {id(p) for module in model.modules() for _, graft in grafts(module) for p in graft.parameters()}
+    tensors = [own_tensor(owner, leaf) for _, owner, leaf in owned(model)]
+    return sum(t.numel() for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    sites = str(row.sites) if row.name != "total" else ""
+    return (row.name, sites, str(row.tensors), f"{row.trainable:,}", f"{row.share:.2%}", _size(row.bytes), _folds(row))
+
+
+def _folds(row: Row) -> str:
+    return "yes" if row.foldable else "no"
+
+
+def _size(number: int) -> str:
+    """Bytes in decimal units."""
+    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
+
+
+def _pad(cell: str, width: int, column: int) -> str:
+    return cell.rjust(width) if 0 < column < 6 else cell.ljust(width)

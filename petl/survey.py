@@ -1,0 +1,194 @@
+"""Run a model once with shapes only: which modules run, in which order, on what, and which parameters are used.
+
+The forward runs on a deep copy whose tensors live on the meta device, so the user's model, its hooks, its mode and its
+memory are left alone, and a ViT-B takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+DEFAULT_SIZE = (3, 224, 224)
+
+
+@dataclass
+class Call:
+    """The first call of a module: its number in the order of execution, and the shapes of what went in and came out."""
+
+    order: int
+    inputs: list[tuple[int, ...]]
+    outputs: list[tuple[int, ...]] = field(default_factory=list)
+    takes_image: bool = False
+
+
+@dataclass
+class Survey:
+    """What one shapes-only forward showed.
+
+    ``calls`` maps module names to their first call, ``used`` holds the parameters that any operation read (also without
+    their layer being called, as BEiT does), ``image`` is the input's (channels, height, width), ``head`` the classifier's
+    modules ([] where there is none yet, None where the model has no ``reset_classifier`` to ask). Where the model could
+    not run, ``failed`` says why and everything counts as used.
+    """
+
+    model: nn.Module
+    image: tuple[int, int, int]
+    calls: dict[str, Call] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
+    head: list[str] | None = None
+    failed: str = ""
+
+    def runs(self, name: str) -> bool:
+        """Whether the module of this name is called, or one of its own parameters is read."""
+        own = self.modules[name]._parameters
+        return bool(self.failed) or name in self.calls or any(f"{name}.{leaf}" in self.used for leaf in own)
+
+    def order(self, name: str) -> float:
+        """The module's place in the order of execution; modules that are read but not called count as their parent."""
+        while name not in self.calls and name:
+            name = name.rpartition(".")[0]
+        return self.calls[name].order if name in self.calls else float("inf")
+
+    @functools.cached_property
+    def modules(self) -> dict[str, nn.Module]:
+        return dict(self.model.named_modules())
+
+
+def survey(model: nn.Module) -> Survey:
+    """Look at ``model`` in one shapes-only forward, at a non-square input first (it tells height from width)."""
+    height, width = _size(model)
+    images = [(c, height, w) for c in _channels(model) for w in (width + 64, width)]
+    found = Survey(model, images[-1])
+    try:
+        clone = on_meta(model)
+        _try_each(found, clone, images)
+        found.head = _replaced_by_reset(clone)
+    except Exception as error:  # any model code may run here, and may raise anything at all
+        found.failed = f"{type(error).__name__}: {error}"
+    return found
+
+
+def _try_each(found: Survey, clone: nn.Module, images: list[tuple[int, int, int]]) -> None:
+    """Fill ``found`` from the first image size that the model takes."""
+    for image in images:
+        found.calls, found.used, found.image, found.failed = {}, set(), image, ""
+        try:
+            return _look(found, clone, image)
+        except Exception as error:  # as above
+            found.failed = f"{type(error).__name__}: {error}"
+
+
+def classifier_names(model: nn.Module) -> list[str] | None:
+    """The classifier's modules, by timm's own word: what ``reset_classifier`` puts aside; None without that call."""
+    return _replaced_by_reset(on_meta(model))
+
+
+def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
+    if not hasattr(clone, "reset_classifier"):
+        return None
+    before = dict(clone.named_modules())
+    with torch.device("meta"):
+        clone.reset_classifier(getattr(clone, "num_classes", 0) + 1)  # type: ignore[operator]  # timm's contract
+    after = {id(module) for module in clone.modules()}
+    gone = [
+        name for name, module in before.items() if id(module) not in after and any(True for _ in module.parameters())
+    ]
+    return [name for name in gone if not any(name.startswith(f"{top}.") for top in gone)]
+
+
+def config(model: nn.Module) -> dict[str, Any]:
+    """timm's pretrained config, or an empty dict for other models."""
+    return getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+
+
+def _size(model: nn.Module) -> tuple[int, int]:
+    """Height and width that the model was built for; a changed ``img_size`` is known to the patch embedding only."""
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    return tuple((built or config(model).get("input_size") or DEFAULT_SIZE)[-2:])  # type: ignore[return-value]
+
+
+def _channels(model: nn.Module) -> list[int]:
+    """Candidates for the number of input channels: timm's config doesn't say what ``in_chans=`` was."""
+    first = config(model).get("first_conv") or ()
+    names = [first] if isinstance(first, str) else list(first)
+    stems = [m.in_channels for n, m in model.named_modules() if n in names and isinstance(m, nn.Conv2d)]
+    candidates = [(config(model).get("input_size") or DEFAULT_SIZE)[0], *stems, getattr(model, "in_chans", None), 3, 1]
+    return list(dict.fromkeys(c for c in candidates if c))
+
+
+def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
+    x = torch.empty(2, *image, device="meta", dtype=_dtype(clone))
+    hooks = []
+    for name, module in clone.named_modules():
+        hooks.append(module.register_forward_pre_hook(_entering(found, name, x), with_kwargs=True))
+        hooks.append(module.register_forward_hook(_leaving(found, name)))
+    try:
+        with torch.no_grad(), torch.device("meta"), _Reads({id(p): n for n, p in clone.named_parameters()}, found.used):
+            clone(x)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
+            if isinstance(tensor, Tensor):
+                memo[id(tensor)] = _meta(tensor)
+    clone = copy.deepcopy(model, memo)
+    for module in clone.modules():
+        for hooks in (module._forward_hooks, module._forward_pre_hooks):
+            hooks.clear()
+    if callable(getattr(clone, "set_grad_checkpointing", None)):
+        clone.set_grad_checkpointing(False)  # type: ignore[operator]  # timm's contract, checked above
+    return clone.eval()
+
+
+def _meta(tensor: Tensor) -> Tensor:
+    there = tensor.detach().to("meta")
+    return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+
+
+def _entering(found: Survey, name: str, image: Tensor) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        if name not in found.calls:
+            found.calls[name] = Call(len(found.calls), [tuple(t.shape) for t in tensors])
+            found.calls[name].takes_image = any(t is image for t in tensors)
+
+    return hook
+
+
+def _leaving(found: Survey, name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        call = found.calls[name]
+        call.outputs = call.outputs or [tuple(t.shape) for t in tree_leaves(output) if isinstance(t, Tensor)]
+
+    return hook
+
+
+class _Reads(TorchDispatchMode):
+    """Notes which of the given tensors any operation reads."""
+
+    def __init__(self, names: dict[int, str], seen: set[str]):
+        super().__init__()
+        self.names, self.seen = names, seen
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.update(self.names[id(t)] for t in tree_leaves((args, kwargs or {})) if id(t) in self.names)
+        return func(*args, **(kwargs or {}))
