@@ -1,5 +1,18 @@
-"""Parameter-efficient tuning of timm vision models, in place."""
+"""petl: parameter-efficient transfer learning for the vision models of timm, in place and bit-exact.
 
+>>> import petl, timm
+>>> model = petl.wrap(timm.create_model("test_vit"), ["bias", petl.LoRA(rank=4)], num_classes=10)
+"""
+
+from os.path import isdir as _isdir
+
+if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and version.py would be mixed with ours
+    raise ImportError(
+        f"{__path__[0]} holds the files of two packages: petl-vision and petl, the ETL library. They can't share an "
+        "environment: make a fresh one and install petl-vision alone"
+    )
+
+from petl import data
 from petl.check import check
 from petl.delta import load, read, save
 from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
@@ -12,3 +25,49 @@ from petl.sites import Site, Sites, Where, find
 from petl.summary import summary
 from petl.version import __version__
 from petl.wrap import in_chans, merge, trainable, unwrap, wrap
+
+__all__ = [
+    "BN",
+    "Adapter",
+    "Bias",
+    "DataError",
+    "DeltaError",
+    "Full",
+    "Input",
+    "InputGraft",
+    "LoRA",
+    "Method",
+    "MethodError",
+    "Norm",
+    "OutputGraft",
+    "Partial",
+    "Peft",
+    "PetlError",
+    "Probe",
+    "Record",
+    "Site",
+    "SiteError",
+    "Sites",
+    "StateError",
+    "WeightGraft",
+    "Where",
+    "__version__",
+    "bare",
+    "check",
+    "data",
+    "find",
+    "grow",
+    "in_chans",
+    "load",
+    "merge",
+    "methods",
+    "param_groups",
+    "read",
+    "record",
+    "register",
+    "save",
+    "summary",
+    "trainable",
+    "unwrap",
+    "wrap",
+]

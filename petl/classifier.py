@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
 
 from torch import nn
 
@@ -76,14 +77,7 @@ def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int
 
 def _resized(layer: nn.Module, num_classes: int) -> nn.Module:
     like, bias = next(layer.parameters()), getattr(layer, "bias", None) is not None
-    if isinstance(layer, nn.Linear):
-        return nn.Linear(layer.in_features, num_classes, bias, device=like.device, dtype=like.dtype)
-    conv: nn.Conv2d = layer  # type: ignore[assignment]  # the caller looked for these two classes
-    return nn.Conv2d(
-        conv.in_channels,
-        num_classes,
-        conv.kernel_size,
-        bias=bias,
-        device=like.device,
-        dtype=like.dtype,  # type: ignore[arg-type]
-    )
+    place = {"device": like.device, "dtype": like.dtype}
+    if isinstance(layer, nn.Conv2d):
+        return nn.Conv2d(layer.in_channels, num_classes, cast(Any, layer.kernel_size), bias=bias, **place)
+    return nn.Linear(cast(nn.Linear, layer).in_features, num_classes, bias, **place)

@@ -81,7 +81,7 @@ def prune(module: nn.Module) -> None:
     for name, _ in grafts(module):
         delattr(module, name)
     if isinstance(module, _Grafted):
-        module.__class__ = base_class(module)
+        cast(Any, module).__class__ = base_class(module)
 
 
 def fold(module: nn.Module) -> None:
@@ -163,7 +163,7 @@ def _dress(module: nn.Module, still: bool) -> None:
     module.__class__ = _subclass(base_class(module), params, around, still)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _subclass(base: type[nn.Module], params: frozenset[str], around: bool, still: bool) -> type[nn.Module]:
     parts = (*([_Forward] if around else []), *([_Still] if still else []), _Grafted, base)
     body = {param: _adapted(param) for param in params}
@@ -189,7 +189,7 @@ def _own(module: nn.Module, param: str) -> Tensor:
     """The module's own parameter, or what its class computes under that name (``torch.nn.utils.parametrize``)."""
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])
-    return getattr(super(_Grafted, module), param)
+    return getattr(super(_Grafted, cast(Any, module)), param)
 
 
 def _laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:

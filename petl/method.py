@@ -25,6 +25,7 @@ class Method:
     (``adapt``); everything else, freezing, the head, norms, undoing and saving, is ``wrap``'s."""
 
     name: ClassVar[str] = ""
+    exact: ClassVar[bool] = True  # whether merging gives bit-equal outputs
     where: Where = ()
 
     def plan(self, found: Survey) -> Sites:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
+
 from torch import nn
 
 from petl.errors import SiteError, near
@@ -129,7 +131,7 @@ class _Roles:
             return ("head",)
         last = [b[-1] for b in self.branches.values() if b]
         tests = {
-            **{role: True for role in layer_roles(module)},
+            **dict.fromkeys(layer_roles(module), True),
             "block": name in self.blocks,
             "branch": any(name in b for b in self.branches.values()),
             "mlp": name in last,
@@ -193,17 +195,26 @@ def block_names(found: Survey) -> list[str]:
 
 def _grouped_blocks(found: Survey) -> list[str]:
     """For each of timm's parameter groups, the largest modules that run, hold layers, and lie wholly inside the group."""
+    groups = _timm_groups(found.model)
+    stems = {groups.get(f"{name}.weight") for name in stem_names(found)}
+
+    def in_one_group(name: str, module: nn.Module) -> bool:
+        ids = {groups[key] for key in (f"{name}.{p}" for p, _ in module.named_parameters()) if key in groups}
+        return len(ids) == 1 and not ids & stems
+
+    composite = {n: m for n, m in found.modules.items() if n in found.calls and _is_composite(m)}
+    whole = [n for n, m in composite.items() if n and in_one_group(n, m) and not _touches_head(found, n)]
+    return [n for n in whole if not any(n.startswith(f"{top}.") for top in whole)]
+
+
+def _timm_groups(model: nn.Module) -> dict[str, int]:
+    """Parameter name -> number of its group in timm's own depth order; empty where the model has no such order."""
     from timm.models import group_parameters
 
     try:
-        groups: dict[str, int] = group_parameters(found.model, found.model.group_matcher(coarse=False), reverse=True)  # type: ignore[operator]
-    except (AttributeError, TypeError, KeyError, ValueError, AssertionError):
-        return []
-    stems = {groups.get(f"{name}.weight") for name in stem_names(found)}
-    spans = {name: {groups[f"{name}.{p}"] for p, _ in module.named_parameters() if f"{name}.{p}" in groups}
-             for name, module in found.modules.items() if _is_composite(module) and name in found.calls}  # fmt: skip
-    whole = [n for n, ids in spans.items() if n and len(ids) == 1 and not ids & stems and not _touches_head(found, n)]
-    return [n for n in whole if not any(n.startswith(f"{top}.") for top in whole)]
+        return group_parameters(model, cast(Any, model).group_matcher(coarse=False), reverse=True)  # type: ignore[return-value]
+    except (AttributeError, TypeError, KeyError, ValueError, AssertionError):  # none, or one that doesn't fit the model
+        return {}
 
 
 def _touches_head(found: Survey, name: str) -> bool:

@@ -77,13 +77,13 @@ class Mix(WeightGraft):
     def __init__(self, mix: Tensor, like: Tensor):
         super().__init__()
         self.mix = nn.Parameter(mix.to(like))
-        self.in_chans = mix.shape[1]
+        self.in_chans: int = mix.shape[1]
 
     def change(self, weight: Tensor) -> Tensor:
         return einsum(weight, self.mix, "out c h w, c k -> out k h w")
 
     def folded(self, parent: nn.Module) -> None:
-        parent.in_channels = self.in_chans
+        cast(nn.Conv2d, parent).in_channels = self.in_chans
 
 
 class Shift(WeightGraft):

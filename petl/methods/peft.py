@@ -34,6 +34,7 @@ class Peft(Method):
     'peft.tuners.loha.layer'
     """
 
+    exact = False
     config: Mapping[str, Any] = field(default_factory=dict)
     where: Where = ()
 
@@ -112,7 +113,7 @@ class Peft(Method):
     def _config(self) -> Any:
         import peft
 
-        return peft.get_peft_config({k: v for k, v in self.config.items()})
+        return peft.get_peft_config(dict(self.config))
 
 
 def _values(config: Any) -> dict[str, Any]:
