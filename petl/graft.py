@@ -19,10 +19,12 @@ from petl.errors import SiteError
 class Graft(nn.Module):
     """A child module that changes its parent: one of the three kinds below.
 
-    ``in_chans`` is the number of channels that the parent takes with the graft on, where the graft changes that.
+    ``in_chans`` is the number of channels that the parent takes with the graft on, where the graft changes that;
+    ``why_stuck`` says why a graft that isn't a weight graft can't be folded.
     """
 
     in_chans: int | None = None
+    why_stuck: str = "it is a layer of its own"
 
 
 class WeightGraft(Graft):

@@ -101,7 +101,8 @@ def _matching(everything: Sites, word: str) -> list[Site]:
 def all_sites(found: Survey) -> Sites:
     """Every module that runs, with the roles that it plays, in the order of execution."""
     roles = _Roles(found)
-    names = [name for name, module in found.modules.items() if not isinstance(module, Graft) and found.runs(name)]
+    grown = [name for name, module in found.modules.items() if isinstance(module, Graft)]
+    names = [name for name in found.modules if found.runs(name) and not within(name, grown)]
     return Sites(sorted((roles.site(name) for name in names), key=lambda site: site.order))
 
 

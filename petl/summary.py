@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -73,7 +74,7 @@ def summary(model: nn.Module) -> Summary:
     )
 
 
-def _row(name: str, sites: int, tensors: dict[str, Tensor], base: int, stuck: list[str]) -> Row:
+def _row(name: str, sites: int, tensors: dict[str, Tensor], base: int, stuck: Iterable[str]) -> Row:
     numbers = sum(t.numel() for t in tensors.values() if t.is_floating_point())
     folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
     size = sum(t.numel() * t.element_size() for t in tensors.values())

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from petl.graft import grafts
+
 DEFAULT_SIZE = (3, 224, 224)
 
 
@@ -121,7 +123,15 @@ def _channels(model: nn.Module) -> list[int]:
     first = config(model).get("first_conv") or ()
     names = [first] if isinstance(first, str) else list(first)
     stems = [m.in_channels for n, m in model.named_modules() if n in names and isinstance(m, nn.Conv2d)]
-    candidates = [(config(model).get("input_size") or DEFAULT_SIZE)[0], *stems, getattr(model, "in_chans", None), 3, 1]
+    taken = [graft.in_chans for module in model.modules() for _, graft in grafts(module)]
+    candidates = [
+        *taken,
+        (config(model).get("input_size") or DEFAULT_SIZE)[0],
+        *stems,
+        getattr(model, "in_chans", None),
+        3,
+        1,
+    ]
     return list(dict.fromkeys(c for c in candidates if c))
 
 

@@ -132,9 +132,11 @@ def merge(model: nn.Module) -> nn.Module:
     plain, made = wrapped(model)
     stuck = unfoldable(plain)
     if stuck:
+        reasons = "; ".join(
+            f"{kind}: {why}" for kind, why in sorted({(n.rpartition(".")[2], w) for n, w in stuck.items()})
+        )
         raise StateError(
-            f"can't merge: {listing(stuck)} {'are layers' if len(stuck) > 1 else 'is a layer'} of {_names_of(plain, stuck)} "
-            f"that no weight can absorb; use the wrapped model as it is, or petl.unwrap it"
+            f"can't merge {listing(stuck)} into a weight ({reasons}); use the wrapped model as it is, or petl.unwrap it"
         )
     for method in made.methods:
         method.merge(plain)
@@ -170,14 +172,14 @@ def in_chans(model: nn.Module) -> int:
     return taken[0] if taken else made.backbone["in_chans"] if made else survey(plain).image[0]
 
 
-def unfoldable(model: nn.Module) -> list[str]:
-    """Names of the grafts on ``model`` that ``merge`` can't fold."""
-    return [
-        f"{name}.{child}".lstrip(".")
+def unfoldable(model: nn.Module) -> dict[str, str]:
+    """The grafts on ``model`` that ``merge`` can't fold, by name, with the reason."""
+    return {
+        f"{name}.{child}".lstrip("."): graft.why_stuck
         for name, module in model.named_modules()
         for child, graft in grafts(module)
         if not isinstance(graft, WeightGraft)
-    ]
+    }
 
 
 def backbone(found: Survey, create_args: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -189,11 +191,6 @@ def backbone(found: Survey, create_args: dict[str, Any] | None = None) -> dict[s
     if size and tuple(size) != tuple(cfg.get("input_size", (0, *size))[1:]):
         args.setdefault("img_size", list(size))
     return {"name": name, "num_classes": getattr(model, "num_classes", None), "in_chans": found.image[0], "args": args}
-
-
-def _names_of(model: nn.Module, stuck: list[str]) -> str:
-    kinds = {name.rpartition(".")[2] for name in stuck}
-    return ", ".join(sorted(kinds))
 
 
 @contextlib.contextmanager

@@ -92,6 +92,7 @@ class Residual(OutputGraft):
 
     def __init__(self, parts: dict[str, nn.Module], scale: float, parallel: bool):
         super().__init__()
+        self.why_stuck = "the bottleneck is nonlinear"
         self.parts, self.scale, self.parallel = nn.ModuleDict(parts), scale, parallel
 
     def forward(self, output: Any, *inputs: Any) -> Any:

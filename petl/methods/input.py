@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from petl.errors import MethodError
 from petl.graft import InputGraft, WeightGraft, base_class, grow
 from petl.method import Method, register
-from petl.sites import Site, Sites, Where, select
+from petl.sites import Site, Sites, Where, select, within
 from petl.survey import Survey
 
 
@@ -51,9 +51,7 @@ class Input(Method):
         stems = select(found, self.where)
         if stems and all(self._fits(found.modules[site.name], channels) for site in stems):
             return stems
-        taking = [name for name, call in found.calls.items() if call.takes_image]
-        deepest = max(taking, key=lambda name: found.calls[name].order, default="")
-        return select(found, [deepest]) if deepest else Sites([Site("", (), type(found.model).__name__)])
+        return select(found, [_doorway(found)])
 
     def _fits(self, module: nn.Module, channels: int) -> bool:
         return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
@@ -61,14 +59,33 @@ class Input(Method):
     def adapt(self, module: nn.Module, site: Site) -> None:
         channels = self._expected(module)
         if not self._fits(module, channels):
-            return grow(module, "input", Pointwise(self.in_chans, channels, self.bias, _like(module)))
+            layer = Pointwise(self.in_chans, channels, self.bias, _like(module))
+            layer.why_stuck = self._why_not(module, channels)
+            return grow(module, "input", layer)
         grow(module, "input", Mix(_start(self.in_chans, channels), _like(module)))
         if self.bias:
             grow(module, "input_shift", Shift(channels, _like(module)))
 
+    def _why_not(self, module: nn.Module, channels: int) -> str:
+        if _mixes_exactly(module, channels):
+            return "its bias can't go through a stem that pads with zeros or has no bias; bias=False folds"
+        return f"{base_class(module).__name__} does not apply one weight to the image's own channels"
+
     def _expected(self, module: nn.Module) -> int:
         """Channels that the stem takes; a module that isn't a plain stem takes an image as timm's default does."""
         return module.in_channels if _mixes_exactly(module, getattr(module, "in_channels", 0)) else 3  # type: ignore[return-value]
+
+
+def _doorway(found: Survey) -> str:
+    """The innermost module that every image goes through, as it is; the model itself where its own code changes it first."""
+    taking = [name for name, call in found.calls.items() if call.takes_image]
+    place = ""
+    while True:
+        inside = [n for n in taking if n != place and within(n, [place])] if place else [n for n in taking if n]
+        nearest = [n for n in inside if not any(n.startswith(f"{other}.") for other in inside)]
+        if len(nearest) != 1:
+            return place
+        place = nearest[0]
 
 
 class Mix(WeightGraft):
