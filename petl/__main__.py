@@ -1,0 +1,5 @@
+"""``python -m petl``: the command line."""
+
+from petl.cli import app
+
+app()

@@ -1,0 +1,111 @@
+"""What the words on a command line stand for: methods with their options, backbones, files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from petl.delta import load, read
+from petl.errors import MethodError, PetlError, StateError, near
+from petl.method import Method, method_class, resolve
+
+SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
+
+
+def existing(path: str | Path) -> Path:
+    """The path of a file that is there, or an error."""
+    if not Path(path).is_file():
+        raise StateError(f"no such file: {path}")
+    return Path(path)
+
+
+def pairs(words: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` words as a dict; values are JSON where they can be, lists at commas, else text.
+
+    >>> pairs(["rank=8", "where=linear,conv", "dora=true", "slices=qv"])
+    {'rank': 8, 'where': ['linear', 'conv'], 'dora': True, 'slices': 'qv'}
+    """
+    split = [word.partition("=") for word in words or ()]
+    for key, equals, _ in split:
+        if not key or not equals:
+            raise MethodError(f"got {key!r}; expected KEY=VALUE, such as rank=8")
+    return {key: _value(text) for key, _, text in split}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text.split(",") if "," in text else text
+
+
+def chosen(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:
+    """The methods of these names, each with those of the options that it has.
+
+    >>> chosen(["input", "lora"], ["lora.alpha=16"], rank=4, in_chans=1)
+    [Input(where='stem', in_chans=1, bias=False), LoRA(where=('linear', 'conv'), rank=4, alpha=16, ...)]
+    """
+    options: dict[str, dict[str, Any]] = {name: {} for name in names or ["lora"]}
+    for key, value in {**{k: v for k, v in common.items() if v is not None}, **pairs(settings)}.items():
+        for name in _takers(key, list(options)):
+            options[name][key.rpartition(".")[2]] = value
+    return [_made(name, values) for name, values in options.items()]
+
+
+def _takers(key: str, names: list[str]) -> list[str]:
+    """Which of the methods the option is for."""
+    owner, _, option = key.rpartition(".")
+    mine = [name for name in names if owner in ("", name.partition(":")[0])]
+    known = {name: [f.name for f in dataclasses.fields(method_class(name.partition(":")[0]))] for name in mine}
+    takers = [name for name in mine if option in known[name] or ":" in name]  # peft:LoHa knows its own options
+    if not takers:
+        fields = [field for each in known.values() for field in each]
+        raise MethodError(f"no option {key!r} in {', '.join(names)}{near(option, fields)}; petl methods lists them")
+    return takers
+
+
+def _made(name: str, options: Mapping[str, Any]) -> Method:
+    try:
+        return resolve(name, options)[0]
+    except TypeError as error:  # such as text where a number belongs
+        raise MethodError(f"{name} can't have {dict(options)}: {error}") from error
+
+
+def backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
+    """The timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
+    name, file = _parts(text)
+    if file:
+        existing(file)
+    try:
+        return timm.create_model(name, pretrained=pretrained and not file, checkpoint_path=file, **args)
+    except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
+        hint = "" if name in timm.list_models() else near(name, timm.list_models())
+        where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
+        raise StateError(f"timm can't build {text}: {error}{hint}{where}") from error
+
+
+def _parts(text: str) -> tuple[str, str]:
+    """Name and file; names such as ``hf-hub:owner/name`` keep their own colon."""
+    name, _, rest = text.partition(":")
+    if name not in SOURCES:
+        return name, rest
+    inner, _, file = rest.partition(":")
+    return f"{name}:{inner}", file
+
+
+def loaded(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    """The delta on its backbone, ready to use, and the delta's header; ``model`` replaces the header's backbone."""
+    header = read(existing(delta))
+    name, _ = _parts(model or "")
+    text = model if name else f"{header['backbone']['name']}{model}"  # ":FILE" is the header's backbone
+    base = backbone(text, header["backbone"].get("args", {})) if model else None
+    try:
+        return load(delta, base).eval(), header
+    except PetlError as error:
+        raise type(error)(f"{error}" if model else f"{error}; or give the weights: --model NAME:FILE") from error

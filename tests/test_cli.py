@@ -1,0 +1,216 @@
+"""The commands, on timm's small models with their weights in a file: offline and fast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
+
+import petl
+from petl.cli import app
+
+COMMANDS = ("train", "eval", "predict", "plan", "inspect", "merge", "methods", "demo")
+NAME = "test_resnet"
+
+
+def call(*words: Any) -> Any:
+    """What the command did: exit_code, stdout, stderr."""
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def refused(*words: Any) -> str:
+    """The one line that the user sees; nothing else may be shown."""
+    done = call(*words)
+    assert done.exit_code == 2, done.output
+    assert done.stdout == ""
+    assert done.stderr.startswith("petl: ") and done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "base.safetensors"
+    save_file(timm.create_model(NAME).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes that a glance tells apart: dark and bright; eight of each to train on, four to validate."""
+    folder, noise = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, count in (("train", 8), ("val", 4)):
+        for name, level in (("bright", 200), ("dark", 40)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = (level + noise.integers(0, 40, (40, 40))).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def delta(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A delta with a gray input adapter, BN and LoRA, moved away from its start."""
+    torch.manual_seed(1)
+    base = timm.create_model(NAME, checkpoint_path=str(weights))
+    model = petl.wrap(base, [petl.Input(in_chans=1), "bn", petl.LoRA(rank=4)], num_classes=2)
+    with torch.no_grad():
+        for parameter in petl.trainable(model).values():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    petl.record(model).pipeline = petl.data.pipeline(model, size=64)
+    return petl.save(model, tmp_path_factory.mktemp("delta") / "d.safetensors", labels=["bright", "dark"])
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str) -> None:
+    done = call(command, "--help")
+    assert done.exit_code == 0
+    assert f"Example: petl {command}" in " ".join(done.output.split())
+
+
+def test_help_lists_every_command() -> None:
+    listed = call("--help").output
+    assert all(f"\n  {command} " in listed for command in COMMANDS)
+
+
+def test_methods_lists_every_method_with_its_options() -> None:
+    done = call("methods")
+    assert done.exit_code == 0
+    assert all(name in done.output for name in petl.methods())
+    assert "rank=8" in done.output and "in_chans=1" in done.output
+
+
+def test_plan_shows_what_would_train() -> None:
+    done = call("plan", NAME, "-m", "lora", "-m", "input", "--rank", 4, "--in-chans", 1, "--num-classes", 5, "--sites")
+    expected = petl.wrap(timm.create_model(NAME), [petl.LoRA(rank=4), petl.Input(in_chans=1)], num_classes=5)
+    assert done.exit_code == 0
+    assert f"{petl.summary(expected).trainable:,}" in done.output
+    assert all(name in done.output for name in petl.record(expected).sites[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", NAME, "-m", "loar"], "near names: lora"),
+        (["plan", NAME, "--set", "rnk=3"], "near names: rank"),
+        (["plan", NAME, "--set", "rank"], "KEY=VALUE"),
+        (["plan", NAME, "--set", "bn.affine=false"], "no option 'bn.affine' in lora"),
+        (["plan", NAME, "--rank", "0"], "rank=0"),
+        (["plan", NAME, "--set", "rank=many"], "many"),
+        (["plan", NAME, "--arg", "no_such=1"], "no_such"),
+        (["plan", "resnet5"], "near names: resnet50"),
+        (["plan", "test_vit", "-m", "bn"], "no BatchNorm"),
+        (["inspect", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["predict", "nowhere.safetensors", "cat.jpg"], "nowhere.safetensors"),
+        (["predict"], "Missing argument"),
+        (["plan", NAME, "--no-such-option"], "--no-such-option"),
+        (["no-such-command"], "no-such-command"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_line(words: list[str], said: str) -> None:
+    assert said in refused(*words)
+
+
+def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(petl, "summary", lambda model: 1 / 0)
+    assert isinstance(call("plan", NAME).exception, ZeroDivisionError)
+
+
+def test_inspect_shows_the_header(delta: Path) -> None:
+    assert json.loads(call("inspect", delta, "--json").output) == petl.read(delta)
+    shown = call("inspect", delta)
+    assert shown.exit_code == 0
+    assert f"{delta.stat().st_size:,}" in shown.output and '"bright", "dark"' in shown.output
+
+
+def test_inspect_refuses_other_files(weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("no tensors")
+    assert "no petl delta" in refused("inspect", weights)
+    assert "safetensors" in refused("inspect", tmp_path / "text")
+
+
+def test_predict_gives_the_models_own_answer(delta: Path, weights: Path, pictures: Path) -> None:
+    images = sorted(pictures.glob("val/*/*.png"))[:3]
+    done = call("predict", delta, *images, "--model", f"{NAME}:{weights}", "--top", 2, "--json")
+    assert done.exit_code == 0, done.output
+    model = petl.load(delta, timm.create_model(NAME, checkpoint_path=str(weights))).eval()
+    pipeline = petl.data.pipeline(model)
+    assert pipeline["input_size"] == (1, 64, 64)
+    for row, path in zip(json.loads(done.output), images, strict=True):
+        with torch.no_grad():
+            expected = model(petl.data.image(path, pipeline)[None]).softmax(1)[0]
+        assert row["image"] == str(path)
+        assert {p["label"]: pytest.approx(p["confidence"], abs=1e-6) for p in row["predictions"]} == {
+            "bright": float(expected[0]),
+            "dark": float(expected[1]),
+        }
+        assert row["predictions"][0]["confidence"] >= row["predictions"][1]["confidence"]
+
+
+def test_predict_prints_a_table(delta: Path, weights: Path, pictures: Path) -> None:
+    image = next(pictures.glob("val/dark/*.png"))
+    done = call("predict", delta, image, "--model", f":{weights}")
+    assert done.exit_code == 0, done.output
+    assert "bright" in done.output or "dark" in done.output
+    assert "%" in done.output
+
+
+def test_predict_names_the_image_that_is_none(delta: Path, weights: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"\x89PNG")
+    assert "broken.png" in refused("predict", delta, tmp_path / "broken.png", "--model", f"{NAME}:{weights}")
+
+
+def test_other_weights_are_refused(delta: Path, pictures: Path, tmp_path: Path) -> None:
+    torch.manual_seed(5)
+    save_file(timm.create_model(NAME).state_dict(), tmp_path / "other.safetensors")
+    image = next(pictures.glob("val/dark/*.png"))
+    assert "other weights" in refused("predict", delta, image, "--model", f"{NAME}:{tmp_path / 'other.safetensors'}")
+
+
+@pytest.mark.parametrize("ending", ["safetensors", "pth"])
+def test_merge_writes_what_timm_loads(ending: str, delta: Path, weights: Path, tmp_path: Path) -> None:
+    merged = tmp_path / f"merged.{ending}"
+    done = call("merge", delta, merged, "--model", f"{NAME}:{weights}")
+    assert done.exit_code == 0, done.output
+    plain = timm.create_model(NAME, checkpoint_path=str(merged), num_classes=2, in_chans=1).eval()
+    model = petl.load(delta, timm.create_model(NAME, checkpoint_path=str(weights))).eval()
+    batch = torch.randn(3, 1, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(plain(batch), model(batch))
+    assert "num_classes=2" in done.output and "in_chans=1" in done.output
+
+
+def test_train_then_eval_then_predict(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """The main job: the saved delta is what was trained, on the shown images it is right, and eval says the same."""
+    base, made = f"{NAME}:{weights}", tmp_path / "made.safetensors"
+    words = ["--method", "bn", "--method", "lora", "--rank", 2, "--size", 48, "--epochs", 6, "--lr", 0.01]
+    done = call("train", pictures, "--model", base, *words, "--batch-size", 8, "--out", made)
+    assert done.exit_code == 0, done.output
+    header = petl.read(made)
+    assert [m["name"] for m in header["methods"]] == ["bn", "lora"]
+    assert header["methods"][1]["rank"] == 2
+    assert header["labels"] == ["bright", "dark"]
+    assert header["pipeline"]["input_size"][1:] == [48, 48]
+    trained, start = load_file(made), load_file(weights)
+    assert any(not torch.equal(trained[key], start[key]) for key in trained if key in start)
+
+    shown = call("eval", made, pictures, "--model", base, "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.output)["accuracy"] == 1.0
+    images = sorted(pictures.glob("val/*/*.png"))
+    answers = json.loads(call("predict", made, *images, "--model", base, "--json").output)
+    assert [a["predictions"][0]["label"] for a in answers] == [path.parent.name for path in images]
+
+
+def test_train_refuses_a_folder_without_classes(weights: Path, tmp_path: Path) -> None:
+    words = ("--model", f"{NAME}:{weights}", "--out", tmp_path / "x.safetensors")
+    assert str(tmp_path / "nothing") in refused("train", tmp_path / "nothing", *words)
+    assert not (tmp_path / "x.safetensors").exists()

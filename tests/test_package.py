@@ -1,0 +1,65 @@
+"""What installing and importing petl means."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import petl
+
+ROOT = Path(__file__).parent.parent
+HEAVY = {"peft", "transformers", "sklearn", "scipy", "matplotlib", "accelerate", "torchmetrics", "typer"}
+
+
+def run(code: str, *, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    """The code in a fresh interpreter that finds petl in ``path``."""
+    return subprocess.run([sys.executable, "-c", code], cwd=path, capture_output=True, text=True, timeout=120)
+
+
+def test_import_is_cheap() -> None:
+    """Beyond what timm loads itself, nothing heavy comes with ``import petl``."""
+    done = run("import sys, timm; before = set(sys.modules); import petl; print(*set(sys.modules) - before)")
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert "petl" in loaded
+    assert not loaded & HEAVY
+
+
+def test_the_etl_package_in_the_same_folder_is_one_clear_error(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "petl", tmp_path / "petl", ignore=shutil.ignore_patterns("__pycache__"))
+    assert run("import petl.errors", path=tmp_path).returncode == 0
+    (tmp_path / "petl" / "transform").mkdir()
+    done = run("import petl", path=tmp_path)
+    assert done.returncode == 1
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("ImportError") and "petl-vision" in last and "ETL" in last and str(tmp_path) in last
+
+
+def test_version_is_written_once() -> None:
+    assert importlib.metadata.version("petl-vision") == petl.__version__
+    assert f"## [{petl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    assert sorted(set(petl.__all__)) == sorted(petl.__all__)
+    bare = [name for name in petl.__all__ if name != "Where" and not (getattr(petl, name).__doc__ or "").strip()]
+    assert not bare, f"no docstring: {bare}"
+
+
+def test_the_api_page_has_every_verb() -> None:
+    page = (ROOT / "docs" / "api.md").read_text()
+    named = {name for line in re.findall(r"<!-- api: (.*) -->", page) for name in line.split()}
+    verbs = {name for name in petl.__all__ if name.islower() and not name.startswith("_") and name != "data"}
+    assert not verbs - named, f"docs/api.md lacks {sorted(verbs - named)}"
+
+
+@pytest.mark.parametrize("program", [[sys.executable, "-m", "petl"], [str(Path(sys.executable).parent / "petl")]])
+def test_the_command_is_installed(program: list[str]) -> None:
+    done = subprocess.run([*program, "--version"], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, petl.__version__), done.stderr
