@@ -1,0 +1,193 @@
+"""From folders, datasets or loaders to batches that the model can take, or one clear error before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from petl import data as images
+from petl.batches import Seeded
+from petl.errors import DataError, PetlError
+from petl.launch import in_eval
+from petl.wrap import in_chans
+
+Data = str | Path | Dataset[Any] | DataLoader[Any]
+Batch = tuple[Tensor, Tensor]
+
+
+def feed(
+    data: Data, model: nn.Module, *, training: bool = False, classes: Any = None, **options: Any
+) -> DataLoader[Any]:
+    """Batches from a folder (with the model's own pipeline), a dataset of pairs, or a DataLoader as it is.
+
+    Raises:
+        DataError: it is something else, or there is nothing in it.
+    """
+    if isinstance(data, (str, Path)):
+        data = folder(data, model, training=training, classes=classes)
+    if not isinstance(data, (DataLoader, Dataset)) and not hasattr(data, "__getitem__"):
+        raise DataError(
+            f"got data of type {type(data).__name__}; expected a folder, a Dataset of pairs, or a DataLoader"
+        )
+    if training or hasattr(data, "__len__"):
+        _refuse_empty(data)
+    return data if isinstance(data, DataLoader) else images.loader(data, training=training, **options)
+
+
+def folder(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
+    """The images in a folder: its ``train`` or ``val`` where it has them, else the folder as it is."""
+    split = "train" if training else "val"
+    found = split if Path(path).exists() and split in images.splits(path) else None if Path(path).exists() else split
+    return images.dataset(path, images.pipeline(model), split=found, training=training, classes=classes)
+
+
+def _refuse_empty(data: Any) -> None:
+    try:
+        count = len(data)
+    except TypeError:
+        raise DataError(
+            f"{type(data).__name__} has no length, which the schedule needs; give it a __len__, "
+            "such as the number of images in the stream"
+        ) from None
+    if count:
+        return
+    if isinstance(data, DataLoader) and len(data.dataset):  # type: ignore[arg-type]  # it has a length like its loader
+        raise DataError(
+            f"the DataLoader gives no batch: its dataset has {len(data.dataset)} images, fewer than one batch "  # type: ignore[arg-type]
+            f"of {data.batch_size}, and drop_last is set"
+        )
+    raise DataError("the dataset is empty; expected at least one pair of image and label")
+
+
+def classes_of(loader: DataLoader[Any]) -> list[str] | None:
+    """The class names that the data brings, if it does."""
+    names = getattr(loader.dataset, "classes", None)
+    return [str(name) for name in names] if names is not None else None
+
+
+def sample(loader: DataLoader[Any]) -> Any:
+    """A batch of one: nothing but the first image is read, no worker starts."""
+    if isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
+        return next(iter(loader))
+    return loader.collate_fn([loader.dataset[next(iter(loader.sampler))]])
+
+
+def first_look(accelerator: Any, model: nn.Module, loader: DataLoader[Any], labels: Sequence[str] | None) -> int:
+    """Try one image; the number of classes that the model answers with.
+
+    Raises:
+        DataError: batches aren't pairs, the model can't take the image, it has no classes, or another number than labels.
+    """
+    images, _ = pair(sample(loader), model)
+    expected = _channels(model)
+    if expected is not None and images.ndim == 4 and images.shape[1] != expected:
+        raise DataError(
+            f"the images have {images.shape[1]} channels, the model takes {expected}; convert the images, or adapt the "
+            f"model: petl.wrap(model, ['input', ...], in_chans={images.shape[1]})"
+        )
+    with in_eval(model), torch.no_grad(), accelerator.autocast():
+        answer = _answer(model, images.to(accelerator.device))
+    if not isinstance(answer, Tensor) or answer.ndim != 2 or not answer.shape[1]:
+        shown = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
+        raise DataError(
+            f"the model answers with {shown} for one image; expected [1, classes]: a model with a classifier"
+        )
+    if labels is not None and len(labels) != answer.shape[1]:
+        raise DataError(
+            f"{len(labels)} labels ({', '.join(labels[:5])} ...) for a model of {answer.shape[1]} classes; "
+            f"wrap it with num_classes={len(labels)}"
+        )
+    return answer.shape[1]
+
+
+def _answer(model: nn.Module, images: Tensor) -> Any:
+    try:
+        return model(images)
+    except torch.OutOfMemoryError:
+        raise
+    except (AssertionError, RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise DataError(
+            f"{type(model).__name__} can't take images of shape {tuple(images.shape)} and type {images.dtype} "
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); petl.data.pipeline(model) says what "
+            "it expects"
+        ) from error
+
+
+def _channels(model: nn.Module) -> int | None:
+    """The channels that the model takes, where petl can tell."""
+    try:
+        return in_chans(model)
+    except PetlError:
+        return None
+
+
+def pair(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
+    """Images and class numbers of a batch, in the types that model and loss want.
+
+    Raises:
+        DataError: it is no such pair, or a class number is none of the model's.
+    """
+    if not isinstance(batch, (tuple, list)) or len(batch) != 2 or not all(isinstance(part, Tensor) for part in batch):
+        raise DataError(f"got a batch of type {_shown(batch)}; expected pairs (images [N, C, H, W], labels [N])")
+    images, targets = batch
+    if targets.ndim != 1 or targets.is_floating_point():
+        raise DataError(f"got labels of shape {tuple(targets.shape)} and {targets.dtype}; expected class numbers [N]")
+    if classes is not None and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
+        wrong = int(targets.max()) if int(targets.max()) >= classes else int(targets.min())
+        raise DataError(
+            f"label {wrong} for a model of {classes} classes (0 to {classes - 1}); wrap it with num_classes= the number "
+            "of classes, and number these from 0"
+        )
+    return images.to(_dtype(model)) if images.is_floating_point() else images, targets.long()
+
+
+def _shown(batch: Any) -> str:
+    parts = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, (tuple, list)) else ""
+    return f"{type(batch).__name__}{parts}"
+
+
+def _dtype(model: nn.Module) -> torch.dtype:
+    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
+
+
+def windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+    """Lists of ``size`` batches, the last one perhaps shorter."""
+    window: list[Batch] = []
+    for batch in batches:
+        window.append(batch)
+        if len(window) == size:
+            yield window
+            window = []
+    if window:
+        yield window
+
+
+def class_weights(wish: Any, loader: DataLoader[Any], classes: int) -> Tensor | None:
+    """One weight per class: as given, or for "balanced" images / (classes * images of the class), as scikit-learn has it.
+
+    Where the dataset has no ``targets``, "balanced" reads it once. A class without images gets weight 0.
+    """
+    if wish is None:
+        return None
+    if isinstance(wish, str):
+        if wish != "balanced":
+            raise PetlError(f"class_weights={wish!r}; expected 'balanced', or one number per class")
+        counts = torch.bincount(_targets(loader), minlength=classes)
+        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
+    weights = torch.as_tensor(wish, dtype=torch.float32)
+    if weights.shape != (classes,) or not (weights >= 0).all():
+        raise PetlError(f"class_weights of shape {tuple(weights.shape)}; expected {classes} numbers of 0 or more")
+    return weights
+
+
+def _targets(loader: DataLoader[Any]) -> Tensor:
+    dataset = loader.dataset.dataset if isinstance(loader.dataset, Seeded) else loader.dataset
+    targets = getattr(dataset, "targets", None)
+    if targets is not None and getattr(dataset, "target_transform", None) is None:
+        return torch.as_tensor(targets).long()
+    return torch.tensor([int(dataset[i][1]) for i in range(len(dataset))])  # type: ignore[arg-type]  # map-style

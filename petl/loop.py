@@ -1,0 +1,231 @@
+"""The training loop: epochs of updates, each epoch measured, the best kept."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from petl.batches import set_epoch
+from petl.checkpoint import copied, put, write
+from petl.delta import save
+from petl.errors import PetlError
+from petl.feed import Batch, pair, windows
+from petl.launch import in_eval
+from petl.metrics import History, Metrics, measured
+from petl.record import record
+
+
+@dataclass
+class Run:
+    """One training: what trains (``net``, all of ``model`` or its head), on what, how, and how far it is.
+
+    Whatever changes while it runs and isn't the model's or the optimizer's is in ``state_dict``.
+    """
+
+    accelerator: Any
+    settings: Any
+    model: nn.Module
+    net: nn.Module
+    train: Any
+    val: Any
+    labels: list[str]
+    criterion: nn.Module
+    mix: Callable[[Tensor, Tensor], Batch] | None
+    optimizer: Any
+    scheduler: Any
+    progress: Any
+    moving: dict[str, Tensor]
+    ema: Any = None
+    history: History = field(default_factory=History)
+    updates: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averaged values of what moves."""
+        state = self.ema.module.state_dict() if self.ema else {}
+        return {name: state[name] for name in self.moving if name in state}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": vars(self.history),
+            "updates": self.updates,
+            "best": self.best,
+            "average": copied(self.average),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history, self.updates, self.best = History(**state["history"]), state["updates"], state["best"]
+        put(self.average, state["average"])
+
+    def reschedule(self) -> None:
+        """Set the learning rate for the next update."""
+        if self.scheduler:
+            self.scheduler.step_update(self.updates)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The model has the averaged values inside, where averages are kept."""
+        own = copied(self.moving) if self.ema else {}
+        if self.ema:
+            put(self.moving, self.average)
+        try:
+            yield
+        finally:
+            if self.ema:
+                put(self.moving, own)
+
+    def settle(self) -> None:
+        """Leave the model with the values that were asked for, in evaluation mode, and its record with its results."""
+        if self.settings.keep == "best" and self.best:
+            put(self.moving, self.best)
+        elif self.ema and self.updates:
+            put(self.moving, self.average)
+        made = record(self.model)
+        if made is not None and self.history.rows:
+            made.results = self.history.best if self.settings.keep == "best" else self.history.rows[-1]
+        self.model.eval()
+
+
+def train_all(run: Run) -> History:
+    """Train from where the run is to its last epoch, or until it gets no better."""
+    settings, history = run.settings, run.history
+    updates = -(-len(run.train) // settings.accumulate)
+    task = run.progress.add_task("", total=settings.epochs * updates, completed=run.updates, note="")
+    for epoch in range(len(history), settings.epochs):
+        if history.stopped:
+            break
+        run.progress.update(task, description=f"epoch {epoch + 1}/{settings.epochs}")
+        start = time.perf_counter()
+        row = train_epoch(run, epoch, task)
+        with run.averaged():
+            row.update(validate(run), seconds=time.perf_counter() - start)
+            if history.add(row):
+                keep(run)
+        history.stopped = settings.patience is not None and history.stale >= settings.patience
+        if settings.checkpoint:
+            write(run.accelerator, Path(settings.checkpoint), epoch + 1)
+        if settings.on_epoch:
+            settings.on_epoch(row)
+    return history
+
+
+def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
+    """One pass over the training data: the first half of the epoch's row."""
+    start_epoch(run, epoch)
+    total = images = 0
+    lr = 0.0
+    for window in windows(checked(run), run.settings.accumulate):
+        lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
+        loss = update(run, window, count, epoch)
+        total, images = total + loss * count, images + count
+        run.progress.update(task, advance=1, note=f"loss {loss:.3f}")
+    agree(run)
+    return {"epoch": epoch + 1, "train_loss": total / images, "lr": lr}
+
+
+def start_epoch(run: Run, epoch: int) -> None:
+    """The order of the images, their augmentation, dropout and mixup depend on seed and epoch (and rank) alone."""
+    from accelerate.utils import set_seed
+
+    parts = [run.settings.seed, epoch, run.accelerator.process_index]
+    set_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
+    set_epoch(run.train, epoch)
+    if hasattr(run.train.dataset, "set_epoch"):  # the next view of features
+        run.train.dataset.set_epoch(epoch)
+    run.net.train()
+
+
+def checked(run: Run) -> Iterator[Batch]:
+    return (pair(batch, run.model, len(run.labels)) for batch in run.train)
+
+
+def update(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
+    """One step of the optimizer on the mean loss over all images of the window."""
+    accelerator, loss = run.accelerator, torch.zeros((), device=run.accelerator.device)
+    for number, (images, targets) in enumerate(window, start=1):
+        last = number == len(window)
+        with contextlib.nullcontext() if last else accelerator.no_sync(run.net):
+            part = batch_loss(run, images, targets) * (len(targets) / count)
+            accelerator.backward(part)
+        loss += part.detach()
+    value = accelerator.reduce(loss, reduction="mean").item()
+    refuse_non_finite(run, value, epoch)
+    if run.settings.clip is not None:
+        accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], run.settings.clip)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.updates += 1
+    run.reschedule()
+    if run.ema:
+        run.ema.update(run.model, step=run.updates)
+    return value
+
+
+def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
+    if run.mix:
+        images, targets = run.mix(images, targets)
+    return run.criterion(run.net(images).float(), targets)
+
+
+def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
+    """Before the step: the weights are still those of the update before."""
+    if np.isfinite(loss):
+        return
+    kept = (
+        f"; {run.settings.out} holds epoch {run.history.best['epoch']}" if run.settings.out and run.history.best else ""
+    )
+    raise PetlError(
+        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {run.settings.lr:g}), "
+        f"clip=1.0, more warmup_epochs, or precision='no', and look for NaN in the images{kept}"
+    )
+
+
+def agree(run: Run) -> None:
+    """Running statistics are each rank's own; those of the first one hold."""
+    from accelerate.utils import broadcast
+
+    if run.accelerator.num_processes > 1:
+        for values in (run.moving, run.average):
+            put(values, {name: broadcast(tensor.detach().clone()) for name, tensor in values.items()})
+
+
+def validate(run: Run) -> dict[str, float]:
+    if run.val is None:
+        return {}
+    return measure(run.accelerator, run.net, run.val, run.labels).scalars
+
+
+@torch.no_grad()
+def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], tick: Callable[[], Any] = int) -> Metrics:
+    """The net's metrics on all batches of all ranks."""
+    parts = []
+    with in_eval(net):
+        for batch in loader:
+            images, targets = pair(batch, net, len(labels))
+            with accelerator.autocast():
+                answers = net(images)
+            losses = F.cross_entropy(answers.float(), targets, reduction="none")
+            found = accelerator.gather_for_metrics((losses, answers.argmax(1), targets))
+            parts.append([part.cpu() for part in found])
+            tick()
+    losses, predicted, targets = (torch.cat(part) for part in zip(*parts, strict=True))
+    return measured(losses, predicted, targets, labels)
+
+
+def keep(run: Run) -> None:
+    """This epoch is the best so far: remember its values, and write its delta."""
+    if run.settings.keep == "best":
+        run.best = copied(run.moving)
+    if run.settings.out and run.accelerator.is_main_process:
+        save(run.model, run.settings.out, labels=run.labels, results=run.history.best)
+    run.accelerator.wait_for_everyone()

@@ -1,0 +1,182 @@
+"""From what ``fit`` was asked for to a Run: batches, loss, optimizer and schedule, with accelerate's hand on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from petl.batches import Seeded
+from petl.checkpoint import keep_small, moving, newest
+from petl.errors import PetlError, StateError
+from petl.features import Extractor, extractor
+from petl.feed import Batch, class_weights, classes_of, feed, first_look
+from petl.groups import param_groups
+from petl.loop import Run
+from petl.metrics import History
+from petl.record import record
+from petl.settings import Settings
+
+
+def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
+    """Everything that the loop needs; at the point of the checkpoint, where the run resumes one."""
+    model.to(accelerator.device).train()
+    train, val, labels = _batches(accelerator, model, data, settings)
+    criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
+    fast = _fast_road(accelerator, model, train, settings)
+    if fast:
+        train = fast.train(train, settings.views or 1, progress)
+        val = fast.val(val, progress) if val else None
+    net, optimizer, train = accelerator.prepare(fast.head if fast else model, _optimizer(model, settings), train)
+    run = Run(
+        accelerator=accelerator,
+        settings=settings,
+        model=model,
+        net=net,
+        train=train,
+        val=accelerator.prepare_data_loader(val) if val else None,
+        labels=labels,
+        criterion=criterion,
+        mix=_mix(settings, len(labels)),
+        optimizer=optimizer,
+        scheduler=_scheduler(optimizer, settings, -(-len(train) // settings.accumulate)),
+        progress=progress,
+        moving=moving(model),
+        ema=_ema(model, settings),
+        history=History(settings.monitor),
+    )
+    keep_small(accelerator, run.moving)
+    accelerator.register_for_checkpointing(run)
+    _resume(run)
+    return run
+
+
+def _batches(
+    accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings
+) -> tuple[DataLoader[Any], DataLoader[Any] | None, list[str]]:
+    """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
+    options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
+    train = feed(data[0], model, training=True, classes=settings.labels, seed=settings.seed, **options)
+    known = list(settings.labels) if settings.labels is not None else classes_of(train) or recorded(model)
+    labels = named(accelerator, model, train, known)
+    val = None if data[1] is None else feed(data[1], model, classes=known, **options)
+    if val is not None:
+        named(accelerator, model, val, known)
+    _note(model, known, train)
+    return train, val, labels
+
+
+def recorded(model: nn.Module) -> list[str] | None:
+    """The class names in the model's record."""
+    made = record(model)
+    return made.labels if made else None
+
+
+def named(accelerator: Any, model: nn.Module, loader: DataLoader[Any], known: Sequence[str] | None) -> list[str]:
+    """The names of the model's classes, or their numbers; the first image has then been tried."""
+    classes = first_look(accelerator, model, loader, known)
+    return list(known) if known else [str(number) for number in range(classes)]
+
+
+def _note(model: nn.Module, labels: list[str] | None, train: DataLoader[Any]) -> None:
+    """Class names and input pipeline belong in the delta."""
+    made = record(model)
+    dataset = train.dataset.dataset if isinstance(train.dataset, Seeded) else train.dataset
+    if made is not None:
+        made.labels = labels or made.labels
+        made.pipeline = made.pipeline or getattr(dataset, "pipeline", None)
+
+
+def _criterion(settings: Settings, train: DataLoader[Any], classes: int) -> nn.Module:
+    """Cross-entropy; mixes bring soft targets, which are smoothed already."""
+    weights = class_weights(settings.class_weights, train, classes)
+    smoothing = 0.0 if settings.mixes else settings.label_smoothing
+    return nn.CrossEntropyLoss(weights, label_smoothing=smoothing)
+
+
+def _mix(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], Batch] | None:
+    """timm's mixup and cutmix; it takes even batches only, an odd one gets soft targets without a mix."""
+    if not settings.mixes:
+        return None
+    from timm.data.mixup import Mixup, mixup_target
+
+    smoothing = settings.label_smoothing
+    mixed = Mixup(settings.mixup, settings.cutmix, label_smoothing=smoothing, num_classes=classes)
+
+    def mix(images: Tensor, targets: Tensor) -> Batch:
+        if len(images) % 2:
+            return images, mixup_target(targets, classes, smoothing=smoothing)
+        return mixed(images, targets)
+
+    return mix
+
+
+def _fast_road(accelerator: Any, model: nn.Module, train: DataLoader[Any], settings: Settings) -> Extractor | None:
+    found = None if settings.views == 0 or settings.mixes else extractor(accelerator, model, train)
+    if settings.views and found is None:
+        raise StateError(
+            f"views={settings.views}, but the head can't be trained on its own here: that needs a model of which the "
+            "classifier alone trains ('probe'), without dropout or moving statistics before it, and a Dataset or folder"
+        )
+    return found
+
+
+def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+    groups = param_groups(model, lr=settings.lr, layer_decay=settings.layer_decay, weight_decay=settings.weight_decay)
+    if settings.schedule != "none":  # timm's schedules multiply by lr_scale themselves
+        groups = [{**group, "lr": settings.lr} for group in groups]
+    if not isinstance(settings.optimizer, str):
+        return settings.optimizer(groups)
+    from timm.optim import create_optimizer_v2
+
+    try:
+        return create_optimizer_v2(groups, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay)
+    except (ValueError, AssertionError) as error:
+        raise PetlError(
+            f"optimizer={settings.optimizer!r}: {error}; timm.optim.list_optimizers() has the names"
+        ) from error
+
+
+def _scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
+    """timm's schedule, a step per update."""
+    from timm.scheduler import create_scheduler_v2
+
+    warmup = settings.epochs / 10 if settings.warmup_epochs is None else settings.warmup_epochs
+    try:
+        made, _ = create_scheduler_v2(
+            optimizer,
+            settings.schedule,
+            num_epochs=settings.epochs,
+            warmup_epochs=warmup,  # type: ignore[arg-type]  # a part of an epoch is as good as a whole one
+            warmup_lr=settings.lr / 100,
+            min_lr=settings.min_lr,
+            step_on_epochs=False,
+            updates_per_epoch=updates,
+        )
+    except (ValueError, AssertionError) as error:
+        raise PetlError(
+            f"schedule={settings.schedule!r}: {error}; expected 'cosine', 'poly', 'tanh' or 'none'"
+        ) from error
+    return made
+
+
+def _ema(model: nn.Module, settings: Settings) -> Any:
+    from timm.utils import ModelEmaV3
+
+    return None if settings.ema is None else ModelEmaV3(model, decay=settings.ema, use_warmup=True)
+
+
+def _resume(run: Run) -> None:
+    """Go on from the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
+    resume, folder = run.settings.resume, run.settings.checkpoint
+    place = None if not resume else Path(folder or "") if resume is True else Path(resume)
+    found = newest(place) if place else None
+    if found:
+        run.accelerator.load_state(str(found))
+        run.reschedule()
+    elif place and resume is not True:
+        raise StateError(f"resume={str(resume)!r} holds no training checkpoint; it is the folder given to checkpoint=")

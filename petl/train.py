@@ -1,0 +1,153 @@
+"""fit and evaluate: train a model on labelled images, and see how well it does.
+
+Neither knows of methods: what has ``requires_grad`` trains. timm makes the optimizer, the schedule and the mixes, accelerate
+brings the model to its device, its precision and its ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from petl.feed import Data, classes_of, feed
+from petl.launch import accelerated, bar, lent
+from petl.loop import measure, train_all
+from petl.metrics import History, Metrics
+from petl.prepare import named, prepared, recorded
+from petl.record import bare
+from petl.settings import Optimizer, Settings
+
+__all__ = ["History", "Metrics", "evaluate", "fit"]
+
+
+def fit(
+    model: nn.Module,
+    train: Data,
+    val: Data | None = None,
+    *,
+    epochs: int,
+    lr: float,
+    batch_size: int = 32,
+    optimizer: Optimizer = "adamw",
+    weight_decay: float = 0.01,
+    layer_decay: float | None = None,
+    schedule: str = "cosine",
+    warmup_epochs: float | None = None,
+    min_lr: float = 0.0,
+    accumulate: int = 1,
+    clip: float | None = None,
+    label_smoothing: float = 0.0,
+    mixup: float = 0.0,
+    cutmix: float = 0.0,
+    class_weights: Sequence[float] | Tensor | Literal["balanced"] | None = None,
+    ema: float | None = None,
+    out: str | Path | None = None,
+    labels: Sequence[str] | None = None,
+    monitor: str = "accuracy",
+    patience: int | None = None,
+    keep: Literal["last", "best"] = "last",
+    checkpoint: str | Path | None = None,
+    resume: bool | str | Path = False,
+    views: int | None = None,
+    seed: int = 0,
+    workers: int = 0,
+    precision: Literal["no", "bf16", "fp16"] | None = None,
+    progress: bool = True,
+    on_epoch: Callable[[dict[str, Any]], Any] | None = None,
+) -> History:
+    """Train what is trainable in ``model``, in place, and leave it in evaluation mode.
+
+    Args:
+        train, val: A folder (read through the model's own pipeline), a Dataset of pairs (image [C, H, W], class number), or
+            a DataLoader of such pairs, which is taken as it is. Without ``val`` the last epoch counts as the best one.
+        lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
+        batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
+        optimizer: A name of timm.optim's, or what makes an optimizer from parameter groups.
+        layer_decay: Factor of the learning rate per layer of timm's depth order; None for one rate.
+        schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", "poly", "tanh", "none" ...), after a linear
+            warm-up (a tenth of the epochs unless said otherwise).
+        clip: Largest norm of the gradient.
+        mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
+        class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
+        ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
+        out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
+            has become better on ``val``, with labels and results.
+        patience: Stop after this many epochs without a better ``monitor``.
+        keep: Leave the model with its last values, or with those of the best epoch.
+        checkpoint: A folder for a training checkpoint per epoch (what trains, optimizer, random states; not the backbone).
+        resume: Go on from ``checkpoint``'s newest (True; from the start if there is none) or from another such folder. With
+            the same settings the result is that of an unbroken run, bit for bit on a CPU.
+        views: If only the classifier trains on a Dataset or folder, its inputs are computed once, and it trains on these.
+            ``views=k`` computes them k times, each under its own random augmentation, and uses them in turn; None is 1;
+            0 runs the backbone in every epoch. Not with mixup, dropout, or moving statistics before the classifier.
+        seed: Decides the order, augmentation, dropout and mixes of every epoch. The new classifier was drawn by ``wrap``.
+        workers: Processes that read images.
+        precision: Autocast; None is what ``accelerate launch`` was told, or "no".
+        on_epoch: Is called with each row of the history, after everything of the epoch is written.
+
+    Ctrl-C raises KeyboardInterrupt as ever, and leaves the model in evaluation mode, the best delta in ``out`` and the last
+    whole epoch in ``checkpoint``.
+
+    Raises:
+        DataError: the data doesn't fit the model. StateError: nothing trains, or ``out`` or ``resume`` can't be.
+        PetlError: a setting that can't be, or a loss that is no longer finite.
+
+    >>> import petl, timm, torch
+    >>> data = torch.utils.data.TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 2)
+    >>> model = petl.wrap(timm.create_model("test_resnet"), "bn", num_classes=2)
+    >>> history = fit(model, data, data, epochs=2, lr=1e-3)
+    >>> [row["epoch"] for row in history.rows]
+    [1, 2]
+    """
+    given = {name: value for name, value in locals().items() if name not in ("model", "train", "val")}
+    settings = Settings(**given)
+    settings.refuse_impossible(val, model)
+    plain = bare(model)
+    with accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+        run = prepared(accelerator, plain, (train, val), settings, shown)
+        try:
+            return train_all(run)
+        finally:
+            run.settle()
+
+
+def evaluate(
+    model: nn.Module,
+    data: Data,
+    *,
+    batch_size: int = 64,
+    labels: Sequence[str] | None = None,
+    workers: int = 0,
+    precision: Literal["no", "bf16", "fp16"] | None = None,
+    progress: bool = True,
+) -> Metrics:
+    """Loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
+
+    Args:
+        model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
+        data: A folder (its ``val`` where it has one), a Dataset or a DataLoader, as for `petl.fit`.
+        labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
+
+    Under several ranks each one measures its share, and all get the same answer.
+
+    Raises:
+        DataError: the data is empty or doesn't fit the model.
+
+    >>> import timm, torch
+    >>> data = torch.utils.data.TensorDataset(torch.randn(6, 3, 64, 64), torch.arange(6) % 2)
+    >>> metrics = evaluate(timm.create_model("test_resnet", num_classes=2), data)
+    >>> sum(map(sum, metrics.confusion))
+    6
+    """
+    plain = bare(model)
+    known = list(labels) if labels is not None else recorded(plain)
+    with accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+        plain.to(accelerator.device)
+        loader = feed(data, plain, classes=known, batch_size=batch_size, workers=workers)
+        names = named(accelerator, plain, loader, known or classes_of(loader))
+        prepared = accelerator.prepare_data_loader(loader)
+        task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
+        return measure(accelerator, model, prepared, names, lambda: shown.advance(task))
