@@ -226,13 +226,14 @@ def _apart(one: list[Tensor], other: list[Tensor]) -> float:
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:
-    return {k: v.clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
+    """Copies of all parameters and buffers by name, shared ones once."""
+    return {k: v.detach().clone() for k, v in (*model.named_parameters(), *model.named_buffers())}
 
 
 def _restore(model: nn.Module, state: dict[str, Tensor]) -> None:
-    own = model.state_dict()
+    own = dict((*model.named_parameters(), *model.named_buffers()))
     for key, value in state.items():
-        own[key].copy_(value)
+        own[key].detach().copy_(value)
 
 
 def _has_trained(model: nn.Module) -> bool:

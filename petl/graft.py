@@ -8,7 +8,7 @@ adapted tensor and calls input and output grafts around the class's own ``forwar
 from __future__ import annotations
 
 import functools
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,10 +32,19 @@ class WeightGraft(Graft):
 
     ``param`` names the parent's parameter; ``change(weight) -> weight`` may also change its shape. It is computed in the
     graft's own precision and outside autocast, and rounded to the weight's dtype once, so a float32 delta on a
-    half-precision or autocast layer isn't rounded before it is added.
+    half-precision or autocast layer isn't rounded before it is added. ``fuse=False`` keeps to this plain way in training.
     """
 
     param: str = "weight"
+    fuse: bool = True
+
+    def fusible(self, parent: nn.Module) -> bool:
+        """Whether ``fused`` can stand in for the forward of this parent."""
+        return False
+
+    def fused(self, parent: nn.Module, x: Tensor) -> Tensor:
+        """The parent's forward on the adapted weight, with a cheaper backward; only where ``fusible``."""
+        raise NotImplementedError
 
     def change(self, weight: Tensor) -> Tensor:
         """The adapted weight; says what the method is."""
@@ -120,19 +129,26 @@ def is_grafted(module: nn.Module) -> bool:
 
 def base_class(module: nn.Module) -> type[nn.Module]:
     """The class that ``module`` had before anything grew on it."""
-    return module._petl_base if isinstance(module, _Grafted) else type(module)
+    return module._petl_look.base if isinstance(module, _Grafted) else type(module)
+
+
+class _Look(NamedTuple):
+    """What a run-time class is made of: the base class, the grafted parameters, and which of the mixins below."""
+
+    base: type[nn.Module]
+    params: frozenset[str] = frozenset()
+    around: bool = False
+    fused: bool = False
+    still: bool = False
 
 
 class _Grafted:
     """Marks the run-time classes and lets their instances be pickled and deep-copied."""
 
-    _petl_base: type[nn.Module]
-    _petl_params: frozenset[str]
-    _petl_forward: bool
+    _petl_look: _Look
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        still = isinstance(self, _Still)
-        return _blank, (self._petl_base, self._petl_params, self._petl_forward, still), self.__dict__
+        return _blank, tuple(self._petl_look), self.__dict__
 
 
 class _Forward(_Grafted):
@@ -150,6 +166,18 @@ class _Forward(_Grafted):
         return out
 
 
+class _Fused(_Grafted):
+    """Trains through the graft's own kernel; without gradients the class's forward on the adapted weight is as cheap."""
+
+    def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
+        module = cast(nn.Module, self)
+        graft = next(g for g in module._modules.values() if isinstance(g, WeightGraft) and g.param == "weight")
+        trains = torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
+        if graft.fuse and trains and not cast(Tensor, module._parameters["weight"]).requires_grad:
+            return graft.fused(module, input)
+        return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+
+
 class _Still(_Grafted):
     """Never leaves evaluation mode."""
 
@@ -162,16 +190,23 @@ def _dress(module: nn.Module, still: bool) -> None:
     found = [graft for _, graft in grafts(module)]
     params = frozenset(graft.param for graft in found if isinstance(graft, WeightGraft))
     around = any(isinstance(graft, (InputGraft, OutputGraft)) for graft in found)
-    module.__class__ = _subclass(base_class(module), params, around, still)
+    on_weight = [graft for graft in found if isinstance(graft, WeightGraft) and graft.param == "weight"]
+    fused = len(on_weight) == 1 and on_weight[0].fusible(module)
+    module.__class__ = _subclass(_Look(base_class(module), params, around, fused, still))
 
 
 @functools.cache
-def _subclass(base: type[nn.Module], params: frozenset[str], around: bool, still: bool) -> type[nn.Module]:
-    parts = (*([_Forward] if around else []), *([_Still] if still else []), _Grafted, base)
-    body = {param: _adapted(param) for param in params}
-    body |= {"_petl_base": base, "_petl_params": params, "_petl_forward": around}
-    body |= {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-    return cast("type[nn.Module]", type(base.__name__, parts, body))
+def _subclass(look: _Look) -> type[nn.Module]:
+    mixins = ((_Forward, look.around), (_Fused, look.fused), (_Still, look.still), (_Grafted, True))
+    base = look.base
+    body = {param: _adapted(param) for param in look.params}
+    body |= {
+        "_petl_look": look,
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+    }
+    return cast("type[nn.Module]", type(base.__name__, (*(mixin for mixin, on in mixins if on), base), body))
 
 
 def _adapted(param: str) -> property:
@@ -200,6 +235,6 @@ def _laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:
     return adapted.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
-def _blank(base: type[nn.Module], params: frozenset[str], around: bool, still: bool) -> nn.Module:
-    cls = _subclass(base, params, around, still)
+def _blank(*look: Any) -> nn.Module:
+    cls = _subclass(_Look(*look))
     return cls.__new__(cls)

@@ -12,7 +12,7 @@ from torch import nn
 from petl.errors import SiteError, near
 from petl.graft import Graft, base_class
 from petl.layout import channel_axis
-from petl.survey import Survey, config, survey
+from petl.survey import Survey, config, live_outputs, survey
 
 Where = str | Sequence[str]
 
@@ -36,8 +36,9 @@ class Site:
     """A place in a model, as plain data.
 
     ``shape`` is the weight's shape (empty where there is none), ``outputs`` the shapes of the tensors that the module
-    returns for a batch of two images, ``axes`` the axis of the channels in each of them (-1 for tokens and vectors, 1 or 3
-    for maps), ``order`` its number in the order of execution.
+    returns for a batch of two images (of a block's several tensors, () for one that has no influence on the model's
+    output), ``axes`` the axis of the channels in each of them (-1 for tokens and vectors, 1 or 3 for maps), ``order`` its
+    number in the order of execution.
     """
 
     name: str
@@ -115,16 +116,27 @@ class _Roles:
         self.stems = set(stem_names(found))
         self.blocks = set(block_names(found))
         self.branches = {b: _branches(found, b) for b in self.blocks}
+        self.live = self._live_outputs()
 
     def site(self, name: str) -> Site:
         module = self.found.modules[name]
         call = self.found.calls.get(name)
         weight = module._parameters.get("weight")
         shape = tuple(weight.shape) if weight is not None else ()
-        outputs = tuple(call.outputs) if call else ()
+        live = self.live.get(name)
+        outputs = tuple(s if live is None or live[i] else () for i, s in enumerate(call.outputs)) if call else ()
         ratio = self.found.image[2] / self.found.image[1]
         axes = tuple(channel_axis(shape, module, ratio) for shape in outputs)
         return Site(name, self.of(name), base_class(module).__name__, shape, outputs, axes, self.found.order(name))
+
+    def _live_outputs(self) -> dict[str, list[bool]]:
+        """Which tensors matter of blocks that return several; all, where the model has no gradient to tell by."""
+        places = [*self.blocks, *(name for branch in self.branches.values() for name in branch)]
+        several = {name for name in places if len(self.found.calls[name].outputs) > 1}
+        try:
+            return live_outputs(self.found.model, several, self.found.image) if several else {}
+        except Exception:  # any model code may run here, and may raise anything at all
+            return {}
 
     def of(self, name: str) -> tuple[str, ...]:
         module = self.found.modules[name]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from petl.graft import grafts
 
@@ -105,6 +105,40 @@ def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
         name for name, module in before.items() if id(module) not in after and any(True for _ in module.parameters())
     ]
     return [name for name in gone if not any(name.startswith(f"{top}.") for top in gone)]
+
+
+def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:
+    """For each of these modules, which of the tensors that it returns has any influence on the model's output.
+
+    A shapes-only forward and backward: a tensor counts where a gradient comes back to it.
+    """
+    clone = on_meta(model)
+    for parameter in clone.parameters():
+        parameter.requires_grad_(parameter.is_floating_point())
+    live: dict[str, list[bool]] = {}
+    for name, module in clone.named_modules():
+        if name in names:
+            module.register_forward_hook(_watching(live.setdefault(name, [])))
+    with torch.device("meta"):
+        leaves = tree_leaves(clone(torch.empty(2, *image, device="meta", dtype=_dtype(clone))))
+        torch.autograd.backward([t.sum() for t in leaves if isinstance(t, Tensor) and t.requires_grad])
+    return live
+
+
+def _watching(marks: list[bool]) -> Callable[..., None]:
+    """A forward hook that passes each returned tensor on under a new name, and marks it when a gradient comes back."""
+
+    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
+        leaves, tree = tree_flatten(output)
+        numbers = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        marks[:] = marks or [False] * len(numbers)
+        for number, i in enumerate(numbers):
+            leaves[i] = leaves[i].view_as(leaves[i])  # a block may hand on what it was given
+            if leaves[i].requires_grad:
+                leaves[i].register_hook(lambda grad, number=number: marks.__setitem__(number, True))
+        return tree_unflatten(leaves, tree)
+
+    return hook
 
 
 def config(model: nn.Module) -> dict[str, Any]:

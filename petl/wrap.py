@@ -28,6 +28,7 @@ def wrap(
     num_classes: int | None = None,
     head: bool | str | Sequence[str] = True,
     create_args: dict[str, Any] | None = None,
+    fused: bool = True,
     **options: Any,
 ) -> nn.Module:
     """Put methods onto ``model``, in place, and freeze the rest.
@@ -38,6 +39,8 @@ def wrap(
         num_classes: classes of the new task; if the model has another number, its classifier is replaced.
         head: train the classifier (True), leave it alone (False), or the names of its modules where the model isn't timm's.
         create_args: further ``timm.create_model`` arguments of this model (``img_size`` ...), for the delta's header.
+        fused: train low-rank changes through kernels that compute no gradient of the whole weight; False is the plain way,
+            with the same forward, and gradients equal up to rounding.
         options: options of the method, if it is a single name: ``rank=16``.
 
     Returns:
@@ -57,7 +60,11 @@ def wrap(
     plans = [(method, method.plan(found)) for method in chosen]
     option = head if isinstance(head, (bool, str)) else tuple(head)
     asked = Record(tuple(chosen), [[s.name for s in sites] for _, sites in plans], option)
-    return install(found, plans, asked, num_classes=num_classes, create_args=create_args)
+    install(found, plans, asked, num_classes=num_classes, create_args=create_args)
+    for module in model.modules():
+        if isinstance(module, WeightGraft):
+            module.fuse = fused
+    return model
 
 
 def look(model: nn.Module) -> Survey:
