@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -192,6 +193,7 @@ class _Trial:
         """A few steps of Adam on a fixed random target; the names of the tensors that got a gradient."""
         reached: set[str] = set()
         self.adapted.train()
+        _leave_nothing_out(self.adapted)
         named = dict(self.adapted.named_parameters())
         optimizer = torch.optim.Adam([p for p in named.values() if p.requires_grad], lr=1e-2)
         for _ in range(STEPS):
@@ -202,6 +204,13 @@ class _Trial:
         optimizer.zero_grad()
         self.adapted.eval()
         return reached
+
+
+def _leave_nothing_out(model: nn.Module) -> None:
+    """Dropout and stochastic depth off: whether a gradient arrives must not hang on chance."""
+    for module in model.modules():
+        if isinstance(module, (nn.modules.dropout._DropoutNd, DropPath)):
+            module.eval()
 
 
 def _loss(output: Any) -> Tensor:
