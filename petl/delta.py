@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from petl.deltafile import FORMAT, checked_header, opened, read_all, write
 from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, PetlError, StateError, listing
+from petl.install import Plan, install
 from petl.method import Method, from_json
 from petl.record import Record, wrapped
 from petl.sites import Sites, all_sites
 from petl.survey import Survey, config
 from petl.version import __version__
-from petl.wrap import Plan, install, look, unwrap
+from petl.wrap import look, unwrap
 
-FORMAT = 1
-KEY = "petl"
 Paths = str | os.PathLike[str]
 
 
@@ -68,7 +64,7 @@ def save(
     header = {**_header(plain, made, also), "dtype": str(dtype).removeprefix("torch.") if dtype else None}
     header["labels"] = list(labels) if labels is not None else made.labels
     header["results"] = dict(results) if results is not None else made.results
-    return _write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
+    return write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
 
 
 def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True, check_base: bool = True) -> nn.Module:
@@ -93,7 +89,7 @@ def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True
     >>> again.num_classes
     3
     """
-    header, tensors = _open(Path(path))
+    header, tensors = read_all(Path(path))
     model = _build(header, pretrained) if model is None else model
     found = look(model)
     plans = _plans(header, found)
@@ -117,8 +113,8 @@ def read(path: Paths) -> dict[str, Any]:
     Raises:
         DeltaError: it is no delta of a format that this petl knows.
     """
-    with _opened(Path(path)) as file:
-        return _checked_header(Path(path), file.metadata())
+    with opened(Path(path)) as file:
+        return checked_header(Path(path), file.metadata())
 
 
 def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
@@ -164,76 +160,6 @@ def _pipeline(model: nn.Module) -> dict[str, Any] | None:
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     return kept.cpu().contiguous().clone()
-
-
-def _write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
-    """Write beside ``path``, flush to disk, and rename: a reader sees the old file or the new one, never half of one."""
-    if not path.parent.is_dir():
-        raise DeltaError(f"can't write {path}: {path.parent} is not a folder")
-    try:
-        metadata = {KEY: json.dumps(header), "format": "pt"}
-    except (TypeError, ValueError) as error:
-        raise DeltaError(f"can't write {path}: labels, results and create_args must be JSON values ({error})") from None
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata=metadata)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except OSError as error:
-        raise DeltaError(f"can't write {path}: {error}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise DeltaError(f"{path} is not a file; give the path of a delta that petl.save wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise DeltaError(f"{path} is no whole safetensors file ({error}); copy or save it again") from error
-
-
-def _open(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    with _opened(path) as file:
-        header = _checked_header(path, file.metadata())
-        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-
-
-SCHEMA = {"version": str, "backbone": dict, "digest": str, "methods": list, "sites": list, "head": (bool, str, list)}
-
-
-def _checked_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    text = (metadata or {}).get(KEY)
-    if text is None:
-        raise DeltaError(f"{path} is a safetensors file, but no petl delta: its header has no {KEY!r} entry")
-    try:
-        header = json.loads(text)
-        number = header["format"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise DeltaError(
-            f"{path}: the {KEY!r} entry of its header can't be read ({error!r}); the file is damaged"
-        ) from error
-    if not isinstance(number, int) or number > FORMAT:
-        raise DeltaError(
-            f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
-        )
-    wrong = [key for key, kind in SCHEMA.items() if not isinstance(header.get(key), kind)]  # type: ignore[arg-type]
-    if wrong or len(header["methods"]) != len(header["sites"]):
-        raise DeltaError(f"{path}: its header lacks or misstates {listing(wrong or ['sites'])}; the file is damaged")
-    return header
 
 
 def _option(head: Any) -> bool | str | tuple[str, ...]:

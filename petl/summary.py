@@ -57,6 +57,8 @@ class Summary(tuple[Row, ...]):
 def summary(model: nn.Module) -> Summary:
     """What ``wrap`` put onto the model: per method its sites, tensors, trainable numbers, bytes, and whether it folds.
 
+    A tensor that two methods train is counted for the first.
+
     >>> import petl, timm
     >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=10)
     >>> [row.name for row in petl.summary(model)]
@@ -69,9 +71,10 @@ def summary(model: nn.Module) -> Summary:
     parts += [("head", len(made.head), made.head_tensors)] if made.head else []
     parts += [("by hand", 0, also)] if also else []
     stuck = unfoldable(plain)
-    return Summary(
-        _row(name, sites, {k: mine[k] for k in keys if k in mine}, base, stuck) for name, sites, keys in parts
-    )
+    rows = []
+    for name, sites, keys in parts:
+        rows.append(_row(name, sites, {key: mine.pop(key) for key in keys if key in mine}, base, stuck))
+    return Summary(rows)
 
 
 def _row(name: str, sites: int, tensors: dict[str, Tensor], base: int, stuck: Iterable[str]) -> Row:

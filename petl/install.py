@@ -1,0 +1,158 @@
+"""Carry out what methods planned on a model, all or nothing, and take it back."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from petl.classifier import prepare_head
+from petl.digest import fingerprints, own_tensor, owned
+from petl.errors import SiteError
+from petl.graft import hold, prune
+from petl.method import Method
+from petl.record import RECORD, Record, Snapshot
+from petl.sites import Sites, has_statistics, within
+from petl.survey import Survey, config
+
+Plan = tuple[Method, Sites]
+
+
+def install(
+    found: Survey,
+    plans: Sequence[Plan],
+    made: Record,
+    *,
+    num_classes: int | None = None,
+    create_args: dict[str, Any] | None = None,
+) -> nn.Module:
+    """Carry out plans and keep the record; on any error the model is as it was."""
+    model = found.model
+    made.flags = {name: p.requires_grad for name, p in model.named_parameters()}
+    made.modes = {name: module.training for name, module in model.named_modules()}
+    originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
+    with _undone_on_error(model, made) as before:
+        made.head = tuple(prepare_head(found, made.head_option, num_classes))
+        made.backbone = backbone(found, create_args)
+        mine = [_in_place(model, method, sites) for method, sites in plans]
+        _remember(model, mine, made, originals)
+        for (method, sites), tensors in zip(plans, mine, strict=True):
+            tensors += _adapted(model, method, sites)
+        _name_tensors(model, mine, made)
+        _set_flags(model, made, originals)
+        _hold_still(model, made)
+        made.changes = before.changes()
+    vars(model)[RECORD] = made
+    return model
+
+
+def backbone(found: Survey, create_args: dict[str, Any] | None = None) -> dict[str, Any]:
+    """How to build the base again: timm's name with tag, classes, channels, and further ``create_model`` arguments."""
+    cfg, model = config(found.model), found.model
+    name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
+    args = dict(create_args or {})
+    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    if size and tuple(size) != tuple(cfg.get("input_size", (0, *size))[1:]):
+        args.setdefault("img_size", list(size))
+    return {"name": name, "num_classes": getattr(model, "num_classes", None), "in_chans": found.image[0], "args": args}
+
+
+@contextlib.contextmanager
+def _undone_on_error(model: nn.Module, made: Record) -> Iterator[Snapshot]:
+    before = Snapshot(model)
+    try:
+        yield before
+    except BaseException:
+        undo(model, made, before.changes())
+        raise
+
+
+def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
+    """Put structure, values, flags and modes back; a classifier that was set aside comes back to the model's device."""
+    place = next(model.parameters(), torch.empty(0)).device
+    for module in list(model.modules()):
+        prune(module)
+    for change in changes:
+        change.undo()
+    for key, _, _, tensor in _tensors(model):
+        if key in made.backup:
+            tensor.detach().copy_(made.backup[key])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(made.flags.get(name, True))
+        parameter.grad = None
+    for name, module in model.named_modules():
+        module.training = made.modes.get(name, module.training)
+    if any(p.device != place for p in model.parameters()):
+        model.to(place)
+
+
+def _tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
+    """(key, owner, leaf, tensor) of every parameter and persistent buffer."""
+    return [(key, owner, leaf, cast(Tensor, own_tensor(owner, leaf))) for key, owner, leaf in owned(model)]
+
+
+def _in_place(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
+    """The base tensors that the method trains in place."""
+    places = [(model.get_submodule(site.name), site) for site in sites]
+    return [cast(Tensor, own_tensor(m, leaf)) for m, site in places for leaf in method.trains(m, site)]
+
+
+def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, originals: set[int]) -> None:
+    """Copy base tensors that will train in place, and fingerprint all others."""
+    training = {id(tensor) for tensors in mine for tensor in tensors}
+    entries = _tensors(model)
+    moves = {key for key, _, _, t in entries if id(t) in training or within(key, made.head) or key in made.also}
+    made.backup = {k: t.detach().to("cpu", copy=True) for k, _, _, t in entries if k in moves and id(t) in originals}
+    still = [entry for entry in entries if entry[0] not in moves]
+    prints = fingerprints(tensor for *_, tensor in still)
+    made.frozen = {key: (owner, leaf, found) for (key, owner, leaf, _), found in zip(still, prints, strict=True)}
+
+
+def _adapted(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
+    """Let the method grow its grafts; the tensors that they brought."""
+    known = {id(tensor) for *_, tensor in _tensors(model)}
+    method.apply(model, sites)
+    return [tensor for *_, tensor in _tensors(model) if id(tensor) not in known]
+
+
+def _name_tensors(model: nn.Module, mine: Sequence[list[Tensor]], made: Record) -> None:
+    """Note whose is which tensor, by the names that they have now that all grafts have grown."""
+    names = {id(tensor): key for key, _, _, tensor in _tensors(model)}
+    made.tensors = [[names[id(tensor)] for tensor in tensors] for tensors in mine]
+    made.head_tensors = [key for key in names.values() if within(key, made.head)]
+
+
+def _set_flags(model: nn.Module, made: Record, originals: set[int]) -> None:
+    """Train exactly what methods and head own; a method's own new tensors keep the flag that it gave them."""
+    planned = made.planned
+    for name, parameter in model.named_parameters():
+        meant = id(parameter) in originals or parameter.requires_grad
+        parameter.requires_grad_(name in planned and parameter.is_floating_point() and meant)
+    if not planned:
+        raise SiteError(
+            f"{', '.join(m.name for m in made.methods)} with head={made.head_option} leaves nothing to train on "
+            f"{type(model).__name__}; give num_classes= for a new classifier, or another method"
+        )
+
+
+def _hold_still(model: nn.Module, made: Record) -> None:
+    """Keep norms with running statistics that nobody tunes in evaluation mode; where the head alone trains, all but it."""
+    planned = made.planned
+    if all(within(key, made.head) for key in planned):
+        return _hold_all_but(model, "", made.head)
+    for name, module in model.named_modules():
+        moving = any(f"{name}.{leaf}".lstrip(".") in planned for leaf in ("running_mean", "running_var"))
+        if has_statistics(module) and not moving:
+            hold(module)
+
+
+def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
+    for leaf, child in module.named_children():
+        path = f"{name}.{leaf}".lstrip(".")
+        if any(within(top, [path]) for top in head) and not within(path, head):
+            _hold_all_but(child, path, head)
+        elif not within(path, head):
+            hold(child)
