@@ -134,7 +134,7 @@ def _without(made: Record, also: Sequence[str]) -> Record:
 
 
 def _header(model: nn.Module, made: Record, also: list[str]) -> dict[str, Any]:
-    classes = getattr(model, "num_classes", None)
+    classes = getattr(model, "num_classes", made.backbone["num_classes"])  # timm's, after the user's own reset too
     return {
         "format": FORMAT,
         "version": __version__,

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from petl.errors import SiteError
 
+CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
 
 class Graft(nn.Module):
     """A child module that changes its parent: one of the three kinds below.
@@ -75,6 +77,10 @@ def grow(module: nn.Module, name: str, graft: Graft) -> None:
         raise SiteError(
             f"{base_class(module).__name__} already has an attribute {name!r}, so nothing of that name can grow on it: "
             f"give each site to one method of a kind only"
+        )
+    if isinstance(module, CONTAINERS):
+        raise SiteError(
+            f"{base_class(module).__name__} runs every child that it has, so no {name!r} can grow on it; name modules inside it"
         )
     module.add_module(name, graft)
     graft.train(module.training)

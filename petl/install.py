@@ -36,7 +36,7 @@ def install(
     originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
     with _undone_on_error(model, made) as before:
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
-        made.backbone = backbone(found, create_args)
+        made.backbone = backbone(found, num_classes, create_args)
         mine = [_in_place(model, method, sites) for method, sites in plans]
         _remember(model, mine, made, originals)
         for (method, sites), tensors in zip(plans, mine, strict=True):
@@ -49,7 +49,7 @@ def install(
     return model
 
 
-def backbone(found: Survey, create_args: dict[str, Any] | None = None) -> dict[str, Any]:
+def backbone(found: Survey, num_classes: int | None, create_args: dict[str, Any] | None) -> dict[str, Any]:
     """How to build the base again: timm's name with tag, classes, channels, and further ``create_model`` arguments."""
     cfg, model = config(found.model), found.model
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
@@ -57,7 +57,12 @@ def backbone(found: Survey, create_args: dict[str, Any] | None = None) -> dict[s
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(cfg.get("input_size", (0, *size))[1:]):
         args.setdefault("img_size", list(size))
-    return {"name": name, "num_classes": getattr(model, "num_classes", None), "in_chans": found.image[0], "args": args}
+    return {
+        "name": name,
+        "num_classes": getattr(model, "num_classes", num_classes),
+        "in_chans": found.image[0],
+        "args": args,
+    }
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from petl.errors import SiteError, near
-from petl.graft import Graft, base_class
+from petl.graft import CONTAINERS, Graft, base_class
 from petl.layout import channel_axis
 from petl.survey import Survey, config, live_outputs, survey
 
@@ -74,6 +74,14 @@ def find(model: nn.Module, where: Where = "all") -> Sites:
     ['blocks.0.attn.qkv', 'blocks.1.attn.qkv', 'blocks.2.attn.qkv', 'blocks.3.attn.qkv', 'blocks.4.attn.qkv', 'blocks.5.attn.qkv']
     """
     return select(survey(model), where)
+
+
+def last_inside(found: Survey, site: Site) -> Site:
+    """For an nn.Sequential, the last module in it, which returns what it returns; any other site as it is."""
+    name = site.name
+    while isinstance(module := found.modules[name], nn.Sequential) and len(module):
+        name = f"{name}.{list(module._modules)[-1]}".lstrip(".")
+    return site if name == site.name else next(s for s in all_sites(found) if s.name == name)
 
 
 def select(found: Survey, where: Where) -> Sites:
@@ -235,7 +243,7 @@ def _touches_head(found: Survey, name: str) -> bool:
 
 
 def _structural_blocks(found: Survey) -> list[str]:
-    """Composite modules inside containers (nn.Sequential, nn.ModuleList), the innermost that hold no such container."""
+    """Composite modules inside containers (nn.Sequential, nn.ModuleList ...), the innermost that hold no such container."""
     stems = stem_names(found)
     inside = [n for n, m in found.modules.items() if _is_composite(m) and n in found.calls and _in_container(found, n)]
     inner = [n for n in inside if not any(other.startswith(f"{n}.") for other in inside)]
@@ -243,7 +251,7 @@ def _structural_blocks(found: Survey) -> list[str]:
 
 
 def _in_container(found: Survey, name: str) -> bool:
-    return isinstance(found.modules[name.rpartition(".")[0]], (nn.Sequential, nn.ModuleList))
+    return isinstance(found.modules[name.rpartition(".")[0]], CONTAINERS)
 
 
 def _is_composite(module: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from petl.errors import MethodError, SiteError
 from petl.graft import OutputGraft, grow
 from petl.method import Method, register
-from petl.sites import Site, Sites, Where
+from petl.sites import Site, Sites, Where, last_inside
 from petl.survey import Survey
 
 
@@ -60,6 +61,7 @@ class Adapter(Method):
         sites = super().plan(found)
         if found.failed:
             raise SiteError(f"adapter: needs the shapes that blocks return, but the model did not run: {found.failed}")
+        sites = Sites(dict.fromkeys(last_inside(found, site) for site in sites))
         for site in sites:
             self._refuse(found, site)
         return sites
@@ -74,12 +76,14 @@ class Adapter(Method):
                 f"they must have one shape: choose other modules by where=, or parallel=False"
             )
 
-    def adapt(self, module: nn.Module, site: Site) -> None:
-        maps = zip(site.outputs, site.axes, strict=True)
-        parts = {str(i): self._part(shape, axis) for i, (shape, axis) in enumerate(maps) if len(shape) > 1}
-        like = next(module.parameters())
+    def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
+        like = next(model.parameters())  # an activation at the end of a block has none of its own
         dtype = torch.promote_types(like.dtype, torch.float32)
-        grow(module, "adapter", Residual(parts, self.scale, self.parallel).to(like.device, dtype))
+        for site in sites:
+            maps = enumerate(zip(site.outputs, site.axes, strict=True))
+            parts = {str(i): self._part(shape, axis) for i, (shape, axis) in maps if len(shape) > 1}
+            graft = Residual(parts, self.scale, self.parallel).to(like.device, dtype)
+            grow(model.get_submodule(site.name), "adapter", graft)
 
     def _part(self, shape: tuple[int, ...], axis: int) -> nn.Module:
         if axis == -1:
