@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 from petl.errors import PetlError
@@ -36,11 +38,16 @@ def accelerated(precision: str | None) -> Iterator[Accelerator]:
     for state in shared:
         state.clear()
     try:
-        yield _checked(Accelerator(mixed_precision=precision))
+        yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus()))
     finally:
         for state, then in zip(shared, before, strict=True):
             state.clear()
             state.update(then)
+
+
+def _on_cpus() -> bool:
+    """Ranks on a machine without an accelerator: accelerate has to be told, or each rank would train on its own."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
 def _checked(accelerator: Accelerator) -> Accelerator:

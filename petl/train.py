@@ -58,7 +58,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
 ) -> History:
-    """Train what is trainable in ``model``, in place, and leave it in evaluation mode.
+    """Train what is trainable in ``model``, in place, and leave it in evaluation mode on accelerate's device.
 
     Args:
         train, val: A folder (read through the model's own pipeline), a Dataset of pairs (image [C, H, W], class number), or
