@@ -1,0 +1,205 @@
+"""Pictures of any depth and number of channels, to the tensor that the model takes.
+
+Ordinary 8-bit pictures go through timm's transforms as PIL images, exactly as timm does it. Everything else (16-bit
+files, float files, ``.npy`` arrays, pages of a TIFF, any number of channels but 1 and 3) becomes a float tensor first,
+and the same transforms then run on the tensor, without those that only know colours of 8 bits.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+from torchvision.transforms.functional import rgb_to_grayscale
+
+from petl.errors import DataError, near
+
+EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".npy")
+KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
+DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes with more than 8 bits
+SIMPLE = {"1": "L", "P": "RGB", "PA": "RGBA"}  # PIL's modes whose numbers aren't intensities
+COLOUR_ONLY = {"auto_augment", "color_jitter", "grayscale_prob", "gaussian_blur_prob"}
+NUMPY_MAGIC = b"\x93NUMPY"
+BITS_PER_SAMPLE = 258  # TIFF tag
+
+
+class Unreadable(DataError):
+    """The file is damaged or of no known kind: the one error that training steps over."""
+
+
+class Transform:
+    """The bytes of a file, a PIL image or an array -> the float tensor [k, H, W] that a model with this pipeline takes.
+
+    Args:
+        pipeline: See `petl.data.pipeline`; ``input_size[0]`` is the number of channels k.
+        training: Random crops and flips (timm's defaults) rather than the evaluation crop.
+        augment: Options for `timm.data.create_transform`, such as ``{"hflip": 0.0, "scale": (0.5, 1.0)}``.
+
+    Raises:
+        DataError: The picture doesn't fit the pipeline's channels (`Unreadable`: it can't be decoded at all).
+    """
+
+    def __init__(self, pipeline: Mapping[str, Any], training: bool = False, augment: Mapping[str, Any] | None = None):
+        self.channels = int(pipeline["input_size"][0])
+        self.augment = dict(augment or {}) if training else {}
+        self.config = {key: pipeline[key] for key in KEYS if key in pipeline}
+        self.config.update(input_size=tuple(pipeline["input_size"]), is_training=training)
+        self.on_pictures = _timm_transform(self.config, self.augment)
+
+    def __call__(self, source: bytes | Image.Image | np.ndarray) -> Tensor:
+        image = arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
+        return (self.on_tensors if isinstance(image, Tensor) else self.on_pictures)(image)
+
+    @functools.cached_property
+    def on_tensors(self) -> Any:
+        """timm's transform without what torchvision refuses on tensors of k channels and 16 bits."""
+        asked = sorted(name for name in COLOUR_ONLY & set(self.augment) if self.augment[name])
+        if asked or self.config.get("crop_mode") == "border":
+            what = ", ".join(asked) or 'crop_mode="border"'
+            raise DataError(f"{what} works on 8-bit pictures with 1 or 3 channels only; leave it out for this data")
+        smooth = {"lanczos": "bicubic", "hamming": "bilinear", "box": "bilinear"}  # PIL has them, torch doesn't
+        kind = self.config.get("interpolation", "bilinear")
+        config = {**self.config, "interpolation": smooth.get(kind, kind)}
+        return _timm_transform(config, {**self.augment, "color_jitter": None})
+
+
+def _timm_transform(config: Mapping[str, Any], augment: Mapping[str, Any]) -> Any:
+    try:
+        return create_transform(**{**config, **augment})
+    except TypeError as error:
+        known = create_transform.__code__.co_varnames[: create_transform.__code__.co_argcount]
+        odd = [name for name in augment if name not in known]
+        hints = "".join(f"{name!r}{near(name, known)}" for name in odd[:1]) or str(error)
+        raise DataError(f"augment takes the options of timm.data.create_transform, not {hints}") from error
+
+
+def decode(data: bytes) -> Image.Image | np.ndarray:
+    """The picture in a file's bytes, all pixels read: an array for ``.npy``, else a PIL image.
+
+    Raises:
+        Unreadable: It is damaged, or neither an image that PIL knows nor a ``.npy`` array.
+    """
+    try:
+        if data.startswith(NUMPY_MAGIC):
+            return np.load(io.BytesIO(data), allow_pickle=False)
+        image = Image.open(io.BytesIO(data))
+        image.load()
+        return image
+    except UnidentifiedImageError as error:
+        raise Unreadable("PIL doesn't know this kind of image (bands beyond its modes can be saved as .npy)") from error
+    except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
+        raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
+
+
+def arrange(image: Image.Image | np.ndarray, channels: int) -> Image.Image | Tensor:
+    """The picture with the model's channels: PIL in mode "L" or "RGB" where that loses no depth, else a tensor.
+
+    Colour becomes gray by its luminance, gray is repeated for a model that takes colour; nothing else is guessed.
+    Integers are divided by the largest value of their type, floats stay as they are.
+    """
+    if isinstance(image, np.ndarray):
+        return _match(_scaled(_channels_first(image, channels)), channels)
+    if (pages := _pages(image)) not in (1, channels):
+        raise DataError(
+            f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected"
+        )
+    if image.mode not in DEEP and channels in (1, 3) and pages == 1:
+        return image.convert("L" if channels == 1 else "RGB")
+    top = _largest(image)  # before other pages are looked at
+    return _match(_scaled(_array(image, pages), top), channels)
+
+
+def _pages(image: Image.Image) -> int:
+    """How many pages a TIFF of single-channel pages has; frames of an animation are no channels."""
+    single = image.format == "TIFF" and len(image.getbands()) == 1
+    return getattr(image, "n_frames", 1) if single else 1
+
+
+def _array(image: Image.Image, pages: int) -> np.ndarray:
+    """The numbers in a PIL image, [channels, H, W]; the pages of a gray TIFF are its channels."""
+    if pages > 1:
+        return _stacked(image, pages)
+    array = np.asarray(image.convert(SIMPLE[image.mode]) if image.mode in SIMPLE else image)
+    return array[None] if array.ndim == 2 else np.moveaxis(array, -1, 0)
+
+
+def _stacked(image: Image.Image, pages: int) -> np.ndarray:
+    arrays = []
+    for page in range(pages):
+        image.seek(page)
+        arrays.append(np.asarray(image))
+    if len({(a.shape, a.dtype) for a in arrays}) > 1:
+        raise DataError(f"its {pages} pages differ in size or type; one image per file, or pages that are channels")
+    return np.stack(arrays)
+
+
+def _largest(image: Image.Image) -> float | None:
+    """What stands for 1.0 in PIL's mode "I", which also holds numbers of 16 bits; None: the array's type tells."""
+    if image.mode != "I":
+        return None
+    if image.format == "TIFF":
+        bits = image.tag_v2.get(BITS_PER_SAMPLE, (32,))[0]  # type: ignore[attr-defined]  # TiffImageFile only
+        return 2.0 ** (bits - 1) - 1  # signed: unsigned 16 bits come as mode "I;16"
+    return 65535.0  # what older releases of Pillow make of a PNG with 16 bits
+
+
+def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
+    """[H, W], [k, H, W] or [H, W, k] -> [k, H, W], told apart by the model's channels (else by 1 for 3, 3 for 1)."""
+    if array.ndim == 2:
+        return array[None]
+    for k in (channels, {1: 3, 3: 1}.get(channels, channels)) if array.ndim == 3 else ():
+        first, last = array.shape[0] == k, array.shape[-1] == k
+        if first and last:
+            raise DataError(f"array {_shape(array)} could be [{k}, H, W] or [H, W, {k}]; crop or pad one side")
+        if first or last:
+            return array if first else np.moveaxis(array, -1, 0)
+    raise DataError(
+        f"array {_shape(array)}, but the model takes {_count(channels)}: expected [{channels}, H, W], "
+        f"[H, W, {channels}]{', or [H, W]' if channels in (1, 3) else ''}"
+    )
+
+
+def _scaled(array: np.ndarray, top: float | None = None) -> Tensor:
+    """Integers of 8 and 16 bits to 0..1 (signed ones to -1..1) by the range of their type; floats as they are."""
+    kind = array.dtype
+    if kind.kind in "iu" and top is None:
+        if kind.itemsize > 2:
+            raise DataError(
+                f"array of {kind}, whose range says nothing about the picture's; save uint8, uint16 or float"
+            )
+        top = float(np.iinfo(kind).max)
+    elif kind.kind not in "iufb":
+        raise DataError(f"array of {kind}; expected uint8, uint16, int16, bool or float")
+    tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    if not torch.isfinite(tensor).all():
+        raise DataError("it holds NaN or infinite values, which would spoil training; replace them")
+    return tensor / top if top else tensor
+
+
+def _match(image: Tensor, channels: int) -> Tensor:
+    """[c, H, W] with the model's channels: the same, gray repeated three times, or the luminance of colour."""
+    if len(image) == channels:
+        return image
+    if (len(image), channels) == (1, 3):
+        return image.expand(3, -1, -1)
+    if (len(image), channels) == (3, 1):
+        return rgb_to_grayscale(image)
+    raise DataError(
+        f"the image has {_count(len(image))}, the model takes {_count(channels)}; "
+        f'give images of {_count(channels)} or wrap the model with "input", in_chans={len(image)}'
+    )
+
+
+def _count(channels: int) -> str:
+    return f"{channels} channel{'s' * (channels != 1)}"
+
+
+def _shape(array: np.ndarray) -> str:
+    return "[" + ", ".join(map(str, array.shape)) + "]"
