@@ -57,6 +57,8 @@ def backbone(found: Survey, num_classes: int | None, create_args: dict[str, Any]
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(cfg.get("input_size", (0, *size))[1:]):
         args.setdefault("img_size", list(size))
+    if found.image[0] != cfg.get("input_size", found.image)[0]:
+        args.setdefault("in_chans", found.image[0])
     return {
         "name": name,
         "num_classes": getattr(model, "num_classes", num_classes),

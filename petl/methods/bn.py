@@ -22,8 +22,8 @@ class BN(Method):
         affine: train scale and shift.
         stats: ``"adapt"`` lets the running statistics move in training and saves them; ``"keep"`` holds them still.
 
-    Statistics that adapt see the new domain's images as they are (Li et al. 2016, arXiv:1603.04779): best where images
-    are many and look different from the backbone's. With batches of a few images prefer ``stats="keep"``.
+    Statistics that adapt see the new domain's images as they are (Li et al. 2016, arXiv:1603.04779): for many images that
+    look different from the backbone's. With small batches or few epochs they are noise, and ``stats="keep"`` is better.
 
     >>> import petl, timm
     >>> model = petl.wrap(timm.create_model("test_resnet"), "bn", stats="keep", num_classes=5)

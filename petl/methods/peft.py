@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from torch import nn
 
 from petl.errors import MethodError, SiteError, StateError, listing, near
+from petl.graft import base_class
 from petl.method import Method, register
 from petl.sites import Site, Sites, Where, all_sites, select
 from petl.survey import Survey
@@ -22,8 +23,8 @@ TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_
 class Peft(Method):
     """A tuner of peft: pass any of its configs, or name it: ``"peft:LoHa"``.
 
-    petl chooses the layers by ``where`` (by default all linear layers, in a net without any the dense convolutions; a
-    config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads and unwraps
+    petl chooses the layers by ``where`` (by default all linear layers, in a net without any the plain dense
+    convolutions; a config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads and unwraps
     bit-exactly. The rest is peft's: it puts wrapper layers in place of the model's own, so weights that a model reads
     without calling the layer (BEiT, EVA, Swin-V2) are not adapted, grouped convolutions are refused, keys get a
     ``base_layer`` in them while wrapped, and merging is as exact as peft's ``merge``: equal up to rounding.
@@ -78,8 +79,7 @@ class Peft(Method):
             return Sites(site for site in layers if check_target_module_exists(config, site.name))
         if self.where:
             return select(found, self.where)
-        dense = [s for s in select(found, "conv") if getattr(found.modules[s.name], "groups", 1) == 1]
-        return select(found, "linear") or Sites(dense)
+        return select(found, "linear") or Sites(s for s in select(found, "conv") if _is_plain(found.modules[s.name]))
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         import peft
@@ -114,6 +114,11 @@ class Peft(Method):
         import peft
 
         return peft.get_peft_config(dict(self.config))
+
+
+def _is_plain(conv: nn.Module) -> bool:
+    """Dense, and without a forward of its own (SAME padding, standardised weights), which peft's wrapper would lose."""
+    return base_class(conv) is nn.Conv2d and cast(nn.Conv2d, conv).groups == 1
 
 
 def _values(config: Any) -> dict[str, Any]:
