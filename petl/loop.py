@@ -67,11 +67,6 @@ class Run:
         self.history, self.updates, self.best = History(**state["history"]), state["updates"], state["best"]
         put(self.average, state["average"])
 
-    def reschedule(self) -> None:
-        """Set the learning rate for the next update."""
-        if self.scheduler:
-            self.scheduler.step_update(self.updates)
-
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
         """The model has the averaged values inside, where averages are kept."""
@@ -165,7 +160,8 @@ def update(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.updates += 1
-    run.reschedule()
+    if run.scheduler:
+        run.scheduler.step_update(run.updates)
     if run.ema:
         run.ema.update(run.model, step=run.updates)
     return value

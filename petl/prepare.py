@@ -176,7 +176,6 @@ def _resume(run: Run) -> None:
     place = None if not resume else Path(folder or "") if resume is True else Path(resume)
     found = newest(place) if place else None
     if found:
-        run.accelerator.load_state(str(found))
-        run.reschedule()
+        run.accelerator.load_state(str(found))  # the learning rates come with the optimizer
     elif place and resume is not True:
         raise StateError(f"resume={str(resume)!r} holds no training checkpoint; it is the folder given to checkpoint=")
