@@ -23,6 +23,7 @@ from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Pe
 from petl.record import Record, bare, record
 from petl.sites import Site, Sites, Where, find
 from petl.summary import summary
+from petl.train import History, Metrics, evaluate, fit
 from petl.version import __version__
 from petl.wrap import in_chans, merge, trainable, unwrap, wrap
 
@@ -36,11 +37,13 @@ __all__ = [
     "DataError",
     "DeltaError",
     "Full",
+    "History",
     "Input",
     "InputGraft",
     "LoRA",
     "Method",
     "MethodError",
+    "Metrics",
     "Norm",
     "OutputGraft",
     "Partial",
@@ -58,7 +61,9 @@ __all__ = [
     "bare",
     "check",
     "data",
+    "evaluate",
     "find",
+    "fit",
     "grow",
     "in_chans",
     "load",

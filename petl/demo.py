@@ -26,6 +26,7 @@ from petl.errors import DataError
 from petl.methods import Input, LoRA
 from petl.record import record
 from petl.summary import summary
+from petl.train import evaluate, fit
 from petl.wrap import wrap
 
 NAME = "tf_efficientnet_lite0"
@@ -149,8 +150,6 @@ def run(folder: Path, *, epochs: int = 3, seed: int = 0) -> Iterator[Result]:
 
 
 def _tried(trial: Trial, folder: Path, epochs: int, seed: int) -> Result:
-    from petl.train import evaluate, fit
-
     start = time.perf_counter()
     torch.manual_seed(seed)
     train, test = digits(SIZE, channels=trial.channels)

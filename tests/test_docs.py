@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -36,12 +38,16 @@ def pictures(folder: Path, classes: int) -> None:
 
 @pytest.fixture
 def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
-    """timm's large models become its small test models, with the same random weights at every call."""
+    """timm's large models become its small test models, with the same weights at every call, as if pretrained."""
     create = timm.create_model
 
     def small(name: str, pretrained: bool = False, **kwargs: Any) -> torch.nn.Module:
+        name = SMALL.get(name, name)
         torch.manual_seed(0)
-        return create(SMALL.get(name, name), **kwargs)
+        weights, model = create(name).state_dict(), create(name, **kwargs)
+        own = model.state_dict()
+        model.load_state_dict({k: v for k, v in weights.items() if v.shape == own[k].shape}, strict=False)
+        return model
 
     monkeypatch.setattr(timm, "create_model", small)
 
@@ -55,7 +61,10 @@ def test_the_code_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     asked = re.search(r"num_classes=(\d+)", "\n".join(blocks))
     pictures(tmp_path / "pets", int(asked[1]) if asked else 2)
     batch = (torch.randn(4, 3, 64, 64), torch.arange(4) % 2)
-    names: dict[str, Any] = {"loader": [batch], "classes": [str(i) for i in range(10)], "__name__": page}
+    module = ModuleType("snippets")  # a real one, so that classes in it can be pickled
+    monkeypatch.setitem(sys.modules, "snippets", module)
+    names = vars(module)
+    names |= {"loader": [batch], "classes": [str(i) for i in range(10)]}
     exec("import petl, timm, torch; model = timm.create_model('resnet50')", names)
     if page == "docs/format.md":
         exec("petl.save(petl.wrap(model, 'bn'), 'delta.safetensors')", names)
