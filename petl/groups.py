@@ -26,16 +26,23 @@ def param_groups(
     >>> min(group["lr"] for group in optimizer.param_groups) < 1e-4
     True
     """
+    groups = timm_groups(model, layer_decay=layer_decay, weight_decay=weight_decay)
+    for group in groups:  # a scheduler of timm's would multiply by lr_scale once more
+        group["lr"] = lr * group.pop("lr_scale", 1.0)
+    return groups
+
+
+def timm_groups(model: nn.Module, *, layer_decay: float | None, weight_decay: float) -> list[dict[str, Any]]:
+    """timm's own groups, with ``lr_scale`` where rates differ by layer: for timm's schedulers, which read it."""
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
     plain = bare(model)
     exempt = plain.no_weight_decay() if callable(getattr(plain, "no_weight_decay", None)) else ()  # type: ignore[operator]
+    common: dict[str, Any] = {"weight_decay": weight_decay, "no_weight_decay_list": exempt}
     if layer_decay is None:
-        groups = param_groups_weight_decay(plain, weight_decay=weight_decay, no_weight_decay_list=exempt)
+        groups = param_groups_weight_decay(plain, **common)
     else:
-        groups = param_groups_layer_decay(
-            plain, weight_decay=weight_decay, no_weight_decay_list=exempt, layer_decay=layer_decay
-        )
+        groups = param_groups_layer_decay(plain, layer_decay=layer_decay, **common)
     if not groups:
         raise StateError(f"no parameter of this {type(plain).__name__} trains; call petl.wrap first")
-    return [{**group, "lr": lr * group.get("lr_scale", 1.0)} for group in groups]
+    return groups

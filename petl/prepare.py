@@ -15,7 +15,7 @@ from petl.checkpoint import keep_small, moving, newest
 from petl.errors import PetlError, StateError
 from petl.features import Extractor, extractor
 from petl.feed import Batch, class_weights, classes_of, feed, first_look
-from petl.groups import param_groups
+from petl.groups import param_groups, timm_groups
 from petl.loop import Run
 from petl.metrics import History
 from petl.record import record
@@ -126,9 +126,11 @@ def _fast_road(accelerator: Any, model: nn.Module, train: DataLoader[Any], setti
 
 
 def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    groups = param_groups(model, lr=settings.lr, layer_decay=settings.layer_decay, weight_decay=settings.weight_decay)
-    if settings.schedule != "none":  # timm's schedules multiply by lr_scale themselves
-        groups = [{**group, "lr": settings.lr} for group in groups]
+    options: dict[str, Any] = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
+    if settings.schedule == "none":
+        groups = param_groups(model, lr=settings.lr, **options)
+    else:
+        groups = [{**group, "lr": settings.lr} for group in timm_groups(model, **options)]
     if not isinstance(settings.optimizer, str):
         return settings.optimizer(groups)
     from timm.optim import create_optimizer_v2
