@@ -28,6 +28,18 @@ class Method:
     exact: ClassVar[bool] = True  # whether merging gives bit-equal outputs
     where: Where = ()
 
+    def __post_init__(self) -> None:
+        """Refuse values of another kind than the default's; methods with more to refuse call this first."""
+        for option in dataclasses.fields(self):
+            value, kind = getattr(self, option.name), type(option.default)
+            if kind in (bool, int, float, str) and option.name != "where" and not _is_a(value, kind):
+                raise MethodError(
+                    f"{self.name}: {option.name}={value!r}; expected {kind.__name__}, such as {option.default!r}"
+                )
+        names = [self.where] if isinstance(self.where, str) else self.where
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            raise MethodError(f"{self.name}: where={self.where!r}; expected a role or a name, or a list of them")
+
     def plan(self, found: Survey) -> Sites:
         """The sites to go to. Only looks; raises SiteError where there is nothing to do."""
         sites = select(found, self.where)
@@ -81,6 +93,13 @@ class Method:
     def from_foreign(cls, item: Any) -> Method | None:
         """This method made of another library's configuration object, or None if the object is not its business."""
         return None
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    """Whether the value fits an option of this kind; True is no number, and an int is a float."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    return isinstance(value, (int, float) if kind is float else kind)
 
 
 def register(name: str) -> Callable[[_Kind], _Kind]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from petl.graft import grafts
 
 DEFAULT_SIZE = (3, 224, 224)
+USUAL_SIZES = (224, 256, 384, 512, 192, 160, 128, 112, 96, 64, 32)  # for models that say nothing, in the order of trial
 
 
 @dataclass
@@ -65,11 +66,13 @@ class Survey:
         return dict(self.model.named_modules())
 
 
-def survey(model: nn.Module) -> Survey:
-    """Look at ``model`` in one shapes-only forward, at a non-square input first (it tells height from width)."""
-    height, width = _size(model)
-    images = [(c, height, w) for c in _channels(model) for w in (width + 64, width)]
-    found = Survey(model, images[-1])
+def survey(model: nn.Module, size: int | Sequence[int] | None = None) -> Survey:
+    """Look at ``model`` in one shapes-only forward, at a non-square input first (it tells height from width).
+
+    ``size`` is the side, or height and width, of the images that the model was built for, where the caller knows.
+    """
+    images = [(c, h, w) for h, width in _sizes(model, size) for c in _channels(model) for w in (width + 64, width)]
+    found = Survey(model, images[0])
     try:
         clone = on_meta(model)
         _try_each(found, clone, images)
@@ -81,12 +84,16 @@ def survey(model: nn.Module) -> Survey:
 
 def _try_each(found: Survey, clone: nn.Module, images: list[tuple[int, int, int]]) -> None:
     """Fill ``found`` from the first image size that the model takes."""
+    reasons = []
     for image in images:
-        found.calls, found.used, found.image, found.failed = {}, set(), image, ""
+        found.calls, found.used = {}, set()
         try:
-            return _look(found, clone, image)
+            _look(found, clone, image)
+            found.image = image
+            return
         except Exception as error:  # as above
-            found.failed = f"{type(error).__name__}: {error}"
+            reasons.append(f"{type(error).__name__}: {error}")
+    found.calls, found.used, found.failed = {}, set(), reasons[0]
 
 
 def classifier_names(model: nn.Module) -> list[str] | None:
@@ -146,10 +153,14 @@ def config(model: nn.Module) -> dict[str, Any]:
     return getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
 
 
-def _size(model: nn.Module) -> tuple[int, int]:
-    """Height and width that the model was built for; a changed ``img_size`` is known to the patch embedding only."""
-    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    return tuple((built or config(model).get("input_size") or DEFAULT_SIZE)[-2:])  # type: ignore[return-value]
+def _sizes(model: nn.Module, known: int | Sequence[int] | None) -> list[tuple[int, int]]:
+    """Candidates for height and width: a changed ``img_size`` is known to the caller or to some part of the model."""
+    built = [getattr(module, "img_size", None) for module in model.modules()]
+    candidates = [known, *built, config(model).get("input_size"), *USUAL_SIZES]
+    pairs = [
+        (c, c) if isinstance(c, int) else tuple(c[-2:]) for c in candidates if isinstance(c, (int, tuple, list)) and c
+    ]
+    return list(dict.fromkeys(pair for pair in pairs if len(pair) == 2))
 
 
 def _channels(model: nn.Module) -> list[int]:

@@ -50,7 +50,7 @@ def wrap(
     25482
     """
     chosen = resolve(methods, options)
-    found = look(model)
+    found = look(model, (create_args or {}).get("img_size"))
     plans = [(method, method.plan(found)) for method in chosen]
     option = head if isinstance(head, (bool, str)) else tuple(head)
     asked = Record(tuple(chosen), [[s.name for s in sites] for _, sites in plans], option)
@@ -61,8 +61,8 @@ def wrap(
     return model
 
 
-def look(model: nn.Module) -> Survey:
-    """Survey a model that is not wrapped yet."""
+def look(model: nn.Module, size: Any = None) -> Survey:
+    """Survey a model that is not wrapped yet; ``size`` of its images, where it was built for others than usual."""
     if not isinstance(model, nn.Module):
         raise StateError(f"got {type(model).__name__}; petl takes a model (nn.Module), such as timm.create_model gives")
     if bare(model) is not model:
@@ -71,7 +71,7 @@ def look(model: nn.Module) -> Survey:
         raise StateError(
             "this model is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
         )
-    return survey(model)
+    return survey(model, size)
 
 
 def unwrap(model: nn.Module) -> nn.Module:

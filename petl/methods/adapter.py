@@ -49,6 +49,7 @@ class Adapter(Method):
     kernel: int = 3
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.bottleneck < 1 or self.kernel < 1 or self.kernel % 2 == 0:
             raise MethodError(
                 f"adapter: bottleneck={self.bottleneck}, kernel={self.kernel}; at least 1, and an odd kernel"

@@ -36,6 +36,7 @@ class BN(Method):
     stats: str = "adapt"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_stats(self.name, self.stats)
         if not self.affine and self.stats == "keep":
             raise MethodError(f"{self.name}: affine=False with stats='keep' leaves nothing to tune; set one of them")

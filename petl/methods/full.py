@@ -32,6 +32,7 @@ class Full(Method):
     stats: str = "keep"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_stats(self.name, self.stats)
 
     def plan(self, found: Survey) -> Sites:

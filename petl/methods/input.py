@@ -43,6 +43,7 @@ class Input(Method):
     where: Where = "stem"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.in_chans < 1:
             raise MethodError(f"input: in_chans={self.in_chans}; images have at least one channel")
 

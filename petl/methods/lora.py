@@ -48,9 +48,11 @@ class LoRA(Method):
     slices: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.rank < 1:
             raise MethodError(f"lora: rank={self.rank}; a rank is at least 1")
-        if self.slices is not None and (not self.slices or set(self.slices) - set("qkv")):
+        letters = isinstance(self.slices, str) and self.slices and not set(self.slices) - set("qkv")
+        if self.slices is not None and not letters:
             raise MethodError(f"lora: slices={self.slices!r}; give letters out of 'qkv', such as 'qv'")
         if self.slices is not None and self.dora:
             raise MethodError("lora: dora=True needs whole rows; leave out slices or dora")

@@ -39,6 +39,7 @@ class Partial(Method):
     stats: str = "keep"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_stats(self.name, self.stats)
         if min(self.last, self.first) < 0 or self.last + self.first == 0:
             raise MethodError(

@@ -24,8 +24,8 @@ class Peft(Method):
     """A tuner of peft: pass any of its configs, or name it: ``"peft:LoHa"``.
 
     petl chooses the layers by ``where`` (by default all linear layers, in a net without any the plain dense
-    convolutions; a config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads and unwraps
-    bit-exactly. The rest is peft's: it puts wrapper layers in place of the model's own, so weights that a model reads
+    convolutions; a config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads
+    and unwraps bit-exactly. The rest is peft's: it puts wrapper layers in place of the model's own, so weights that a model reads
     without calling the layer (BEiT, EVA, Swin-V2) are not adapted, grouped convolutions are refused, keys get a
     ``base_layer`` in them while wrapped, and merging is as exact as peft's ``merge``: equal up to rounding.
 
