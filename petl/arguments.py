@@ -102,9 +102,10 @@ def _parts(text: str) -> tuple[str, str]:
 def loaded(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
     """The delta on its backbone, ready to use, and the delta's header; ``model`` replaces the header's backbone."""
     header = read(existing(delta))
-    name, _ = _parts(model or "")
-    text = model if name else f"{header['backbone']['name']}{model}"  # ":FILE" is the header's backbone
-    base = backbone(text, header["backbone"].get("args", {})) if model else None
+    recorded = header["backbone"]
+    if model and model.startswith(":"):
+        model = f"{recorded['name']}{model}"
+    base = backbone(model, recorded.get("args", {})) if model else None
     try:
         return load(delta, base).eval(), header
     except PetlError as error:
