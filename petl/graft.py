@@ -7,6 +7,7 @@ adapted tensor and calls input and output grafts around the class's own ``forwar
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any, NamedTuple, cast
 
@@ -54,9 +55,7 @@ class WeightGraft(Graft):
 
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
         own = next(self.parameters()).dtype
-        if not torch.is_autocast_enabled(weight.device.type):
-            return _laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
-        with torch.autocast(weight.device.type, enabled=False):
+        with without_autocast(weight.device):
             return _laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
 
     def folded(self, parent: nn.Module) -> None:
@@ -160,15 +159,18 @@ class _Grafted:
 class _Forward(_Grafted):
     """Calls input grafts before and output grafts after the class's own forward."""
 
-    def forward(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         children = cast(nn.Module, self)._modules.values()
+        name = "" if args else next(iter(kwargs), "")  # the input may come by name
+        x = args[0] if args else kwargs.get(name)
         for graft in children:
             if isinstance(graft, InputGraft):
                 x = graft(x)
-        out = super().forward(x, *args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next in the order
+        given = ((x, *args[1:]), kwargs) if args else ((), {**kwargs, **({name: x} if name else {})})
+        out = super().forward(*given[0], **given[1])  # type: ignore[misc]  # the base class's forward comes next in the order
         for graft in children:
             if isinstance(graft, OutputGraft):
-                out = graft(out, x, *args)
+                out = graft(out, x, *args[1:])
         return out
 
 
@@ -233,6 +235,16 @@ def _own(module: nn.Module, param: str) -> Tensor:
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])
     return getattr(super(_Grafted, cast(Any, module)), param)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for this device; some devices, such as meta, have none."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Autocast off inside, where it is on."""
+    return torch.autocast(device.type, enabled=False) if autocasts(device) else contextlib.nullcontext()
 
 
 def _laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:

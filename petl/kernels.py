@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from petl.graft import autocasts, without_autocast
+
 Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
@@ -27,7 +29,7 @@ def merged(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> Tensor:
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float) -> Tensor:
     """``F.linear`` of x [..., in] with the merged weight [out, in]; ``up`` is [out, r], ``down`` [r, in]."""
     x, bias = _as_autocast_would(x, bias)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         return cast(Tensor, _Linear.apply(x, weight, bias, up, down, scale))
 
 
@@ -36,13 +38,13 @@ def low_rank_conv(
 ) -> Tensor:
     """``F.conv2d`` of x [batch, in, h, w] with the merged weight, ungrouped; ``geometry`` is (stride, padding, dilation)."""
     x, bias = _as_autocast_would(x, bias)
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         return cast(Tensor, _Conv.apply(x, weight, bias, up, down, scale, geometry))
 
 
 def _as_autocast_would(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Inputs in the type that autocast gives linear layers and convolutions, if it is on."""
-    if not torch.is_autocast_enabled(x.device.type):
+    if not autocasts(x.device):
         return x, bias
     dtype = torch.get_autocast_dtype(x.device.type)
     return x.to(dtype), None if bias is None else bias.to(dtype)

@@ -24,7 +24,7 @@ ROLES = {
     "norm": "normalisation layers of every kind, but the head's",
     "batchnorm": "normalisation layers with running statistics, but the head's",
     "block": "timm's own blocks, in the order of execution",
-    "branch": "a block's children that return features of the block's shape: attention and MLP of a transformer block",
+    "branch": "a block's children that return as many channels as it does: attention and MLP of a transformer block",
     "mlp": "the last branch of each block",
     "stem": "the first layers, which see the image",
     "head": "the classifier and its layers",
@@ -261,10 +261,15 @@ def _is_composite(module: nn.Module) -> bool:
 
 
 def _branches(found: Survey, block: str) -> list[str]:
-    """The block's children that hold layers and return what the block returns, in shape, in the order of execution."""
-    module, whole = found.modules[block], found.calls[block].outputs[:1]
-    if isinstance(module, nn.Sequential):
+    """The block's children that hold layers and return as many channels as the block does, in the order of execution."""
+    if isinstance(found.modules[block], nn.Sequential):
         return []
-    children = [f"{block}.{name}" for name, child in module.named_children() if _is_composite(child)]
-    fits = [n for n in children if n in found.calls and found.calls[n].outputs[:1] == whole]
+    children = [f"{block}.{name}" for name, child in found.modules[block].named_children() if _is_composite(child)]
+    fits = [n for n in children if n in found.calls and _width(found, n) == _width(found, block)]
     return sorted(fits, key=found.order)
+
+
+def _width(found: Survey, name: str) -> int:
+    """Channels of the first tensor that the module returns."""
+    shape = next(iter(found.calls[name].outputs), (0,))
+    return shape[channel_axis(shape, found.modules[name], found.image[2] / found.image[1])]
