@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import timm
+import typer
 from torch import nn
 
 from petl.delta import load, read
 from petl.errors import MethodError, PetlError, StateError, near
 from petl.method import Method, method_class, resolve
+
+Delta = Annotated[Path, typer.Argument(metavar="DELTA", help="A delta file.")]
+Data = Annotated[
+    str, typer.Argument(metavar="DATA", help="A folder of class folders, or of train and val; a tar; torch/cifar10 ...")
+]
+Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="A method; give it again to combine. [lora]")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="A method's option: KEY=VALUE or METHOD.KEY=VALUE.")]
+Rank = Annotated[int | None, typer.Option(help="The same as --set rank=N.")]
+Last = Annotated[int | None, typer.Option(help="The same as --set last=N (blocks).")]
+Channels = Annotated[int | None, typer.Option("--in-chans", help="The same as --set in_chans=N.")]
+Create = Annotated[list[str] | None, typer.Option("--arg", help="KEY=VALUE for timm.create_model: img_size=98 ...")]
+Base = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="Backbone NAME, NAME:WEIGHTS_FILE or :WEIGHTS_FILE. [the delta's, with weights that timm fetches]",
+    ),
+]
+Count = Annotated[int, typer.Option(min=1)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
 
@@ -43,6 +65,15 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text.split(",") if "," in text else text
+
+
+def keywords(function: Callable[..., Any], words: Sequence[str] | None) -> dict[str, Any]:
+    """``KEY=VALUE`` words as keyword arguments of ``function``."""
+    values, known = pairs(words), [*signature(function).parameters]
+    for key in values:
+        if key not in known:
+            raise MethodError(f"{function.__name__} has no option {key!r}{near(key, known)}; it has {', '.join(known)}")
+    return values
 
 
 def chosen(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:

@@ -17,7 +17,25 @@ from typer.core import TyperGroup
 
 import petl
 from petl import demo as material
-from petl.arguments import backbone, chosen, existing, loaded, pairs
+from petl.arguments import (
+    AsJson,
+    Base,
+    Channels,
+    Count,
+    Create,
+    Data,
+    Delta,
+    Last,
+    Methods,
+    Rank,
+    Settings,
+    backbone,
+    chosen,
+    existing,
+    keywords,
+    loaded,
+    pairs,
+)
 from petl.errors import PetlError
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which newer typers carry inside
@@ -58,26 +76,6 @@ app = typer.Typer(
     epilog="Example: petl demo",
 )
 
-Delta = Annotated[Path, typer.Argument(metavar="DELTA", help="A delta file.")]
-Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A folder of class folders, or of train and val; a tar; torch/cifar10 ...")
-]
-Methods = Annotated[list[str] | None, typer.Option("--method", "-m", help="A method; give it again to combine. [lora]")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="A method's option: KEY=VALUE or METHOD.KEY=VALUE.")]
-Rank = Annotated[int | None, typer.Option(help="The same as --set rank=N.")]
-Last = Annotated[int | None, typer.Option(help="The same as --set last=N (blocks).")]
-Channels = Annotated[int | None, typer.Option("--in-chans", help="The same as --set in_chans=N.")]
-Create = Annotated[list[str] | None, typer.Option("--arg", help="KEY=VALUE for timm.create_model: img_size=98 ...")]
-Base = Annotated[
-    str | None,
-    typer.Option(
-        "--model",
-        help="Backbone NAME, NAME:WEIGHTS_FILE or :WEIGHTS_FILE. [the delta's, with weights that timm fetches]",
-    ),
-]
-Count = Annotated[int, typer.Option(min=1)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
 
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False) -> None:
@@ -100,13 +98,19 @@ def train(
     epochs: Count = 10,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     batch_size: Count = 32,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels. [the backbone's own]")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of the images. [the backbone's; ViTs take --arg img_size=N]")
+    ] = None,
     seed: int = 0,
+    more: Annotated[list[str] | None, typer.Option("--fit", help="KEY=VALUE for petl.fit: patience=3 ...")] = None,
 ) -> None:
-    """Adapt a backbone to images and save the delta."""
+    """Adapt a backbone to images and save the delta of the epoch that does best on the validation images."""
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best"}
+    options |= keywords(petl.fit, more)
     net, extra = backbone(model, pairs(args)), pairs(args)
     methods = chosen(method, settings, rank=rank, last=last, in_chans=in_chans)
     classes = petl.data.dataset(data, petl.data.pipeline(net)).classes
+    torch.manual_seed(seed)  # the new classifier is random
     petl.wrap(net, methods, num_classes=len(classes), create_args=extra)
     pipeline = petl.data.pipeline(net, size=size)
     petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
@@ -115,8 +119,7 @@ def train(
         validation = petl.data.dataset(val or data, pipeline, split=None if val else "val", classes=classes)
     else:
         training, validation = petl.data.holdout(training, seed=seed)
-    history = petl.fit(net, training, validation, epochs=epochs, lr=lr, batch_size=batch_size, seed=seed)
-    petl.save(net, to, labels=classes)
+    history = petl.fit(net, training, validation, out=to, labels=classes, **options)
     typer.echo(f"{petl.summary(net)}\n{history}\nwrote {to}: {to.stat().st_size:,} bytes")
 
 

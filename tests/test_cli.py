@@ -210,6 +210,22 @@ def test_train_then_eval_then_predict(weights: Path, pictures: Path, tmp_path: P
     assert [a["predictions"][0]["label"] for a in answers] == [path.parent.name for path in images]
 
 
+def test_train_is_the_same_again_with_the_same_seed(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """Without a val folder a fifth of the images is held out; options of fit pass through."""
+    words = ["--model", f"{NAME}:{weights}", "-m", "bn", "--size", 32, "--epochs", 1, "--batch-size", 4]
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        done = call("train", pictures / "train", *words, "--seed", seed, "--fit", "clip=1", "--out", tmp_path / name)
+        assert done.exit_code == 0, done.output
+    a, b, c = (load_file(tmp_path / name) for name in "abc")
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not all(torch.equal(a[key], c[key]) for key in a)
+
+
+def test_train_refuses_options_that_fit_has_not(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    words = ("--model", f"{NAME}:{weights}", "--out", tmp_path / "x.safetensors", "--fit", "patients=3")
+    assert "near names: patience" in refused("train", pictures, *words)
+
+
 def test_train_refuses_a_folder_without_classes(weights: Path, tmp_path: Path) -> None:
     words = ("--model", f"{NAME}:{weights}", "--out", tmp_path / "x.safetensors")
     assert str(tmp_path / "nothing") in refused("train", tmp_path / "nothing", *words)
