@@ -24,7 +24,9 @@ def chain(base: set[str], *names: str) -> dict[str, set[str]]:
 GROUND = chain(set(), "errors", "version")
 SURGERY = GROUND | chain({*GROUND}, "graft", "kernels", "layout", "survey", "sites", "classifier")
 METHODS = chain({*SURGERY}, "method", "methods")
-WRAPPED = chain({*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check")
+WRAPPED = chain(
+    {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
+)
 IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed", "features", "loop", "prepare", "train")
 TRAINING = chain({*GROUND, *IMAGES, "record", "groups", "wrap", "delta"}, *LOOP)
