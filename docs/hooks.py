@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -67,11 +68,16 @@ def first(cls: type) -> str:
 
 
 def page(name: str, cls: type) -> str:
-    fields = [f"| `{f.name}` | `{f.type}` | `{default(f)}` |" for f in dataclasses.fields(cls)]
-    options = "\n".join(["| option | type | default |", "|---|---|---|", *fields]) if fields else "It has no options."
-    title = f'# `{name}`\n\n```python\npetl.wrap(model, "{name}", num_classes=10)\n```\n'
-    doc = f"::: {cls.__module__}.{cls.__name__}\n    options:\n      heading_level: 2\n      members: false\n"
-    return f"{title}\n## Options\n\n{options}\n\n{doc}"
+    """A method's docstring, with its options as a table of names, types, defaults and what they do."""
+    text = inspect.cleandoc(cls.__doc__ or "") + "\n"
+    section = re.search(r"^Options:\n((?:(?: .*)?\n)+)", text, re.MULTILINE)
+    said = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE)) if section else {}
+    body = text.replace(section[0], "\n") if section else text
+    body = re.sub(r"^(>>> (?:.|\n)*)\Z", r"```pycon\n\1```\n", body, flags=re.MULTILINE)
+    rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default(f)}`", said.get(f.name, "")) for f in dataclasses.fields(cls)]
+    cells = [" | ".join(" ".join(cell.split()) for cell in row) for row in rows]
+    table = "\n".join(["| option | type | default | |", "|---|---|---|---|", *(f"| {cell} |" for cell in cells)])
+    return f"# {name}\n\nClass `petl.{cls.__name__}`.\n\n{body}\n## Options\n\n{table if rows else 'None.'}\n"
 
 
 def default(field: dataclasses.Field[Any]) -> str:
