@@ -38,6 +38,10 @@ def _refuse_new_head(num_classes: int | None) -> None:
 
 def _named(found: Survey, option: Option) -> list[str]:
     """The classifier's modules as the user or timm names them."""
+    if option is True and found.head is None and hasattr(found.model, "reset_classifier"):
+        raise SiteError(
+            f"can't look at this {type(found.model).__name__}, which does not run on shapes: {found.failed}"
+        )
     if option is True and found.head is None:
         raise SiteError(
             f"{type(found.model).__name__} has no classifier (no reset_classifier to ask); pass head=False to adapt the "

@@ -91,7 +91,7 @@ def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True
     """
     header, tensors = read_all(Path(path))
     model = _build(header, pretrained) if model is None else model
-    found = look(model, header["backbone"].get("args", {}).get("img_size"))
+    found = look(model, _option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     plans = _plans(header, found)
     asked = Record(
         tuple(m for m, _ in plans), header["sites"], _option(header["head"]), also=list(header.get("also", []))

@@ -99,12 +99,18 @@ def _matching(everything: Sites, word: str) -> list[Site]:
         return [site for site in everything if word in site.roles]
     matched = [site for site in everything if fnmatch.fnmatchcase(site.name, word)]
     if not matched:
-        known = [*ROLES, *(site.name for site in everything)]
         raise SiteError(
-            f"where={word!r} is no role ({', '.join(ROLES)}) and matches no module that runs{near(word, known)}; "
+            f"where={word!r} is no role ({', '.join(ROLES)}) and matches no module that runs{_hint(everything, word)}; "
             f"print(petl.find(model)) lists the places"
         )
     return matched
+
+
+def _hint(everything: Sites, word: str) -> str:
+    """Near names; for the last part of names, the pattern that takes them all."""
+    if any(site.name.endswith(f".{word}") for site in everything):
+        return f"; names are full ones, near patterns: '*.{word}'"
+    return near(word, [*ROLES, *(site.name for site in everything)])
 
 
 def all_sites(found: Survey) -> Sites:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 from petl.delta import delta_tensors
 from petl.digest import own_tensor, owned
 from petl.graft import grafts
 from petl.record import Record, wrapped
-from petl.wrap import unfoldable
+from petl.wrap import trainable, unfoldable
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,7 @@ def summary(model: nn.Module) -> Summary:
     """
     plain, made = wrapped(model)
     mine, also = delta_tensors(plain, made)
+    training = trainable(plain)
     base = _base_numbers(plain, made)
     parts = [(m.name, len(sites), keys) for m, sites, keys in zip(made.methods, made.sites, made.tensors, strict=True)]
     parts += [("head", len(made.head), made.head_tensors)] if made.head else []
@@ -73,15 +73,12 @@ def summary(model: nn.Module) -> Summary:
     stuck = unfoldable(plain)
     rows = []
     for name, sites, keys in parts:
-        rows.append(_row(name, sites, {key: mine.pop(key) for key in keys if key in mine}, base, stuck))
+        tensors = {key: mine.pop(key) for key in keys if key in mine}
+        numbers = sum(tensors[key].numel() for key in tensors if key in training)  # running statistics don't train
+        size = sum(t.numel() * t.element_size() for t in tensors.values())
+        folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
+        rows.append(Row(name, sites, len(tensors), numbers, numbers / base, size, folds))
     return Summary(rows)
-
-
-def _row(name: str, sites: int, tensors: dict[str, Tensor], base: int, stuck: Iterable[str]) -> Row:
-    numbers = sum(t.numel() for t in tensors.values() if t.is_floating_point())
-    folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
-    size = sum(t.numel() * t.element_size() for t in tensors.values())
-    return Row(name, sites, len(tensors), numbers, numbers / base, size, folds)
 
 
 def _base_numbers(model: nn.Module, made: Record) -> int:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from petl.graft import grafts
+from petl.graft import Graft, grafts
 
 DEFAULT_SIZE = (3, 224, 224)
 USUAL_SIZES = (224, 256, 384, 512, 192, 160, 128, 112, 96, 64, 32)  # for models that say nothing, in the order of trial
@@ -183,7 +183,10 @@ def _channels(model: nn.Module) -> list[int]:
 def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
     x = torch.empty(2, *image, device="meta", dtype=_dtype(clone))
     hooks = []
+    grown = {id(part) for module in clone.modules() if isinstance(module, Graft) for part in module.modules()}
     for name, module in clone.named_modules():
+        if id(module) in grown:
+            continue
         hooks.append(module.register_forward_pre_hook(_entering(found, name, x), with_kwargs=True))
         hooks.append(module.register_forward_hook(_leaving(found, name)))
     try:
@@ -198,8 +201,8 @@ def on_meta(model: nn.Module) -> nn.Module:
     """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        for tensor in (*module._parameters.values(), *module._buffers.values(), *vars(module).values()):
-            if isinstance(tensor, Tensor):
+        for tensor in tree_leaves({key: value for key, value in vars(module).items() if key != "_modules"}):
+            if isinstance(tensor, Tensor):  # also in a dict of cached values, as levit keeps one
                 memo[id(tensor)] = _meta(tensor)
     clone = copy.deepcopy(model, memo)
     for module in clone.modules():

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from petl.classifier import Option
 from petl.errors import StateError, listing
 from petl.graft import WeightGraft, fold, grafts, is_grafted
 from petl.install import install, undo
@@ -50,9 +51,9 @@ def wrap(
     25482
     """
     chosen = resolve(methods, options)
-    found = look(model, (create_args or {}).get("img_size"))
-    plans = [(method, method.plan(found)) for method in chosen]
     option = head if isinstance(head, (bool, str)) else tuple(head)
+    found = look(model, option, (create_args or {}).get("img_size"))
+    plans = [(method, method.plan(found)) for method in chosen]
     asked = Record(tuple(chosen), [[s.name for s in sites] for _, sites in plans], option)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
     for module in model.modules():
@@ -61,8 +62,11 @@ def wrap(
     return model
 
 
-def look(model: nn.Module, size: Any = None) -> Survey:
-    """Survey a model that is not wrapped yet; ``size`` of its images, where it was built for others than usual."""
+def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
+    """Survey a model that is not wrapped yet.
+
+    ``head`` may name the classifier; ``size`` is that of the images, where the model was built for others than usual.
+    """
     if not isinstance(model, nn.Module):
         raise StateError(f"got {type(model).__name__}; petl takes a model (nn.Module), such as timm.create_model gives")
     if bare(model) is not model:
@@ -71,7 +75,10 @@ def look(model: nn.Module, size: Any = None) -> Survey:
         raise StateError(
             "this model is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
         )
-    return survey(model, size)
+    found = survey(model, size)
+    if not isinstance(head, bool):
+        found.head = [head] if isinstance(head, str) else list(head)
+    return found
 
 
 def unwrap(model: nn.Module) -> nn.Module:
