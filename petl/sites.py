@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import nn
 
 from petl.errors import SiteError, near
-from petl.graft import CONTAINERS, Graft, base_class
+from petl.graft import CONTAINERS, Graft, base_class, grafts
 from petl.layout import channel_axis
 from petl.survey import Survey, config, live_outputs, survey
 
@@ -109,7 +109,7 @@ def _matching(everything: Sites, word: str) -> list[Site]:
 def _hint(everything: Sites, word: str) -> str:
     """Near names; for the last part of names, the pattern that takes them all."""
     if any(site.name.endswith(f".{word}") for site in everything):
-        return f"; names are full ones, near patterns: '*.{word}'"
+        return f"; near names: '*.{word}' (names are full ones)"
     return near(word, [*ROLES, *(site.name for site in everything)])
 
 
@@ -262,7 +262,8 @@ def _in_container(found: Survey, name: str) -> bool:
 
 def _is_composite(module: nn.Module) -> bool:
     """Whether the module is more than one layer: it holds weights of at least two dimensions below it."""
-    below = [child for child in module.modules() if child is not module]
+    grown = {id(part) for _, graft in grafts(module) for part in graft.modules()}
+    below = [child for child in module.modules() if child is not module and id(child) not in grown]
     return any(p is not None and p.ndim > 1 for child in below for p in child._parameters.values())
 
 
