@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from petl.deltafile import FORMAT, checked_header, opened, read_all, write
 from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, PetlError, StateError, listing
-from petl.install import Plan, install
+from petl.install import Plan, drop_caches, install
 from petl.method import Method, from_json
 from petl.record import Record, wrapped
 from petl.sites import Sites, all_sites
@@ -94,7 +94,7 @@ def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True
     found = look(model, _option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     plans = _plans(header, found)
     asked = Record(
-        tuple(m for m, _ in plans), header["sites"], _option(header["head"]), also=list(header.get("also", []))
+        tuple(m for m, _ in plans), header["sites"], _option(header["head"]), also=list(header.get("also") or [])
     )
     try:
         install(found, plans, asked, num_classes=header["backbone"].get("num_classes") if header["head"] else None)
@@ -238,3 +238,4 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     for key, owner, leaf in owned(model):
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
             own.detach().copy_(tensors[key])
+    drop_caches(model)

@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,30 @@ from petl.version import __version__
 
 FORMAT = 1
 KEY = "petl"
-SCHEMA = {"version": str, "backbone": dict, "digest": str, "methods": list, "sites": list, "head": (bool, str, list)}
+
+
+def _texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_backbone(value: Any) -> bool:
+    classes = value.get("num_classes") if isinstance(value, dict) else "none"
+    return (classes is None or type(classes) is int) and isinstance(value.get("args", {}), dict)
+
+
+SCHEMA: dict[str, Callable[[Any], bool]] = {
+    "version": lambda value: isinstance(value, str),
+    "backbone": _is_backbone,
+    "digest": lambda value: isinstance(value, str),
+    "methods": lambda value: (
+        isinstance(value, list) and all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in value)
+    ),
+    "sites": lambda value: isinstance(value, list) and all(_texts(names) for names in value),
+    "head": lambda value: isinstance(value, (bool, str)) or _texts(value),
+    "also": lambda value: value is None or _texts(value),
+    "labels": lambda value: value is None or _texts(value),
+    "pipeline": lambda value: value is None or isinstance(value, dict),
+}
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
@@ -63,9 +86,14 @@ def opened(path: Path) -> Iterator[Any]:
 
 
 def read_all(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The checked header and all tensors."""
     with opened(path) as file:
         header = checked_header(path, file.metadata())
-        return header, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
+    lost = [key for key in header.get("also") or () if key not in tensors]
+    if lost:
+        raise DeltaError(f"{path}: its header speaks of {listing(lost)}, which it doesn't hold; the file is damaged")
+    return header, tensors
 
 
 def checked_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
@@ -79,11 +107,12 @@ def checked_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, 
         raise DeltaError(
             f"{path}: the {KEY!r} entry of its header can't be read ({error!r}); the file is damaged"
         ) from error
-    if not isinstance(number, int) or number > FORMAT:
+    if type(number) is int and number > FORMAT:
         raise DeltaError(
             f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
         )
-    wrong = [key for key, kind in SCHEMA.items() if not isinstance(header.get(key), kind)]  # type: ignore[arg-type]
+    wrong = [key for key, fits in SCHEMA.items() if not fits(header.get(key))]
+    wrong += ["format"] if type(number) is not int or number < 1 else []
     if wrong or len(header["methods"]) != len(header["sites"]):
         raise DeltaError(f"{path}: its header lacks or misstates {listing(wrong or ['sites'])}; the file is damaged")
     return header

@@ -90,10 +90,19 @@ def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(made.flags.get(name, True))
         parameter.grad = None
+    drop_caches(model)
     for name, module in model.named_modules():
         module.training = made.modes.get(name, module.training)
     if any(p.device != place for p in model.parameters()):
         model.to(place)
+
+
+def drop_caches(model: nn.Module) -> None:
+    """Forget what some models compute from parameters and keep in eval mode (levit's attention biases); modes stay."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.train()  # at which they forget it, by timm's own habit
+    for module, mode in modes:
+        module.training = mode
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
