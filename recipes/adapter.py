@@ -1,0 +1,32 @@
+"""Adapters: a small residual bottleneck after each block, and the classifier.
+
+    python recipes/adapter.py
+    python recipes/adapter.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/adapter.py
+
+On tokens it is Houlsby's adapter, on feature maps Conv-Adapter. ``petl.Adapter(where="mlp", parallel=True, scale=0.1)`` is
+AdaptFormer. They stay in the model: a delta with adapters can't be merged.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.948, 59,382 trainable
+parameters, delta of 245,240 bytes, 19 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=2e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.Adapter(bottleneck=16), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

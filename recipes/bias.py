@@ -1,0 +1,31 @@
+"""BitFit: the biases alone, and the classifier.
+
+    python recipes/bias.py
+    python recipes/bias.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/bias.py
+
+In a convolutional net these are the shifts of the BatchNorms, in a transformer those of its linear layers and norms.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.932, 33,818 trainable
+parameters, delta of 141,080 bytes, 15 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=3e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.Bias(), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

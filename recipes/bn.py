@@ -1,0 +1,32 @@
+"""BN tuning: scales and shifts of the BatchNorm layers, and the classifier.
+
+    python recipes/bn.py
+    python recipes/bn.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/bn.py
+
+For convolutional nets on images that look different from the backbone's. ``stats="adapt"`` lets the running statistics follow
+the new images and saves them, which wants many images and large batches: on these few it comes to an accuracy of 0.786.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.953, 54,826 trainable
+parameters, delta of 229,232 bytes, 14 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=3e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.BN(stats="keep"), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

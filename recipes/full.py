@@ -1,0 +1,32 @@
+"""Full fine-tuning: every parameter; the yardstick.
+
+    python recipes/full.py
+    python recipes/full.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/full.py
+
+The delta is the whole model. BatchNorm's statistics stay still, which is better on small data; ``petl.Full(stats="adapt")`` lets
+them move. Layer decay often helps: ``petl.fit(..., layer_decay=0.75)``.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.983, 3,383,818
+trainable parameters, delta of 13,551,344 bytes, 29 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=1e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.Full(stats="keep"), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""LoRA: a low-rank change of the weights of linear and convolution layers, and the classifier.
+
+    python recipes/lora.py
+    python recipes/lora.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/lora.py
+
+``where`` says which layers (``petl.find(model)`` lists them), ``rank`` how much they can change; in transformers
+``petl.LoRA(rank=8, slices="qv")`` changes queries and values alone.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.963, 195,554 trainable
+parameters, delta of 790,104 bytes, 22 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=2e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.LoRA(rank=8, alpha=8), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

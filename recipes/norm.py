@@ -1,0 +1,31 @@
+"""Norm tuning: scales and shifts of norm layers of every kind, and the classifier.
+
+    python recipes/norm.py
+    python recipes/norm.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/norm.py
+
+As ``bn`` for transformers and other nets without BatchNorm. Where there is BatchNorm, its running statistics stay as they are.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.953, 54,826 trainable
+parameters, delta of 229,224 bytes, 15 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=3e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.Norm(), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""Partial fine-tuning: the last block and all that follows it.
+
+    python recipes/partial.py
+    python recipes/partial.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/partial.py
+
+``petl.Partial(last=3)`` opens more; ``petl.Partial(last=0, first=2)`` opens the stem and the first blocks instead, for new
+sensors and textures. The delta is as large as what is open.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.940, 1,030,410
+trainable parameters, delta of 4,123,824 bytes, 10 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=1e-3)
+    model = backbone(args)
+    petl.wrap(model, petl.Partial(last=1), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,33 @@
+"""A tuner of Hugging Face peft, here LoHa: its layers, with petl's head, BatchNorm policy and delta file.
+
+    python recipes/peft_loha.py
+    python recipes/peft_loha.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/peft_loha.py
+
+Any config of peft's is a method: ``petl.wrap(model, peft.LoKrConfig(r=4))``. What the result guarantees is less than with
+petl's own methods: merging is equal up to rounding, and grouped convolutions are refused.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.903, 195,082 trainable
+parameters, delta of 795,184 bytes, 26 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+from peft import LoHaConfig
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=2e-3)
+    model = backbone(args)
+    petl.wrap(model, LoHaConfig(r=4, alpha=4), num_classes=len(classes(args, model)))
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Gray X-rays on an ImageNet backbone: input adapter, BatchNorm and LoRA together.
+
+    python recipes/xray_gray.py
+    python recipes/xray_gray.py --data FOLDER --model NAME[:WEIGHTS_FILE]
+    accelerate launch --num_processes 2 --cpu recipes/xray_gray.py
+
+Three things differ between photos and radiographs, and each has its part: one channel instead of three (``input``), other
+brightness and contrast in every layer (``bn``), other shapes (``lora``). ``--data FOLDER`` takes 8- and 16-bit gray PNG, TIFF
+and ``.npy`` files as they are, one folder per finding; the digits stand in for them here. With thousands of images try
+``petl.BN(stats="adapt")`` too: on these 898 it comes to 0.867.
+
+Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.968, 237,429 trainable
+parameters, delta of 966,900 bytes, 21 s.
+"""
+
+import time
+
+from common import arguments, backbone, classes, images, report
+
+import petl
+
+
+def main() -> None:
+    args = arguments(__doc__, epochs=3, lr=3e-3)
+    model = backbone(args)
+    petl.wrap(
+        model, [petl.Input(in_chans=1), petl.BN(stats="keep"), petl.LoRA(rank=8)], num_classes=len(classes(args, model))
+    )
+    train, test = images(args, model)
+    start = time.perf_counter()
+    petl.fit(model, train, epochs=args.epochs, lr=args.lr, batch_size=args.batch_size, seed=args.seed)
+    report(args, model, test, time.perf_counter() - start)
+
+
+if __name__ == "__main__":
+    main()
