@@ -42,13 +42,17 @@ class Method:
 
     def plan(self, found: Survey) -> Sites:
         """The sites to go to. Only looks; raises SiteError where there is nothing to do."""
-        sites = select(found, self.where)
+        sites = Sites(site for site in select(found, self.where) if self.fits(found.modules[site.name]))
         if not sites:
             raise SiteError(
                 f"{self.name}: nothing in {type(found.model).__name__} plays where={self.where!r}{self.advice()}; "
                 f"print(petl.find(model)) lists the places"
             )
         return sites
+
+    def fits(self, module: nn.Module) -> bool:
+        """Whether the method is for this module: of all that a pattern matches, the others are left out."""
+        return True
 
     def advice(self) -> str:
         """What to try where the method finds no site: a continuation of the error, such as ``; try bias``."""

@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.errors import MethodError
 from petl.method import STATISTICS, Method, register
-from petl.sites import Site, Where
+from petl.sites import Site, Where, layer_roles
 
 
 @register("bn")
@@ -40,6 +40,9 @@ class BN(Method):
         check_stats(self.name, self.stats)
         if not self.affine and self.stats == "keep":
             raise MethodError(f"{self.name}: affine=False with stats='keep' leaves nothing to tune; set one of them")
+
+    def fits(self, module: nn.Module) -> bool:
+        return "batchnorm" in layer_roles(module)
 
     def advice(self) -> str:
         return "; this net has no BatchNorm: try 'norm' (every kind of norm), 'bias' or 'lora'"

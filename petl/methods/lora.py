@@ -57,6 +57,9 @@ class LoRA(Method):
         if self.slices is not None and self.dora:
             raise MethodError("lora: dora=True needs whole rows; leave out slices or dora")
 
+    def fits(self, module: nn.Module) -> bool:
+        return (weight := module._parameters.get("weight")) is not None and weight.ndim > 1
+
     def plan(self, found: Survey) -> Sites:
         sites = super().plan(found)
         if self.slices is None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from torch import nn
+
 from petl.method import register
 from petl.methods.bn import BN
-from petl.sites import Where
+from petl.sites import Where, layer_roles
 
 
 @register("norm")
@@ -25,6 +27,9 @@ class Norm(BN):
 
     where: Where = "norm"
     stats: str = "keep"
+
+    def fits(self, module: nn.Module) -> bool:
+        return "norm" in layer_roles(module)
 
     def advice(self) -> str:
         return "; this net has no norm layers: try 'bias' or 'lora'"

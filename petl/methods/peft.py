@@ -49,8 +49,9 @@ class Peft(Method):
         own = {key: value for key, value in options.items() if key != "where"}
         try:
             config = getattr(peft, kinds[text])(**own)
-        except (TypeError, ValueError) as error:
-            raise MethodError(f"peft:{text}: {kinds[text]} refused {own}: {error}") from None
+            peft.get_peft_config(dict(_values(config)))  # an abstract config names no tuner
+        except (TypeError, ValueError, KeyError) as error:
+            raise MethodError(f"peft:{text}: {kinds[text]} refused {own}: {error!r}") from None
         return cls(config=_values(config), where=options.get("where", ()))
 
     @classmethod
