@@ -111,10 +111,11 @@ def _made(name: str, options: Mapping[str, Any]) -> Method:
 def backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
     """The timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
     name, file = _parts(text)
-    if file:
-        existing(file)
+    overlay = (
+        {"file": str(existing(file))} if file else None
+    )  # timm's road for pretrained weights also resizes positions
     try:
-        return timm.create_model(name, pretrained=pretrained and not file, checkpoint_path=file, **args)
+        return timm.create_model(name, pretrained=bool(pretrained or file), pretrained_cfg_overlay=overlay, **args)
     except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
         hint = "" if name in timm.list_models() else near(name, timm.list_models())
         where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
