@@ -216,6 +216,7 @@ def merge(
     net, header = loaded(delta, model)
     base, channels = header["backbone"], petl.in_chans(net)
     state = {key: tensor.contiguous().clone() for key, tensor in petl.merge(net).state_dict().items()}
+    to.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, to) if to.suffix == ".safetensors" else torch.save(state, to)
     options = {**base["args"], "num_classes": base["num_classes"], "in_chans": channels, "checkpoint_path": str(to)}
     typer.echo(

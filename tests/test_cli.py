@@ -177,7 +177,7 @@ def test_other_weights_are_refused(delta: Path, pictures: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
 def test_merge_writes_what_timm_loads(ending: str, delta: Path, weights: Path, tmp_path: Path) -> None:
-    merged = tmp_path / f"merged.{ending}"
+    merged = tmp_path / "new" / f"merged.{ending}"
     done = call("merge", delta, merged, "--model", f"{NAME}:{weights}")
     assert done.exit_code == 0, done.output
     plain = timm.create_model(NAME, checkpoint_path=str(merged), num_classes=2, in_chans=1).eval()
@@ -208,6 +208,18 @@ def test_train_then_eval_then_predict(weights: Path, pictures: Path, tmp_path: P
     images = sorted(pictures.glob("val/*/*.png"))
     answers = json.loads(call("predict", made, *images, "--model", base, "--json").output)
     assert [a["predictions"][0]["label"] for a in answers] == [path.parent.name for path in images]
+
+
+def test_a_vit_takes_its_weights_at_another_image_size(pictures: Path, tmp_path: Path) -> None:
+    """As with weights that timm fetches, the position embedding is resampled; the delta's header knows the size."""
+    save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
+    base, made = f"test_vit:{tmp_path / 'vit.safetensors'}", tmp_path / "vit-delta.safetensors"
+    words = ["--method", "probe", "--arg", "img_size=64", "--epochs", 1, "--out", made]
+    done = call("train", pictures, "--model", base, *words)
+    assert done.exit_code == 0, done.output
+    assert petl.read(made)["pipeline"]["input_size"] == [3, 64, 64]
+    shown = call("eval", made, pictures, "--model", base, "--json")
+    assert shown.exit_code == 0, shown.output
 
 
 def test_train_is_the_same_again_with_the_same_seed(weights: Path, pictures: Path, tmp_path: Path) -> None:
