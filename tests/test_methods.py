@@ -28,7 +28,7 @@ class Row(NamedTuple):
 
 EVERY_LAYER = ("linear", "conv", "depthwise")
 CONTRACT = {
-    "probe": Row("probe", {}, "resnet levit deit_distilled beit repvgg"),
+    "probe": Row("probe", {}, "resnet levit deit_distilled beit"),
     "bn": Row("bn", {}, "resnet densenet levit"),
     "bn-keep": Row("bn", {"stats": "keep"}, "efficientnet"),
     "bn-statistics": Row("bn", {"affine": False}, "byobnet"),
@@ -53,7 +53,7 @@ CONTRACT = {
     "input-13": Row("input", {"in_chans": 13}, "convnext2", 13),
     "input-in-front": Row("input", {"in_chans": 1}, "nfnet", 1, folds=False),
     "input-bias": Row("input", {"in_chans": 4, "bias": True}, "vit", 4),
-    "partial": Row("partial", {}, "vit4 swin coat"),
+    "partial": Row("partial", {}, "vit4 swin"),
     "partial-first": Row("partial", {"last": 0, "first": 2, "stats": "adapt"}, "resnet"),
     "full": Row("full", {}, "levit vit"),
     "peft": Row("peft:LoHa", {"r": 2}, "vit"),
