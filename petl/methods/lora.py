@@ -58,7 +58,8 @@ class LoRA(Method):
             raise MethodError("lora: dora=True needs whole rows; leave out slices or dora")
 
     def fits(self, module: nn.Module) -> bool:
-        return (weight := module._parameters.get("weight")) is not None and weight.ndim > 1
+        weight = getattr(module, "weight", None)  # may be computed: torch.nn.utils.parametrize
+        return isinstance(weight, Tensor) and weight.ndim > 1
 
     def plan(self, found: Survey) -> Sites:
         sites = super().plan(found)
