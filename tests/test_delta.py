@@ -318,6 +318,19 @@ def test_another_base_is_refused_by_both_digests(saved: Path) -> None:
     assert petl.record(petl.load(saved, other, check_base=False))
 
 
+def test_fingerprints_tell_types_shapes_and_bits_apart() -> None:
+    from petl.digest import combined, fingerprint
+
+    one = torch.arange(6.0)
+    assert fingerprint(one) == fingerprint(one.clone()) == fingerprint(nn.Parameter(torch.arange(6.0)))
+    others = [one.view(2, 3), one.view(torch.int32), -one, one.double(), one[:5], torch.arange(6.0).flip(0)]
+    assert len({fingerprint(t) for t in (one, *others)}) == 1 + len(others)
+    strided = torch.arange(12.0).view(2, 6)
+    assert fingerprint(strided.T) == fingerprint(strided.T.contiguous())
+    assert fingerprint(torch.tensor(0.0)) != fingerprint(torch.tensor(-0.0))
+    assert combined({"a": "1", "b": "2"}) == combined({"b": "2", "a": "1"}) != combined({"a": "2", "b": "1"})
+
+
 def test_a_moved_statistic_makes_another_base(tmp_path: Path) -> None:
     path = petl.save(trained("resnet", "lora"), tmp_path / "d.safetensors")
     other = make("resnet")

@@ -200,6 +200,22 @@ def test_dora_numbers_by_hand() -> None:
         assert layer.lora.magnitude.shape == (base.shape[0], 1)
 
 
+def test_dora_gradients_by_hand() -> None:
+    """Liu et al. 2024, section 4.3: the norm is a constant in the backward."""
+    torch.manual_seed(0)
+    net, x = nn.Sequential(nn.Linear(6, 5)).double(), torch.randn(3, 6, dtype=torch.float64)
+    layer = disturb(petl.wrap(net, "lora", rank=2, alpha=2.0, dora=True, head=False), by=0.5)[0]
+    up, down, magnitude = (
+        p.detach().clone().requires_grad_() for p in (layer.lora.up, layer.lora.down, layer.lora.magnitude)
+    )
+    direction = layer._parameters["weight"] + up @ down
+    weight = magnitude * direction / direction.norm(dim=1, keepdim=True).detach()
+    (F.linear(x, weight, layer.bias) ** 3).sum().backward()
+    (net(x) ** 3).sum().backward()
+    for ours, by_hand in ((layer.lora.up, up), (layer.lora.down, down), (layer.lora.magnitude, magnitude)):
+        torch.testing.assert_close(ours.grad, by_hand.grad)
+
+
 def test_lora_starts_at_zero_change_with_a_live_random_half() -> None:
     base, model = make("swin"), petl.wrap(make("swin"), "lora", head=False)
     assert torch.equal(output(base, images("swin")), output(model, images("swin")))

@@ -307,6 +307,12 @@ def test_merge_gives_timms_keys_and_equal_bits(name: str) -> None:
     assert petl.record(model) is None and all(p.requires_grad for p in model.parameters())
 
 
+def test_merge_in_training_mode_lets_held_norms_train_at_once() -> None:
+    model = petl.merge(petl.wrap(make("resnet"), "lora", num_classes=5).train())
+    assert all(m.training for m in model.modules())
+    assert not any(m.training for m in petl.merge(petl.wrap(make("resnet"), "lora")).modules())
+
+
 def test_merge_lets_held_norms_go() -> None:
     model = petl.merge(petl.wrap(make("resnet"), "lora", num_classes=5)).train()
     assert all(m.training for m in model.modules())
@@ -468,6 +474,20 @@ def test_export_and_trace_agree_with_eager(name: str) -> None:
         warnings.simplefilter("ignore")
         assert torch.equal(torch.jit.trace(model, batch)(batch), out)
         torch.testing.assert_close(torch.export.export(model, (batch,)).module()(batch), out)
+
+
+def test_timms_reparameterisation_takes_the_delta_along() -> None:
+    from timm.utils import reparameterize_model
+
+    model = disturb(petl.wrap(make("repvgg"), petl.LoRA(rank=2), num_classes=5), by=0.05).eval()
+    with torch.no_grad():
+        expected, base = model(images("repvgg")), output(make("repvgg"), images("repvgg"))
+        fused = reparameterize_model(copy.deepcopy(model))
+        assert not any(hasattr(m, "lora") for m in fused.modules() if isinstance(m, nn.Conv2d))
+        torch.testing.assert_close(
+            fused(images("repvgg")), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+        )
+        assert base.shape != expected.shape and torch.equal(output(model, images("repvgg")), expected)
 
 
 def test_a_wrapped_model_on_meta_runs_shapes_only() -> None:
