@@ -6,6 +6,7 @@ import copy
 import functools
 from typing import Any
 
+import pytest
 import timm
 import torch
 from torch import Tensor, nn
@@ -70,6 +71,8 @@ def images(name: str, channels: int = 3, *, batch: int = 3) -> Tensor:
 @functools.cache
 def _built(name: str) -> nn.Module:
     architecture, size, arguments = ZOO[name]
+    if not timm.is_model(architecture):
+        pytest.skip(f"{architecture} is not in timm {timm.__version__}")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return lively(timm.create_model(architecture, num_classes=CLASSES, **arguments), size)
