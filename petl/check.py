@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import pickle
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,31 +95,26 @@ def _tried(name: str, point: Callable[[], Finding]) -> Finding:
 
 
 class _Trial:
-    """Runs the points in order; ``adapted`` is trained on the way."""
+    """Runs the points in order: the first looks at the model before, the others after a few steps of training."""
 
     def __init__(self, base: nn.Module, adapted: nn.Module, batch: Tensor):
         self.base, self.adapted, self.batch = base, adapted, batch
         self.fresh = not _has_trained(adapted)
-        self.before = _state(adapted)
-        self.reached = self._train()
+        self.before = {name: t.detach().clone() for name, t in _tensors(adapted)}
 
     def injection(self) -> Finding:
         """The fresh adapted model against the same model, new head included, with all grafts taken off."""
-        start = copy.deepcopy(self.adapted)
-        _restore(start, self.before)
-        stripped = copy.deepcopy(start)
+        stripped = copy.deepcopy(self.adapted)
         for module in stripped.modules():
             prune(module)
         try:
             plain = _output(stripped, self.batch)
         except Exception as error:  # such as a batch of other channels
             return Finding("injection", "n/a", f"the base doesn't take this batch: {error}")
-        off = _apart(_output(start, self.batch), plain)
         if not self.fresh:
             return Finding("injection", "n/a", "already trained")
-        return Finding(
-            "injection", "pass" if off == 0 else "fail", f"differs from the base by {off:.3g}" if off else ""
-        )
+        off = _apart(_output(self.adapted, self.batch), plain)
+        return Finding("injection", "fail" if off else "pass", f"differs from the base by {off:.3g}" if off else "")
 
     def gradients(self) -> Finding:
         names = [name for name, p in self.adapted.named_parameters() if p.requires_grad]
@@ -129,40 +125,50 @@ class _Trial:
         return Finding("gradients", "fail" if dead or wrong else "pass", detail)
 
     def drift(self) -> Finding:
-        after = _state(self.adapted)
+        """Every tensor after training against its copy from before: only trained ones and tuned statistics may differ."""
+        _ = self.reached  # trains
         trained = {name for name, p in self.adapted.named_parameters() if p.requires_grad}
         tuned = _tuned_statistics(self.adapted)
-        moved = [k for k in after if not torch.equal(after[k], self.before[k])]
-        wrong = [k for k in moved if k not in trained | tuned]
-        return Finding(
-            "drift", "fail" if wrong else "pass", f"frozen, but moved: {wrong[:5]}" if wrong else f"{len(moved)} moved"
-        )
+        moved = [name for name, t in _tensors(self.adapted) if not _same(t, self.before[name])]
+        wrong = [name for name in moved if name not in trained | tuned]
+        counts = f"{len(moved)} moved, {len({*moved} & tuned)} of them statistics"
+        return Finding("drift", "fail" if wrong else "pass", f"frozen, but moved: {wrong[:5]}" if wrong else counts)
+
+    @functools.cached_property
+    def reached(self) -> set[str]:
+        """Train a few steps; the names of the tensors that got a gradient."""
+        return self._train()
+
+    @functools.cached_property
+    def trained(self) -> list[Tensor]:
+        """The adapted model's output after training, which copies, reloads and merges must repeat."""
+        _ = self.reached
+        return _output(self.adapted, self.batch)
 
     def copies(self) -> Finding:
-        out = _output(self.adapted, self.batch)
         off = {
-            "deepcopy": _apart(_output(copy.deepcopy(self.adapted), self.batch), out),
-            "pickle": _apart(_output(pickle.loads(pickle.dumps(self.adapted)), self.batch), out),
+            "deepcopy": _apart(_output(copy.deepcopy(self.adapted), self.batch), self.trained),
+            "pickle": _apart(_output(pickle.loads(pickle.dumps(self.adapted)), self.batch), self.trained),
         }
         wrong = {name: gap for name, gap in off.items() if gap}
         return Finding("copies", "fail" if wrong else "pass", f"differ: {wrong}" if wrong else "")
 
     def reload(self) -> Finding:
+        out = self.trained
         with tempfile.TemporaryDirectory() as folder:
             path = save(self.adapted, Path(folder) / "delta.safetensors")
             again = load(path, copy.deepcopy(self.base))
             size = path.stat().st_size
-        off = _apart(_output(again, self.batch), _output(self.adapted, self.batch))
+        off = _apart(_output(again, self.batch), out)
         return Finding("reload", "fail" if off else "pass", f"differs by {off:.3g}" if off else f"{size:,} bytes")
 
     def merge(self) -> Finding:
-        stuck = unfoldable(self.adapted)
+        stuck, out = unfoldable(self.adapted), self.trained
         folded = copy.deepcopy(self.adapted)
         try:
             merge(folded)
         except StateError as error:
             return Finding("merge", "n/a" if stuck else "fail", str(error))
-        out = _output(self.adapted, self.batch)
         off = _apart(_output(folded, self.batch), out)
         left = [name for name, module in folded.named_modules() if is_grafted(module)]
         strange = sorted(_foreign_keys(folded, self.base))
@@ -178,9 +184,9 @@ class _Trial:
 
     def unwrap(self) -> Finding:
         plain = unwrap(copy.deepcopy(self.adapted))
-        then, now = _state(self.base), _state(plain)
+        then, now = dict(_tensors(self.base)), dict(_tensors(plain))
         keys = sorted(then.keys() ^ now.keys())
-        moved = [k for k in then if k in now and not torch.equal(then[k], now[k])]
+        moved = [k for k in then if k in now and not _same(then[k], now[k])]
         kinds = [
             n
             for (n, a), (_, b) in zip(self.base.named_modules(), plain.named_modules(), strict=True)
@@ -227,22 +233,27 @@ def _output(model: nn.Module, batch: Tensor) -> list[Tensor]:
 
 
 def _apart(one: list[Tensor], other: list[Tensor]) -> float:
-    """The largest difference, NaN equal to NaN; infinite where the shapes differ."""
+    """The largest difference; infinite where the shapes differ or something isn't finite."""
     if [t.shape for t in one] != [t.shape for t in other]:
         return float("inf")
     pairs = [(a, b) for a, b in zip(one, other, strict=True) if not torch.equal(a, b)]
-    return max((float((a - b).abs().nan_to_num(float("inf")).max()) for a, b in pairs), default=0.0)
+    return max(
+        (float((a.detach().double() - b.detach().double()).abs().nan_to_num(float("inf")).max()) for a, b in pairs),
+        default=0.0,
+    )
 
 
-def _state(model: nn.Module) -> dict[str, Tensor]:
-    """Copies of all parameters and buffers by name, shared ones once."""
-    return {k: v.detach().clone() for k, v in (*model.named_parameters(), *model.named_buffers())}
+def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """All parameters and buffers with their names, shared ones once."""
+    yield from model.named_parameters()
+    yield from model.named_buffers()
 
 
-def _restore(model: nn.Module, state: dict[str, Tensor]) -> None:
-    own = dict((*model.named_parameters(), *model.named_buffers()))
-    for key, value in state.items():
-        own[key].detach().copy_(value)
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether all values are equal, NaN to NaN too."""
+    if torch.equal(one, other):
+        return True
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
 
 
 def _has_trained(model: nn.Module) -> bool:
