@@ -62,7 +62,7 @@ def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> None:
         before = {id(module) for module in model.modules()}
         model.reset_classifier(num_classes)  # type: ignore[operator]  # timm's contract
         for module in [m for m in model.modules() if id(m) not in before]:
-            module.to(device=like.device, dtype=like.dtype)
+            module.to(device=like.device, dtype=like.dtype).train(model.training)
     else:
         _replace_last_layer(model, names, num_classes)
 

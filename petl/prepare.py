@@ -160,10 +160,14 @@ def _scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
             updates_per_epoch=updates,
         )
     except (ValueError, AssertionError) as error:
-        raise PetlError(
-            f"schedule={settings.schedule!r}: {error}; expected 'cosine', 'poly', 'tanh' or 'none'"
-        ) from error
+        raise _no_schedule(settings, str(error)) from error
+    if made is None and settings.schedule != "none":
+        raise _no_schedule(settings, "timm has no such schedule")
     return made
+
+
+def _no_schedule(settings: Settings, why: str) -> PetlError:
+    return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
 
 
 def _ema(model: nn.Module, settings: Settings) -> Any:
