@@ -7,16 +7,16 @@ adapted tensor and calls input and output grafts around the class's own ``forwar
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from typing import Any, NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
 from petl.errors import SiteError
+from petl.kernels import Change, laid_out_as, without_autocast
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+PARTNER = "_petl_partner"  # attribute of a module that a way needs: a tuple that holds another module
 
 
 class Graft(nn.Module):
@@ -35,19 +35,14 @@ class WeightGraft(Graft):
 
     ``param`` names the parent's parameter; ``change(weight) -> weight`` may also change its shape. It is computed in the
     graft's own precision and outside autocast, and rounded to the weight's dtype once, so a float32 delta on a
-    half-precision or autocast layer isn't rounded before it is added. ``fuse=False`` keeps to this plain way in training.
+    half-precision or autocast layer isn't rounded before it is added.
     """
 
     param: str = "weight"
-    fuse: bool = True
 
-    def fusible(self, parent: nn.Module) -> bool:
-        """Whether ``fused`` can stand in for the forward of this parent."""
-        return False
-
-    def fused(self, parent: nn.Module, x: Tensor) -> Tensor:
-        """The parent's forward on the adapted weight, with a cheaper backward; only where ``fusible``."""
-        raise NotImplementedError
+    def low_rank(self) -> Change | None:
+        """The change as low-rank factors over the weight as a matrix, where it is that and nothing else."""
+        return None
 
     def change(self, weight: Tensor) -> Tensor:
         """The adapted weight; says what the method is."""
@@ -56,7 +51,7 @@ class WeightGraft(Graft):
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
         own = next(self.parameters()).dtype
         with without_autocast(weight.device):
-            return _laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
+            return laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
 
     def folded(self, parent: nn.Module) -> None:
         """Called on the parent when the adapted value has been written into it for good."""
@@ -92,10 +87,23 @@ def hold(module: nn.Module) -> None:
     module.eval()
 
 
+def give(module: nn.Module, *more: type[Way]) -> None:
+    """Let ``module`` run its forward in these ways too."""
+    look = getattr(module, "_petl_look", None)
+    before = look or _Look(type(module))
+    cast(Any, module).__class__ = _subclass(before._replace(ways=(*before.ways, *more)))
+
+
+def ways(module: nn.Module) -> tuple[type[Way], ...]:
+    """The ways that ``module`` was given."""
+    return module._petl_look.ways if isinstance(module, _Grafted) else ()
+
+
 def prune(module: nn.Module) -> None:
     """Take every graft off ``module`` and give it its own class back; its parameters are not touched."""
     for name, _ in grafts(module):
         delattr(module, name)
+    vars(module).pop(PARTNER, None)
     if isinstance(module, _Grafted):
         cast(Any, module).__class__ = base_class(module)
 
@@ -137,14 +145,20 @@ def base_class(module: nn.Module) -> type[nn.Module]:
     return module._petl_look.base if isinstance(module, _Grafted) else type(module)
 
 
+class Way:
+    """A mixin of another way to run a module's forward: around its grafts (``outer``) or inside them."""
+
+    outer: bool = False
+
+
 class _Look(NamedTuple):
-    """What a run-time class is made of: the base class, the grafted parameters, and which of the mixins below."""
+    """What a run-time class is made of: the base class, the grafted parameters, which of the mixins below, and the ways."""
 
     base: type[nn.Module]
     params: frozenset[str] = frozenset()
     around: bool = False
-    fused: bool = False
     still: bool = False
+    ways: tuple[type[Way], ...] = ()
 
 
 class _Grafted:
@@ -174,18 +188,6 @@ class _Forward(_Grafted):
         return out
 
 
-class _Fused(_Grafted):
-    """Trains through the graft's own kernel; without gradients the class's forward on the adapted weight is as cheap."""
-
-    def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
-        module = cast(nn.Module, self)
-        graft = next(g for g in module._modules.values() if isinstance(g, WeightGraft) and g.param == "weight")
-        trains = torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
-        if graft.fuse and trains and not cast(Tensor, module._parameters["weight"]).requires_grad:
-            return graft.fused(module, input)
-        return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-
-
 class _Still(_Grafted):
     """Never leaves evaluation mode."""
 
@@ -198,14 +200,13 @@ def _dress(module: nn.Module, still: bool) -> None:
     found = [graft for _, graft in grafts(module)]
     params = frozenset(graft.param for graft in found if isinstance(graft, WeightGraft))
     around = any(isinstance(graft, (InputGraft, OutputGraft)) for graft in found)
-    on_weight = [graft for graft in found if isinstance(graft, WeightGraft) and graft.param == "weight"]
-    fused = len(on_weight) == 1 and on_weight[0].fusible(module)
-    module.__class__ = _subclass(_Look(base_class(module), params, around, fused, still))
+    module.__class__ = _subclass(_Look(base_class(module), params, around, still, ways(module)))
 
 
 @functools.cache
 def _subclass(look: _Look) -> type[nn.Module]:
-    mixins = ((_Forward, look.around), (_Fused, look.fused), (_Still, look.still), (_Grafted, True))
+    outer, inner = ([way for way in look.ways if way.outer is where] for where in (True, False))
+    mixins = [*outer, *([_Forward] if look.around else []), *inner, *([_Still] if look.still else []), _Grafted]
     base = look.base
     body = {param: _adapted(param) for param in look.params}
     body |= {
@@ -214,7 +215,7 @@ def _subclass(look: _Look) -> type[nn.Module]:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    return cast("type[nn.Module]", type(base.__name__, (*(mixin for mixin, on in mixins if on), base), body))
+    return cast("type[nn.Module]", type(base.__name__, (*mixins, base), body))
 
 
 def _adapted(param: str) -> property:
@@ -235,22 +236,6 @@ def _own(module: nn.Module, param: str) -> Tensor:
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])
     return getattr(super(_Grafted, cast(Any, module)), param)
-
-
-def autocasts(device: torch.device) -> bool:
-    """Whether autocast is on for this device; the meta device has none."""
-    return device.type != "meta" and torch.is_autocast_enabled(device.type)
-
-
-def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Autocast off inside, where it is on."""
-    return torch.autocast(device.type, enabled=False) if autocasts(device) else contextlib.nullcontext()
-
-
-def _laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:
-    """``adapted`` in the memory format of ``weight``: kernels, and so the last bits of results, depend on it."""
-    last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    return adapted.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _blank(*look: Any) -> nn.Module:

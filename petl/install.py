@@ -13,6 +13,7 @@ from petl.classifier import prepare_head
 from petl.digest import fingerprints, own_tensor, owned
 from petl.errors import SiteError
 from petl.graft import hold, prune
+from petl.lean import cheapen
 from petl.method import Method
 from petl.record import RECORD, Record, Snapshot
 from petl.sites import Sites, has_statistics, within
@@ -45,6 +46,8 @@ def install(
         _set_flags(model, made, originals)
         _hold_still(model, made)
         made.changes = before.changes()
+        if made.memory is not None:
+            cheapen(found, made.memory)
     vars(model)[RECORD] = made
     return model
 

@@ -1,51 +1,98 @@
-"""Linear and convolution with a low-rank changed weight: the merged weight forward, low-rank gradients backward.
+"""Layers whose backward is cheap: a low-rank changed weight, a norm held still, a gate that keeps one bit a number.
 
 The plain way, ``F.linear(x, W + scale * up @ down)``, makes autograd compute the gradient of the whole weight and then
-project it. Here the forward is the same, bit for bit, and keeps nothing but the layer's input; the backward makes the
-merged weight again and computes the gradients of ``up`` and ``down`` through ``rank`` features. Gradients equal those of
-the plain way up to rounding.
+project it. Here the forward is the same and keeps nothing but the layer's input (nothing at all where no weight trains);
+the backward makes the merged weight again and computes the gradients of ``up`` and ``down`` through ``rank`` features.
+A norm held still is an affine map: ``rows`` multiplies it into the weight before it. Gradients equal those of the plain
+way up to rounding.
 """
 
 from __future__ import annotations
 
-from typing import Any, cast
+import contextlib
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from petl.graft import autocasts, without_autocast
 
-Geometry = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+class Geometry(NamedTuple):
+    """How a 2d convolution goes over its input, padding done already where it isn't symmetric."""
 
-
-def merged(weight: Tensor, up: Tensor, down: Tensor, scale: float) -> Tensor:
-    """``W + scale * up @ down`` in the shape and memory format of ``weight`` and the precision of ``up``."""
-    changed = torch.addmm(weight.to(up.dtype).flatten(1), up, down, alpha=scale).view(weight.shape)
-    last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    return changed.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
 
 
-def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float) -> Tensor:
-    """``F.linear`` of x [..., in] with the merged weight [out, in]; ``up`` is [out, r], ``down`` [r, in]."""
+class Change(NamedTuple):
+    """A weight's low-rank change: ``scale * up @ down``, with ``up`` [out, r] and ``down`` [r, everything else]."""
+
+    up: Tensor
+    down: Tensor
+    scale: float
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change) -> Tensor:
+    """``F.linear`` of x [..., in] with the merged weight [out, in]."""
     x, bias = _as_autocast_would(x, bias)
+    flat = x.flatten(0, -2) if x.ndim != 2 else x  # outside: what a function returns may be written to, a view of it not
     with without_autocast(x.device):
-        return cast(Tensor, _Linear.apply(x, weight, bias, up, down, scale))
+        out = cast(Tensor, _Linear.apply(flat, weight, bias, *change))
+    return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
 
 
-def low_rank_conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float, geometry: Geometry
+def conv(
+    x: Tensor, weight: Tensor, bias: Tensor | None, change: Change | None, rows: Tensor | None, geometry: Geometry
 ) -> Tensor:
-    """``F.conv2d`` of x [batch, in, h, w] with the merged weight, ungrouped; ``geometry`` is (stride, padding, dilation)."""
+    """``F.conv2d`` of x [batch, in, h, w] with ``rows * (weight + change)``; ``rows`` [out] and ``change`` may be None."""
     x, bias = _as_autocast_would(x, bias)
     with without_autocast(x.device):
-        return cast(Tensor, _Conv.apply(x, weight, bias, up, down, scale, geometry))
+        return cast(Tensor, _Conv.apply(x, weight, bias, rows, *(change or (None, None, 0.0)), geometry))
+
+
+def still_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
+    """``F.batch_norm`` in evaluation mode over axis 1; keeps its input only where ``weight`` trains."""
+    return cast(Tensor, _StillNorm.apply(x, mean, var, weight, bias, eps))
+
+
+def affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """(rows, shift), both [channels]: what a norm with these statistics does, ``rows * x + shift``."""
+    rows = torch.rsqrt(var + eps)
+    rows = rows if weight is None else rows * weight
+    shift = -mean * rows
+    return rows, shift if bias is None else shift + bias
+
+
+def merged(weight: Tensor, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
+    """``W + scale * up @ down`` in the shape, type and memory format of ``weight``, computed in the precision of ``up``."""
+    if up is None or down is None:
+        return weight
+    changed = torch.addmm(weight.to(up.dtype).flatten(1), up, down, alpha=scale).view(weight.shape)
+    return laid_out_as(weight, changed.to(weight.dtype))
+
+
+def laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:
+    """``adapted`` in the memory format of ``weight``: kernels, and so the last bits of results, depend on it."""
+    last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    return adapted.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for this device; the meta device has none."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
+
+
+def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Autocast off inside, where it is on."""
+    return torch.autocast(device.type, enabled=False) if autocasts(device) else contextlib.nullcontext()
 
 
 def _as_autocast_would(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Inputs in the type that autocast gives linear layers and convolutions, if it is on."""
     if not autocasts(x.device):
-        return x, bias
+        return x, bias if bias is None else bias.to(x.dtype)
     dtype = torch.get_autocast_dtype(x.device.type)
     return x.to(dtype), None if bias is None else bias.to(dtype)
 
@@ -55,7 +102,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float) -> Tensor:
-        return F.linear(x, merged(weight, up, down, scale).to(weight.dtype).to(x.dtype), bias)
+        return F.linear(x, merged(weight, up, down, scale).to(x.dtype), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -65,16 +112,15 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (out,), (x, weight, up, down) = grads, ctx.saved_tensors
-        rows, flat = out.flatten(0, -2), x.flatten(0, -2)
         gx = gbias = gup = gdown = None
         if ctx.needs_input_grad[0]:
-            gx = out @ merged(weight, up, down, ctx.scale).to(weight.dtype).to(x.dtype)
+            gx = out @ merged(weight, up, down, ctx.scale).to(x.dtype)
         if ctx.needs_input_grad[2]:
-            gbias = rows.sum(0)
+            gbias = out.sum(0)
         if ctx.needs_input_grad[3]:
-            gup = (rows.T @ (flat @ down.T.to(x.dtype))).to(up.dtype) * ctx.scale
+            gup = (out.T @ (x @ down.T.to(x.dtype))).to(up.dtype) * ctx.scale
         if ctx.needs_input_grad[4]:
-            gdown = ((rows @ up.to(x.dtype)).T @ flat).to(down.dtype) * ctx.scale
+            gdown = ((out @ up.to(x.dtype)).T @ x).to(down.dtype) * ctx.scale
         return gx, None, gbias, gup, gdown, None
 
 
@@ -83,37 +129,198 @@ class _Conv(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float, geometry: Geometry
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        rows: Tensor | None,
+        up: Tensor | None,
+        down: Tensor | None,
+        scale: float,
+        geometry: Geometry,
     ) -> Tensor:
-        return F.conv2d(x, merged(weight, up, down, scale).to(weight.dtype).to(x.dtype), bias, *geometry)
+        return F.conv2d(x, _whole(weight, rows, up, down, scale).to(x.dtype), bias, *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, up, down, ctx.scale, ctx.geometry = inputs
-        ctx.save_for_backward(x, weight, up, down)
+        x, weight, _, rows, up, down, ctx.scale, ctx.geometry = inputs
+        ctx.shape, ctx.dtype = x.shape, x.dtype
+        ctx.save_for_backward(None if up is None else x, weight, rows, up, down)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (out,), (x, weight, up, down) = grads, ctx.saved_tensors
+        (out,), (x, weight, rows, up, down) = grads, ctx.saved_tensors
         gx = gbias = gup = gdown = None
         if ctx.needs_input_grad[0]:
-            whole = merged(weight, up, down, ctx.scale).to(weight.dtype).to(x.dtype)
-            gx = _conv_backward(out, x, whole, ctx.geometry, 0)
+            whole = _whole(weight, rows, up, down, ctx.scale).to(ctx.dtype)
+            unread = out.new_empty(1).expand(ctx.shape)  # of the input, only its shape is read
+            gx = _conv_backward(out, unread, whole, ctx.geometry, 0)
         if ctx.needs_input_grad[2]:
             gbias = out.sum((0, 2, 3))
-        kernel = down.view(down.shape[0], *weight.shape[1:]).to(x.dtype)
-        if ctx.needs_input_grad[3]:
-            features = F.conv2d(x, kernel, None, *ctx.geometry).flatten(2)  # [batch, r, positions]
-            gup = torch.einsum("bop,brp->or", out.flatten(2), features).to(up.dtype) * ctx.scale
-        if ctx.needs_input_grad[4]:
-            features = F.conv2d(out, up.T[:, :, None, None].to(x.dtype))  # gradient of the rank features
-            gdown = _conv_backward(features, x, kernel, ctx.geometry, 1).flatten(1).to(down.dtype) * ctx.scale
-        return gx, None, gbias, gup, gdown, None, None
+        if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
+            low = _through_features if _few_features(weight, up, ctx.geometry) else _through_weight
+            gup, gdown = low(out, x, weight, rows, up, down, ctx.geometry)
+            gup, gdown = gup.to(up.dtype) * ctx.scale, gdown.to(down.dtype) * ctx.scale
+        return gx, None, gbias, None, gup, gdown, None, None
+
+
+def _whole(weight: Tensor, rows: Tensor | None, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
+    """The weight that the convolution applies, the norm's rows multiplied in."""
+    changed = merged(weight, up, down, scale)
+    return changed if rows is None else changed * rows.view(-1, 1, 1, 1)
+
+
+def _few_features(weight: Tensor, up: Tensor, geometry: Geometry) -> bool:
+    """Whether two passes through ``rank`` features are fewer operations a position than the whole weight's gradient."""
+    (out, rank), columns = up.shape, weight[0].numel()
+    return geometry.groups == 1 and 2 * rank * (columns + out) < out * columns
+
+
+def _through_features(
+    out: Tensor, x: Tensor, weight: Tensor, rows: Tensor | None, up: Tensor, down: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    kernel = down.view(down.shape[0], *weight.shape[1:]).to(x.dtype)
+    features = F.conv2d(x, kernel, None, *geometry).flatten(2)  # [batch, r, positions]
+    gup = torch.einsum("bop,brp->or", out.flatten(2), features)
+    up = up if rows is None else up * rows[:, None]
+    back = F.conv2d(out, up.T[:, :, None, None].to(x.dtype))  # the gradient of the features
+    gdown = _conv_backward(back, x, kernel, geometry, 1).flatten(1)
+    return gup if rows is None else gup * rows[:, None], gdown
+
+
+def _through_weight(
+    out: Tensor, x: Tensor, weight: Tensor, rows: Tensor | None, up: Tensor, down: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor]:
+    whole = _conv_backward(out, x, weight.to(x.dtype), geometry, 1).flatten(1)
+    whole = (whole if rows is None else whole * rows[:, None]).to(up.dtype)
+    return whole @ down.T, up.T @ whole
 
 
 def _conv_backward(out: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, which: int) -> Tensor:
     """The gradient of a convolution's input (which=0) or weight (which=1)."""
     mask = [which == 0, which == 1, False]
-    stride, padding, dilation = (list(pair) for pair in geometry)
-    grads = torch.ops.aten.convolution_backward(out, x, weight, None, stride, padding, dilation, False, [0, 0], 1, mask)
+    stride, padding, dilation = (list(pair) for pair in geometry[:3])
+    grads = torch.ops.aten.convolution_backward(
+        out, x, weight, None, stride, padding, dilation, False, [0, 0], geometry.groups, mask
+    )
     return cast(Tensor, grads[which])
+
+
+class _StillNorm(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> Tensor:
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, mean, var, weight, bias, eps = inputs
+        ctx.save_for_backward(affine(mean, var, weight, None, eps)[0])
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (out,), (rows,) = grads, ctx.saved_tensors
+        gx = gbias = None
+        if ctx.needs_input_grad[0]:
+            gx = out * rows.to(out.dtype).view(-1, *[1] * (out.ndim - 2))
+        if ctx.needs_input_grad[4]:
+            gbias = out.sum([0, *range(2, out.ndim)]).to(rows.dtype)
+        return gx, None, None, None, gbias, None
+
+
+def max_pool(x: Tensor, window: tuple[Any, ...]) -> Tensor:
+    """``F.max_pool2d``; ``window`` is (kernel_size, stride, padding, dilation, ceil_mode)."""
+    return cast(Tensor, _MaxPool.apply(x, window))
+
+
+class _MaxPool(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, window: tuple[Any, ...]) -> Tensor:
+        out, places = F.max_pool2d(x, *window, return_indices=True)
+        ctx.window, ctx.shape, ctx.layout = window, x.shape, x.stride()
+        ctx.save_for_backward(places.to(torch.int32))  # an image has fewer than 2**31 pixels
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (out,), (places,) = grads, ctx.saved_tensors
+        unread = torch.empty_strided(ctx.shape, ctx.layout, dtype=out.dtype, device=out.device)  # its shape is read
+        sizes = [[n] * 2 if isinstance(n, int) else list(n) for n in ctx.window[:4]]
+        back = torch.ops.aten.max_pool2d_with_indices_backward
+        return back(out, unread, *sizes, ctx.window[4], places.to(torch.int64)), None
+
+
+class Slot:
+    """What a gate knows about its output: one bit a number, or the output itself where somebody else keeps that anyway."""
+
+    def __init__(self, mask: Tensor):
+        self.shape, self.stride = mask.shape, mask.stride()
+        dense = mask.as_strided((mask.numel(),), (1,)) if _is_dense(mask) and mask.numel() % 8 == 0 else None
+        self.mask: Tensor | None = mask if dense is None else _packed(dense)
+        self.is_packed, self.value = dense is not None, cast("Tensor | None", None)
+
+    def take(self, output: Tensor) -> None:
+        """Somebody keeps the output: the bits aren't needed."""
+        self.value, self.mask = output, None
+
+    def open(self, high: float) -> Tensor:
+        """Where gradients pass, as booleans in the output's layout."""
+        if self.value is not None:
+            return _is_open(self.value, high)
+        mask = cast(Tensor, self.mask)
+        return _unpacked(mask).as_strided(self.shape, self.stride) if self.is_packed else mask
+
+
+def gate(x: Tensor, high: float, inplace: bool) -> tuple[Tensor, Slot | None]:
+    """``x`` clamped to [0, high] for a step, and the slot that its backward reads."""
+    slots: list[Slot] = []
+    out = cast(Tensor, _Gate.apply(x, high, inplace and not x._is_view() and not x.is_leaf, slots))
+    return out, slots[0] if out.requires_grad else None
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, high: float, inplace: bool, slots: list[Slot]) -> Tensor:
+        if inplace:
+            ctx.mark_dirty(x)
+        clamp = torch.clamp_ if inplace else torch.clamp
+        out = clamp(x, 0, high) if high < float("inf") else (F.relu_ if inplace else F.relu)(x)
+        ctx.slot, ctx.high = Slot(_is_open(out, high)), high
+        slots.append(ctx.slot)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        slot: Slot = ctx.slot
+        if slot.value is not None and ctx.high == float("inf"):
+            return torch.ops.aten.threshold_backward(grads[0], slot.value, 0), None, None, None
+        return grads[0] * slot.open(ctx.high), None, None, None
+
+
+def _is_open(out: Tensor, high: float) -> Tensor:
+    return out > 0 if high == float("inf") else (out > 0) & (out < high)
+
+
+def _is_dense(mask: Tensor) -> bool:
+    """Whether the numbers lie side by side in memory, in whatever order."""
+    steps = sorted((stride, size) for stride, size in zip(mask.stride(), mask.shape, strict=True) if size > 1)
+    expected = 1
+    for stride, size in steps:
+        if stride != expected:
+            return False
+        expected *= size
+    return True
+
+
+def _packed(mask: Tensor) -> Tensor:
+    """Eight booleans to a byte: as an integer, one multiplication brings their bits together in the highest byte."""
+    words = mask.view(torch.int64) * 0x0102040810204080
+    return (words >> 56).bitwise_and_(255).to(torch.uint8)
+
+
+def _unpacked(packed: Tensor) -> Tensor:
+    """The booleans again: spread each byte over eight, leave one bit in each."""
+    words = packed.to(torch.int64) * 0x0101010101010101
+    return words.bitwise_and_(0x8040201008040201 - (1 << 64)).view(torch.uint8) != 0

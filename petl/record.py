@@ -23,7 +23,7 @@ class Record:
 
     methods, sites: the methods with the names of their sites. head_option, head: what the user asked for, and the
     classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
-    base tensors that train in place. frozen: key -> (owner, leaf, fingerprint) of all others. labels, pipeline, results
+    base tensors that train in place. memory: how training steps save memory (None: the plain layers run). frozen: key -> (owner, leaf, fingerprint) of all others. labels, pipeline, results
     go into the delta's header and may be set by whoever knows them.
     """
 
@@ -40,6 +40,7 @@ class Record:
     changes: list[Change] = field(default_factory=list)
     backbone: dict[str, Any] = field(default_factory=dict)
     also: list[str] = field(default_factory=list)
+    memory: str | None = "lean"
     labels: list[str] | None = None
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None

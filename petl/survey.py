@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
+from petl.flow import Flow
 from petl.graft import Graft, grafts
 
 DEFAULT_SIZE = (3, 224, 224)
@@ -40,7 +41,8 @@ class Survey:
     ``calls`` maps module names to their first call, ``used`` holds the parameters that any operation read (also without
     their layer being called, as BEiT does), ``image`` is the input's (channels, height, width), ``head`` the classifier's
     modules ([] where there is none yet, None where the model has no ``reset_classifier`` to ask). Where the model could
-    not run, ``failed`` says why and everything counts as used.
+    not run, ``failed`` says why and everything counts as used. ``feeds`` maps modules to the one module that alone takes
+    what they return.
     """
 
     model: nn.Module
@@ -49,6 +51,7 @@ class Survey:
     used: set[str] = field(default_factory=set)
     head: list[str] | None = None
     failed: str = ""
+    feeds: dict[str, str] = field(default_factory=dict)
 
     def runs(self, name: str) -> bool:
         """Whether the module of this name is called, or one of its own parameters is read."""
@@ -182,16 +185,18 @@ def _channels(model: nn.Module) -> list[int]:
 
 def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
     x = torch.empty(2, *image, device="meta", dtype=_dtype(clone))
-    hooks = []
+    hooks, flow = [], Flow()
     grown = {id(part) for module in clone.modules() if isinstance(module, Graft) for part in module.modules()}
     for name, module in clone.named_modules():
         if id(module) in grown:
             continue
-        hooks.append(module.register_forward_pre_hook(_entering(found, name, x), with_kwargs=True))
-        hooks.append(module.register_forward_hook(_leaving(found, name)))
+        hooks.append(module.register_forward_pre_hook(_entering(found, flow, name, x), with_kwargs=True))
+        hooks.append(module.register_forward_hook(_leaving(found, flow, name)))
     try:
-        with torch.no_grad(), torch.device("meta"), _Reads({id(p): n for n, p in clone.named_parameters()}, found.used):
-            clone(x)
+        reads = _Reads({id(p): n for n, p in clone.named_parameters()}, found.used)
+        with torch.no_grad(), torch.device("meta"), flow, reads:
+            flow.end(clone(x))
+        found.feeds = dict(flow.sole_takers())
     finally:
         for hook in hooks:
             hook.remove()
@@ -222,9 +227,10 @@ def _dtype(model: nn.Module) -> torch.dtype:
     return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
 
 
-def _entering(found: Survey, name: str, image: Tensor) -> Callable[..., None]:
+def _entering(found: Survey, flow: Flow, name: str, image: Tensor) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        flow.enter(name, tensors)
         if name not in found.calls:
             found.calls[name] = Call(len(found.calls), [tuple(t.shape) for t in tensors])
             found.calls[name].takes_image = any(t is image for t in tensors)
@@ -232,8 +238,9 @@ def _entering(found: Survey, name: str, image: Tensor) -> Callable[..., None]:
     return hook
 
 
-def _leaving(found: Survey, name: str) -> Callable[..., None]:
+def _leaving(found: Survey, flow: Flow, name: str) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        flow.leave(name, output)
         call = found.calls[name]
         call.outputs = call.outputs or [tuple(t.shape) for t in tree_leaves(output) if isinstance(t, Tensor)]
 

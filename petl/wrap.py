@@ -24,6 +24,7 @@ def wrap(
     head: bool | str | Sequence[str] = True,
     create_args: dict[str, Any] | None = None,
     fused: bool = True,
+    memory: str = "lean",
     **options: Any,
 ) -> nn.Module:
     """Put methods onto ``model``, in place, and freeze the rest.
@@ -34,8 +35,10 @@ def wrap(
         num_classes: classes of the new task; if the model has another number, its classifier is replaced.
         head: train the classifier (True), leave it alone (False), or the names of its modules where the model isn't timm's.
         create_args: further ``timm.create_model`` arguments of this model (``img_size`` ...), for the delta's header.
-        fused: train low-rank changes through kernels that compute no gradient of the whole weight; False is the plain way,
-            with the same forward, and gradients equal up to rounding.
+        fused: False runs the plain layers in training too: the same gradients up to rounding, more time and memory.
+        memory: of training steps. "fast" trains low-rank changes without a gradient of the whole weight and multiplies
+            BatchNorms that are held still into the convolution before them; "lean" also computes outputs of norms and
+            activations again instead of keeping them; "min" also runs whole blocks again. Evaluation is the same in all.
         options: options of the method, if it is a single name: ``rank=16``.
 
     Returns:
@@ -54,11 +57,9 @@ def wrap(
     option = head if isinstance(head, (bool, str)) else tuple(head)
     found = look(model, option, (create_args or {}).get("img_size"))
     plans = [(method, method.plan(found)) for method in chosen]
-    asked = Record(tuple(chosen), [[s.name for s in sites] for _, sites in plans], option)
+    names = [[site.name for site in sites] for _, sites in plans]
+    asked = Record(tuple(chosen), names, option, memory=memory if fused else None)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
-    for module in model.modules():
-        if isinstance(module, WeightGraft):
-            module.fuse = fused
     return model
 
 

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import MethodError, SiteError
-from petl.graft import WeightGraft, base_class, grow
-from petl.kernels import low_rank_conv, low_rank_linear
+from petl.graft import WeightGraft, grow
+from petl.kernels import Change
 from petl.method import Method, register
 from petl.sites import Site, Sites, Where
 from petl.survey import Survey
@@ -93,19 +93,8 @@ class LowRank(WeightGraft):
         self.up = nn.Parameter(torch.zeros(rows, rank, dtype=self.down.dtype, device=weight.device))
         self.magnitude = nn.Parameter(_row_norm(weight.detach().to(self.down.dtype).flatten(1))) if dora else None
 
-    def fusible(self, parent: nn.Module) -> bool:
-        """Plain linear layers and ungrouped convolutions, where gradients through ``rank`` features are fewer operations."""
-        kind, few = base_class(parent), 2 * self.down.shape[0] < self.up.shape[0]
-        if not few or self.magnitude is not None:
-            return False
-        return kind is nn.Linear or (kind is nn.Conv2d and _plain_conv(cast(nn.Conv2d, parent)))
-
-    def fused(self, parent: nn.Module, x: Tensor) -> Tensor:
-        weight = cast(Tensor, parent._parameters["weight"])
-        rest = (weight, cast("Tensor | None", parent.bias), self.up, self.down, self.scale)
-        if isinstance(parent, nn.Conv2d):
-            return low_rank_conv(x, *rest, (parent.stride, parent.padding, parent.dilation))  # type: ignore[arg-type]
-        return low_rank_linear(x, *rest)
+    def low_rank(self) -> Change | None:
+        return None if self.magnitude is not None else Change(self.up, self.down, self.scale)
 
     def change(self, weight: Tensor) -> Tensor:
         matrix = torch.addmm(weight.flatten(1), self.up, self.down, alpha=self.scale)
@@ -133,10 +122,6 @@ class SlicedLowRank(WeightGraft):
         for i, index in enumerate(self.changed):
             parts[index] = torch.addmm(parts[index], self.up[i], self.down[i], alpha=self.scale)
         return torch.cat(parts).view(weight.shape)
-
-
-def _plain_conv(conv: nn.Conv2d) -> bool:
-    return conv.groups == 1 and conv.padding_mode == "zeros" and not isinstance(conv.padding, str)
 
 
 def _start(weight: Tensor, rank: int, columns: int) -> nn.Parameter:

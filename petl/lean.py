@@ -1,0 +1,317 @@
+"""Cheaper training steps with the same numbers: ways to run layers that keep less for the backward.
+
+``memory="fast"`` trains low-rank changes through ``kernels`` and multiplies norms that are held still into the convolution
+before them. ``"lean"`` also doesn't keep what is cheap to compute again: outputs of norms and activations (``recipes``).
+``"min"`` also runs whole blocks again in the backward (activation checkpointing, Chen et al. 2016, arXiv:1604.06174).
+Evaluation always runs the plain layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from petl import kernels, recipes
+from petl.errors import MethodError
+from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still
+from petl.sites import has_statistics, layer_roles
+from petl.survey import Survey
+
+MEMORY = ("fast", "lean", "min")
+
+
+def cheapen(found: Survey, memory: str) -> None:
+    """Give the modules of an adapted model these ways to run; ``found`` is the survey of the model before."""
+    if memory not in MEMORY:
+        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
+    model = found.model
+    for conv, norm in [*_pairs(found)]:
+        vars(conv)[PARTNER], vars(norm)[PARTNER] = (norm,), (conv,)
+    for module in model.modules():
+        give_ways(module, lean=memory != "fast")
+    if memory == "min":
+        for name in segments(found):
+            give(model.get_submodule(name), Segment)
+    if memory != "fast":
+        give(model, Root)
+
+
+def give_ways(module: nn.Module, lean: bool) -> None:
+    """The way for this kind of layer, where there is one."""
+    if _has_low_rank(module) and base_class(module) is nn.Linear:
+        give(module, Linear)
+    elif _is_plain_conv(module):
+        give(module, Conv)
+    elif _is_plain_norm(module) and is_still(module):
+        give(module, StillNorm)
+    elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
+        give(module, Gate)
+    elif lean and base_class(module) is nn.MaxPool2d:
+        give(module, Pool)
+    elif lean and _is_cheap(module):
+        give(module, Again)
+
+
+def recording() -> bool:
+    """Whether autograd records this forward; tracing and exporting see the plain layers."""
+    return torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
+
+
+class Linear(Way):
+    """A linear layer with a low-rank change."""
+
+    def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
+        layer = cast(nn.Linear, self)
+        change, weight = _low_rank(layer)
+        if change is None or weight.requires_grad or not recording():
+            return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        return kernels.linear(input, weight, layer.bias, change)
+
+
+class Conv(Way):
+    """A 2d convolution whose weight is frozen, with a low-rank change, a norm held still multiplied in, both, or neither."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        layer, norm = cast(nn.Conv2d, self), folded_norm(cast(nn.Module, self))
+        change, weight = _low_rank(layer)
+        if weight.requires_grad or not recording() or (change is None and _on_weight(layer)):
+            return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        rows, bias = None, layer.bias
+        if norm is not None:
+            rows, shift = _affine(norm)
+            bias = shift if bias is None else shift + rows * bias
+        x, geometry = _padded(layer, input)
+        return kernels.conv(x, weight, bias, change, rows, geometry)
+
+
+class StillNorm(Way):
+    """A norm held still: done already by the convolution before it, or a norm that keeps nothing."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        norm = cast(nn.BatchNorm2d, self)
+        partner = getattr(self, PARTNER, None)
+        if partner and recording() and folded_norm(partner[0]) is self:
+            return _after_norm(norm, x)
+        if not recording() or (norm.weight is not None and norm.weight.requires_grad):
+            return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
+        out = kernels.still_norm(x, *_statistics(norm), norm.weight, norm.bias, norm.eps)
+        return _after_norm(norm, out)
+
+
+class Gate(Way):
+    """ReLU and ReLU6: one bit a number for the backward, where nobody else keeps the output."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        kept = recipes.now()
+        if kept is None or not input.requires_grad:
+            return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        high = 6.0 if isinstance(self, nn.ReLU6) else float("inf")
+        out, slot = kernels.gate(input, high, bool(getattr(self, "inplace", False)))
+        if slot is not None:
+            kept.note_gate(out, slot)
+        return out
+
+
+class Pool(Way):
+    """Maximum pooling that keeps the places of the maxima, in half the bytes, and not its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        pool = cast(nn.MaxPool2d, self)
+        if recipes.now() is None or not input.requires_grad or pool.return_indices:
+            return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        return kernels.max_pool(input, (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode))
+
+
+class Again(Way):
+    """A norm or activation whose output is computed again in the backward, from the input, which is kept anyway."""
+
+    def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        kept = recipes.now()
+        if kept is None or args or kwargs or not x.requires_grad:
+            return super().forward(x, *args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next
+        out = self._anew(x)
+        kept.note(out, self._anew, x)
+        return out
+
+    def _anew(self, x: Tensor) -> Tensor:
+        """The plain forward into a new tensor, also where the layer would overwrite its input."""
+        before = getattr(self, "inplace", None)
+        if before:
+            self.inplace = False
+        try:
+            return super().forward(x)  # type: ignore[misc]  # as above
+        finally:
+            if before:
+                self.inplace = before
+
+
+class Root(Way):
+    """The whole model: recipes are noted during its forward."""
+
+    outer = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
+        if not recording() or not recipes.possible():
+            return plain(*args, **kwargs)
+        with recipes.Recipes():
+            return plain(*args, **kwargs)
+
+
+class Segment(Way):
+    """A block that keeps its input alone and runs again in the backward."""
+
+    outer = True
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
+        if not recording() or not cast(nn.Module, self).training:
+            return plain(*args, **kwargs)
+        with recipes.none():
+            return checkpoint(plain, *args, use_reentrant=False, **kwargs)
+
+
+def folded_norm(conv: nn.Module) -> nn.Module | None:
+    """The norm that this convolution does the work of in a training step, now."""
+    partner = getattr(conv, PARTNER, None)
+    if not partner or not conv.training or getattr(conv, "_is_replica", False):
+        return None
+    (norm,) = partner
+    seen = conv._forward_hooks or norm._forward_pre_hooks  # somebody looks at what lies between them
+    trains = conv._parameters["weight"].requires_grad or (norm.weight is not None and norm.weight.requires_grad)
+    plain = _low_rank(conv)[0] is not None or not _on_weight(conv)
+    return None if seen or trains or not plain else norm
+
+
+def _pairs(found: Survey) -> Iterator[tuple[nn.Module, nn.Module]]:
+    """Each convolution with the norm held still that alone takes what it returns."""
+    for name, taker in found.feeds.items():
+        conv, norm = (_submodule(found.model, n) for n in (name, taker))
+        fits = _is_plain_conv(conv) and _is_plain_norm(norm) and is_still(norm)
+        if fits and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):
+            yield conv, norm
+
+
+def _submodule(model: nn.Module, name: str) -> nn.Module:
+    """The module of that name, or an empty one: a classifier may have been replaced since."""
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return nn.Module()
+
+
+def _is_plain_conv(module: nn.Module) -> bool:
+    from timm.layers import Conv2dSame
+
+    return base_class(module) in (nn.Conv2d, Conv2dSame)
+
+
+def _is_plain_norm(module: nn.Module) -> bool:
+    from timm.layers import BatchNormAct2d
+
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
+    return base_class(module) in kinds and has_statistics(module)
+
+
+def _is_cheap(module: nn.Module) -> bool:
+    """Norms without statistics, and activations that are a function of their input alone."""
+    from timm.layers import activations as own
+
+    kinds = (nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, own.Swish, own.Mish, own.HardSwish, own.GELU, own.GELUTanh)
+    norm = "norm" in layer_roles(module) and not has_statistics(module)
+    return base_class(module) in (*kinds, own.QuickGELU) or norm
+
+
+def _on_weight(module: nn.Module) -> list[WeightGraft]:
+    return [graft for graft in module._modules.values() if isinstance(graft, WeightGraft) and graft.param == "weight"]
+
+
+def _has_low_rank(module: nn.Module) -> bool:
+    found = _on_weight(module)
+    return len(found) == 1 and found[0].low_rank() is not None
+
+
+def _low_rank(module: nn.Module) -> tuple[kernels.Change | None, Tensor]:
+    """The only change of the module's weight, where it is a low-rank one, and the weight that it changes."""
+    weight = cast(Tensor, module._parameters["weight"])
+    return (_on_weight(module)[0].low_rank() if _has_low_rank(module) else None), weight
+
+
+def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    return cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+
+
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
+    layer = cast(nn.BatchNorm2d, norm)
+    return kernels.affine(*_statistics(norm), layer.weight, layer.bias, layer.eps)
+
+
+def _after_norm(norm: nn.Module, x: Tensor) -> Tensor:
+    """What timm's BatchNormAct2d does after normalising: the activation."""
+    for part in ("drop", "act"):
+        x = getattr(norm, part)(x) if part in norm._modules else x
+    return x
+
+
+def _padded(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, kernels.Geometry]:
+    """The input with the padding that the convolution's kernel can't do by itself, and what is left to do."""
+    from timm.layers import Conv2dSame, pad_same
+
+    stride, dilation = cast("tuple[int, int]", conv.stride), cast("tuple[int, int]", conv.dilation)
+    rest = kernels.Geometry(stride, (0, 0), dilation, conv.groups)
+    if isinstance(conv, Conv2dSame):
+        return pad_same(x, list(conv.kernel_size), list(stride), list(dilation)), rest
+    around = conv._reversed_padding_repeated_twice  # left, right, top, bottom
+    if conv.padding_mode != "zeros":
+        return F.pad(x, around, mode=conv.padding_mode), rest
+    if not isinstance(conv.padding, str):
+        return x, rest._replace(padding=cast("tuple[int, int]", conv.padding))
+    if around[0] == around[1] and around[2] == around[3]:
+        return x, rest._replace(padding=(around[2], around[0]))
+    return F.pad(x, around), rest
+
+
+def segments(found: Survey) -> list[str]:
+    """Modules to run again in the backward: together they keep, with the largest of them run again, the fewest numbers.
+
+    Each candidate set is made of the topmost modules whose inner results are at most some number.
+    """
+    counts = {name: _numbers_inside(found, name) for name in found.calls if name and _can_repeat(found, name)}
+    inner = {name: count for name, count in counts.items() if count}
+    return min((_topmost(inner, most) for most in {*inner.values()}), key=lambda s: _cost(found, inner, s), default=[])
+
+
+def _can_repeat(found: Survey, name: str) -> bool:
+    return bool(found.modules[name]._modules) and not any(name == h or name.startswith(f"{h}.") for h in found.head or [])
+
+
+def _topmost(inner: dict[str, int], most: int) -> list[str]:
+    small = {name for name, count in inner.items() if count <= most}
+    return [name for name in inner if name in small and not any(above in small for above in _above(name))]
+
+
+def _above(name: str) -> Iterator[str]:
+    while name := name.rpartition(".")[0]:
+        yield name
+
+
+def _cost(found: Survey, inner: dict[str, int], chosen: list[str]) -> int:
+    covered = sum(inner[name] for name in chosen)
+    kept = sum(_count(found.calls[name].inputs[:1]) for name in chosen)
+    return _numbers_inside(found, "") - covered + kept + max((inner[name] for name in chosen), default=0)
+
+
+def _numbers_inside(found: Survey, name: str) -> int:
+    """Numbers in what the layers below return; what norms and activations return isn't kept."""
+    below = f"{name}." if name else ""
+    layers = (n for n in found.calls if n.startswith(below) and {"linear", "conv", "depthwise"} & {*layer_roles(found.modules[n])})
+    return sum(_count(found.calls[layer].outputs) for layer in layers)
+
+
+def _count(shapes: list[tuple[int, ...]]) -> int:
+    return sum(torch.Size(shape).numel() for shape in shapes)

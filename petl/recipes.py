@@ -1,0 +1,142 @@
+"""Tensors that are computed again instead of kept: during a forward, each saved tensor is looked up among the noted ones.
+
+A norm or activation keeps its input for its own backward. Whoever saves its output (a linear layer, a convolution, a
+product) would keep a second tensor; with a recipe noted, torch's saved-tensor hooks keep the way to it instead.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from petl.kernels import Slot
+
+_STATE = threading.local()
+
+
+def now() -> Recipes | None:
+    """The recipes of the forward that runs in this thread, if they are noted; never while compiling."""
+    return None if torch.compiler.is_compiling() else getattr(_STATE, "active", None)
+
+
+def possible() -> bool:
+    """Whether saved tensors can be looked up: not under compilers, torch.func, or saved-tensor hooks of somebody else."""
+    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+
+
+@contextlib.contextmanager
+def none() -> Iterator[None]:
+    """Nothing is noted inside: what runs again keeps nothing anyway."""
+    before = getattr(_STATE, "active", None)
+    _STATE.active = None
+    try:
+        yield
+    finally:
+        _STATE.active = before
+
+
+@dataclass
+class Recipe:
+    """How to make a tensor again: the function and its input, and the autocast that was on."""
+
+    make: Callable[[Tensor], Tensor]
+    source: Tensor
+    stride: tuple[int, ...]
+    autocast: tuple[str, bool, torch.dtype]
+    version: int = 0
+    made: Callable[[], Tensor | None] = field(default=lambda: None)
+
+    def again(self) -> Tensor:
+        """The tensor; several backwards that need it at a time share one."""
+        tensor = self.made()
+        if tensor is None:
+            if self.source._version != self.version:
+                raise RuntimeError(
+                    "a tensor needed for the backward was changed by an in-place operation after its use; "
+                    "memory='fast' keeps copies of results instead of recipes"
+                )
+            device, on, dtype = self.autocast
+            with torch.no_grad(), torch.autocast(device, enabled=on, dtype=dtype):
+                tensor = self.make(self.source)
+            self.made = weakref.ref(tensor)
+        return tensor
+
+
+@dataclass
+class _Entry:
+    storage: StorageWeakRef
+    out: Callable[[], Tensor | None]
+    version: int
+    what: Recipe | Slot
+
+    def is_about(self, tensor: Tensor) -> bool:
+        """Whether ``tensor`` shares the memory of the noted one, and nothing was written to that since."""
+        first = self.out()  # what autograd saves of an operation's output has a version counter of its own
+        version = tensor._version if first is None else first._version
+        return not self.storage.expired() and version == self.version
+
+
+class Recipes:
+    """A context: notes recipes, and looks every tensor up that autograd saves inside."""
+
+    def __init__(self) -> None:
+        self.entries: dict[int, _Entry] = {}
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+
+    def __enter__(self) -> Recipes:
+        self.before = getattr(_STATE, "active", None)
+        _STATE.active = self
+        self.hooks.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.hooks.__exit__(*error)
+        _STATE.active = self.before
+        self.entries.clear()
+
+    def note(self, out: Tensor, make: Callable[[Tensor], Tensor], source: Tensor) -> None:
+        """``out`` is ``make(source)``."""
+        kind = out.device.type
+        autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
+        recipe = Recipe(make, source.detach(), out.stride(), autocast, source._version)
+        self._enter(out, recipe)
+
+    def note_gate(self, out: Tensor, slot: Slot) -> None:
+        """Whoever saves ``out`` makes the gate's own bits superfluous."""
+        self._enter(out, slot)
+
+    def _enter(self, out: Tensor, what: Recipe | Slot) -> None:
+        storage = out.untyped_storage()
+        if out.storage_offset() == 0 and storage.nbytes() == out.numel() * out.element_size():
+            self.entries[storage._cdata] = _Entry(StorageWeakRef(storage), weakref.ref(out), out._version, what)
+
+    def _pack(self, tensor: Tensor) -> Any:
+        storage = tensor.untyped_storage()
+        entry = self.entries.get(storage._cdata)
+        if entry is None or not entry.is_about(tensor):
+            return tensor
+        if isinstance(entry.what, Slot):
+            if tensor.shape == entry.what.shape:
+                entry.what.take(tensor)
+            return tensor
+        return entry.what, tensor.shape, tensor.stride(), tensor.storage_offset()
+
+
+def _unpack(packed: Any) -> Tensor:
+    if isinstance(packed, Tensor):
+        return packed
+    recipe, shape, stride, offset = packed
+    tensor = recipe.again()
+    if tensor.stride() != recipe.stride:  # it came out in another layout: bring it into the first one
+        tensor = torch.empty_strided(tensor.shape, recipe.stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+    return tensor.as_strided(shape, stride, offset)
