@@ -158,6 +158,7 @@ class _Look(NamedTuple):
     params: frozenset[str] = frozenset()
     around: bool = False
     still: bool = False
+    recurrent: bool = False
     ways: tuple[type[Way], ...] = ()
 
 
@@ -167,7 +168,8 @@ class _Grafted:
     _petl_look: _Look
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        return _blank, tuple(self._petl_look), self.__dict__
+        state = getattr(self, "__getstate__", lambda: self.__dict__)()  # nn.LSTM has one; Python 3.10 has no default
+        return _blank, tuple(self._petl_look), state
 
 
 class _Forward(_Grafted):
@@ -195,18 +197,40 @@ class _Still(_Grafted):
         return super().train(False)  # type: ignore[misc]  # nn.Module.train comes next in the order
 
 
+class _Recurrent(_Grafted):
+    """nn.LSTM and its like hand a list of their weights to the kernel: here the adapted values, made anew at each forward."""
+
+    @property
+    def _flat_weights(self) -> list[Tensor | None]:
+        return [getattr(self, name, None) for name in cast(Any, self)._flat_weights_names]
+
+    @_flat_weights.setter
+    def _flat_weights(self, values: list[Tensor | None]) -> None:
+        own = cast(nn.Module, self)._parameters
+        vars(self)["_flat_weights"] = [own.get(name) for name in cast(Any, self)._flat_weights_names]
+
+    def _update_flat_weights(self) -> None:
+        """Nothing to do: the list is never out of date."""
+
+    def flatten_parameters(self) -> None:
+        """Nothing to do: adapted values don't lie side by side in memory."""
+
+
 def _dress(module: nn.Module, still: bool) -> None:
     """Give ``module`` the run-time class that its present grafts ask for."""
     found = [graft for _, graft in grafts(module)]
     params = frozenset(graft.param for graft in found if isinstance(graft, WeightGraft))
     around = any(isinstance(graft, (InputGraft, OutputGraft)) for graft in found)
-    module.__class__ = _subclass(_Look(base_class(module), params, around, still, ways(module)))
+    base = base_class(module)
+    recurrent = bool(params) and issubclass(base, nn.RNNBase)
+    module.__class__ = _subclass(_Look(base, params, around, still, recurrent, ways(module)))
 
 
 @functools.cache
 def _subclass(look: _Look) -> type[nn.Module]:
     outer, inner = ([way for way in look.ways if way.outer is where] for where in (True, False))
-    mixins = [*outer, *([_Forward] if look.around else []), *inner, *([_Still] if look.still else []), _Grafted]
+    own = ((_Recurrent, look.recurrent), (_Still, look.still), (_Grafted, True))
+    mixins = [*outer, *([_Forward] if look.around else []), *inner, *(mixin for mixin, on in own if on)]
     base = look.base
     body = {param: _adapted(param) for param in look.params}
     body |= {

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from petl.errors import SiteError, near
 from petl.graft import CONTAINERS, Graft, base_class, grafts
@@ -16,10 +16,12 @@ from petl.survey import Survey, config, live_outputs, survey
 
 Where = str | Sequence[str]
 
+SEVERAL = (nn.RNNBase, nn.MultiheadAttention)  # layers that own several matrices and multiply by them themselves
+
 ROLES = {
     "all": "every place below",
-    "linear": "nn.Linear and its subclasses, but the head",
-    "conv": "convolutions of every class, dense or grouped, but depthwise ones and the head",
+    "linear": "nn.Linear and its subclasses, and the matrices of nn.LSTM and nn.MultiheadAttention, but the head",
+    "conv": "convolutions of every class, dense, grouped or of experts, but depthwise ones and the head",
     "depthwise": "convolutions with as many groups as input channels",
     "norm": "normalisation layers of every kind, but the head's",
     "batchnorm": "normalisation layers with running statistics, but the head's",
@@ -50,20 +52,42 @@ class Site:
     order: float = 0
 
 
+@dataclass(frozen=True)
+class Left:
+    """A parameter that belongs to no site with a role, and why."""
+
+    name: str
+    shape: tuple[int, ...]
+    why: str
+
+
 class Sites(list[Site]):
-    """Sites in the order of execution; prints as a table."""
+    """Sites in the order of execution; prints as a table.
+
+    ``left`` lists the parameters that no role reaches, with the reason, after ``find(model, "all")``; else it is empty.
+    """
+
+    def __init__(self, sites: Iterable[Site] = (), left: Iterable[Left] = ()):
+        super().__init__(sites)
+        self.left = list(left)
 
     def __repr__(self) -> str:
         rows = [("name", "kind", "weight", "roles")]
         rows += [(s.name or "(the model)", s.kind, "x".join(map(str, s.shape)), " ".join(s.roles)) for s in self]
-        widths = [max(len(row[i]) for row in rows) for i in range(4)]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+        left = [("not reached", "shape", "why"), *((p.name, "x".join(map(str, p.shape)), p.why) for p in self.left)]
+        return "\n".join([*_table(rows), *(["", *_table(left)] if self.left else [])])
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def find(model: nn.Module, where: Where = "all") -> Sites:
     """The sites of ``model`` that ``where`` names: roles, full names, or full-name patterns such as ``blocks.*.attn.qkv``.
 
-    Nothing is changed. Layers that the model's forward neither calls nor reads are left out.
+    Nothing is changed. Layers that the model's forward neither calls nor reads are left out. ``find(model, "all")`` also
+    lists, in ``.left``, every parameter that no role reaches, and why: tokens, position tables, spare layers.
 
     Raises:
         SiteError: a name in ``where`` is neither a role nor matches any module.
@@ -73,7 +97,42 @@ def find(model: nn.Module, where: Where = "all") -> Sites:
     >>> [site.name for site in petl.find(model, "blocks.*.attn.qkv")]
     ['blocks.0.attn.qkv', 'blocks.1.attn.qkv', 'blocks.2.attn.qkv', 'blocks.3.attn.qkv', 'blocks.4.attn.qkv', 'blocks.5.attn.qkv']
     """
-    return select(survey(model), where)
+    found = survey(model)
+    sites = select(found, where)
+    return Sites(sites, left_out(found)) if where == "all" else sites
+
+
+def left_out(found: Survey) -> list[Left]:
+    """The parameters that belong to no site with a role, in the order in which the model names them."""
+    roles = {site.name: site.roles for site in all_sites(found)}
+    grown = [name for name, module in found.modules.items() if isinstance(module, Graft)]
+    left = []
+    for name, parameter in found.model.named_parameters():
+        owner, _, leaf = name.rpartition(".")
+        if not within(owner, grown) and (why := _why_left(found, owner, leaf, roles.get(owner, ()))):
+            left.append(Left(name, tuple(parameter.shape), why))
+    return left
+
+
+def _why_left(found: Survey, owner: str, leaf: str, roles: tuple[str, ...]) -> str:
+    """Why no role reaches this parameter; empty where one does."""
+    module = found.modules[owner]
+    if "head" in roles:
+        return ""
+    if not found.failed and f"{owner}.{leaf}".lstrip(".") not in found.used:
+        return "not read in the forward"
+    if "norm" in roles or (layer_roles(module) and leaf in {*matrices(module), *own_biases(module)}):
+        return ""
+    if leaf in own_biases(module):
+        return "a bias of no layer with a role: 'bias' trains it"
+    return f"{base_class(module).__name__}'s own, neither matrix nor bias of a layer: 'full' or 'partial' train it"
+
+
+def own_biases(module: nn.Module) -> list[str]:
+    """Names of the module's own bias vectors: ``bias``, ``q_bias``, ``in_proj_bias``, an LSTM's ``bias_ih_l0``."""
+    own = {name: p for name, p in module._parameters.items() if p is not None}
+    vectors = [name for name, p in own.items() if p.ndim == 1 and (name.endswith("_bias") or name.startswith("bias_"))]
+    return [name for name in own if name == "bias" or name in vectors]
 
 
 def last_inside(found: Survey, site: Site) -> Site:
@@ -169,13 +228,29 @@ class _Roles:
 
 def layer_roles(module: nn.Module) -> list[str]:
     """The roles that a layer plays by its class alone."""
-    if isinstance(module, nn.Linear):
+    if isinstance(module, (nn.Linear, *SEVERAL)):
         return ["linear"]
-    if isinstance(module, nn.modules.conv._ConvNd):
-        return ["depthwise" if 1 < module.groups == module.in_channels else "conv"]
+    if isinstance(module, nn.modules.conv._ConvNd) or is_cond_conv(module):
+        return ["depthwise" if 1 < cast(Any, module).groups == module.in_channels else "conv"]
     if has_statistics(module):
         return ["norm", "batchnorm"]
     return ["norm"] if _is_norm(module) else []
+
+
+def matrices(module: nn.Module) -> list[str]:
+    """Names of the module's own parameters that are matrices or kernels of a layer; of most layers, ``weight``."""
+    if isinstance(module, SEVERAL):
+        own = module._parameters.items()
+        return [name for name, p in own if p is not None and p.ndim == 2 and "weight" in name]
+    weight = getattr(module, "weight", None)  # may be computed: torch.nn.utils.parametrize
+    return ["weight"] if isinstance(weight, Tensor) and weight.ndim > 1 else []
+
+
+def is_cond_conv(module: nn.Module) -> bool:
+    """Whether the module is timm's CondConv2d: a convolution with several experts, but no nn.Conv2d."""
+    from timm.layers import CondConv2d
+
+    return isinstance(module, CondConv2d)
 
 
 def has_statistics(module: nn.Module) -> bool:

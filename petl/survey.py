@@ -184,6 +184,7 @@ def _channels(model: nn.Module) -> list[int]:
 
 
 def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
+    clone.train().eval()  # forget what some models compute from parameters and keep in eval mode
     x = torch.empty(2, *image, device="meta", dtype=_dtype(clone))
     hooks, flow = [], Flow()
     grown = {id(part) for module in clone.modules() if isinstance(module, Graft) for part in module.modules()}

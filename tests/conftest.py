@@ -19,6 +19,7 @@ _CROSS = {"img_size": 120, "embed_dim": (16, 32), "depth": ((1, 1, 0),), "num_he
 _COAT = {"img_size": 64, "embed_dims": (32,) * 4, "serial_depths": (1,) * 4, "parallel_depth": 1, "num_heads": 8}
 _TNT = {"embed_dim": 32, "inner_dim": 8, "depth": 2, "num_heads_outer": 2, "num_heads_inner": 2}
 _RESNEXT = {"layers": (1,) * 4, "channels": (16, 32, 48, 64), "cardinality": 4, "base_width": 16, "output_stride": 8}
+_LSTM = {"embed_dims": (32,) * 4, "hidden_sizes": (8,) * 4, "layers": (1,) * 4}
 
 # name -> (timm name, image size, further arguments)
 ZOO: dict[str, tuple[str, int, dict[str, Any]]] = {
@@ -54,6 +55,10 @@ ZOO: dict[str, tuple[str, int, dict[str, Any]]] = {
     "efficientnet_same": ("test_efficientnet", 64, {"pad_type": "same"}),
     "resnext": ("resnext50_32x4d", 64, _RESNEXT),
     "densenet": ("densenet121", 64, {"block_config": (2, 2), "growth_rate": 8}),
+    # weights that are no layer's `weight` of the usual layout: LSTMs, experts, transposed convolutions
+    "sequencer": ("sequencer2d_s", 64, _LSTM),
+    "condconv": ("efficientnet_cc_b0_4e", 96, {}),
+    "lowformer": ("lowformer_b0", 64, {"width_list": [16] * 5, "depth_list": [0, 1, 1, 1, 1], "head_widths": (16, 16)}),
 }
 
 

@@ -55,7 +55,20 @@ def lora_on(layer: nn.Module, **options) -> nn.Module:
 
 
 def low_rank(layer: nn.Module) -> Tensor:
-    return layer._parameters["weight"] + (4 * layer.lora.up @ layer.lora.down).view(layer._parameters["weight"].shape)
+    change, weight = 4 * layer.lora.up @ layer.lora.down, layer._parameters["weight"]
+    return weight + (into_rows(change, layer) if isinstance(layer, nn.ConvTranspose2d) else change.view(weight.shape))
+
+
+def into_rows(change: Tensor, conv: nn.Module) -> Tensor:
+    """[out, in / groups * h * w] as a transposed convolution's [in, out / groups, h, w], group by group."""
+    rows, shape = conv.out_channels // conv.groups, (conv.in_channels // conv.groups, *conv.kernel_size)
+    return torch.cat([part.view(rows, *shape).transpose(0, 1) for part in change.split(rows)])
+
+
+def as_rows(weight: Tensor, conv: nn.Module) -> Tensor:
+    """The other way round."""
+    parts = weight.split(conv.in_channels // conv.groups)
+    return torch.cat([part.transpose(0, 1).flatten(1) for part in parts])
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -86,7 +99,8 @@ def test_lora_gradients_by_hand(name: str) -> None:
         by_hand.weight.copy_(layer.weight)
     (layer(x) ** 3).sum().backward()
     (by_hand(x) ** 3).sum().backward()
-    whole = by_hand.weight.grad.flatten(1)
+    whole = by_hand.weight.grad
+    whole = as_rows(whole, layer) if isinstance(layer, nn.ConvTranspose2d) else whole.flatten(1)
     torch.testing.assert_close(layer.lora.up.grad, 4 * whole @ layer.lora.down.T)
     torch.testing.assert_close(layer.lora.down.grad, 4 * layer.lora.up.T @ whole)
     assert layer._parameters["weight"].grad is None

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import petl
-from petl.graft import WeightGraft
+from petl.graft import ways
 
 CONVS = {
     "3x3": {"kernel_size": 3, "padding": 1},
@@ -21,15 +21,13 @@ CONVS = {
 
 
 def pair(model: nn.Module, methods="lora", **options) -> tuple[nn.Module, nn.Module]:
-    """The same adapted model twice, with a delta that isn't zero: fused, and plain."""
+    """The same adapted model twice, with a delta that isn't zero: with cheap training steps, and plain."""
+    plain = petl.wrap(copy.deepcopy(model), methods, head=False, fused=False, **options)
     petl.wrap(model, methods, head=False, **options)
     with torch.no_grad():
         for parameter in petl.trainable(model).values():
             parameter.add_(torch.randn_like(parameter) * 0.1)
-    plain = copy.deepcopy(model)
-    for module in plain.modules():
-        if isinstance(module, WeightGraft):
-            module.fuse = False
+    plain.load_state_dict(model.state_dict())
     return model, plain
 
 
@@ -57,7 +55,7 @@ def test_convolution_matches_the_plain_path(conv, bias):
     methods = ["lora", "bias"] if bias else "lora"
     fused, plain = pair(model, methods)
     x = torch.randn(2, 3, 20, 20, dtype=torch.float64, requires_grad=True)
-    assert all(type(layer).forward is not nn.Conv2d.forward for layer in fused)
+    assert all(ways(layer) for layer in fused) and not any(ways(layer) for layer in plain)
     assert torch.equal(fused(x), plain(x))
     assert relative(gradients(fused, x), gradients(plain, x)) < 1e-10
 
@@ -76,7 +74,7 @@ def test_model_matches_the_plain_path(arch):
     fused, plain = pair(timm.create_model(arch).double(), rank=4)
     x = torch.randn(3, 3, 96 if arch != "test_vit" else 160, 96 if arch != "test_vit" else 160, dtype=torch.float64)
     fused.train(), plain.train()
-    assert torch.equal(fused(x), plain(x))
+    torch.testing.assert_close(fused(x), plain(x), rtol=1e-10, atol=1e-12)  # a folded norm rounds in another order
     one, other = gradients(fused, x), gradients(plain, x)
     alive = [k for k in other if other[k].norm() > 0]  # zero gains of an untrained model pass no gradient
     assert len(alive) > 5
@@ -95,7 +93,7 @@ def test_the_whole_weights_gradient_is_never_made():
 
 def test_fused_false_selects_the_plain_path():
     model = petl.wrap(timm.create_model("test_vit"), "lora", fused=False)
-    assert not any(module.fuse for module in model.modules() if isinstance(module, WeightGraft))
+    assert not any(ways(module) for module in model.modules())
 
 
 def test_gradient_checkpointing_gives_the_same_bits():

@@ -48,9 +48,10 @@ def test_finding_touches_nothing(name: str) -> None:
 @pytest.mark.parametrize("name", ZOO)
 def test_roles_are_what_the_classes_say(name: str) -> None:
     modules, head = dict(make(name).named_modules()), playing(name, "head")
-    linear = {n for n, m in modules.items() if isinstance(m, nn.Linear) and n not in head}
+    linear = {n for n, m in modules.items() if isinstance(m, (nn.Linear, nn.LSTM)) and n not in head}
     assert playing(name, "linear") == linear
-    convs = {n: m for n, m in modules.items() if isinstance(m, nn.modules.conv._ConvNd) and n not in head}
+    kinds = (nn.modules.conv._ConvNd, timm.layers.CondConv2d)
+    convs = {n: m for n, m in modules.items() if isinstance(m, kinds) and n not in head}
     depthwise = {n for n, m in convs.items() if m.groups == m.in_channels > 1}
     assert playing(name, "depthwise") == depthwise
     assert playing(name, "conv") == {*convs} - depthwise
@@ -229,6 +230,53 @@ def test_layers_that_never_run_are_left_out() -> None:
             return self.used(x).mean((2, 3))
 
     assert names(Spare(), ("linear", "conv")) == ["used"]
+
+
+OWN = "own, neither matrix nor bias of a layer: 'full' or 'partial' train it"
+LEFT = {
+    "vit": {"cls_token": f"VisionTransformer's {OWN}", "pos_embed": f"VisionTransformer's {OWN}"},
+    "beit": {
+        "blocks.0.attn.q_bias": "a bias of no layer with a role: 'bias' trains it",
+        "blocks.1.attn.relative_position_bias_table": f"Attention's {OWN}",
+    },
+    "levit": {"stages.0.blocks.0.attn.attention_biases": f"Attention's {OWN}"},
+    "swinv2": {"layers.0.blocks.0.attn.logit_scale": f"WindowAttention's {OWN}"},
+    "nfnet": {"stem.conv1.gain": f"ScaledStdConv2d's {OWN}"},
+    "resnet": {},
+    "sequencer": {},
+    "condconv": {},
+    "lowformer": {},
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_all_says_what_is_not_reached_and_why(name: str) -> None:
+    """Every parameter is reached by a role or listed with its reason, never both, never neither."""
+    model, sites = make(name), petl.find(make(name), "all")
+    left = {entry.name: entry for entry in sites.left}
+    assert LEFT[name].items() <= {n: entry.why for n, entry in left.items()}.items()
+    assert bool(left) == bool(LEFT[name])
+    layers = {site.name for site in sites if {"linear", "conv", "depthwise", "norm", "head"} & {*site.roles}}
+    for key, parameter in model.named_parameters():
+        assert (key in left) != (key.rpartition(".")[0] in layers) or key.endswith(".gain")
+        assert key not in left or left[key].shape == parameter.shape
+    table = repr(sites)
+    assert all(entry.name in table and entry.why in table for entry in left.values())
+
+
+def test_what_the_forward_never_reads_is_left_with_that_reason() -> None:
+    class Spare(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.used, self.spare, self.token = nn.Conv2d(3, 4, 3), nn.Linear(4, 4), nn.Parameter(torch.ones(4))
+
+        def forward(self, x):
+            return self.used(x).mean((2, 3)) * self.token
+
+    left = {entry.name: entry.why for entry in petl.find(Spare(), "all").left}
+    never = "not read in the forward"
+    assert left == {"token": f"Spare's {OWN}", "spare.weight": never, "spare.bias": never}
+    assert not petl.find(Spare(), "conv").left
 
 
 @pytest.mark.parametrize("name", ["beit", "swinv2", "eva_fused"])

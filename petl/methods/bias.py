@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.errors import SiteError
 from petl.method import Method, register
-from petl.sites import Site, Sites, Where, all_sites, select
+from petl.sites import Site, Sites, Where, all_sites, own_biases, select
 from petl.survey import Survey
 
 
@@ -42,12 +42,6 @@ class Bias(Method):
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
         return own_biases(module)
-
-
-def own_biases(module: nn.Module) -> list[str]:
-    """Names of the module's own bias parameters: ``bias``, and vectors such as ``q_bias`` or ``in_proj_bias``."""
-    own = {name: p for name, p in module._parameters.items() if p is not None}
-    return [name for name, p in own.items() if name == "bias" or (name.endswith("_bias") and p.ndim == 1)]
 
 
 def _has_used_bias(found: Survey, site: Site) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from petl.errors import MethodError, SiteError
 from petl.graft import WeightGraft, grow
 from petl.kernels import Change
 from petl.method import Method, register
-from petl.sites import Site, Sites, Where
+from petl.sites import Site, Sites, Where, is_cond_conv, matrices
 from petl.survey import Survey
 
 
@@ -58,8 +58,7 @@ class LoRA(Method):
             raise MethodError("lora: dora=True needs whole rows; leave out slices or dora")
 
     def fits(self, module: nn.Module) -> bool:
-        weight = getattr(module, "weight", None)  # may be computed: torch.nn.utils.parametrize
-        return isinstance(weight, Tensor) and weight.ndim > 1
+        return bool(matrices(module))
 
     def plan(self, found: Survey) -> Sites:
         sites = super().plan(found)
@@ -79,28 +78,74 @@ class LoRA(Method):
         if letters and not set(letters) <= set(self.slices or ""):
             rows = tuple(i for i, letter in enumerate(letters) if letter in (self.slices or ""))
             return grow(module, "lora", SlicedLowRank(module.weight, self.rank, scale, (len(letters), *rows)))  # type: ignore[arg-type]
-        grow(module, "lora", LowRank(module.weight, self.rank, scale, dora=self.dora))  # type: ignore[arg-type]
+        for param in matrices(module):
+            grow(module, "lora" if param == "weight" else f"lora_{param}", self._graft(module, param, scale))
+
+    def _graft(self, module: nn.Module, param: str, scale: float) -> LowRank:
+        weight = cast(Tensor, getattr(module, param))
+        if isinstance(module, nn.modules.conv._ConvTransposeNd):
+            return Transposed(weight, self.rank, scale, dora=self.dora, groups=module.groups)
+        if is_cond_conv(module):
+            return Experts(weight, self.rank, scale, dora=self.dora, rows=cast(Any, module).out_channels)
+        return LowRank(weight, self.rank, scale, dora=self.dora, param=param)
 
 
 class LowRank(WeightGraft):
     """``W + scale * up @ down``, with ``up`` [rows, r] and ``down`` [r, columns] over the weight seen as a matrix."""
 
-    def __init__(self, weight: Tensor, rank: int, scale: float, *, dora: bool = False):
+    def __init__(self, weight: Tensor, rank: int, scale: float, *, dora: bool = False, param: str = "weight"):
         super().__init__()
-        rows, columns = weight.shape[0], weight[0].numel()
-        rank, self.scale = min(rank, rows, columns), scale
-        self.down = _start(weight, rank, columns)
-        self.up = nn.Parameter(torch.zeros(rows, rank, dtype=self.down.dtype, device=weight.device))
-        self.magnitude = nn.Parameter(_row_norm(weight.detach().to(self.down.dtype).flatten(1))) if dora else None
+        matrix = self.matrix(weight.detach())
+        *batch, rows, columns = matrix.shape
+        rank, self.scale, self.param = min(rank, rows, columns), scale, param
+        self.down = _start(matrix, *batch, rank, columns)
+        self.up = nn.Parameter(torch.zeros(*batch, rows, rank, dtype=self.down.dtype, device=weight.device))
+        self.magnitude = nn.Parameter(_row_norm(matrix.to(self.down.dtype))) if dora else None
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        """The weight as [rows, columns]: output channels by everything else."""
+        return weight.flatten(1)
+
+    def shaped(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        """What ``matrix`` made a matrix of, in the shape of ``weight`` again."""
+        return matrix.view(weight.shape)
 
     def low_rank(self) -> Change | None:
-        return None if self.magnitude is not None else Change(self.up, self.down, self.scale)
+        plain = type(self) is LowRank and self.magnitude is None
+        return Change(self.up, self.down, self.scale) if plain else None
 
     def change(self, weight: Tensor) -> Tensor:
-        matrix = torch.addmm(weight.flatten(1), self.up, self.down, alpha=self.scale)
+        add = torch.addmm if self.up.ndim == 2 else torch.baddbmm
+        matrix = add(self.matrix(weight), self.up, self.down, alpha=self.scale)
         if self.magnitude is not None:
             matrix = matrix * (self.magnitude / _row_norm(matrix.detach()))
-        return matrix.view(weight.shape)
+        return self.shaped(matrix, weight)
+
+
+class Experts(LowRank):
+    """A low-rank change for each expert of timm's CondConv2d, whose weight is [experts, flat kernel]."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float, *, rows: int, dora: bool = False):
+        self.rows = rows
+        super().__init__(weight, rank, scale, dora=dora)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight.view(weight.shape[0], self.rows, -1)
+
+
+class Transposed(LowRank):
+    """A low-rank change of a transposed convolution, whose weight is [in, out / groups, h, w]."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float, *, groups: int, dora: bool = False):
+        self.groups = groups
+        super().__init__(weight, rank, scale, dora=dora)
+
+    def matrix(self, weight: Tensor) -> Tensor:
+        return weight.unflatten(0, (self.groups, -1)).transpose(1, 2).flatten(0, 1).flatten(1)
+
+    def shaped(self, matrix: Tensor, weight: Tensor) -> Tensor:
+        grouped = matrix.view(self.groups, weight.shape[1], -1, *weight.shape[2:])
+        return grouped.transpose(1, 2).flatten(0, 1)
 
 
 class SlicedLowRank(WeightGraft):
@@ -124,16 +169,16 @@ class SlicedLowRank(WeightGraft):
         return torch.cat(parts).view(weight.shape)
 
 
-def _start(weight: Tensor, rank: int, columns: int) -> nn.Parameter:
-    """LoRA's random half, as in a fresh linear layer; at least float32 also on a half-precision weight."""
+def _start(weight: Tensor, *shape: int) -> nn.Parameter:
+    """LoRA's random half [..., columns], as in a fresh linear layer; at least float32 also on a half-precision weight."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
-    bound = 1 / math.sqrt(columns)
-    return nn.Parameter(torch.empty(rank, columns, dtype=dtype, device=weight.device).uniform_(-bound, bound))
+    bound = 1 / math.sqrt(shape[-1])
+    return nn.Parameter(torch.empty(shape, dtype=dtype, device=weight.device).uniform_(-bound, bound))
 
 
 def _row_norm(matrix: Tensor) -> Tensor:
-    """Norm of each row, [rows, 1], never zero."""
-    return matrix.norm(dim=1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)
+    """Norm of each row, [..., rows, 1], never zero."""
+    return matrix.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)
 
 
 def _letters(site: Site) -> str:
