@@ -37,7 +37,9 @@ class Change(NamedTuple):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change) -> Tensor:
     """``F.linear`` of x [..., in] with the merged weight [out, in]."""
     x, bias = _as_autocast_would(x, bias)
-    flat = x.flatten(0, -2) if x.ndim != 2 else x  # outside: what a function returns may be written to, a view of it not
+    flat = (
+        x.flatten(0, -2) if x.ndim != 2 else x
+    )  # outside: what a function returns may be written to, a view of it not
     with without_autocast(x.device):
         out = cast(Tensor, _Linear.apply(flat, weight, bias, *change))
     return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
@@ -209,14 +211,12 @@ class _StillNorm(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(
-        x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> Tensor:
+    def forward(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
         return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, mean, var, weight, bias, eps = inputs
+        _, mean, var, weight, _, eps = inputs
         ctx.save_for_backward(affine(mean, var, weight, None, eps)[0])
 
     @staticmethod

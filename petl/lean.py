@@ -183,7 +183,8 @@ def folded_norm(conv: nn.Module) -> nn.Module | None:
         return None
     (norm,) = partner
     seen = conv._forward_hooks or norm._forward_pre_hooks  # somebody looks at what lies between them
-    trains = conv._parameters["weight"].requires_grad or (norm.weight is not None and norm.weight.requires_grad)
+    weights = (conv._parameters["weight"], norm.weight)
+    trains = any(weight is not None and weight.requires_grad for weight in weights)
     plain = _low_rank(conv)[0] is not None or not _on_weight(conv)
     return None if seen or trains or not plain else norm
 
@@ -287,7 +288,9 @@ def segments(found: Survey) -> list[str]:
 
 
 def _can_repeat(found: Survey, name: str) -> bool:
-    return bool(found.modules[name]._modules) and not any(name == h or name.startswith(f"{h}.") for h in found.head or [])
+    return bool(found.modules[name]._modules) and not any(
+        name == h or name.startswith(f"{h}.") for h in found.head or []
+    )
 
 
 def _topmost(inner: dict[str, int], most: int) -> list[str]:
@@ -309,7 +312,8 @@ def _cost(found: Survey, inner: dict[str, int], chosen: list[str]) -> int:
 def _numbers_inside(found: Survey, name: str) -> int:
     """Numbers in what the layers below return; what norms and activations return isn't kept."""
     below = f"{name}." if name else ""
-    layers = (n for n in found.calls if n.startswith(below) and {"linear", "conv", "depthwise"} & {*layer_roles(found.modules[n])})
+    inside = [n for n in found.calls if n.startswith(below)]
+    layers = [n for n in inside if {"linear", "conv", "depthwise"} & {*layer_roles(found.modules[n])}]
     return sum(_count(found.calls[layer].outputs) for layer in layers)
 
 

@@ -31,7 +31,7 @@ def possible() -> bool:
     """Whether saved tensors can be looked up: not under compilers, torch.func, or saved-tensor hooks of somebody else."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager
@@ -107,6 +107,8 @@ class Recipes:
     def note(self, out: Tensor, make: Callable[[Tensor], Tensor], source: Tensor) -> None:
         """``out`` is ``make(source)``."""
         kind = out.device.type
+        if kind == "meta":
+            return
         autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
         recipe = Recipe(make, source.detach(), out.stride(), autocast, source._version)
         self._enter(out, recipe)
@@ -138,5 +140,7 @@ def _unpack(packed: Any) -> Tensor:
     recipe, shape, stride, offset = packed
     tensor = recipe.again()
     if tensor.stride() != recipe.stride:  # it came out in another layout: bring it into the first one
-        tensor = torch.empty_strided(tensor.shape, recipe.stride, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
+        tensor = torch.empty_strided(tensor.shape, recipe.stride, dtype=tensor.dtype, device=tensor.device).copy_(
+            tensor
+        )
     return tensor.as_strided(shape, stride, offset)

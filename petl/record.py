@@ -23,8 +23,9 @@ class Record:
 
     methods, sites: the methods with the names of their sites. head_option, head: what the user asked for, and the
     classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
-    base tensors that train in place. memory: how training steps save memory (None: the plain layers run). frozen: key -> (owner, leaf, fingerprint) of all others. labels, pipeline, results
-    go into the delta's header and may be set by whoever knows them.
+    base tensors that train in place. frozen: key -> (owner, leaf, fingerprint) of all others. memory: how training steps
+    save memory (None: the plain layers run). labels, pipeline, results go into the delta's header and may be set by
+    whoever knows them.
     """
 
     methods: tuple[Method, ...]
