@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -202,13 +203,11 @@ def on_meta(model: nn.Module) -> nn.Module:
     """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
     memo: dict[int, Any] = {}
     for module in model.modules():
+        memo |= {id(value): OrderedDict() for key, value in vars(module).items() if key.endswith("_hooks")}
         for tensor in tree_leaves({key: value for key, value in vars(module).items() if key != "_modules"}):
             if isinstance(tensor, Tensor):  # also in a dict of cached values, as levit keeps one
                 memo[id(tensor)] = _meta(tensor)
     clone = copy.deepcopy(model, memo)
-    for module in clone.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            hooks.clear()
     if callable(getattr(clone, "set_grad_checkpointing", None)):
         clone.set_grad_checkpointing(False)  # type: ignore[operator]  # timm's contract, checked above
     return clone.eval()
