@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -109,10 +109,13 @@ def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
     with torch.device("meta"):
         clone.reset_classifier(getattr(clone, "num_classes", 0) + 1)  # type: ignore[operator]  # timm's contract
     after = {id(module) for module in clone.modules()}
-    gone = [
-        name for name, module in before.items() if id(module) not in after and any(True for _ in module.parameters())
-    ]
-    return [name for name in gone if not any(name.startswith(f"{top}.") for top in gone)]
+    return topmost(n for n, m in before.items() if id(m) not in after and any(True for _ in m.parameters()))
+
+
+def topmost(names: Iterable[str]) -> list[str]:
+    """Those of the names that lie below none of the others."""
+    every = list(names)
+    return [name for name in every if not any(name.startswith(f"{top}.") for top in every)]
 
 
 def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:
