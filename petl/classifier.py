@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.errors import MethodError, SiteError, near
 from petl.sites import within
-from petl.survey import Survey, classifier_names
+from petl.survey import Survey, topmost
 
 Option = bool | str | tuple[str, ...]
 
@@ -25,8 +25,8 @@ def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list
         return names
     if num_classes < 1:
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
-    _replace(model, names, num_classes)
-    return classifier_names(model) or names if option is True else names
+    fresh = _replace(model, names, num_classes)
+    return fresh or names if option is True else names
 
 
 def _refuse_new_head(num_classes: int | None) -> None:
@@ -56,15 +56,17 @@ def _named(found: Survey, option: Option) -> list[str]:
     return names
 
 
-def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> None:
-    if hasattr(model, "reset_classifier"):
-        like = next(model.parameters())
-        before = {id(module) for module in model.modules()}
-        model.reset_classifier(num_classes)  # type: ignore[operator]  # timm's contract
-        for module in [m for m in model.modules() if id(m) not in before]:
-            module.to(device=like.device, dtype=like.dtype).train(model.training)
-    else:
+def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> list[str]:
+    """Make a new classifier; the names of the modules that came."""
+    before = {id(module): module for module in model.modules()}  # held, so that no new module gets an old one's id
+    if not hasattr(model, "reset_classifier"):
         _replace_last_layer(model, names, num_classes)
+        return list(names)
+    like = next(model.parameters())
+    model.reset_classifier(num_classes)  # type: ignore[operator]  # timm's contract
+    for module in [m for m in model.modules() if id(m) not in before]:
+        module.to(device=like.device, dtype=like.dtype).train(model.training)
+    return topmost(n for n, m in model.named_modules() if id(m) not in before and any(True for _ in m.parameters()))
 
 
 def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.classifier import prepare_head
-from petl.digest import fingerprints, own_tensor, owned
+from petl.digest import marks, own_tensor, owned
 from petl.errors import SiteError
 from petl.graft import hold, prune
 from petl.lean import cheapen
@@ -120,14 +120,14 @@ def _in_place(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
 
 
 def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, originals: set[int]) -> None:
-    """Copy base tensors that will train in place, and fingerprint all others."""
+    """Copy base tensors that will train in place, and mark what all others are."""
     training = {id(tensor) for tensors in mine for tensor in tensors}
     entries = _tensors(model)
     moves = {key for key, _, _, t in entries if id(t) in training or within(key, made.head) or key in made.also}
     made.backup = {k: t.detach().to("cpu", copy=True) for k, _, _, t in entries if k in moves and id(t) in originals}
     still = [entry for entry in entries if entry[0] not in moves]
-    prints = fingerprints(tensor for *_, tensor in still)
-    made.frozen = {key: (owner, leaf, found) for (key, owner, leaf, _), found in zip(still, prints, strict=True)}
+    seen = marks(tensor for *_, tensor in still)
+    made.frozen = {key: (owner, leaf, found) for (key, owner, leaf, _), found in zip(still, seen, strict=True)}
 
 
 def _adapted(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl.digest import combined, fingerprints, own_tensor
+from petl.digest import combined, fingerprints, held, marks, own_tensor
 from petl.errors import StateError
 from petl.method import Method
 
@@ -23,7 +23,7 @@ class Record:
 
     methods, sites: the methods with the names of their sites. head_option, head: what the user asked for, and the
     classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
-    base tensors that train in place. frozen: key -> (owner, leaf, fingerprint) of all others. memory: how training steps
+    base tensors that train in place. frozen: key -> (owner, leaf, mark) of all others. memory: how training steps
     save memory (None: the plain layers run). labels, pipeline, results go into the delta's header and may be set by
     whoever knows them.
     """
@@ -53,19 +53,19 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """One fingerprint of all frozen base tensors."""
-        return combined({key: found for key, (_, _, found) in self.frozen.items()})
+        """One fingerprint of all frozen base tensors, as they are now."""
+        return combined(dict(zip(self.frozen, fingerprints(self._tensors()), strict=True)))
 
     def moved(self) -> list[str]:
         """Keys of frozen tensors that are no longer what they were when the model was wrapped."""
-        entries = list(self.frozen.items())
-        now = fingerprints(self._tensor(owner, leaf) for _, (owner, leaf, _) in entries)
-        return [key for (key, (_, _, then)), found in zip(entries, now, strict=True) if found != then]
+        then = [mark for _, _, mark in self.frozen.values()]
+        now = zip(self.frozen, then, marks(self._tensors()), strict=True)
+        return [key for key, before, after in now if not held(before, after)]
 
-    @staticmethod
-    def _tensor(owner: nn.Module, leaf: str) -> Tensor:
-        tensor = own_tensor(owner, leaf)
-        return torch.empty(0) if tensor is None else tensor
+    def _tensors(self) -> list[Tensor]:
+        """The frozen base tensors; an empty one for each that is gone."""
+        own = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
+        return [torch.empty(0) if tensor is None else tensor for tensor in own]
 
 
 def record(model: nn.Module) -> Record | None:

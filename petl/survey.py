@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Collection, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -111,10 +112,13 @@ def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
     with torch.device("meta"):
         clone.reset_classifier(getattr(clone, "num_classes", 0) + 1)  # type: ignore[operator]  # timm's contract
     after = {id(module) for module in clone.modules()}
-    gone = [
-        name for name, module in before.items() if id(module) not in after and any(True for _ in module.parameters())
-    ]
-    return [name for name in gone if not any(name.startswith(f"{top}.") for top in gone)]
+    return topmost(n for n, m in before.items() if id(m) not in after and any(True for _ in m.parameters()))
+
+
+def topmost(names: Iterable[str]) -> list[str]:
+    """Those of the names that lie below none of the others."""
+    every = list(names)
+    return [name for name in every if not any(name.startswith(f"{top}.") for top in every)]
 
 
 def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:
@@ -207,13 +211,11 @@ def on_meta(model: nn.Module) -> nn.Module:
     """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
     memo: dict[int, Any] = {}
     for module in model.modules():
+        memo |= {id(value): OrderedDict() for key, value in vars(module).items() if key.endswith("_hooks")}
         for tensor in tree_leaves({key: value for key, value in vars(module).items() if key != "_modules"}):
             if isinstance(tensor, Tensor):  # also in a dict of cached values, as levit keeps one
                 memo[id(tensor)] = _meta(tensor)
     clone = copy.deepcopy(model, memo)
-    for module in clone.modules():
-        for hooks in (module._forward_hooks, module._forward_pre_hooks):
-            hooks.clear()
     if callable(getattr(clone, "set_grad_checkpointing", None)):
         clone.set_grad_checkpointing(False)  # type: ignore[operator]  # timm's contract, checked above
     return clone.eval()

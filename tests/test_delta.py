@@ -331,6 +331,29 @@ def test_fingerprints_tell_types_shapes_and_bits_apart() -> None:
     assert combined({"a": "1", "b": "2"}) == combined({"b": "2", "a": "1"}) != combined({"a": "2", "b": "1"})
 
 
+CHANGES: dict[str, Callable[[Tensor], Any]] = {
+    "one sign": lambda t: t[0, 0].neg_(),
+    "every sign": lambda t: t.neg_(),
+    "rows in another order": lambda t: t.copy_(t.flip(0)),
+    "columns in another order": lambda t: t.copy_(t.roll(1, 1)),
+    "one bit": lambda t: t.view(torch.int32)[3, 5].bitwise_xor_(1),
+    "not a number": lambda t: t[1, 1].fill_(float("nan")),
+    "through numpy": lambda t: t.numpy().__setitem__((2, 2), 7.0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_a_frozen_tensor_is_seen(change: str) -> None:
+    model = petl.wrap(make("vit"), "lora", rank=2)
+    made, weight = petl.record(model), model.blocks[1].mlp.fc1._parameters["weight"]
+    assert made.moved() == []
+    kept = weight.detach().clone()
+    CHANGES[change](weight.detach())
+    assert made.moved() == ["blocks.1.mlp.fc1.weight"]
+    weight.detach().copy_(kept)
+    assert made.moved() == []
+
+
 def test_a_moved_statistic_makes_another_base(tmp_path: Path) -> None:
     path = petl.save(trained("resnet", "lora"), tmp_path / "d.safetensors")
     other = make("resnet")
