@@ -88,7 +88,7 @@ def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
     for change in changes:
         change.undo()
     for key, _, _, tensor in _tensors(model):
-        if key in made.backup:
+        if key in made.backup and not made.backup[key].is_meta:
             tensor.detach().copy_(made.backup[key])
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(made.flags.get(name, True))
@@ -124,10 +124,15 @@ def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, orig
     training = {id(tensor) for tensors in mine for tensor in tensors}
     entries = _tensors(model)
     moves = {key for key, _, _, t in entries if id(t) in training or within(key, made.head) or key in made.also}
-    made.backup = {k: t.detach().to("cpu", copy=True) for k, _, _, t in entries if k in moves and id(t) in originals}
+    made.backup = {k: _kept(t) for k, _, _, t in entries if k in moves and id(t) in originals}
     still = [entry for entry in entries if entry[0] not in moves]
     seen = marks(tensor for *_, tensor in still)
     made.frozen = {key: (owner, leaf, found) for (key, owner, leaf, _), found in zip(still, seen, strict=True)}
+
+
+def _kept(tensor: Tensor) -> Tensor:
+    """A copy in main memory; on the meta device there are no values to keep."""
+    return tensor.detach() if tensor.is_meta else tensor.detach().to("cpu", copy=True)
 
 
 def _adapted(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:

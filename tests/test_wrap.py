@@ -576,3 +576,13 @@ def test_a_name_can_be_registered_once() -> None:
             """Not LoRA."""
 
     assert petl.methods()["lora"] is petl.LoRA
+
+
+@pytest.mark.parametrize("method", ["probe", "bn", "bias", "partial", "full"])
+def test_a_model_on_meta_wraps_and_unwraps(method: str) -> None:
+    with torch.device("meta"):
+        model = timm.create_model("test_resnet")
+    keys = list(model.state_dict())
+    petl.wrap(model, method, num_classes=5)
+    assert all(p.is_meta for p in model.parameters()) and petl.trainable(model)
+    assert list(petl.unwrap(model).state_dict()) == keys

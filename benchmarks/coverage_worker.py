@@ -1,0 +1,35 @@
+"""The subprocess of ``coverage.py``: pairs as JSON on standard input, a JSON line for each on standard output."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import sys
+import time
+import warnings
+
+import torch
+from coverage_plan import Pair
+from coverage_trials import short, tried
+
+
+def main() -> None:
+    warnings.filterwarnings("ignore")
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    for values in json.load(sys.stdin):
+        arguments = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in values["arguments"])
+        pair = Pair(**{**values, "arguments": arguments})
+        began = time.perf_counter()
+        try:
+            line = tried(pair)
+        except Exception as error:  # any model code runs here; what it raises is the result
+            line = {"status": "fail", "reason": short(f"{type(error).__name__}: {error}", 400)}
+        line["s"] = round(time.perf_counter() - began, 1)
+        print(json.dumps({"architecture": pair.architecture, "method": pair.column, **line}), flush=True)
+        gc.collect()
+
+
+if __name__ == "__main__":
+    main()
