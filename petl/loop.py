@@ -44,6 +44,7 @@ class Run:
     scheduler: Any
     progress: Any
     moving: dict[str, Tensor]
+    road: Any = None
     ema: Any = None
     history: History = field(default_factory=History)
     updates: int = 0
@@ -89,6 +90,12 @@ class Run:
         if made is not None and self.history.rows:
             made.results = self.history.best if self.settings.keep == "best" else self.history.rows[-1]
         self.model.eval()
+        if self.road:
+            self.road.close()
+
+    def skipping(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, the net can run: where it trains on features, the frozen part is stepped over."""
+        return self.road.skipping() if self.road else contextlib.nullcontext()
 
 
 def train_all(run: Run) -> History:
@@ -101,7 +108,8 @@ def train_all(run: Run) -> History:
             break
         run.progress.update(task, description=f"epoch {epoch + 1}/{settings.epochs}")
         start = time.perf_counter()
-        row = train_epoch(run, epoch, task)
+        with run.skipping():
+            row = train_epoch(run, epoch, task)
         with run.averaged():
             row.update(validate(run), seconds=time.perf_counter() - start)
             if history.add(row):
@@ -198,7 +206,8 @@ def agree(run: Run) -> None:
 def validate(run: Run) -> dict[str, float]:
     if run.val is None:
         return {}
-    return measure(run.accelerator, run.net, run.val, run.labels).scalars
+    with run.skipping():
+        return measure(run.accelerator, run.net, run.val, run.labels).scalars
 
 
 @torch.no_grad()

@@ -94,12 +94,14 @@ class History:
     Each of ``rows`` has epoch (from 1), train_loss, lr (of the last layers, at the end of the epoch), seconds, and with
     validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
     ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
+    ``road`` says how features of a frozen part were used, or why they were not where there was one to use.
     """
 
     monitor: str = "accuracy"
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
+    road: str = ""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -126,7 +128,7 @@ class History:
     def __repr__(self) -> str:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]
         rows = [(*names, ""), *((*(_cell(n, row[n]) for n in names), self._mark(row)) for row in self.rows)]
-        return table(rows)
+        return "\n".join([table(rows), *([self.road] if self.road else [])])
 
     def _mark(self, row: dict[str, Any]) -> str:
         return f"best {self.monitor}" if row is self.best and self.monitor in row else ""

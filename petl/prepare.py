@@ -13,12 +13,12 @@ from torch.utils.data import DataLoader
 from petl.batches import Seeded
 from petl.checkpoint import keep_small, moving, newest
 from petl.errors import PetlError, StateError
-from petl.features import Extractor, extractor
 from petl.feed import Batch, class_weights, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
 from petl.loop import Run
 from petl.metrics import History
 from petl.record import record
+from petl.road import road
 from petl.settings import Settings
 
 
@@ -27,11 +27,11 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     model.to(accelerator.device).train()
     train, val, labels = _batches(accelerator, model, data, settings)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
-    fast = _fast_road(accelerator, model, train, settings)
-    if fast:
-        train = fast.train(train, settings.views or 1, progress)
-        val = fast.val(val, progress) if val else None
-    net, optimizer, train = accelerator.prepare(fast.head if fast else model, _optimizer(model, settings), train)
+    found, why = road(accelerator, model, (train, val), settings)
+    if found:
+        train = found.train(train, settings.views or 1, progress)
+        val = found.val(val, progress) if val else None
+    net, optimizer, train = accelerator.prepare(found.net if found else model, _optimizer(model, settings), train)
     run = Run(
         accelerator=accelerator,
         settings=settings,
@@ -48,10 +48,14 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
         moving=moving(model),
         ema=_ema(model, settings),
         history=History(settings.monitor),
+        road=found,
     )
     keep_small(accelerator, run.moving)
     accelerator.register_for_checkpointing(run)
     _resume(run)
+    run.history.road = (
+        found.word(len(train.dataset)) if found else f"each step ran the whole model: {why}" if why else ""
+    )
     return run
 
 
@@ -113,16 +117,6 @@ def _mix(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], Batch] 
         return mixed(images, targets)
 
     return mix
-
-
-def _fast_road(accelerator: Any, model: nn.Module, train: DataLoader[Any], settings: Settings) -> Extractor | None:
-    found = None if settings.views == 0 or settings.mixes else extractor(accelerator, model, train)
-    if settings.views and found is None:
-        raise StateError(
-            f"views={settings.views}, but the head can't be trained on its own here: that needs a model of which the "
-            "classifier alone trains ('probe'), without dropout or moving statistics before it, and a Dataset or folder"
-        )
-    return found
 
 
 def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:

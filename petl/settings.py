@@ -45,6 +45,8 @@ class Settings:
     checkpoint: str | Path | None
     resume: bool | str | Path
     views: int | None
+    cache: bool | str | Path | None
+    cache_limit: float
     seed: int
     workers: int
     precision: str | None
@@ -54,6 +56,11 @@ class Settings:
     @property
     def mixes(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
+
+    @property
+    def limit(self) -> float:
+        """Bytes that features may take."""
+        return self.cache_limit * 1e9
 
     def refuse_impossible(self, val: Any, model: nn.Module) -> None:
         """What can be known before anything is read."""
@@ -76,6 +83,12 @@ class Settings:
             raise PetlError(
                 f"views={self.views} with mixup or cutmix: only images can be mixed; pass views=0 or no mixes"
             )
+        if self.cache and self.views == 0:
+            raise PetlError(
+                f"cache={self.cache!r} with views=0, which runs the backbone in every epoch; leave one of them out"
+            )
+        if not self.cache_limit > 0:
+            raise PetlError(f"cache_limit={self.cache_limit}; expected gigabytes above 0, such as 10")
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
         self._refuse_out(model)

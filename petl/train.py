@@ -52,6 +52,8 @@ def fit(
     checkpoint: str | Path | None = None,
     resume: bool | str | Path = False,
     views: int | None = None,
+    cache: bool | str | Path | None = None,
+    cache_limit: float = 10.0,
     seed: int = 0,
     workers: int = 0,
     precision: Literal["no", "bf16", "fp16"] | None = None,
@@ -83,6 +85,12 @@ def fit(
         views: If only the classifier trains on a Dataset or folder, its inputs are computed once, and it trains on these.
             ``views=k`` computes them k times, each under its own random augmentation, and uses them in turn; None is 1;
             0 runs the backbone in every epoch. Not with mixup, dropout, or moving statistics before the classifier.
+        cache: What the layers below everything that trains give for the images is computed once, if the images are the same in
+            every epoch, and the rest of the model trains on that ("partial", LoRA or adapters in late blocks; the head alone
+            of a probe). None: where it can be done, in a temporary folder; True: an error where it can't (it also takes your
+            word that a Dataset of your own gives the same images again); a folder: as True, and kept there for later runs
+            on the same backbone and images; False: never.
+        cache_limit: Gigabytes (10**9 bytes) that this may take on disk; in a folder of yours the oldest go first.
         seed: Decides the order, augmentation, dropout and mixes of every epoch. The new classifier was drawn by ``wrap``.
         workers: Processes that read images.
         precision: Autocast; None is what ``accelerate launch`` was told, or "no".

@@ -25,8 +25,8 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import petl
 from petl.batches import loader, set_epoch
 from petl.errors import DataError, PetlError, StateError
-from petl.features import extractor, trained_module
 from petl.metrics import measured
+from petl.road import extractor, trained_module
 from petl.train import evaluate, fit
 
 CLASSES, SIZE = 3, 64
