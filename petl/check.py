@@ -100,7 +100,6 @@ class _Trial:
     def __init__(self, base: nn.Module, adapted: nn.Module, batch: Tensor):
         self.base, self.adapted, self.batch = base, adapted, batch
         self.fresh = not _has_trained(adapted)
-        self.before = {name: t.detach().clone() for name, t in _tensors(adapted)}
 
     def injection(self) -> Finding:
         """The fresh adapted model against the same model, new head included, with all grafts taken off."""
@@ -135,8 +134,15 @@ class _Trial:
         return Finding("drift", "fail" if wrong else "pass", f"frozen, but moved: {wrong[:5]}" if wrong else counts)
 
     @functools.cached_property
+    def before(self) -> dict[str, Tensor]:
+        """Copies of all tensors before training, but after a forward: some models keep what they compute (convit's indices)."""
+        _output(self.adapted, self.batch)
+        return {name: t.detach().clone() for name, t in _tensors(self.adapted)}
+
+    @functools.cached_property
     def reached(self) -> set[str]:
         """Train a few steps; the names of the tensors that got a gradient."""
+        _ = self.before  # that is, before this
         return self._train()
 
     @functools.cached_property
@@ -184,7 +190,7 @@ class _Trial:
 
     def unwrap(self) -> Finding:
         plain = unwrap(copy.deepcopy(self.adapted))
-        then, now = dict(_tensors(self.base)), dict(_tensors(plain))
+        then, now = self.base.state_dict(), plain.state_dict()
         keys = sorted(then.keys() ^ now.keys())
         moved = [k for k in then if k in now and not _same(then[k], now[k])]
         kinds = [
