@@ -44,6 +44,10 @@ class Flow(TorchFunctionMode):
                     self.takers.setdefault(id(leaf), []).append(self.stack[-1])
         return func(*args, **(kwargs or {}))
 
+    def all_takers(self) -> dict[str, list[set[str]]]:
+        """For each module, and each tensor that it returns in its calls, the modules that take it."""
+        return {name: [{*self.takers.get(id(output), [])} for output in made] for name, made in self.made.items()}
+
     def sole_takers(self) -> Iterator[tuple[str, str]]:
         """(a, b) where module b, called once, alone takes what module a, called once, returns, as its input."""
         for name, outputs in self.made.items():

@@ -32,8 +32,10 @@ def cheapen(found: Survey, memory: str) -> None:
     model = found.model
     for conv, norm in [*_pairs(found)]:
         vars(conv)[PARTNER], vars(norm)[PARTNER] = (norm,), (conv,)
-    for module in model.modules():
-        give_ways(module, lean=memory != "fast")
+    keeping = {name for name, module in model.named_modules() if _keeps_input(module)}
+    for name, module in model.named_modules():
+        takers = found.takers.get(name, [])
+        give_ways(module, lean=memory != "fast", kept=bool(takers) and all(taker & keeping for taker in takers))
     if memory == "min":
         for name in segments(found):
             give(model.get_submodule(name), Segment)
@@ -41,15 +43,15 @@ def cheapen(found: Survey, memory: str) -> None:
         give(model, Root)
 
 
-def give_ways(module: nn.Module, lean: bool) -> None:
-    """The way for this kind of layer, where there is one."""
+def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
+    """The way for this kind of layer, where there is one; ``kept``: somebody keeps what it returns, as ReLU does."""
     if _has_low_rank(module) and base_class(module) is nn.Linear:
         give(module, Linear)
     elif _is_plain_conv(module):
         give(module, Conv)
     elif _is_plain_norm(module) and is_still(module):
         give(module, StillNorm)
-    elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
+    elif lean and (base_class(module) is nn.ReLU6 or (base_class(module) is nn.ReLU and not kept)):
         give(module, Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
         give(module, Pool)
@@ -226,6 +228,15 @@ def _is_cheap(module: nn.Module) -> bool:
     kinds = (nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, own.Swish, own.Mish, own.HardSwish, own.GELU, own.GELUTanh)
     norm = "norm" in layer_roles(module) and not has_statistics(module)
     return base_class(module) in (*kinds, own.QuickGELU) or norm
+
+
+def _keeps_input(module: nn.Module) -> bool:
+    """Whether a linear layer or convolution needs its input for the backward."""
+    return _is_layer(module) and (_has_low_rank(module) or module._parameters["weight"].requires_grad)  # type: ignore[union-attr]
+
+
+def _is_layer(module: nn.Module) -> bool:
+    return base_class(module) is nn.Linear or _is_plain_conv(module)
 
 
 def _on_weight(module: nn.Module) -> list[WeightGraft]:

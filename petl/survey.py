@@ -43,7 +43,7 @@ class Survey:
     their layer being called, as BEiT does), ``image`` is the input's (channels, height, width), ``head`` the classifier's
     modules ([] where there is none yet, None where the model has no ``reset_classifier`` to ask). Where the model could
     not run, ``failed`` says why and everything counts as used. ``feeds`` maps modules to the one module that alone takes
-    what they return.
+    what they return, ``takers`` to the modules that take it, for each of their calls.
     """
 
     model: nn.Module
@@ -53,6 +53,7 @@ class Survey:
     head: list[str] | None = None
     failed: str = ""
     feeds: dict[str, str] = field(default_factory=dict)
+    takers: dict[str, list[set[str]]] = field(default_factory=dict)
 
     def runs(self, name: str) -> bool:
         """Whether the module of this name is called, or one of its own parameters is read."""
@@ -201,7 +202,7 @@ def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
         reads = _Reads({id(p): n for n, p in clone.named_parameters()}, found.used)
         with torch.no_grad(), torch.device("meta"), flow, reads:
             flow.end(clone(x))
-        found.feeds = dict(flow.sole_takers())
+        found.feeds, found.takers = dict(flow.sole_takers()), flow.all_takers()
     finally:
         for hook in hooks:
             hook.remove()
