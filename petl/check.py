@@ -175,6 +175,7 @@ class _Trial:
             merge(folded)
         except StateError as error:
             return Finding("merge", "n/a" if stuck else "fail", str(error))
+        _take_flags(folded, self.adapted)
         off = _apart(_output(folded, self.batch), out)
         left = [name for name, module in folded.named_modules() if is_grafted(module)]
         strange = sorted(_foreign_keys(folded, self.base))
@@ -260,6 +261,13 @@ def _same(one: Tensor, other: Tensor) -> bool:
     if torch.equal(one, other):
         return True
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def _take_flags(model: nn.Module, like: nn.Module) -> None:
+    """The same ``requires_grad`` as the other model's: torch chooses matrix kernels by it, also without gradients (cait)."""
+    flags = {name: p.requires_grad for name, p in like.named_parameters()}
+    for name, p in model.named_parameters():
+        p.requires_grad_(flags.get(name, p.requires_grad))
 
 
 def _has_trained(model: nn.Module) -> bool:

@@ -79,6 +79,8 @@ def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int
             )
         parent, _, leaf = layers[-1].rpartition(".")
         setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
+    if "num_classes" in vars(model):  # torchvision's transformers keep it too
+        cast(Any, model).num_classes = num_classes
 
 
 def _resized(layer: nn.Module, num_classes: int) -> nn.Module:

@@ -123,9 +123,16 @@ def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], li
     planned = made.planned
     for key, owner, leaf in owned(model):
         tensor = own_tensor(owner, leaf)
-        if tensor is not None and (key in planned or tensor.requires_grad):
+        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
             mine[key] = tensor.detach()
     return mine, [key for key in mine if key not in {*planned} - {*made.also}]
+
+
+def _is_new(made: Record, key: str, owner: nn.Module) -> bool:
+    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
+    then = made.frozen.get(key)
+    replaced = then is None or then[0] is not owner
+    return replaced and key not in made.planned and any(p.requires_grad for p in owner.parameters(recurse=False))
 
 
 def _without(made: Record, also: Sequence[str]) -> Record:
@@ -142,7 +149,7 @@ def _header(model: nn.Module, made: Record, also: list[str]) -> dict[str, Any]:
         "digest": made.digest,
         "methods": [method.to_json() for method in made.methods],
         "sites": made.sites,
-        "head": made.head_option,
+        "head": made.head_option or classes != made.backbone["num_classes"],  # the user may have given it a new one
         "also": also,
         "pipeline": made.pipeline or _pipeline(model),
     }
@@ -189,7 +196,8 @@ def _build(header: Mapping[str, Any], pretrained: bool) -> nn.Module:
         raise DeltaError("the delta's backbone has no timm name; build it yourself and pass it: petl.load(path, model)")
     args = {k: v for k, v in {"num_classes": base["num_classes"], **base.get("args", {})}.items() if v is not None}
     try:
-        return timm.create_model(base["name"], pretrained=pretrained, **args)
+        model = timm.create_model(base["name"], pretrained=pretrained, **args)
+        return model.to(getattr(torch, base.get("dtype", "float32")))
     except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
         raise DeltaError(
             f"timm can't build the backbone {base['name']} ({error}); build it yourself and pass it: petl.load(path, model)"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.classifier import prepare_head
 from petl.digest import marks, own_tensor, owned
-from petl.errors import SiteError
+from petl.errors import SiteError, StateError
 from petl.graft import hold, prune
 from petl.lean import cheapen
 from petl.method import Method
@@ -34,6 +34,7 @@ def install(
     model = found.model
     made.flags = {name: p.requires_grad for name, p in model.named_parameters()}
     made.modes = {name: module.training for name, module in model.named_modules()}
+    made.hollow = any(p.is_meta for p in model.parameters())
     originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
     with _undone_on_error(model, made) as before:
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
@@ -45,7 +46,7 @@ def install(
         _name_tensors(model, mine, made)
         _set_flags(model, made, originals)
         _hold_still(model, made)
-        made.changes = before.changes()
+        made.changes = [*before.children(), *before.changes()]
         if made.memory is not None:
             cheapen(found, made.memory)
     vars(model)[RECORD] = made
@@ -56,7 +57,7 @@ def backbone(found: Survey, num_classes: int | None, create_args: dict[str, Any]
     """How to build the base again: timm's name with tag, classes, channels, and further ``create_model`` arguments."""
     cfg, model = config(found.model), found.model
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
-    args = dict(create_args or {})
+    args = {**_features(model), **(create_args or {})}
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(cfg.get("input_size", (0, *size))[1:]):
         args.setdefault("img_size", list(size))
@@ -66,8 +67,15 @@ def backbone(found: Survey, num_classes: int | None, create_args: dict[str, Any]
         "name": name,
         "num_classes": getattr(model, "num_classes", num_classes),
         "in_chans": found.image[0],
+        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
         "args": args,
     }
+
+
+def _features(model: nn.Module) -> dict[str, Any]:
+    """The ``create_model`` arguments of a model that timm made with ``features_only=True``."""
+    chosen = getattr(getattr(model, "feature_info", None), "out_indices", None)
+    return {} if chosen is None else {"features_only": True, "out_indices": list(chosen)}
 
 
 @contextlib.contextmanager
@@ -83,6 +91,11 @@ def _undone_on_error(model: nn.Module, made: Record) -> Iterator[Snapshot]:
 def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
     """Put structure, values, flags and modes back; a classifier that was set aside comes back to the model's device."""
     place = next(model.parameters(), torch.empty(0)).device
+    if made.hollow and (made.backup or made.head) and place.type != "meta":
+        raise StateError(
+            f"{type(model).__name__} was wrapped on the meta device, so what trains in place and the classifier had no values to "
+            f"give back; build the backbone anew, or give it its values before petl.wrap"
+        )
     for module in list(model.modules()):
         prune(module)
     for change in changes:

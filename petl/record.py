@@ -39,6 +39,7 @@ class Record:
     flags: dict[str, bool] = field(default_factory=dict)
     modes: dict[str, bool] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
+    hollow: bool = False  # wrapped on the meta device, without values
     backbone: dict[str, Any] = field(default_factory=dict)
     also: list[str] = field(default_factory=list)
     memory: str | None = "lean"
@@ -125,6 +126,12 @@ class Snapshot:
     def changes(self) -> list[Change]:
         """What has become different since, as a list of undos."""
         return [change for module, then in self.before for change in _differences(module, then)]
+
+    def children(self) -> list[Change]:
+        """Undos of what may be replaced later, such as a classifier that the user resets after ``wrap``."""
+        nested = [Change(module, "_modules", then["_modules"]) for module, then in self.before if then["_modules"]]
+        top, then = self.before[0]
+        return [*nested, *(Change(top, key, then[key]) for key in ("num_classes",) if key in then)]
 
     def restore(self) -> None:
         """Put everything back as it was."""

@@ -326,7 +326,9 @@ def _touches_head(found: Survey, name: str) -> bool:
 def _structural_blocks(found: Survey) -> list[str]:
     """Composite modules inside containers (nn.Sequential, nn.ModuleList ...), the innermost that hold no such container."""
     stems = stem_names(found)
-    inside = [n for n, m in found.modules.items() if _is_composite(m) and n in found.calls and _in_container(found, n)]
+    inside = [
+        n for n, m in found.modules.items() if n and _is_composite(m) and n in found.calls and _in_container(found, n)
+    ]
     inner = [n for n in inside if not any(other.startswith(f"{n}.") for other in inside)]
     return [n for n in inner if not _touches_head(found, n) and not any(within(stem, [n]) for stem in stems)]
 

@@ -212,7 +212,9 @@ def on_meta(model: nn.Module) -> nn.Module:
     """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
     memo: dict[int, Any] = {}
     for module in model.modules():
-        memo |= {id(value): OrderedDict() for key, value in vars(module).items() if key.endswith("_hooks")}
+        memo |= {
+            id(v): OrderedDict() for key, v in vars(module).items() if key.endswith("_hooks") and isinstance(v, dict)
+        }
         for tensor in tree_leaves({key: value for key, value in vars(module).items() if key != "_modules"}):
             if isinstance(tensor, Tensor):  # also in a dict of cached values, as levit keeps one
                 memo[id(tensor)] = _meta(tensor)
