@@ -14,11 +14,12 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from petl import kernels, recipes
 from petl.errors import MethodError
-from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still
+from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still
 from petl.sites import has_statistics, layer_roles
 from petl.survey import Survey
 
@@ -72,6 +73,7 @@ class Linear(Way):
         change, weight = _low_rank(layer)
         if change is None or weight.requires_grad or not recording():
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        _forget(layer)
         return kernels.linear(input, weight, layer.bias, change)
 
 
@@ -83,6 +85,7 @@ class Conv(Way):
         change, weight = _low_rank(layer)
         if weight.requires_grad or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        _forget(layer)
         rows, bias = None, layer.bias
         if norm is not None:
             rows, shift = _affine(norm)
@@ -174,8 +177,19 @@ class Segment(Way):
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
         if not recording() or not cast(nn.Module, self).training:
             return plain(*args, **kwargs)
-        with recipes.none():
-            return checkpoint(plain, *args, use_reentrant=False, **kwargs)
+        leaves, tree = tree_flatten((args, kwargs))  # lists may grow before the block runs again
+
+        def run(*given: Any) -> Any:
+            args, kwargs = tree_unflatten(given, tree)
+            return plain(*args, **kwargs)
+
+        return checkpoint(run, *leaves, use_reentrant=False)
+
+
+def _forget(layer: nn.Module) -> None:
+    """What evaluation remembers would only take memory in training."""
+    if not torch.compiler.is_compiling():
+        forget(layer)
 
 
 def folded_norm(conv: nn.Module) -> nn.Module | None:

@@ -6,10 +6,9 @@ product) would keep a second tensor; with a recipe noted, torch's saved-tensor h
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,26 +22,24 @@ _STATE = threading.local()
 
 
 def now() -> Recipes | None:
-    """The recipes of the forward that runs in this thread, if they are noted; never while compiling."""
-    return None if torch.compiler.is_compiling() else getattr(_STATE, "active", None)
+    """The recipes of the forward that runs in this thread, if they are noted here.
+
+    Not while compiling, nor where somebody else's hooks see what is saved: a checkpointed part has to run the second time,
+    when this forward is over, as it ran the first time.
+    """
+    kept = None if torch.compiler.is_compiling() else getattr(_STATE, "active", None)
+    return kept if kept is not None and _top_hooks() == kept.pair else None
+
+
+def _top_hooks() -> Any:
+    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]  # no public name
 
 
 def possible() -> bool:
     """Whether saved tensors can be looked up: not under compilers, torch.func, or saved-tensor hooks of somebody else."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return torch._C._autograd._top_saved_tensors_default_hooks(True) is None  # type: ignore[attr-defined]
-
-
-@contextlib.contextmanager
-def none() -> Iterator[None]:
-    """Nothing is noted inside: what runs again keeps nothing anyway."""
-    before = getattr(_STATE, "active", None)
-    _STATE.active = None
-    try:
-        yield
-    finally:
-        _STATE.active = before
+    return _top_hooks() is None
 
 
 @dataclass
@@ -91,7 +88,8 @@ class Recipes:
 
     def __init__(self) -> None:
         self.entries: dict[int, _Entry] = {}
-        self.hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, _unpack)
+        self.pair = (self._pack, _unpack)
+        self.hooks = torch.autograd.graph.saved_tensors_hooks(*self.pair)
 
     def __enter__(self) -> Recipes:
         self.before = getattr(_STATE, "active", None)

@@ -1,0 +1,334 @@
+"""Cheap training steps against the plain ones: the same gradients, fewer bytes; evaluation doesn't notice."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import pickle
+from typing import Any, cast
+
+import pytest
+import torch
+from conftest import disturb, images, make, output
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.functional import cross_entropy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+
+import petl
+from petl import kernels
+from petl.graft import CACHE, PARTNER, ways
+from petl.lean import MEMORY, folded_norm
+
+ARCHITECTURES = [
+    "vit",
+    "resnet",
+    "efficientnet",
+    "efficientnet_same",
+    "convnext",
+    "swin",
+    "densenet",
+    "levit",
+    "mambaout",
+]
+
+
+def twins(
+    name: str, methods: object, memory: str, *, dtype: torch.dtype = torch.float64
+) -> tuple[nn.Module, nn.Module]:
+    """The same adapted, disturbed model with the cheap steps and with the plain ones, in training mode."""
+    base = make(name).to(dtype)
+    # levit's head normalises over the batch: three images would magnify rounding
+    options: dict[str, Any] = {"head": False} if name == "levit" else {"num_classes": 7}
+    plain = disturb(petl.wrap(copy.deepcopy(base), methods, fused=False, **options))
+    cheap = petl.wrap(base, methods, memory=memory, **options)
+    cheap.load_state_dict(plain.state_dict())
+    return cheap.train(), plain.train()
+
+
+def step(model: nn.Module, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """The output and all gradients of one training step; dropout draws the same numbers each time."""
+    torch.manual_seed(0)
+    model.zero_grad()
+    out = model(batch)
+    out = out[0] + out[1] if isinstance(out, tuple) else out
+    (out**2).sum().backward()
+    return out.detach(), {key: p.grad.clone() for key, p in petl.trainable(model).items() if p.grad is not None}
+
+
+def close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1e-10) -> bool:
+    """Whether gradients differ by rounding only, in units of each tensor's norm."""
+    norms = {key: float(value.norm()) for key, value in other.items()}
+    least = 1e-9 * max(norms.values())  # biases before a norm have no gradient but rounding
+    return one.keys() == other.keys() and all(
+        float((one[k] - other[k]).norm()) <= tolerance * max(norms[k], least) for k in other
+    )
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None:
+    methods = [petl.LoRA(rank=2, where=("linear", "conv", "depthwise")), "bias"]
+    cheap, plain = twins(name, methods, memory)
+    batch = images(name).double()
+    (out, mine), (expected, theirs) = step(cheap, batch), step(plain, batch)
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    assert close(mine, theirs)
+
+
+@pytest.mark.parametrize("methods", ["norm", "adapter", petl.BN(stats="keep"), petl.BN(), "partial", "full", "input"])
+def test_gradients_of_other_methods(methods: object) -> None:
+    for memory in MEMORY:
+        cheap, plain = twins("resnet", methods, memory)
+        batch = images("resnet", 1 if methods == "input" else 3).double()
+        (out, mine), (expected, theirs) = step(cheap, batch), step(plain, batch)
+        torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+        assert close(mine, theirs)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_evaluation_is_bit_equal(memory: str) -> None:
+    cheap, plain = twins("resnet", "lora", memory, dtype=torch.float32)
+    assert torch.equal(output(cheap, images("resnet")), output(plain, images("resnet")))
+    cheap.eval(), plain.eval()
+    assert torch.equal(cheap(images("resnet")), plain(images("resnet")))  # gradients may be asked for in evaluation too
+
+
+# what a step keeps
+
+
+class Alive(TorchDispatchMode):
+    """Remembers each storage made while active, without keeping it alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                self.made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
+        return out
+
+
+def kept(model: nn.Module, batch: Tensor) -> int:
+    """Bytes that the forward made and that are alive before the backward, outside the model."""
+    known = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers(), batch)}
+    model.train()
+    with Alive() as seen:
+        loss = cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long))
+    gc.collect()
+    total = sum(size for key, (ref, size) in seen.made.items() if key not in known and not ref.expired())
+    loss.backward()
+    return total
+
+
+@pytest.mark.parametrize(("name", "shares"), [("resnet", (0.6, 0.5, 0.3)), ("vit", (1.01, 0.7, 0.2))])
+def test_each_setting_keeps_less(name: str, shares: tuple[float, ...]) -> None:
+    batch = images(name)
+    plain = kept(petl.wrap(make(name), "lora", num_classes=7, fused=False), batch)
+    found = [kept(petl.wrap(make(name), "lora", num_classes=7, memory=memory), batch) / plain for memory in MEMORY]
+    assert all(mine < most for mine, most in zip(found, shares, strict=True)), found
+
+
+def test_frozen_convolutions_keep_nothing() -> None:
+    batch = images("resnet")
+    plain = kept(petl.wrap(make("resnet"), "bias", num_classes=7, fused=False), batch)
+    assert kept(petl.wrap(make("resnet"), "bias", num_classes=7), batch) < 0.15 * plain
+
+
+# norms held still
+
+
+def test_a_hook_between_convolution_and_norm_sees_what_it_always_sees() -> None:
+    model, plain = twins("resnet", "lora", "lean")
+    name = next(n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and folded_norm(m) is not None)
+    seen: list[Tensor] = []
+    for one in (model, plain):
+        one.get_submodule(name).register_forward_hook(lambda module, args, out: seen.append(out.detach().clone()))
+    (_, mine), (_, theirs) = (step(one, images("resnet").double()) for one in (model, plain))
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-10, atol=1e-10)
+    assert close(mine, theirs)
+
+
+def test_a_norm_that_others_read_too_is_left_alone() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.conv(x)
+            return self.fc((self.norm(x) + x).mean((2, 3)))
+
+    model = petl.wrap(Both(), "lora", head="fc")
+    assert folded_norm(model.conv) is None and not hasattr(model.conv, PARTNER)
+
+
+def test_dropout_between_convolution_and_norm_is_not_skipped() -> None:
+    class Dropping(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.fc = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Linear(8, 4)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = nn.functional.dropout(self.conv(x), 0.5, self.training)  # in evaluation the very same tensor comes back
+            return self.fc(self.norm(x).mean((2, 3)))
+
+    model = petl.wrap(Dropping(), "lora", head="fc")
+    assert folded_norm(model.conv) is None
+
+
+def test_unwrap_and_merge_leave_no_trace() -> None:
+    for give_back in (petl.unwrap, petl.merge):
+        model = give_back(petl.wrap(make("resnet"), "lora", memory="min").train())
+        assert not any(ways(m) or hasattr(m, PARTNER) or CACHE in vars(m) for m in model.modules())
+        assert not any(type(m).__mro__[1].__module__.startswith("petl") for m in model.modules())
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "pickle"])
+def test_copies_fold_their_own_norms(way: str) -> None:
+    model, _ = twins("resnet", "lora", "lean")
+    other = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
+    assert torch.equal(step(model, images("resnet").double())[0], step(other, images("resnet").double())[0])
+    inside = {id(module) for module in other.modules()}
+    partners = [getattr(m, PARTNER)[0] for m in other.modules() if hasattr(m, PARTNER)]
+    assert partners and all(id(norm) in inside for norm in partners)
+
+
+# what is made again
+
+
+def test_a_result_that_is_overwritten_is_not_made_again() -> None:
+    net = nn.Sequential(
+        nn.Linear(8, 8), nn.LayerNorm(8), nn.LeakyReLU(0.3, inplace=True), nn.Linear(8, 8), nn.Linear(8, 2)
+    )
+    plain = petl.wrap(copy.deepcopy(net).double(), "lora", head="4", fused=False)
+    cheap = petl.wrap(net.double(), "lora", head="4")
+    disturb(plain)
+    cheap.load_state_dict(plain.state_dict())
+    x = torch.randn(5, 8, dtype=torch.float64)
+    assert close(step(cheap.train(), x)[1], step(plain.train(), x)[1])
+
+
+def test_somebody_elses_saved_tensor_hooks_stay_in_charge() -> None:
+    model, plain = twins("vit", "lora", "lean")
+    packed = 0
+
+    def pack(tensor: Tensor) -> Tensor:
+        nonlocal packed
+        packed += 1
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        _, mine = step(model, images("vit").double())
+    assert packed > 10 and close(mine, step(plain, images("vit").double())[1])
+
+
+@pytest.mark.parametrize("memory", ["lean", "min"])
+def test_under_autocast(memory: str) -> None:
+    """bfloat16 has 8 bits; what is made again is made under the same autocast."""
+    cheap, plain = twins("vit", "lora", memory, dtype=torch.float32)
+    exact = step(plain, images("vit"))[1]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        mine, theirs = step(cheap, images("vit"))[1], step(plain, images("vit"))[1]
+    assert close(mine, exact, 0.15) and close(theirs, exact, 0.15)
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+def test_with_timms_own_checkpointing(name: str, memory: str) -> None:
+    cheap, plain = twins(name, "lora", memory)
+    cheap.set_grad_checkpointing(True)
+    assert close(step(cheap, images(name).double())[1], step(plain, images(name).double())[1])
+
+
+def test_per_sample_gradients_by_torch_func() -> None:
+    model, _ = twins("resnet", "lora", "lean")
+    delta = {key: p.detach() for key, p in petl.trainable(model).items()}
+    batch = images("resnet").double()
+
+    def loss(delta: dict[str, Tensor], one: Tensor) -> Tensor:
+        return (functional_call(model, delta, (one[None],)) ** 2).sum()
+
+    each = vmap(grad(loss), in_dims=(None, 0))(delta, batch)
+    assert close({key: value.sum(0) for key, value in each.items()}, step(model, batch)[1])
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", ["resnet", "vit"])
+def test_compiled_in_one_graph(name: str, memory: str) -> None:
+    cheap, plain = twins(name, "lora", memory)
+    batch = images(name).double()
+    compiled = torch.compile(cheap, fullgraph=True, backend="aot_eager")
+    (compiled(batch) ** 2).sum().backward()
+    mine = {key: p.grad.clone() for key, p in petl.trainable(cheap).items()}
+    assert close(mine, step(plain, batch)[1])
+    torch.compiler.reset()
+
+
+# gates
+
+
+@pytest.mark.parametrize("high", [6.0, float("inf")])
+@pytest.mark.parametrize("shape", [(2, 8, 4, 4), (3, 5), (1, 3, 5, 7)])
+@pytest.mark.parametrize("inplace", [True, False])
+def test_a_gate_is_relu(shape: tuple[int, ...], high: float, inplace: bool) -> None:
+    x = (torch.randn(shape) * 5).requires_grad_()
+    out, slot = kernels.gate(x * 1, high, inplace)
+    assert torch.equal(out, x.clamp(0, high))
+    assert slot is not None and (slot.mask.numel() < x.numel()) == slot.is_packed == (x.numel() % 8 == 0)
+    weights = torch.randn(shape)
+    (mine,) = torch.autograd.grad((out * weights).sum(), x)
+    assert torch.equal(mine, weights * ((x > 0) & (x < high)))
+
+
+def test_pooling_is_torchs() -> None:
+    x = torch.randn(2, 3, 11, 11, requires_grad=True)
+    window = (3, 2, 1, 1, False)
+    out, expected = kernels.max_pool(x, window), nn.functional.max_pool2d(x, 3, 2, 1)
+    assert torch.equal(out, expected)
+    mine, theirs = (torch.autograd.grad((y**2).sum(), x)[0] for y in (out, expected))
+    assert torch.equal(mine, theirs)
+
+
+# evaluation remembers
+
+
+def test_adapted_weights_are_made_once_in_evaluation() -> None:
+    model, _ = twins("vit", "lora", "lean", dtype=torch.float32)
+    layer = cast(Any, model).blocks[0].attn.qkv
+    model.eval()
+    with torch.no_grad():
+        assert layer.weight is layer.weight
+        first = model(images("vit"))
+        layer.lora.up.add_(1)
+        assert not torch.equal(first, model(images("vit")))
+        layer.lora.up.sub_(1)
+        model.load_state_dict({k: v + 1 for k, v in model.state_dict().items() if k.endswith("lora.up")}, strict=False)
+        assert not torch.equal(first, model(images("vit")))
+    assert layer.weight.requires_grad and layer.weight is not layer.weight
+
+
+def test_training_drops_what_evaluation_remembers_and_copies_leave_it() -> None:
+    model, _ = twins("vit", "lora", "lean")
+    output(model, images("vit").double())
+    assert any(CACHE in vars(m) for m in model.modules())
+    assert not any(CACHE in vars(m) for m in copy.deepcopy(model).modules())
+    step(model.train(), images("vit").double())
+    assert not any(CACHE in vars(m) for m in model.modules())
+
+
+# the option
+
+
+def test_an_unknown_setting_is_refused_and_leaves_no_trace() -> None:
+    model = make("resnet")
+    kinds = [type(m) for m in model.modules()]
+    with pytest.raises(petl.PetlError, match="memory='tiny'.*fast, lean, min"):
+        petl.wrap(model, "lora", num_classes=3, memory="tiny")
+    assert [type(m) for m in model.modules()] == kinds and petl.record(model) is None
