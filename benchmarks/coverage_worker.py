@@ -8,6 +8,7 @@ import logging
 import sys
 import time
 import warnings
+from typing import Any
 
 import torch
 from coverage_plan import Pair
@@ -22,6 +23,7 @@ def main() -> None:
         arguments = tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in values["arguments"])
         pair = Pair(**{**values, "arguments": arguments})
         began = time.perf_counter()
+        line: dict[str, Any]
         try:
             line = tried(pair)
         except Exception as error:  # any model code runs here; what it raises is the result
