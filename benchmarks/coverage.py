@@ -40,7 +40,7 @@ def main() -> None:
     for depth in depths(args):
         results = Results(args.out / f"{depth}.jsonl")
         results.compact(args.again)
-        chosen = pairs(depth, coverage_index.load(FOLDER / "architectures.jsonl"), args.only)
+        chosen = pairs(depth, coverage_index.load(FOLDER / "architectures.jsonl") if depth in DEPTHS else [], args.only)
         print(f"{depth}: {len(chosen)} pairs", flush=True)
         run(chosen, results, args.jobs, Limits(args.seconds, args.memory * 1e9), GROUPS[depth], tell)
         found = [results.read()[pair.architecture, pair.column]["status"] for pair in chosen]

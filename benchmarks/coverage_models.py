@@ -23,7 +23,8 @@ def on_meta(architecture: str, arguments: Arguments = ()) -> nn.Module:
 
 def default_size(model: nn.Module) -> tuple[int, int]:
     """Height and width that timm's own config names."""
-    height, width = model.pretrained_cfg["input_size"][-2:]  # type: ignore[index]
+    cfg: Any = model.pretrained_cfg
+    height, width = cfg["input_size"][-2:]
     return height, width
 
 

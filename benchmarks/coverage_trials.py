@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import time
 from collections import Counter
 from typing import Any
@@ -101,18 +102,22 @@ def _moves(module: nn.Module) -> bool:
 
 def left(model: nn.Module) -> dict[str, int]:
     """Matrices and kernels outside the classifier that LoRA on every layer leaves alone: their owners' classes, counted."""
-    owners = [(type(m).__name__, m, leaf) for m in model.modules() for leaf, p in m._parameters.items() if is_matrix(p)]
+    owners = [(m, leaf) for m in model.modules() for leaf, p in m._parameters.items() if is_left(p)]
     return dict(
         Counter(
-            f"{kind}.{leaf}"
-            for kind, m, leaf in owners
-            if not hasattr(m, "lora") and not m._parameters[leaf].requires_grad
+            f"{type(m).__name__}.{leaf}"
+            for m, leaf in owners
+            if not any(n.startswith("lora") for n, _ in m.named_children())
         )
-    )  # type: ignore[union-attr]
+    )
 
 
-def is_matrix(p: Tensor | None) -> bool:
-    return p is not None and p.ndim > 1 and p.numel() > max(p.shape)
+def is_left(p: Tensor | None) -> bool:
+    return p is not None and is_matrix(p) and not p.requires_grad
+
+
+def is_matrix(p: Tensor) -> bool:
+    return p.ndim > 1 and p.numel() > max(p.shape)
 
 
 def portrait(model: nn.Module) -> dict[str, Any]:
@@ -172,7 +177,7 @@ def wrapped(pair: Pair, model: nn.Module, arguments: dict[str, Any] | None = Non
         except petl.PetlError as error:
             if not bears_out(model, column):
                 raise
-            line = {"status": "n/a", "reason": short(str(error))}
+            line = {"status": "n/a", "reason": short(str(error), 110)}
             continue
         made = petl.record(model)
         return {
@@ -227,9 +232,15 @@ def judged(line: dict[str, Any], points: dict[str, str]) -> dict[str, Any]:
     """The line with its points: how many passed, and of the others what was seen; one failed point fails the line."""
     failed = {name: seen for name, seen in points.items() if seen and not seen.startswith("n/a")}
     line["passed"] = sum(not seen for seen in points.values())
-    line["points"] = {name: short(seen) for name, seen in points.items() if seen}
+    line["points"] = {name: why(seen) for name, seen in points.items() if seen}
     line["status"] = "fail" if failed else "pass"
     return line
+
+
+def why(seen: str) -> str:
+    """What was seen, short; of a merge that can't be, the reason alone."""
+    seen = re.sub(r"can't merge .* into a weight \((.*)\);.*", r"\1", seen)
+    return short(seen, 110 if seen.startswith("n/a") else 240)
 
 
 def short(text: str, most: int = 240) -> str:

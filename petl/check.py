@@ -208,7 +208,7 @@ class _Trial:
         self.adapted.train()
         _leave_nothing_out(self.adapted)
         named = dict(self.adapted.named_parameters())
-        optimizer = torch.optim.Adam([p for p in named.values() if p.requires_grad], lr=1e-2)
+        optimizer = torch.optim.Adam([p for p in named.values() if p.requires_grad], lr=1e-3)
         for _ in range(STEPS):
             optimizer.zero_grad()
             _loss(self.adapted(self.batch)).backward()

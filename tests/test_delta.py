@@ -197,6 +197,7 @@ def test_header(tmp_path: Path) -> None:
         "name": f"beit_base_patch16_224.{make('beit').pretrained_cfg['tag']}",
         "num_classes": 5,
         "in_chans": 3,
+        "dtype": "float32",
         "args": {"img_size": [32, 32]},
     }
     assert [m["name"] for m in header["methods"]] == ["bias", "lora"]
