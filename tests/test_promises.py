@@ -51,14 +51,8 @@ def test_timm_reparameterises_with_the_delta_attached(name: str, methods: str) -
         assert float((output(base, x) - expected).abs().max()) > 0.01 * float(expected.std())
 
 
-LEAN_RESNET = pytest.param(
-    "resnet",
-    marks=pytest.mark.xfail(strict=True, reason="timm's checkpointing on top of the lean gates: other metadata"),
-)
-
-
 @pytest.mark.parametrize("methods", [["lora", "norm"], ["adapter", "bias"]])
-@pytest.mark.parametrize("name", ["vit", "beit", "swin", "convnext", LEAN_RESNET, "efficientnet", "levit", "mambaout"])
+@pytest.mark.parametrize("name", ["vit", "beit", "swin", "convnext", "resnet", "efficientnet", "levit", "mambaout"])
 def test_checkpointing_gives_the_same_gradients(name: str, methods: list[str]) -> None:
     grads = []
     for checkpointing in (False, True):
