@@ -31,7 +31,7 @@ from coverage_plan import DEPTHS, pairs
 from coverage_run import Limits, Results, run
 
 FOLDER = Path(__file__).parent / "results" / "coverage"
-GROUPS = {"shapes": 20, "real": 3, "every": 6, "sample": 5, "rival": 5}  # architectures to a subprocess
+GROUPS = {"shapes": 20, "real": 3, "every": 6, "sample": 10, "rival": 10}  # architectures to a subprocess
 
 
 def main() -> None:

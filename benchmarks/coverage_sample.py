@@ -16,7 +16,7 @@ SMALLER: dict[str, dict[str, Any]] = {
     "naflexvit_base_patch16_parfac_gap": {"depth": 2},
     "qwen3_vit_88m": {"depth": 2},
     "samvit_base_patch16_224": {"depth": 3},
-    "vgg11": {"num_features": 256},
+    "vgg11": {"mlp_ratio": 0.125},
     "vit_base_patch16_siglip_224": {"depth": 2},
 }
 

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import tempfile
@@ -20,8 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.random.mtrand import get_bit_generator
 from torch import Tensor
-from torch.utils.data import Subset, TensorDataset, default_collate
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from petl.batches import Seeded
 from petl.datasets import Images
@@ -39,16 +41,21 @@ class Store:
 
     def __init__(self, folder: str | Path | None, limit: float):
         self.kept, self.limit, self.used, self.found = folder is not None, int(limit), 0, 0
+        self.mine: set[Path] = set()  # entries that this store has given out
         self.folder = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="petl-"))
         self.folder.mkdir(parents=True, exist_ok=True)
         self._finalizer = None if self.kept else weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
 
-    def entry(self, about: dict[str, Any], count: int, parts: Iterable[Batch]) -> Batch:
-        """Features [N, ...] and labels [N], memory-mapped: those kept under ``about``, else those of ``parts``."""
+    def entry(self, about: dict[str, Any], count: int, parts: Iterable[Batch], *, needed: int = 0) -> Batch:
+        """Features [N, ...] and labels [N], memory-mapped: those kept under ``about``, else those of ``parts``.
+
+        Others may have to go for these, which take about ``needed`` bytes.
+        """
         text = json.dumps(about, sort_keys=True, indent=1)
         place = self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
         found = _read(place, text)
         if found is None:
+            self.make_room(needed)
             self._write(place, text, count, parts)
             found = _read(place, text)
         else:
@@ -56,13 +63,14 @@ class Store:
         if found is None:
             raise StateError(f"{place} was removed or changed while it was written; give each run its own cache folder")
         os.utime(place)
+        self.mine.add(place)
         self.used += size(found[0])
         return found
 
     def word(self) -> str:
         """What there is, and where."""
         place = self.folder if self.kept else "a temporary folder"
-        return f"{self.used / 1e6:.1f} MB in {place}{' (found there)' if self.found else ''}"
+        return f"{self.used / 1e6:.1f} MB in {place}{' (found there)' if self.found == len(self.mine) else ''}"
 
     def close(self) -> None:
         """Remove a folder that isn't the user's."""
@@ -70,7 +78,7 @@ class Store:
             self._finalizer()
 
     def make_room(self, needed: int) -> None:
-        """Remove the entries that were used the longest ago, until ``needed`` bytes fit.
+        """Remove the entries that were used the longest ago, but for the store's own, until ``needed`` bytes fit.
 
         Raises:
             StateError: they can't fit.
@@ -81,7 +89,7 @@ class Store:
         entries = [path for path in self.folder.iterdir() if ENTRY.fullmatch(path.name)]
         sizes = {place: _on_disk(place) for place in sorted(entries, key=lambda path: path.stat().st_mtime)}
         for place in list(sizes):
-            if sum(sizes.values()) + needed > self.limit:
+            if sum(sizes.values()) + needed > self.limit and place not in self.mine:
                 shutil.rmtree(place)
                 del sizes[place]
 
@@ -173,6 +181,35 @@ def varies(dataset: Any) -> bool:
         if not torch.equal(torch.as_tensor(one[0]), torch.as_tensor(other[0])) or int(one[1]) != int(other[1]):
             return True
     return False
+
+
+class Watched(Dataset[Any]):
+    """A dataset in which an image that draws a random number is an error.
+
+    An augmentation draws from Python's, numpy's or torch's generator also when it then does nothing, so this is no guess from a
+    few images; only a dataset with a generator of its own escapes it.
+    """
+
+    def __init__(self, dataset: Dataset[Any]):
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have it
+
+    def __getitem__(self, index: int) -> Any:
+        before = _chances()
+        item = self.dataset[index]
+        if _chances() != before:
+            raise StateError(
+                f"image {index} of {type(self.dataset).__name__} draws random numbers, so it may be another one in each epoch; "
+                "turn its augmentation off, or pass cache=False"
+            )
+        return item
+
+
+def _chances() -> tuple[Any, ...]:
+    """The state of every generator that augmentations use."""
+    return random.getstate(), str(get_bit_generator().state), torch.get_rng_state().numpy().tobytes()
 
 
 def contents(dataset: Any) -> str:

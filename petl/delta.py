@@ -178,7 +178,8 @@ def _plans(header: Mapping[str, Any], found: Survey) -> list[Plan]:
     places = {site.name: site for site in all_sites(found)}
     try:
         methods: list[Method] = [from_json(values) for values in header["methods"]]
-        return [(m, Sites(places[n] for n in names)) for m, names in zip(methods, header["sites"], strict=True)]
+        listed = zip(methods, header["sites"], strict=True)
+        return [(m, m.recalled(found, Sites(places[name] for name in names))) for m, names in listed]
     except KeyError as error:
         raise DeltaError(
             f"the delta was made on {header['backbone'].get('name')} and adapts {error.args[0]}, which this "

@@ -12,8 +12,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from petl.graft import WeightGraft
 from petl.launch import in_eval
@@ -153,13 +154,30 @@ def _outermost(visits: list[Visit]) -> Iterator[Visit]:
 def share(model: nn.Module, cut: Cut, images: Tensor) -> float:
     """The part of a forward's multiplications that lies below the cut, 0 to 1."""
     below: list[int] = []
-    with in_eval(model), torch.no_grad(), FlopCounterMode(display=False) as counter:
-        handle = cut.module.register_forward_pre_hook(lambda *_: below.append(counter.get_total_flops()))
+    with in_eval(model), torch.no_grad(), Operations() as counter:
+        handle = cut.module.register_forward_pre_hook(lambda *_: below.append(counter.total))
         try:
             model(images)
         finally:
             handle.remove()
-    return below[0] / max(counter.get_total_flops(), 1)
+    return below[0] / max(counter.total, 1)
+
+
+class Operations(TorchDispatchMode):
+    """Counts multiplications and additions by torch's own formulas; torch's own mode also hooks modules, which some refuse."""
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func._overloadpacket)
+        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
+        return out
+
+
+def hooked(model: nn.Module) -> set[nn.Module]:
+    """The modules with hooks that see each forward: stepped over, they would see tensors without values, or nothing."""
+    return {m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks}
 
 
 def restless(model: nn.Module) -> set[nn.Module]:

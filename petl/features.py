@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl.batches import Seeded, Shuffle
-from petl.cache import Store, contents, size, unsteady
+from petl.cache import Store, Watched, contents, size, unsteady
 from petl.depth import restless
 from petl.feed import Batch, pair
 from petl.launch import in_eval
@@ -59,7 +59,8 @@ class Road:
     def train(self, loader: DataLoader[Any], views: int, progress: Any) -> DataLoader[Batch]:
         """The training data, each view under the augmentation of its epoch, in the batches that ``loader`` would give."""
         seed = loader.sampler.seed if unsteady(dataset_of(loader)) else None  # type: ignore[attr-defined]  # a Shuffle
-        found = [self._once(_in_order(loader, v), progress, view=v, seed=seed) for v in range(views)]
+        steady = isinstance(self.net, Upper)  # a head may train on augmented views, an upper part may not
+        found = [self._once(_in_order(loader, v, steady), progress, view=v, seed=seed) for v in range(views)]
         features = Features([images for images, _ in found], found[0][1])
         return DataLoader(features, batch_sampler=loader.batch_sampler, collate_fn=_as_it_is)
 
@@ -91,7 +92,7 @@ class Road:
             return features, targets
         about = {**self.about, **more, "batch": loader.batch_size}
         about["data"] = contents(dataset_of(loader)) if self.store.kept else id(loader)
-        return self.store.entry(about, count, self._pass(loader, progress))
+        return self.store.entry(about, count, self._pass(loader, progress), needed=count * self.per_image)
 
     def _pass(self, loader: DataLoader[Any], progress: Any) -> Iterator[Batch]:
         """Inputs and labels on the CPU, batch by batch; under DDP each rank computes its share and gets all."""
@@ -140,11 +141,12 @@ def count_of(loader: DataLoader[Any]) -> int | None:
     return len(loader.sampler)  # type: ignore[arg-type]  # samplers of map-style datasets have it
 
 
-def _in_order(loader: DataLoader[Any], epoch: int) -> DataLoader[Any]:
-    """The training images in the dataset's order, each augmented as in that epoch."""
+def _in_order(loader: DataLoader[Any], epoch: int, steady: bool) -> DataLoader[Any]:
+    """The training images in the dataset's order, each augmented as in that epoch, or with an error if ``steady``."""
     shuffle: Shuffle = loader.sampler  # type: ignore[assignment]  # road looked
     dataset: Seeded = loader.dataset  # type: ignore[assignment]  # what batches.loader puts a Shuffle on
     order = Shuffle(shuffle.count, shuffle.seed)
     order.set_epoch(epoch)
     keys: Any = sorted(order)
-    return DataLoader(dataset, loader.batch_size, sampler=keys, num_workers=loader.num_workers)
+    watched = Seeded(Watched(dataset.dataset)) if steady else dataset
+    return DataLoader(watched, loader.batch_size, sampler=keys, num_workers=loader.num_workers)

@@ -50,6 +50,10 @@ class Method:
             )
         return sites
 
+    def recalled(self, found: Survey, sites: Sites) -> Sites:
+        """The sites that a delta's recipe names, as ``plan`` gave them; for methods that need more than a Site says."""
+        return sites
+
     def fits(self, module: nn.Module) -> bool:
         """Whether the method is for this module: of all that a pattern matches, the others are left out."""
         return True

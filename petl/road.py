@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from petl.batches import Shuffle
 from petl.cache import Store, unsteady, varies
 from petl.data import pipeline
-from petl.depth import cuts, restless, share
+from petl.depth import cuts, hooked, restless, share
 from petl.digest import combined, fingerprint
 from petl.errors import PetlError, StateError
 from petl.features import Road, count_of, dataset_of
@@ -110,28 +110,30 @@ def _upper_road(
     images = torch.cat([images, images.flip(-1)])  # statistics of one image can't be had
     with accelerator.autocast():
         points = cuts(model, images)
-        loud = restless(model)
-        calm = [point for point in points if loud.isdisjoint(point.below)]
+        watched, loud = hooked(model), restless(model)
+        calm = [point for point in points if (loud | watched).isdisjoint(point.below)]
         net = upper(model, calm, images) if calm else None
         part = share(model, net.cut, images) if net else 0.0
     if part >= WORTH or (net and settings.cache):
         return Road(accelerator, model, net.cut.module, net, per_image=net.per_image), ""  # type: ignore[union-attr]  # part > 0
     if len(calm) < len(points):
-        kinds = sorted({type(module).__name__ for module in loud.intersection(points[0].below)})
-        return None, f"{' and '.join(kinds)} in the frozen part gives other values in training"
+        return None, _disquiet(loud.intersection(points[0].below), watched.intersection(points[0].below))
     if net:
         return None, f"only {part:.0%} of a forward lies below {net.cut.name}, where what trains can be cut off"
     return None, "what trains takes more than one tensor from the frozen part" if points else ""
 
 
+def _disquiet(loud: set[nn.Module], watched: set[nn.Module]) -> str:
+    """What speaks against stepping over these modules."""
+    kinds = " and ".join(sorted({type(module).__name__ for module in loud or watched}))
+    return f"{kinds} in the frozen part {'gives other values in training' if loud else 'has a hook'}"
+
+
 def _room(found: Road, store: Store, loaders: Loaders, settings: Settings) -> str:
-    """Why the features can't be kept, or "" with room made for them."""
+    """Why the features can't be kept, or ""."""
     counts = [count_of(loader) or 0 for loader in loaders if loader is not None]
     needed = (counts[0] * (settings.views or 1) + sum(counts[1:])) * found.per_image
-    why = store.refusal(needed)
-    if not why:
-        store.make_room(needed)
-    return why
+    return store.refusal(needed)
 
 
 def _about(found: Road, settings: Settings) -> dict[str, Any]:

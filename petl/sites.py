@@ -40,7 +40,7 @@ class Site:
     ``shape`` is the weight's shape (empty where there is none), ``outputs`` the shapes of the tensors that the module
     returns for a batch of two images (of a block's several tensors, () for one that has no influence on the model's
     output), ``axes`` the axis of the channels in each of them (-1 for tokens and vectors, 1 or 3 for maps), ``order`` its
-    number in the order of execution.
+    number in the order of execution, ``rows`` what the rows of a fused attention projection are, where a method has asked.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Site:
     outputs: tuple[tuple[int, ...], ...] = ()
     axes: tuple[int, ...] = ()
     order: float = 0
+    rows: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int
         if name in names:
             module.register_forward_hook(_watching(live.setdefault(name, [])))
     with torch.device("meta"):
-        leaves = tree_leaves(clone(torch.empty(2, *image, device="meta", dtype=_dtype(clone))))
+        leaves = tree_leaves(clone(blank(clone, image)))
         torch.autograd.backward([t.sum() for t in leaves if isinstance(t, Tensor) and t.requires_grad])
     return live
 
@@ -190,7 +190,7 @@ def _channels(model: nn.Module) -> list[int]:
 
 def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
     clone.train().eval()  # forget what some models compute from parameters and keep in eval mode
-    x = torch.empty(2, *image, device="meta", dtype=_dtype(clone))
+    x = blank(clone, image)
     hooks, flow = [], Flow()
     grown = {id(part) for module in clone.modules() if isinstance(module, Graft) for part in module.modules()}
     for name, module in clone.named_modules():
@@ -227,6 +227,11 @@ def on_meta(model: nn.Module) -> nn.Module:
 def _meta(tensor: Tensor) -> Tensor:
     there = tensor.detach().to("meta")
     return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
+
+
+def blank(model: nn.Module, image: tuple[int, int, int]) -> Tensor:
+    """Two images without values for a model on the meta device: [2, channels, height, width]."""
+    return torch.empty(2, *image, device="meta", dtype=_dtype(model))
 
 
 def _dtype(model: nn.Module) -> torch.dtype:

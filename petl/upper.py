@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from petl.depth import Cut, Empty
+from petl.errors import StateError
 from petl.launch import in_eval
 
 REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # of a model's own code, given NaN
@@ -45,10 +46,16 @@ class Upper(nn.Module):
         self.image = Empty(tuple(images.shape), images.dtype, images.device, len(images))
         self.dtype: torch.dtype | None = None  # of what goes into the cut
         self.per_image = 0  # bytes of it; both are known once it was seen
+        self._frozen = [p for name, p in model.named_parameters() if cut.needs(name) and not p.requires_grad]
         self._given: Tensor | None = None
         self._calls: dict[nn.Module, int] = {}
 
     def forward(self, features: Tensor) -> Any:
+        if any(p.requires_grad for p in self._frozen):
+            raise StateError(
+                f"something below {self.cut.name} has begun to train, where nothing runs any more: its features were computed "
+                "before; pass cache=False to unfreeze layers during a training"
+            )
         self._given, self._calls = features.to(self.dtype or features.dtype), {}
         return self.model(self.image(len(features)))
 

@@ -122,16 +122,21 @@ def test_features_change_nothing(method: Callable[..., nn.Module], name: str, st
     assert runs[1][1].road in repr(runs[1][1])
 
 
-def test_the_frozen_part_runs_once_per_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Afterwards its modules return no values; between the epochs the model is whole."""
+def test_the_frozen_part_runs_once_per_image() -> None:
+    """Between the epochs the model is whole."""
     model, seen, answers = partial(built()), [], []
-    model.blocks[0].register_forward_hook(lambda module, args, out: seen.append((len(out), bool(out.isnan().any()))))
+    block: Any = model.blocks[0]  # type: ignore[index]
+
+    def counted(x: Tensor, **options: Any) -> Tensor:  # a hook would move the cut
+        seen.append(len(x))
+        return type(block).forward(block, x, **options)
+
+    block.forward = counted
     fit(model, on_epoch=lambda row: answers.append(model(BATCH)))
-    real = sum(images for images, empty in seen if not empty)
-    assert sum(images for images, empty in seen if empty) > 3 * 20
+    real = sum(seen)
     assert real - 3 * 2 <= 20 + 16  # one pass; the looks before it
     assert all(answer.isfinite().all() for answer in answers)
-    assert "forward" not in vars(model.blocks[0])
+    assert vars(block)["forward"] is counted and "forward" not in vars(model.blocks[1])  # type: ignore[index]
     assert not model.blocks[5]._forward_pre_hooks
 
 
@@ -265,7 +270,7 @@ class Noisy(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, target = self.data[index]
-        return image + self.by * torch.randn(1), target
+        return (image + self.by * torch.randn(1) if self.by else image), target
 
 
 def picture_folder(path: Path) -> Path:
@@ -287,6 +292,42 @@ def test_random_images(tmp_path: Path) -> None:
     assert "augmented at random" in fit(model, picture_folder(tmp_path), epochs=1).road
     with pytest.raises(StateError, match="augmented at random"):
         fit(model, tmp_path, cache=True)
+
+
+class Rarely(Noisy):
+    """Draws for one image only, and that changes nothing."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if index == 11:
+            torch.rand(())
+        return self.data[index]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_random_number_escapes(workers: int) -> None:
+    with pytest.raises(StateError, match="image 11 of Rarely draws random numbers"):
+        fit(partial(built()), Rarely(0.0), cache=True, workers=workers)
+
+
+def test_hooks_see_every_forward() -> None:
+    model, seen, marks = partial(built()), [], []
+    model.blocks[1].register_forward_hook(lambda module, args, out: seen.append(bool(out.isnan().any())))  # type: ignore
+    history = fit(model, epochs=3, on_epoch=lambda _: marks.append(len(seen)))
+    assert "from blocks.1 on" in history.road  # and no later
+    assert marks[0] + 2 * 3 <= len(seen) and not any(seen[marks[0] :])
+
+
+def test_unfreezing_below_is_an_error() -> None:
+    model = partial(built())
+    with pytest.raises(StateError, match="pass cache=False to unfreeze"):
+        fit(model, epochs=2, on_epoch=lambda _: model.requires_grad_(True))
+    assert torch.isfinite(model(pairs().tensors[0])).all()
+
+
+def test_attention_pools_can_be_cut_off() -> None:
+    """torch's own counter of operations fails on them."""
+    model = petl.wrap(timm.create_model("test_vit3", img_size=SIZE), "partial", num_classes=CLASSES)
+    assert "from attn_pool on" in fit(model, epochs=2).road
 
 
 REASONS: list[Any] = [
@@ -428,6 +469,14 @@ def test_a_folder_stays_within_its_bound(tmp_path: Path) -> None:
     with pytest.raises(StateError, match="more than cache_limit"):
         store.make_room(4001)
     assert (tmp_path / "mine" / "about.json").exists()
+
+
+def test_what_will_be_used_again_stays(tmp_path: Path) -> None:
+    """A bound that two runs' features don't fit into together."""
+    fit(partial(built()), epochs=1, cache=tmp_path)
+    before, size = entries(tmp_path), sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
+    history = fit(partial(built()), epochs=1, cache=tmp_path, cache_limit=size * 1.2 / 1e9)
+    assert "(found there)" in history.road and entries(tmp_path) == before
 
 
 def test_a_store_gives_back_the_bits(tmp_path: Path) -> None:

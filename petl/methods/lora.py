@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any, cast
@@ -9,10 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl.errors import MethodError, SiteError
+from petl.errors import MethodError, SiteError, listing
 from petl.graft import WeightGraft, grow
 from petl.kernels import Change
 from petl.method import Method, register
+from petl.projections import Rows, fused_rows, letters
 from petl.sites import Site, Sites, Where, is_cond_conv, matrices
 from petl.survey import Survey
 
@@ -32,7 +34,8 @@ class LoRA(Method):
         alpha: scale is ``alpha / rank``.
         rslora: scale is ``alpha / sqrt(rank)`` instead (Kalajdzievski 2023, arXiv:2312.03732).
         dora: train the norm of each output row apart from its direction (Liu et al. 2024, arXiv:2402.09353).
-        slices: letters out of ``"qkv"``: only the attention projections, and of fused ones only these rows.
+        slices: letters out of ``"qkv"``: only the attention projections, and of fused ones only these rows, in whichever order
+            the model has them.
 
     >>> import petl, timm
     >>> model = petl.wrap(timm.create_model("test_vit"), "lora", rank=4, slices="qv", num_classes=5)
@@ -51,8 +54,8 @@ class LoRA(Method):
         super().__post_init__()
         if self.rank < 1:
             raise MethodError(f"lora: rank={self.rank}; a rank is at least 1")
-        letters = isinstance(self.slices, str) and self.slices and not set(self.slices) - set("qkv")
-        if self.slices is not None and not letters:
+        fits = isinstance(self.slices, str) and self.slices and not set(self.slices) - set("qkv")
+        if self.slices is not None and not fits:
             raise MethodError(f"lora: slices={self.slices!r}; give letters out of 'qkv', such as 'qv'")
         if self.slices is not None and self.dora:
             raise MethodError("lora: dora=True needs whole rows; leave out slices or dora")
@@ -61,10 +64,16 @@ class LoRA(Method):
         return bool(matrices(module))
 
     def plan(self, found: Survey) -> Sites:
-        sites = super().plan(found)
+        sites = self.recalled(found, super().plan(found))
         if self.slices is None:
             return sites
-        kept = Sites(site for site in sites if _letters(site) and set(_letters(site)) & set(self.slices))
+        kept = Sites(site for site in sites if {*_made(found, site)} & {*self.slices})
+        vague = [site.name for site in kept if self._cuts(_letters(found, site)) and not site.rows]
+        if vague:
+            raise SiteError(
+                f"lora: slices={self.slices!r}, but {type(found.model).__name__} takes the output of {listing(vague)} apart in "
+                f"a way that doesn't show which rows are q, k and v; leave out slices, or these layers by where="
+            )
         if not kept:
             raise SiteError(
                 f"lora: slices={self.slices!r}, but {type(found.model).__name__} has no attention projections named qkv, "
@@ -72,14 +81,29 @@ class LoRA(Method):
             )
         return kept
 
+    def recalled(self, found: Survey, sites: Sites) -> Sites:
+        """With ``slices``, the sites with the layout of their rows."""
+        if self.slices is None:
+            return sites
+        fused = [site.name for site in sites if site.shape and self._cuts(_letters(found, site))]
+        rows = fused_rows(found, fused) if fused else {}
+        known = [dataclasses.replace(s, rows=rows.get(s.name, _torchs_own(found.modules[s.name]))) for s in sites]
+        return Sites(s for s in known if s.rows or "m" not in _letters(found, s))
+
+    def _cuts(self, letters: str) -> bool:
+        """Whether some rows of a projection that makes ``letters`` stay as they are."""
+        return bool({*letters} & {*(self.slices or "")}) and not {*letters} <= {*(self.slices or "")}
+
     def adapt(self, module: nn.Module, site: Site) -> None:
         scale = self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
-        letters = _letters(site) if self.slices else ""
-        if letters and not set(letters) <= set(self.slices or ""):
-            rows = tuple(i for i, letter in enumerate(letters) if letter in (self.slices or ""))
-            return grow(module, "lora", SlicedLowRank(module.weight, self.rank, scale, (len(letters), *rows)))  # type: ignore[arg-type]
         for param in matrices(module):
-            grow(module, "lora" if param == "weight" else f"lora_{param}", self._graft(module, param, scale))
+            made, name = _made_by(param, site), "lora" if param == "weight" else f"lora_{param}"
+            if self.slices is None or not made or {*made} <= {*self.slices}:
+                grow(module, name, self._graft(module, param, scale))
+            elif {*made} & {*self.slices}:
+                weight, rows = cast(Tensor, getattr(module, param)), site.rows
+                graft = SlicedLowRank(weight, self.rank, scale, rows=rows, slices=self.slices, param=param)
+                grow(module, name, graft)
 
     def _graft(self, module: nn.Module, param: str, scale: float) -> LowRank:
         weight = cast(Tensor, getattr(module, param))
@@ -149,24 +173,31 @@ class Transposed(LowRank):
 
 
 class SlicedLowRank(WeightGraft):
-    """A low-rank change of some of the equal row slices of a fused projection; the other rows stay as they are.
+    """A low-rank change of some letters' rows of a fused projection; the other rows stay as they are.
 
-    ``split`` is (number of slices, index of each changed one ...); ``up`` is [changed, rows, r], ``down`` [changed, r, columns].
+    ``rows`` are the letters with their numbers of rows, in order, for all heads at once or for each head in turn. ``down`` is
+    [changed, r, columns]; ``up`` is [changed, rows, r], or where the letters differ in size, [rows of all changed, r].
     """
 
-    def __init__(self, weight: Tensor, rank: int, scale: float, split: tuple[int, ...]):
+    def __init__(self, weight: Tensor, rank: int, scale: float, *, rows: Rows, slices: str, param: str = "weight"):
         super().__init__()
-        self.count, *self.changed = split
-        rows, columns = weight.shape[0] // self.count, weight[0].numel()
-        rank, self.scale = min(rank, rows, columns), scale
+        self.scale, self.param, self.sizes = scale, param, [size for _, size in rows]
+        self.changed = [i for i, (letter, _) in enumerate(rows) if letter in slices]
+        heads, columns = weight.shape[0] // sum(self.sizes), weight[0].numel()
+        self.counts = [heads * self.sizes[i] for i in self.changed]
+        rank = min(rank, columns, *self.counts)
         self.down = nn.Parameter(torch.stack([_start(weight, rank, columns).detach() for _ in self.changed]))
-        self.up = nn.Parameter(self.down.new_zeros(len(self.changed), rows, rank))
+        even = len({*self.counts}) == 1
+        shape = (len(self.counts), self.counts[0], rank) if even else (sum(self.counts), rank)
+        self.up = nn.Parameter(self.down.new_zeros(shape))
 
     def change(self, weight: Tensor) -> Tensor:
-        parts = list(weight.flatten(1).chunk(self.count))
-        for i, index in enumerate(self.changed):
-            parts[index] = torch.addmm(parts[index], self.up[i], self.down[i], alpha=self.scale)
-        return torch.cat(parts).view(weight.shape)
+        heads = weight.flatten(1).unflatten(0, (-1, sum(self.sizes)))
+        parts = list(heads.split(self.sizes, 1))  # of each letter [heads, rows, columns]
+        ups = self.up.flatten(0, -2).split(self.counts)
+        for i, up, down in zip(self.changed, ups, self.down, strict=True):
+            parts[i] = torch.addmm(parts[i].flatten(0, 1), up, down, alpha=self.scale).view(parts[i].shape)
+        return torch.cat(parts, 1).view(weight.shape)
 
 
 def _start(weight: Tensor, *shape: int) -> nn.Parameter:
@@ -181,8 +212,32 @@ def _row_norm(matrix: Tensor) -> Tensor:
     return matrix.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)
 
 
-def _letters(site: Site) -> str:
-    """What the rows of an attention projection are, by its name in the field's words: ``qkv`` is three equal slices."""
-    leaf = site.name.rpartition(".")[2].removesuffix("_proj")
-    fits = leaf in ("qkv", "kv", "q", "k", "v") and site.shape[:1] and site.shape[0] % len(leaf) == 0
-    return leaf if fits else ""
+def _letters(found: Survey, site: Site) -> str:
+    """What the layer makes for attention, out of ``qkv``: by its name in the field's words, or torch's own attention."""
+    if isinstance(found.modules[site.name], nn.MultiheadAttention):
+        return "qkv"
+    layer = {"linear", "conv", "depthwise"} & {*site.roles}
+    return letters(site.name) if layer and not isinstance(_parent(found, site.name), nn.MultiheadAttention) else ""
+
+
+def _made(found: Survey, site: Site) -> str:
+    """The same, by the layout of its rows where that is known: some families call a ``qkv`` what makes k and v alone."""
+    return "".join(letter for letter, _ in site.rows) or _letters(found, site)
+
+
+def _parent(found: Survey, name: str) -> nn.Module:
+    return found.modules[name.rpartition(".")[0]]
+
+
+def _torchs_own(module: nn.Module) -> Rows:
+    """nn.MultiheadAttention's ``in_proj_weight`` is [q | k | v] by torch's word."""
+    if not isinstance(module, nn.MultiheadAttention):
+        return ()
+    return tuple((letter, module.embed_dim) for letter in "qkv")
+
+
+def _made_by(param: str, site: Site) -> str:
+    """What the site's parameter makes."""
+    if param in ("weight", "in_proj_weight"):
+        return "".join(letter for letter, _ in site.rows)
+    return letters(param.removesuffix("_weight"))
