@@ -25,7 +25,7 @@ ROLES = {
     "depthwise": "convolutions with as many groups as input channels",
     "norm": "normalisation layers of every kind, but the head's",
     "batchnorm": "normalisation layers with running statistics, but the head's",
-    "block": "timm's own blocks, in the order of execution",
+    "block": "timm's own blocks, in the order of execution; in a plain stack of layers (VGG), each layer",
     "branch": "a block's children that return as many channels as it does: attention and MLP of a transformer block",
     "mlp": "the last branch of each block",
     "stem": "the first layers, which see the image",
@@ -292,7 +292,7 @@ def stem_names(found: Survey) -> list[str]:
 def block_names(found: Survey) -> list[str]:
     """The model's blocks in the order of execution: timm's own groups where it names them, else by structure."""
     names = _grouped_blocks(found)
-    names = names if len(names) > 1 else _structural_blocks(found)
+    names = names if len(names) > 1 else _structural_blocks(found) or _stacked_layers(found)
     return sorted(names, key=found.order)
 
 
@@ -332,6 +332,13 @@ def _structural_blocks(found: Survey) -> list[str]:
     ]
     inner = [n for n in inside if not any(other.startswith(f"{n}.") for other in inside)]
     return [n for n in inner if not _touches_head(found, n) and not any(within(stem, [n]) for stem in stems)]
+
+
+def _stacked_layers(found: Survey) -> list[str]:
+    """For a plain stack of layers (VGG), each layer with a weight behind the stem."""
+    layers = [s for s in found.calls if {"linear", "conv", "depthwise"} & {*layer_roles(found.modules[s])}]
+    stems = stem_names(found)
+    return [n for n in layers if n and _in_container(found, n) and n not in stems and not _touches_head(found, n)]
 
 
 def _in_container(found: Survey, name: str) -> bool:
