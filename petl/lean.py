@@ -1,7 +1,7 @@
 """Cheaper training steps with the same numbers: ways to run layers that keep less for the backward.
 
 ``memory="fast"`` trains low-rank changes through ``kernels`` and multiplies norms that are held still into the convolution
-before them. ``"lean"`` also doesn't keep what is cheap to compute again: outputs of norms and activations (``recipes``).
+before them. ``"lean"`` also doesn't keep what is cheap to compute again: outputs of norms and activations (``remake``).
 ``"min"`` also runs whole blocks again in the backward (activation checkpointing, Chen et al. 2016, arXiv:1604.06174).
 Evaluation always runs the plain layers.
 """
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from petl import kernels, recipes
+from petl import kernels, remake
 from petl.errors import MethodError
-from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still
-from petl.sites import has_statistics, layer_roles
+from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
+from petl.sites import has_statistics, layer_roles, matrices
 from petl.survey import Survey
 
 MEMORY = ("fast", "lean", "min")
@@ -58,6 +58,33 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
         give(module, Pool)
     elif lean and _is_cheap(module):
         give(module, Again)
+
+
+def steps(model: nn.Module, memory: str | None) -> dict[str, str]:
+    """For each layer that a training step treats in a way of its own, or could: which way, and if it's plain, why."""
+    inside = {id(part) for module in model.modules() for _, graft in grafts(module) for part in graft.modules()}
+    layers = {n: m for n, m in model.named_modules() if id(m) not in inside and matrices(m)}
+    said = {name: _way(module, memory) for name, module in layers.items()}
+    return {name: words for name, words in said.items() if words}
+
+
+def _way(layer: nn.Module, memory: str | None) -> str:
+    changes, given = _on_weight(layer), {Linear, Conv} & {*ways(layer)}
+    if layer._parameters.get("weight") is not None and layer._parameters["weight"].requires_grad:  # type: ignore[union-attr]
+        return "plain: the weight itself trains"
+    if memory is None:
+        return "plain: fused=False" if changes else ""
+    if changes and not _has_low_rank(layer):
+        return f"plain: {type(changes[0]).__name__} is not one low-rank change"
+    if changes and not given:
+        return f"plain: {type(changes[0]).__name__} on {base_class(layer).__name__}, which no kernel knows"
+    norm = getattr(layer, PARTNER, (None,))[0]
+    with_norm = ", the norm after it multiplied in" if norm is not None and not _weight_trains(norm) else ""
+    return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if Conv in given else ""
+
+
+def _weight_trains(norm: nn.Module) -> bool:
+    return norm.weight is not None and bool(norm.weight.requires_grad)
 
 
 def recording() -> bool:
@@ -102,7 +129,7 @@ class StillNorm(Way):
         partner = getattr(self, PARTNER, None)
         if partner and recording() and folded_norm(partner[0]) is self:
             return _after_norm(norm, x)
-        if not recording() or (norm.weight is not None and norm.weight.requires_grad):
+        if not recording() or _weight_trains(norm):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
         out = kernels.still_norm(x, *_statistics(norm), norm.weight, norm.bias, norm.eps)
         return _after_norm(norm, out)
@@ -112,7 +139,7 @@ class Gate(Way):
     """ReLU and ReLU6: one bit a number for the backward, where nobody else keeps the output."""
 
     def forward(self, input: Tensor) -> Tensor:
-        kept = recipes.now()
+        kept = remake.now()
         if kept is None or not input.requires_grad:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         high = 6.0 if isinstance(self, nn.ReLU6) else float("inf")
@@ -127,7 +154,7 @@ class Pool(Way):
 
     def forward(self, input: Tensor) -> Tensor:
         pool = cast(nn.MaxPool2d, self)
-        if recipes.now() is None or not input.requires_grad or pool.return_indices:
+        if remake.now() is None or not input.requires_grad or pool.return_indices:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         return kernels.max_pool(input, (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode))
 
@@ -136,7 +163,7 @@ class Again(Way):
     """A norm or activation whose output is computed again in the backward, from the input, which is kept anyway."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        kept = recipes.now()
+        kept = remake.now()
         if kept is None or args or kwargs or not x.requires_grad:
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next
         out = self._anew(x)
@@ -156,15 +183,15 @@ class Again(Way):
 
 
 class Root(Way):
-    """The whole model: recipes are noted during its forward."""
+    """The whole model: what can be made again is noted during its forward."""
 
     outer = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
-        if not recording() or not recipes.possible():
+        if not recording() or not remake.possible():
             return plain(*args, **kwargs)
-        with recipes.Recipes():
+        with remake.Remakes():
             return plain(*args, **kwargs)
 
 
@@ -199,8 +226,7 @@ def folded_norm(conv: nn.Module) -> nn.Module | None:
         return None
     (norm,) = partner
     seen = conv._forward_hooks or norm._forward_pre_hooks  # somebody looks at what lies between them
-    weights = (conv._parameters["weight"], norm.weight)
-    trains = any(weight is not None and weight.requires_grad for weight in weights)
+    trains = conv._parameters["weight"].requires_grad or _weight_trains(norm)  # type: ignore[union-attr]
     plain = _low_rank(conv)[0] is not None or not _on_weight(conv)
     return None if seen or trains or not plain else norm
 

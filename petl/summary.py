@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -9,6 +11,7 @@ from torch import nn
 from petl.delta import delta_tensors
 from petl.digest import own_tensor, owned
 from petl.graft import grafts
+from petl.lean import steps
 from petl.record import Record, wrapped
 from petl.wrap import trainable, unfoldable
 
@@ -28,7 +31,16 @@ class Row:
 
 
 class Summary(tuple[Row, ...]):
-    """Rows per method, then the head; prints as a table with a total. ``trainable`` and ``bytes`` are the totals."""
+    """Rows per method, then the head; prints as a table with a total. ``trainable`` and ``bytes`` are the totals.
+
+    ``steps`` says of each layer in which way training steps run it, and of plain ones why.
+    """
+
+    def __init__(self, rows: Sequence[Row], steps: dict[str, str] | None = None):
+        self.steps = steps or {}
+
+    def __new__(cls, rows: Sequence[Row], steps: dict[str, str] | None = None) -> Summary:
+        return super().__new__(cls, rows)
 
     @property
     def trainable(self) -> int:
@@ -42,9 +54,9 @@ class Summary(tuple[Row, ...]):
         cells = [("method", "sites", "tensors", "trainable", "of the base", "delta", "folds")]
         cells += [_cells(row) for row in (*self, self._total())]
         widths = [max(len(row[i]) for row in cells) for i in range(7)]
-        return "\n".join(
-            "  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells
-        )
+        table = ["  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
+        ways = Counter(self.steps.values()).most_common()
+        return "\n".join([*table, *(f"{count} layer{'s' * (count > 1)} {way}" for way, count in ways)])
 
     def _total(self) -> Row:
         share = sum(row.share for row in self)
@@ -78,7 +90,7 @@ def summary(model: nn.Module) -> Summary:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
         rows.append(Row(name, sites, len(tensors), numbers, numbers / base, size, folds))
-    return Summary(rows)
+    return Summary(rows, steps(plain, made.memory))
 
 
 def _base_numbers(model: nn.Module, made: Record) -> int:

@@ -30,7 +30,6 @@ ARCHITECTURES = [
     "convnext",
     "swin",
     "densenet",
-    "levit",
     "mambaout",
 ]
 
@@ -332,3 +331,21 @@ def test_an_unknown_setting_is_refused_and_leaves_no_trace() -> None:
     with pytest.raises(petl.PetlError, match="memory='tiny'.*fast, lean, min"):
         petl.wrap(model, "lora", num_classes=3, memory="tiny")
     assert [type(m) for m in model.modules()] == kinds and petl.record(model) is None
+
+
+# what summary says
+
+
+def test_summary_says_which_layers_run_how_and_why() -> None:
+    model = petl.wrap(make("resnet"), "lora", num_classes=3)
+    said = petl.summary(model).steps
+    assert "layers fused, the norm after it multiplied in" in repr(petl.summary(model))
+    assert (
+        said["conv1.0"] == "fused, the norm after it multiplied in" and said["fc"] == "plain: the weight itself trains"
+    )
+    dora = petl.summary(petl.wrap(make("vit"), "lora", dora=True)).steps
+    assert dora["blocks.0.attn.qkv"] == "plain: LowRank is not one low-rank change"
+    standardised = petl.summary(petl.wrap(make("nfnet"), "lora")).steps
+    assert any(words == "plain: LowRank on ScaledStdConv2d, which no kernel knows" for words in standardised.values())
+    plain = petl.summary(petl.wrap(make("vit"), "lora", fused=False)).steps
+    assert plain["blocks.0.attn.qkv"] == "plain: fused=False"

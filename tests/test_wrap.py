@@ -517,7 +517,7 @@ def test_summary_counts_by_hand() -> None:
     assert rows["bn"].trainable == 2 * channels, "running statistics don't train"
     assert petl.summary(model).trainable == sum(p.numel() for p in petl.trainable(model).values())
     table = repr(petl.summary(model)).splitlines()
-    assert [line.split()[0] for line in table] == ["method", "bn", "lora", "head", "total"]
+    assert [line.split()[0] for line in table[:5]] == ["method", "bn", "lora", "head", "total"]
 
 
 def test_param_groups_hold_what_trains_once() -> None:

@@ -1,7 +1,7 @@
 """Tensors that are computed again instead of kept: during a forward, each saved tensor is looked up among the noted ones.
 
 A norm or activation keeps its input for its own backward. Whoever saves its output (a linear layer, a convolution, a
-product) would keep a second tensor; with a recipe noted, torch's saved-tensor hooks keep the way to it instead.
+product) would keep a second tensor; with the way noted, torch's saved-tensor hooks keep the way to it instead.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from petl.kernels import Slot
 _STATE = threading.local()
 
 
-def now() -> Recipes | None:
-    """The recipes of the forward that runs in this thread, if they are noted here.
+def now() -> Remakes | None:
+    """What the forward that runs in this thread notes, if it notes anything here.
 
     Not while compiling, nor where somebody else's hooks see what is saved: a checkpointed part has to run the second time,
     when this forward is over, as it ran the first time.
@@ -43,7 +43,7 @@ def possible() -> bool:
 
 
 @dataclass
-class Recipe:
+class Remake:
     """How to make a tensor again: the function and its input, and the autocast that was on."""
 
     make: Callable[[Tensor], Tensor]
@@ -60,7 +60,7 @@ class Recipe:
             if self.source._version != self.version:
                 raise RuntimeError(
                     "a tensor needed for the backward was changed by an in-place operation after its use; "
-                    "memory='fast' keeps copies of results instead of recipes"
+                    "memory='fast' keeps copies of results instead of making them again"
                 )
             device, on, dtype = self.autocast
             with torch.no_grad(), torch.autocast(device, enabled=on, dtype=dtype):
@@ -74,7 +74,7 @@ class _Entry:
     storage: StorageWeakRef
     out: Callable[[], Tensor | None]
     version: int
-    what: Recipe | Slot
+    what: Remake | Slot
 
     def is_about(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` shares the memory of the noted one, and nothing was written to that since."""
@@ -83,15 +83,15 @@ class _Entry:
         return not self.storage.expired() and version == self.version
 
 
-class Recipes:
-    """A context: notes recipes, and looks every tensor up that autograd saves inside."""
+class Remakes:
+    """A context: notes how tensors can be made again, and looks every tensor up that autograd saves inside."""
 
     def __init__(self) -> None:
         self.entries: dict[int, _Entry] = {}
         self.pair = (self._pack, _unpack)
         self.hooks = torch.autograd.graph.saved_tensors_hooks(*self.pair)
 
-    def __enter__(self) -> Recipes:
+    def __enter__(self) -> Remakes:
         self.before = getattr(_STATE, "active", None)
         _STATE.active = self
         self.hooks.__enter__()
@@ -108,14 +108,14 @@ class Recipes:
         if kind == "meta":
             return
         autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        recipe = Recipe(make, source.detach(), out.stride(), autocast, source._version)
-        self._enter(out, recipe)
+        remake = Remake(make, source.detach(), out.stride(), autocast, source._version)
+        self._enter(out, remake)
 
     def note_gate(self, out: Tensor, slot: Slot) -> None:
         """Whoever saves ``out`` makes the gate's own bits superfluous."""
         self._enter(out, slot)
 
-    def _enter(self, out: Tensor, what: Recipe | Slot) -> None:
+    def _enter(self, out: Tensor, what: Remake | Slot) -> None:
         storage = out.untyped_storage()
         if out.storage_offset() == 0 and storage.nbytes() == out.numel() * out.element_size():
             self.entries[storage._cdata] = _Entry(StorageWeakRef(storage), weakref.ref(out), out._version, what)
@@ -135,10 +135,10 @@ class Recipes:
 def _unpack(packed: Any) -> Tensor:
     if isinstance(packed, Tensor):
         return packed
-    recipe, shape, stride, offset = packed
-    tensor = recipe.again()
-    if tensor.stride() != recipe.stride:  # it came out in another layout: bring it into the first one
-        tensor = torch.empty_strided(tensor.shape, recipe.stride, dtype=tensor.dtype, device=tensor.device).copy_(
+    remake, shape, stride, offset = packed
+    tensor = remake.again()
+    if tensor.stride() != remake.stride:  # it came out in another layout: bring it into the first one
+        tensor = torch.empty_strided(tensor.shape, remake.stride, dtype=tensor.dtype, device=tensor.device).copy_(
             tensor
         )
     return tensor.as_strided(shape, stride, offset)
