@@ -35,13 +35,14 @@ class Change(NamedTuple):
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change) -> Tensor:
-    """``F.linear`` of x [..., in] with the merged weight [out, in]."""
+    """``F.linear`` of x [..., in] with the merged weight [out, in]; where ``down`` is frozen, keeps r numbers a row of x."""
     x, bias = _as_autocast_would(x, bias)
     flat = (
         x.flatten(0, -2) if x.ndim != 2 else x
     )  # outside: what a function returns may be written to, a view of it not
     with without_autocast(x.device):
-        out = cast(Tensor, _Linear.apply(flat, weight, bias, *change))
+        features = None if change.down.requires_grad else (change.down.detach().to(x.dtype) @ flat.detach().T)
+        out = cast(Tensor, _Linear.apply(flat, weight, bias, *change, features))
     return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
 
 
@@ -51,7 +52,10 @@ def conv(
     """``F.conv2d`` of x [batch, in, h, w] with ``rows * (weight + change)``; ``rows`` [out] and ``change`` may be None."""
     x, bias = _as_autocast_would(x, bias)
     with without_autocast(x.device):
-        return cast(Tensor, _Conv.apply(x, weight, bias, rows, *(change or (None, None, 0.0)), geometry))
+        features = None
+        if change is not None and not change.down.requires_grad and _few_features(weight, change.up, geometry):
+            features = _features(x.detach(), weight, change.down.detach(), geometry)
+        return cast(Tensor, _Conv.apply(x, weight, bias, rows, *(change or (None, None, 0.0)), geometry, features))
 
 
 def still_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -103,28 +107,31 @@ class _Linear(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float) -> Tensor:
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float, features: Tensor | None
+    ) -> Tensor:
         return F.linear(x, merged(weight, up, down, scale).to(x.dtype), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, up, down, ctx.scale = inputs
-        ctx.save_for_backward(x, weight, up, down)
+        x, weight, _, up, down, ctx.scale, features = inputs
+        ctx.dtype = x.dtype
+        ctx.save_for_backward(x if features is None else None, weight, up, down, features)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (out,), (x, weight, up, down) = grads, ctx.saved_tensors
+        (out,), (x, weight, up, down, features) = grads, ctx.saved_tensors
         gx = gbias = gup = gdown = None
         if ctx.needs_input_grad[0]:
-            gx = out @ merged(weight, up, down, ctx.scale).to(x.dtype)
+            gx = out @ merged(weight, up, down, ctx.scale).to(ctx.dtype)
         if ctx.needs_input_grad[2]:
             gbias = out.sum(0)
         if ctx.needs_input_grad[3]:
-            features = down.to(x.dtype) @ x.T  # rank rows, not columns: libraries multiply those several times faster
-            gup = (features @ out).T.to(up.dtype) * ctx.scale
+            features = down.to(ctx.dtype) @ x.T if features is None else features
+            gup = (features @ out).T.to(up.dtype) * ctx.scale  # rank rows, not columns: multiplied several times faster
         if ctx.needs_input_grad[4]:
-            gdown = ((up.T.to(x.dtype) @ out.T) @ x).to(down.dtype) * ctx.scale
-        return gx, None, gbias, gup, gdown, None
+            gdown = ((up.T.to(ctx.dtype) @ out.T) @ x).to(down.dtype) * ctx.scale
+        return gx, None, gbias, gup, gdown, None, None
 
 
 class _Conv(torch.autograd.Function):
@@ -140,18 +147,20 @@ class _Conv(torch.autograd.Function):
         down: Tensor | None,
         scale: float,
         geometry: Geometry,
+        features: Tensor | None,
     ) -> Tensor:
         return F.conv2d(x, _whole(weight, rows, up, down, scale).to(x.dtype), bias, *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, rows, up, down, ctx.scale, ctx.geometry = inputs
+        x, weight, _, rows, up, down, ctx.scale, ctx.geometry, features = inputs
         ctx.shape, ctx.dtype = x.shape, x.dtype
-        ctx.save_for_backward(None if up is None else x, weight, rows, up, down)
+        keep = up is not None and features is None
+        ctx.save_for_backward(x if keep else None, weight, rows, up, down, features)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (out,), (x, weight, rows, up, down) = grads, ctx.saved_tensors
+        (out,), (x, weight, rows, up, down, features) = grads, ctx.saved_tensors
         gx = gbias = gup = gdown = None
         if ctx.needs_input_grad[0]:
             whole = _whole(weight, rows, up, down, ctx.scale).to(ctx.dtype)
@@ -159,11 +168,13 @@ class _Conv(torch.autograd.Function):
             gx = _conv_backward(out, unread, whole, ctx.geometry, 0)
         if ctx.needs_input_grad[2]:
             gbias = out.sum((0, 2, 3))
-        if ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
+        if features is not None and ctx.needs_input_grad[4]:
+            gup = _up_gradient(out, features, rows).to(up.dtype) * ctx.scale
+        elif ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
             low = _through_features if _few_features(weight, up, ctx.geometry) else _through_weight
             gup, gdown = low(out, x, weight, rows, up, down, ctx.geometry)
             gup, gdown = gup.to(up.dtype) * ctx.scale, gdown.to(down.dtype) * ctx.scale
-        return gx, None, gbias, None, gup, gdown, None, None
+        return gx, None, gbias, None, gup, gdown, None, None, None
 
 
 def _whole(weight: Tensor, rows: Tensor | None, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
@@ -178,16 +189,24 @@ def _few_features(weight: Tensor, up: Tensor, geometry: Geometry) -> bool:
     return geometry.groups == 1 and 2 * rank * (columns + out) < out * columns
 
 
+def _features(x: Tensor, weight: Tensor, down: Tensor, geometry: Geometry) -> Tensor:
+    """[batch, r, positions]: the input seen through ``down``."""
+    return F.conv2d(x, down.view(down.shape[0], *weight.shape[1:]).to(x.dtype), None, *geometry).flatten(2)
+
+
+def _up_gradient(out: Tensor, features: Tensor, rows: Tensor | None) -> Tensor:
+    gup = torch.bmm(features, out.flatten(2).transpose(1, 2)).sum(0).T
+    return gup if rows is None else gup * rows[:, None]
+
+
 def _through_features(
     out: Tensor, x: Tensor, weight: Tensor, rows: Tensor | None, up: Tensor, down: Tensor, geometry: Geometry
 ) -> tuple[Tensor, Tensor]:
-    kernel = down.view(down.shape[0], *weight.shape[1:]).to(x.dtype)
-    features = F.conv2d(x, kernel, None, *geometry).flatten(2)  # [batch, r, positions]
-    gup = torch.bmm(features, out.flatten(2).transpose(1, 2)).sum(0).T
+    gup = _up_gradient(out, _features(x, weight, down, geometry), rows)
     up = up if rows is None else up * rows[:, None]
     back = F.conv2d(out, up.T[:, :, None, None].to(x.dtype))  # the gradient of the features
-    gdown = _conv_backward(back, x, kernel, geometry, 1).flatten(1)
-    return gup if rows is None else gup * rows[:, None], gdown
+    gdown = _conv_backward(back, x, down.view(down.shape[0], *weight.shape[1:]).to(x.dtype), geometry, 1)
+    return gup, gdown.flatten(1)
 
 
 def _through_weight(

@@ -272,7 +272,10 @@ def _is_cheap(module: nn.Module) -> bool:
 
 def _keeps_input(module: nn.Module) -> bool:
     """Whether a linear layer or convolution needs its input for the backward."""
-    return _is_layer(module) and (_has_low_rank(module) or module._parameters["weight"].requires_grad)  # type: ignore[union-attr]
+    if not _is_layer(module):
+        return False
+    change, weight = _low_rank(module)
+    return weight.requires_grad or (change is not None and change.down.requires_grad)
 
 
 def _is_layer(module: nn.Module) -> bool:

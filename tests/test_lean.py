@@ -93,6 +93,16 @@ def test_evaluation_is_bit_equal(memory: str) -> None:
     assert torch.equal(cheap(images("resnet")), plain(images("resnet")))  # gradients may be asked for in evaluation too
 
 
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", ["vit", "resnet", "efficientnet"])
+def test_gradients_with_one_half_frozen(name: str, memory: str) -> None:
+    lora = petl.LoRA(rank=2, where=("linear", "conv", "depthwise"), freeze_down=True)
+    cheap, plain = twins(name, lora, memory)
+    (out, mine), (expected, theirs) = step(cheap, images(name).double()), step(plain, images(name).double())
+    torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
+    assert close(mine, theirs) and not any(key.endswith("lora.down") for key in mine)
+
+
 # what a step keeps
 
 
@@ -130,6 +140,12 @@ def test_each_setting_keeps_less(name: str, shares: tuple[float, ...]) -> None:
     plain = kept(petl.wrap(make(name), "lora", num_classes=7, fused=False), batch)
     found = [kept(petl.wrap(make(name), "lora", num_classes=7, memory=memory), batch) / plain for memory in MEMORY]
     assert all(mine < most for mine, most in zip(found, shares, strict=True)), found
+
+
+def test_a_frozen_half_needs_no_layer_input() -> None:
+    batch = images("resnet")
+    both = kept(petl.wrap(make("resnet"), "lora", num_classes=7), batch)
+    assert kept(petl.wrap(make("resnet"), "lora", freeze_down=True, num_classes=7), batch) < 0.8 * both
 
 
 def test_frozen_convolutions_keep_nothing() -> None:

@@ -36,6 +36,7 @@ CONTRACT = {
     "norm-adapt": Row("norm", {"stats": "adapt"}, "resnext"),
     "bias": Row("bias", {}, "beit eva eva_fused swinv2 nfnet coat sequencer"),
     "lora": Row("lora", {"rank": 2}, "vit2 beit eva eva_fused swinv2 resnet nfnet mambaout coat densenet"),
+    "lora-fa": Row("lora", {"rank": 2, "freeze_down": True}, "vit2 resnet efficientnet_same"),
     "lora-all": Row(
         "lora",
         {"rank": 3, "where": EVERY_LAYER},

@@ -34,6 +34,8 @@ class LoRA(Method):
         alpha: scale is ``alpha / rank``.
         rslora: scale is ``alpha / sqrt(rank)`` instead (Kalajdzievski 2023, arXiv:2312.03732).
         dora: train the norm of each output row apart from its direction (Liu et al. 2024, arXiv:2402.09353).
+        freeze_down: train ``up`` alone (LoRA-FA, Zhang et al. 2023, arXiv:2308.03303): the backward needs ``rank`` numbers a
+            position instead of a layer's input, so training steps keep far less.
         slices: letters out of ``"qkv"``: only the attention projections, and of fused ones only these rows, in whichever order
             the model has them.
 
@@ -48,6 +50,7 @@ class LoRA(Method):
     alpha: float = 8.0
     rslora: bool = False
     dora: bool = False
+    freeze_down: bool = False
     slices: str | None = None
 
     def __post_init__(self) -> None:
@@ -99,11 +102,15 @@ class LoRA(Method):
         for param in matrices(module):
             made, name = _made_by(param, site), "lora" if param == "weight" else f"lora_{param}"
             if self.slices is None or not made or {*made} <= {*self.slices}:
-                grow(module, name, self._graft(module, param, scale))
+                self._grow(module, name, self._graft(module, param, scale))
             elif {*made} & {*self.slices}:
                 weight, rows = cast(Tensor, getattr(module, param)), site.rows
                 graft = SlicedLowRank(weight, self.rank, scale, rows=rows, slices=self.slices, param=param)
-                grow(module, name, graft)
+                self._grow(module, name, graft)
+
+    def _grow(self, module: nn.Module, name: str, graft: LowRank | SlicedLowRank) -> None:
+        graft.down.requires_grad_(not self.freeze_down)
+        grow(module, name, graft)
 
     def _graft(self, module: nn.Module, param: str, scale: float) -> LowRank:
         weight = cast(Tensor, getattr(module, param))
