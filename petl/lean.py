@@ -52,8 +52,9 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
         give(module, Conv)
     elif _is_plain_norm(module) and is_still(module):
         give(module, StillNorm)
-    elif lean and (base_class(module) is nn.ReLU6 or (base_class(module) is nn.ReLU and not kept)):
-        give(module, Gate)
+    elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
+        if not kept or base_class(module) is nn.ReLU6:
+            give(module, KeptGate if kept else Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
         give(module, Pool)
     elif lean and _is_cheap(module):
@@ -138,15 +139,23 @@ class StillNorm(Way):
 class Gate(Way):
     """ReLU and ReLU6: one bit a number for the backward, where nobody else keeps the output."""
 
+    keeps_output = False
+
     def forward(self, input: Tensor) -> Tensor:
         kept = remake.now()
         if kept is None or not input.requires_grad:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         high = 6.0 if isinstance(self, nn.ReLU6) else float("inf")
-        out, slot = kernels.gate(input, high, bool(getattr(self, "inplace", False)))
-        if slot is not None:
+        out, slot = kernels.gate(input, high, bool(getattr(self, "inplace", False)), keep=self.keeps_output)
+        if slot is not None and slot.value is None:
             kept.note_gate(out, slot)
         return out
+
+
+class KeptGate(Gate):
+    """ReLU6 whose output a layer keeps: no bits (torch's own in-place ReLU6 would keep its input too)."""
+
+    keeps_output = True
 
 
 class Pool(Way):
