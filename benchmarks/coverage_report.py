@@ -61,7 +61,8 @@ def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
         if depth in lines:
             yield from (f"## Families: {depth}", "", *_families(lines[depth]), "")
     yield from ("## Not applicable", "", *_inapplicable(ours), "")
-    yield from ("## What LoRA on every layer leaves alone", "", *_left(lines.get("shapes", [])), "")
+    if "shapes" in lines:
+        yield from ("## What LoRA on every layer leaves alone", "", *_left(lines["shapes"]), "")
     yield from ("## Exceptions", "", *_exceptions(ours), "")
     if "rival" in lines:
         yield from ("## peft on the sample", "", *_rival(lines["rival"]), "")
