@@ -8,6 +8,7 @@ from typing import Any
 
 import timm
 import torch
+from lively import calibrate, enliven
 from torch import Tensor, nn
 
 SIZES = (64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 320, 384)  # sides of images, in the order of trial
@@ -64,7 +65,7 @@ def lively(architecture: str, arguments: Arguments, side: int, dtype: torch.dtyp
     """The architecture with random weights, all of its layers alive, and BatchNorm statistics of random images."""
     torch.manual_seed(0)
     model = timm.create_model(architecture, **dict(arguments)).to(dtype)
-    enliven(model)
+    enliven(model, torch.Generator().manual_seed(0))
     with warnings.catch_warnings(), torch.no_grad():
         calibrate(model, images(side, 3, batch=8 if side < 160 else 4).to(dtype))
     return model.eval()
@@ -73,27 +74,3 @@ def lively(architecture: str, arguments: Arguments, side: int, dtype: torch.dtyp
 def images(side: int, channels: int, *, batch: int = 3) -> Tensor:
     """[batch, channels, side, side] random numbers, always the same."""
     return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(1))
-
-
-def enliven(model: nn.Module) -> None:
-    """Random values for every tensor that is all the same: zero gains, layer scales and heads pass no gradient."""
-    chance = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.numel() and bool((p == p.flatten()[0]).all()):
-                gain = p.numel() == max(p.shape, default=1) and not name.endswith("bias")
-                fresh = torch.rand(p.shape, generator=chance) + 0.5 if gain else torch.randn(p.shape, generator=chance)
-                p.copy_(fresh if gain else fresh * 0.1)
-
-
-def calibrate(model: nn.Module, batch: Tensor) -> None:
-    """Give every BatchNorm the statistics of these images, averaged over two passes."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the plain average
-    model.train()
-    for part in (batch, batch.flip(0)) if norms else ():
-        model(part)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum

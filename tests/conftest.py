@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from lively import calibrate, enliven
 from torch import Tensor, nn
 
 CLASSES = 11
@@ -89,27 +90,10 @@ def lively(model: nn.Module, size: int = 64, *, channels: int = 3) -> nn.Module:
     An untrained timm model has zero gains, layer scales, skip gains and heads, behind which nothing gets a gradient.
     """
     chance = torch.Generator().manual_seed(0)
+    enliven(model, chance)
     with torch.no_grad():
-        for name, p in model.named_parameters():
-            if p.numel() and bool((p == p.flatten()[0]).all()):
-                gain = p.numel() == max(p.shape, default=1) and not name.endswith("bias")
-                fresh = torch.rand(p.shape, generator=chance) + 0.5 if gain else torch.randn(p.shape, generator=chance)
-                p.copy_(fresh if gain else fresh * 0.1)
         calibrate(model, torch.randn(8, channels, size, size, generator=chance))
     return model.eval()
-
-
-def calibrate(model: nn.Module, batch: Tensor) -> None:
-    """Give every BatchNorm the statistics of these images, averaged over two passes."""
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.momentum = None  # the plain average
-    model.train()
-    for half in (batch, batch.flip(0)):
-        model(half)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
 
 
 def disturb(model: nn.Module, *, seed: int = 0, by: float = 0.1) -> nn.Module:

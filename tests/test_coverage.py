@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import coverage_index  # pytest finds benchmarks/, see pyproject.toml
+import coverage_models
+import coverage_plan
+import coverage_report
+import coverage_run
+import coverage_trials
 import pytest
 import timm
+from coverage_plan import COLUMNS, Pair
+from coverage_run import Limits, Results
 
 import petl
-
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import coverage_index  # noqa: E402  # they lie beside the package
-import coverage_models  # noqa: E402
-import coverage_plan  # noqa: E402
-import coverage_report  # noqa: E402
-import coverage_run  # noqa: E402
-import coverage_trials  # noqa: E402
-from coverage_plan import COLUMNS, Pair  # noqa: E402
-from coverage_run import Limits, Results  # noqa: E402
 
 INDEX = [
     coverage_index.Architecture(name, i, f"kind {i % 2}") for i, name in enumerate(("test_vit", "test_resnet", "vgg11"))

@@ -117,7 +117,10 @@ def test_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
     model = trained("swinv2", ["norm", "bias", petl.LoRA(rank=2)])
     path = petl.save(model, tmp_path / "d.safetensors")
     here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, here.parent / "benchmarks"))),
+    }
     answers = [tmp_path / "loaded.pt", tmp_path / "merged.pt"]
     subprocess.run([sys.executable, "-c", FRESH, path, *answers], check=True, env=environment)
     expected = output(model, images("swinv2"))

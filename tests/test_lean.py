@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import copy
-import gc
 import pickle
 from typing import Any, cast
 
 import pytest
 import torch
 from conftest import disturb, images, make, output
+from live_bytes import live_bytes
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.functional import cross_entropy
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 import petl
 from petl import kernels
@@ -106,32 +103,10 @@ def test_gradients_with_one_half_frozen(name: str, memory: str) -> None:
 # what a step keeps
 
 
-class Alive(TorchDispatchMode):
-    """Remembers each storage made while active, without keeping it alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.made: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for tensor in tree_iter(out):
-            if isinstance(tensor, Tensor):
-                storage = tensor.untyped_storage()
-                self.made[storage._cdata] = (StorageWeakRef(storage), storage.nbytes())
-        return out
-
-
 def kept(model: nn.Module, batch: Tensor) -> int:
-    """Bytes that the forward made and that are alive before the backward, outside the model."""
-    known = {t.untyped_storage()._cdata for t in (*model.parameters(), *model.buffers(), batch)}
+    """Bytes that a training step's forward leaves for the backward."""
     model.train()
-    with Alive() as seen:
-        loss = cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long))
-    gc.collect()
-    total = sum(size for key, (ref, size) in seen.made.items() if key not in known and not ref.expired())
-    loss.backward()
-    return total
+    return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))
 
 
 @pytest.mark.parametrize(("name", "shares"), [("resnet", (0.6, 0.5, 0.3)), ("vit", (1.01, 0.7, 0.2))])

@@ -7,17 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 import torch
+from live_bytes import live_bytes
+from speed_measure import resident_peak
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
-
-
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
 
 
 def layers() -> nn.Module:
@@ -25,8 +21,6 @@ def layers() -> nn.Module:
 
 
 def test_bytes_by_hand() -> None:
-    from live_bytes import live_bytes
-
     model, x = layers(), torch.randn(3, 4)
     hidden, loss = 3 * 8 * 4, 4  # the ReLU's result is the second layer's input: one storage
     assert live_bytes(model, lambda: model(x).sum(), [x]) == hidden + loss
@@ -37,16 +31,12 @@ def test_bytes_by_hand() -> None:
 
 
 def test_bytes_that_no_hook_for_saved_tensors_sees() -> None:
-    from live_bytes import live_bytes
-
     model, x, kept = layers(), torch.randn(3, 4), []
     model[1].register_forward_hook(lambda _, args, out: kept.append(out * 2))  # type: ignore[operator]
     assert live_bytes(model, lambda: model(x).sum(), [x]) == 2 * 3 * 8 * 4 + 4
 
 
 def test_the_highest_size_is_that_of_the_steps() -> None:
-    from speed_measure import resident_peak
-
     size = 64 * 2**20
     found = resident_peak(lambda: torch.ones(size // 4).sum().item())  # type: ignore[arg-type, return-value]
     assert size * 0.9 < found < size * 1.5
