@@ -8,28 +8,32 @@ Evaluation always runs the plain layers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, Conv2dSame, activations, pad_same
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from petl import kernels, remake
-from petl.errors import MethodError
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
-from petl.sites import has_statistics, layer_roles, matrices
-from petl.survey import Survey
+from petl.sites import has_statistics, is_layer, layer_roles, matrices, within
+from petl.survey import Survey, ancestors, topmost
 
 MEMORY = ("fast", "lean", "min")
+ACTIVATIONS = (
+    *(nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish),
+    *(activations.Swish, activations.Mish, activations.HardSwish),
+    *(activations.GELU, activations.GELUTanh, activations.QuickGELU),
+)
 
 
 def cheapen(found: Survey, memory: str) -> None:
     """Give the modules of an adapted model these ways to run; ``found`` is the survey of the model before."""
-    if memory not in MEMORY:
-        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
     model = found.model
     for conv, norm in [*_pairs(found)]:
         vars(conv)[PARTNER], vars(norm)[PARTNER] = (norm,), (conv,)
@@ -46,7 +50,7 @@ def cheapen(found: Survey, memory: str) -> None:
 
 def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
     """The way for this kind of layer, where there is one; ``kept``: somebody keeps what it returns, as ReLU does."""
-    if _has_low_rank(module) and base_class(module) is nn.Linear:
+    if base_class(module) is nn.Linear and _change(module) is not None:
         give(module, Linear)
     elif _is_plain_conv(module):
         give(module, Conv)
@@ -71,21 +75,17 @@ def steps(model: nn.Module, memory: str | None) -> dict[str, str]:
 
 def _way(layer: nn.Module, memory: str | None) -> str:
     changes, given = _on_weight(layer), {Linear, Conv} & {*ways(layer)}
-    if layer._parameters.get("weight") is not None and layer._parameters["weight"].requires_grad:  # type: ignore[union-attr]
+    if _weight_trains(layer):
         return "plain: the weight itself trains"
     if memory is None:
         return "plain: fused=False" if changes else ""
-    if changes and not _has_low_rank(layer):
+    if changes and _change(layer) is None:
         return f"plain: {type(changes[0]).__name__} is not one low-rank change"
     if changes and not given:
         return f"plain: {type(changes[0]).__name__} on {base_class(layer).__name__}, which no kernel knows"
     norm = getattr(layer, PARTNER, (None,))[0]
-    with_norm = ", the norm after it multiplied in" if norm is not None and not _weight_trains(norm) else ""
+    with_norm = ", the norm after it multiplied in" if norm is not None and not _scale_trains(norm) else ""
     return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if Conv in given else ""
-
-
-def _weight_trains(norm: nn.Module) -> bool:
-    return norm.weight is not None and bool(norm.weight.requires_grad)
 
 
 def recording() -> bool:
@@ -98,11 +98,11 @@ class Linear(Way):
 
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         layer = cast(nn.Linear, self)
-        change, weight = _low_rank(layer)
-        if change is None or weight.requires_grad or not recording():
+        change = _change(layer)
+        if change is None or _weight_trains(layer) or not recording():
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
-        return kernels.linear(input, weight, layer.bias, change)
+        return kernels.linear(input, _weight(layer), layer.bias, change)
 
 
 class Conv(Way):
@@ -110,8 +110,8 @@ class Conv(Way):
 
     def forward(self, input: Tensor) -> Tensor:
         layer, norm = cast(nn.Conv2d, self), folded_norm(cast(nn.Module, self))
-        change, weight = _low_rank(layer)
-        if weight.requires_grad or not recording() or (change is None and _on_weight(layer)):
+        change = _change(layer)
+        if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
         rows, bias = None, layer.bias
@@ -119,7 +119,7 @@ class Conv(Way):
             rows, shift = _affine(norm)
             bias = shift if bias is None else shift + rows * bias
         x, geometry = _padded(layer, input)
-        return kernels.conv(x, weight, bias, change, rows, geometry)
+        return kernels.conv(x, _weight(layer), bias, change, rows, geometry)
 
 
 class StillNorm(Way):
@@ -130,7 +130,7 @@ class StillNorm(Way):
         partner = getattr(self, PARTNER, None)
         if partner and recording() and folded_norm(partner[0]) is self:
             return _after_norm(norm, x)
-        if not recording() or _weight_trains(norm):
+        if not recording() or _scale_trains(norm):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
         out = kernels.still_norm(x, *_statistics(norm), norm.weight, norm.bias, norm.eps)
         return _after_norm(norm, out)
@@ -222,6 +222,11 @@ class Segment(Way):
         return checkpoint(run, *leaves, use_reentrant=False)
 
 
+def _weight(layer: nn.Module) -> Tensor:
+    """The layer's own weight, without what has grown on it."""
+    return cast(Tensor, layer._parameters["weight"])
+
+
 def _forget(layer: nn.Module) -> None:
     """What evaluation remembers would only take memory in training."""
     if not torch.compiler.is_compiling():
@@ -235,8 +240,8 @@ def folded_norm(conv: nn.Module) -> nn.Module | None:
         return None
     (norm,) = partner
     seen = conv._forward_hooks or norm._forward_pre_hooks  # somebody looks at what lies between them
-    trains = conv._parameters["weight"].requires_grad or _weight_trains(norm)  # type: ignore[union-attr]
-    plain = _low_rank(conv)[0] is not None or not _on_weight(conv)
+    trains = _weight_trains(conv) or _scale_trains(norm)
+    plain = _change(conv) is not None or not _on_weight(conv)
     return None if seen or trains or not plain else norm
 
 
@@ -258,52 +263,47 @@ def _submodule(model: nn.Module, name: str) -> nn.Module:
 
 
 def _is_plain_conv(module: nn.Module) -> bool:
-    from timm.layers import Conv2dSame
-
     return base_class(module) in (nn.Conv2d, Conv2dSame)
 
 
 def _is_plain_norm(module: nn.Module) -> bool:
-    from timm.layers import BatchNormAct2d
-
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
     return base_class(module) in kinds and has_statistics(module)
 
 
 def _is_cheap(module: nn.Module) -> bool:
     """Norms without statistics, and activations that are a function of their input alone."""
-    from timm.layers import activations as own
-
-    kinds = (nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish, own.Swish, own.Mish, own.HardSwish, own.GELU, own.GELUTanh)
     norm = "norm" in layer_roles(module) and not has_statistics(module)
-    return base_class(module) in (*kinds, own.QuickGELU) or norm
+    return base_class(module) in ACTIVATIONS or norm
 
 
 def _keeps_input(module: nn.Module) -> bool:
     """Whether a linear layer or convolution needs its input for the backward."""
-    if not _is_layer(module):
+    if base_class(module) is not nn.Linear and not _is_plain_conv(module):
         return False
-    change, weight = _low_rank(module)
-    return weight.requires_grad or (change is not None and change.down.requires_grad)
-
-
-def _is_layer(module: nn.Module) -> bool:
-    return base_class(module) is nn.Linear or _is_plain_conv(module)
+    change = _change(module)
+    return _weight_trains(module) or (change is not None and change.down.requires_grad)
 
 
 def _on_weight(module: nn.Module) -> list[WeightGraft]:
     return [graft for graft in module._modules.values() if isinstance(graft, WeightGraft) and graft.param == "weight"]
 
 
-def _has_low_rank(module: nn.Module) -> bool:
+def _change(module: nn.Module) -> kernels.Change | None:
+    """The only change of the module's weight, where it is a low-rank one."""
     found = _on_weight(module)
-    return len(found) == 1 and found[0].low_rank() is not None
+    return found[0].low_rank() if len(found) == 1 else None
 
 
-def _low_rank(module: nn.Module) -> tuple[kernels.Change | None, Tensor]:
-    """The only change of the module's weight, where it is a low-rank one, and the weight that it changes."""
-    weight = cast(Tensor, module._parameters["weight"])
-    return (_on_weight(module)[0].low_rank() if _has_low_rank(module) else None), weight
+def _weight_trains(module: nn.Module) -> bool:
+    """Whether the module's own weight trains, whatever has grown on it."""
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.requires_grad
+
+
+def _scale_trains(norm: nn.Module) -> bool:
+    """Whether the norm's scale, with whatever has grown on it, trains."""
+    return norm.weight is not None and bool(norm.weight.requires_grad)
 
 
 def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
@@ -324,8 +324,6 @@ def _after_norm(norm: nn.Module, x: Tensor) -> Tensor:
 
 def _padded(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, kernels.Geometry]:
     """The input with the padding that the convolution's kernel can't do by itself, and what is left to do."""
-    from timm.layers import Conv2dSame, pad_same
-
     stride, dilation = cast("tuple[int, int]", conv.stride), cast("tuple[int, int]", conv.dilation)
     rest = kernels.Geometry(stride, (0, 0), dilation, conv.groups)
     if isinstance(conv, Conv2dSame):
@@ -345,39 +343,27 @@ def segments(found: Survey) -> list[str]:
 
     Each candidate set is made of the topmost modules whose inner results are at most some number.
     """
-    counts = {name: _numbers_inside(found, name) for name in found.calls if name and _can_repeat(found, name)}
-    inner = {name: count for name, count in counts.items() if count}
-    return min((_topmost(inner, most) for most in {*inner.values()}), key=lambda s: _cost(found, inner, s), default=[])
+    inner = _numbers_inside(found)
+    head = found.head or []
+    free = {name: count for name, count in inner.items() if name in found.calls and name and not within(name, head)}
+    candidates = (topmost(name for name, count in free.items() if count <= most) for most in {*free.values()})
+    return min(candidates, key=lambda chosen: _cost(found, inner, chosen), default=[])
 
 
-def _can_repeat(found: Survey, name: str) -> bool:
-    return bool(found.modules[name]._modules) and not any(
-        name == h or name.startswith(f"{h}.") for h in found.head or []
-    )
-
-
-def _topmost(inner: dict[str, int], most: int) -> list[str]:
-    small = {name for name, count in inner.items() if count <= most}
-    return [name for name in inner if name in small and not any(above in small for above in _above(name))]
-
-
-def _above(name: str) -> Iterator[str]:
-    while name := name.rpartition(".")[0]:
-        yield name
+def _numbers_inside(found: Survey) -> dict[str, int]:
+    """For each module with layers inside, the numbers that these return; what norms and activations return isn't kept."""
+    inner: Counter[str] = Counter()
+    for name, call in found.calls.items():
+        if is_layer(found.modules[name]):
+            inner.update(dict.fromkeys(("", *ancestors(name)) if name else (), _count(call.outputs)))
+    return inner
 
 
 def _cost(found: Survey, inner: dict[str, int], chosen: list[str]) -> int:
+    """Numbers kept outside the chosen modules, as their inputs, and inside the largest while it runs again."""
     covered = sum(inner[name] for name in chosen)
     kept = sum(_count(found.calls[name].inputs[:1]) for name in chosen)
-    return _numbers_inside(found, "") - covered + kept + max((inner[name] for name in chosen), default=0)
-
-
-def _numbers_inside(found: Survey, name: str) -> int:
-    """Numbers in what the layers below return; what norms and activations return isn't kept."""
-    below = f"{name}." if name else ""
-    inside = [n for n in found.calls if n.startswith(below)]
-    layers = [n for n in inside if {"linear", "conv", "depthwise"} & {*layer_roles(found.modules[n])}]
-    return sum(_count(found.calls[layer].outputs) for layer in layers)
+    return inner.get("", 0) - covered + kept + max((inner[name] for name in chosen), default=0)
 
 
 def _count(shapes: list[tuple[int, ...]]) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from petl.errors import SiteError, near
 from petl.graft import CONTAINERS, Graft, base_class, grafts
 from petl.layout import channel_axis
-from petl.survey import Survey, config, live_outputs, survey
+from petl.survey import Survey, config, live_outputs, survey, topmost
 
 Where = str | Sequence[str]
 
@@ -238,6 +238,11 @@ def layer_roles(module: nn.Module) -> list[str]:
     return ["norm"] if _is_norm(module) else []
 
 
+def is_layer(module: nn.Module) -> bool:
+    """Whether the module multiplies by weights: a linear layer or a convolution of any kind."""
+    return bool({"linear", "conv", "depthwise"} & {*layer_roles(module)})
+
+
 def matrices(module: nn.Module) -> list[str]:
     """Names of the module's own parameters that are matrices or kernels of a layer; of most layers, ``weight``."""
     if isinstance(module, SEVERAL):
@@ -283,9 +288,7 @@ def stem_names(found: Survey) -> list[str]:
     names = [n for n in ([first] if isinstance(first, str) else first) if n in found.modules and found.runs(n)]
     if names:
         return names
-    layers = [
-        n for n, m in found.modules.items() if {"linear", "conv", "depthwise"} & {*layer_roles(m)} and found.runs(n)
-    ]
+    layers = [n for n, m in found.modules.items() if is_layer(m) and found.runs(n)]
     return sorted(layers, key=found.order)[:1]
 
 
@@ -307,7 +310,7 @@ def _grouped_blocks(found: Survey) -> list[str]:
 
     composite = {n: m for n, m in found.modules.items() if n in found.calls and _is_composite(m)}
     whole = [n for n, m in composite.items() if n and in_one_group(n, m) and not _touches_head(found, n)]
-    return [n for n in whole if not any(n.startswith(f"{top}.") for top in whole)]
+    return topmost(whole)
 
 
 def _timm_groups(model: nn.Module) -> dict[str, int]:
@@ -336,7 +339,7 @@ def _structural_blocks(found: Survey) -> list[str]:
 
 def _stacked_layers(found: Survey) -> list[str]:
     """For a plain stack of layers (VGG), each layer with a weight behind the stem."""
-    layers = [s for s in found.calls if {"linear", "conv", "depthwise"} & {*layer_roles(found.modules[s])}]
+    layers = [n for n in found.calls if is_layer(found.modules[n])]
     stems = stem_names(found)
     return [n for n in layers if n and _in_container(found, n) and n not in stems and not _touches_head(found, n)]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -119,7 +119,14 @@ def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
 def topmost(names: Iterable[str]) -> list[str]:
     """Those of the names that lie below none of the others."""
     every = list(names)
-    return [name for name in every if not any(name.startswith(f"{top}.") for top in every)]
+    known = {*every}
+    return [name for name in every if not any(above in known for above in ancestors(name))]
+
+
+def ancestors(name: str) -> Iterator[str]:
+    """The names of the modules around the one of this name, from the nearest on, but for the model itself."""
+    while name := name.rpartition(".")[0]:
+        yield name
 
 
 def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:

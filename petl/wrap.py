@@ -8,9 +8,10 @@ from typing import Any
 from torch import nn
 
 from petl.classifier import Option
-from petl.errors import StateError, listing
+from petl.errors import MethodError, StateError, listing
 from petl.graft import WeightGraft, fold, grafts, is_grafted
 from petl.install import install, undo
+from petl.lean import MEMORY
 from petl.method import resolve
 from petl.record import RECORD, Record, bare, record, wrapped
 from petl.survey import Survey, survey
@@ -53,6 +54,8 @@ def wrap(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     25482
     """
+    if memory not in MEMORY:
+        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
     chosen = resolve(methods, options)
     option = head if isinstance(head, (bool, str)) else tuple(head)
     found = look(model, option, (create_args or {}).get("img_size"))

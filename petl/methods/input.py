@@ -13,7 +13,7 @@ from petl.errors import MethodError
 from petl.graft import InputGraft, WeightGraft, base_class, grow
 from petl.method import Method, register
 from petl.sites import Site, Sites, Where, select, within
-from petl.survey import Survey
+from petl.survey import Survey, topmost
 
 
 @register("input")
@@ -83,7 +83,7 @@ def _doorway(found: Survey) -> str:
     place = ""
     while True:
         inside = [n for n in taking if n != place and within(n, [place])] if place else [n for n in taking if n]
-        nearest = [n for n in inside if not any(n.startswith(f"{other}.") for other in inside)]
+        nearest = topmost(inside)
         if len(nearest) != 1:
             return place
         place = nearest[0]
