@@ -8,15 +8,17 @@ adapted tensor and calls input and output grafts around the class's own ``forwar
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from petl.errors import SiteError
+from petl.errors import SiteError, StateError
 from petl.kernels import Change, laid_out_as, without_autocast
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
 PARTNER = "_petl_partner"  # attribute of a module that a way needs: a tuple that holds another module
 CACHE = "_petl_cache"  # attribute of a module: adapted values that evaluation uses again
 
@@ -96,6 +98,13 @@ def give(module: nn.Module, *more: type[Way]) -> None:
     cast(Any, module).__class__ = _subclass(before._replace(ways=(*before.ways, *more)))
 
 
+def guard(model: nn.Module) -> None:
+    """Let every module below ``model`` that can fuse itself fold first what has grown inside it."""
+    for module in [*model.modules()][1:]:
+        if _fuses(type(module)) and any(grafts(part) for part in module.modules()):
+            _dress(module, still=is_still(module))
+
+
 def ways(module: nn.Module) -> tuple[type[Way], ...]:
     """The ways that ``module`` was given."""
     return module._petl_look.ways if isinstance(module, _Grafted) else ()
@@ -114,7 +123,7 @@ def prune(module: nn.Module) -> None:
 def fold(module: nn.Module) -> None:
     """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used."""
     found = grafts(module)
-    stuck = [name for name, graft in found if not isinstance(graft, WeightGraft)]
+    stuck = [name for name, graft in found if not _folds(graft)]
     if stuck:
         raise SiteError(
             f"{', '.join(stuck)} on {base_class(module).__name__} is not a weight graft and can't be folded"
@@ -237,6 +246,7 @@ def _subclass(look: _Look) -> type[nn.Module]:
     mixins = [*outer, *([_Forward] if look.around else []), *inner, *(mixin for mixin, on in own if on)]
     base = look.base
     body = {param: _adapted(param) for param in look.params}
+    body |= {call: _fusing(base, call) for call in _fuses(base)}
     body |= {
         "_petl_look": look,
         "__module__": base.__module__,
@@ -244,6 +254,40 @@ def _subclass(look: _Look) -> type[nn.Module]:
         "__doc__": base.__doc__,
     }
     return cast("type[nn.Module]", type(base.__name__, (*mixins, base), body))
+
+
+def _fuses(cls: type[nn.Module]) -> list[str]:
+    return [call for call in FUSES if callable(getattr(cls, call, None))]
+
+
+def _fusing(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
+    """``base``'s own ``fuse``, on plain weights; what has grown around the module is carried to what comes out of it.
+
+    Some read the weights, some write to them, some drop the module: only the first would be right with grafts inside.
+    """
+
+    def fuse(self: nn.Module) -> Any:
+        around = [(name, graft) for name, graft in grafts(self) if not _folds(graft)]
+        inside = [f"{n}.{name}" for n, m in self.named_modules() if n for name, g in grafts(m) if not _folds(g)]
+        if inside:
+            raise StateError(
+                f"{base.__name__}.{call}() would lose {', '.join(inside[:3])}, which can't be folded into a weight; use the model "
+                f"as it is, or train a method that folds, such as 'lora'"
+            )
+        for name, _ in around:
+            delattr(self, name)
+        for part in [part for part in self.modules() if grafts(part)]:
+            fold(part)
+        given = getattr(base, call)(self)
+        for name, graft in around:
+            grow(given if isinstance(given, nn.Module) else self, name, graft)
+        return given
+
+    return fuse
+
+
+def _folds(graft: Graft) -> bool:
+    return isinstance(graft, WeightGraft)
 
 
 def _adapted(param: str) -> property:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from petl.classifier import prepare_head
 from petl.digest import marks, own_tensor, owned
 from petl.errors import SiteError, StateError
-from petl.graft import hold, prune
+from petl.graft import guard, hold, prune
 from petl.lean import cheapen
 from petl.method import Method
 from petl.record import RECORD, Record, Snapshot
@@ -49,6 +49,7 @@ def install(
         made.changes = [*before.children(), *before.changes()]
         if made.memory is not None:
             cheapen(found, made.memory)
+        guard(model)
     vars(model)[RECORD] = made
     return model
 

@@ -360,3 +360,41 @@ def test_writing_to_the_adapted_weight_does_not_silently_go_nowhere() -> None:
         assert not differing(before, state(layer))
     else:
         assert not layer._parameters["weight"].any()
+
+
+class Fusing(nn.Module):
+    """Like those that timm fuses: it writes to a weight in place, and gives a new module to take its place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return 2 * self.inner(x)
+
+    @torch.no_grad()
+    def fuse(self) -> nn.Module:
+        self.inner.weight.mul_(2)
+        new = nn.Linear(4, 4)
+        new.weight.copy_(self.inner.weight)
+        new.bias.copy_(2 * self.inner.bias)
+        return new
+
+
+def test_a_module_that_fuses_itself_folds_what_is_inside_and_keeps_what_is_around() -> None:
+    net = nn.Sequential(Fusing())
+    lora_on(net[0].inner, rank=2)
+    graft.grow(net[0], "after", After())
+    graft.guard(net)
+    x = torch.randn(5, 4)
+    before = net(x)
+    copied = copy.deepcopy(net)
+    copied[0] = copied[0].fuse()
+    torch.testing.assert_close(copied(x), before)
+    assert [name for name, _ in graft.grafts(copied[0])] == ["after"] and torch.equal(net(x), before)
+    graft.grow(net[0].inner, "after", After())
+    before = net(x)
+    with pytest.raises(petl.StateError, match=r"Fusing.fuse\(\) would lose inner.after"):
+        net[0].fuse()
+    assert torch.equal(net(x), before)
+    assert not hasattr(lora_on(nn.Linear(4, 4)), "fuse")
