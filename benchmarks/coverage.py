@@ -1,7 +1,7 @@
 """Does petl keep its contract on every architecture of timm, with every method?
 
     python benchmarks/coverage.py --sample               # a fixed sample of architectures, for real: minutes
-    python benchmarks/coverage.py --all                  # the three depths below: hours; stop and start it as you like
+    python benchmarks/coverage.py --all                  # the four depths below: hours; stop and start it as you like
     python benchmarks/coverage.py --depth real --only "swin*"
     python benchmarks/coverage.py --rival peft           # peft's own LoRA on the sample, judged alike
     python benchmarks/coverage.py --report docs/timm.md  # only write the page from the results
@@ -11,6 +11,8 @@ Depths:
     real     the smallest architecture of each signature (model class, layer classes, attention) x every method through
              `petl.check`: forward, backward, three steps, save, load, merge, unwrap, with random but live weights
     every    every architecture up to 100 million parameters: LoRA, BatchNorm (else other norms) and input adapter at once
+    graphs   the sample: torch.compile(fullgraph=True, backend="eager") and torch.export on the bare model, then with LoRA on
+             every layer and an input adapter; compared with eager
 
 Results are JSON lines, one per architecture and method, in benchmarks/results/coverage; pairs that are there already are not
 run again, but for the statuses named by ``--again``. A pair that met the limit of time or memory is a line of its own, and
@@ -31,7 +33,7 @@ from coverage_plan import DEPTHS, pairs
 from coverage_run import Limits, Results, run
 
 FOLDER = Path(__file__).parent / "results" / "coverage"
-GROUPS = {"shapes": 20, "real": 3, "every": 6, "sample": 10, "rival": 10}  # architectures to a subprocess
+GROUPS = {"shapes": 20, "real": 3, "every": 6, "graphs": 30, "sample": 10, "rival": 10}  # architectures to a subprocess
 
 
 def main() -> None:
@@ -68,7 +70,7 @@ def depths(args: argparse.Namespace) -> list[str]:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sample", action="store_true", help="the fixed sample")
-    parser.add_argument("--all", action="store_true", help="all three depths")
+    parser.add_argument("--all", action="store_true", help="all four depths")
     parser.add_argument("--depth", nargs="*", choices=DEPTHS, default=[], help="some of the depths")
     parser.add_argument("--rival", choices=["peft"], help="try another library's LoRA instead, on the sample")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="architectures whose names match")

@@ -14,7 +14,7 @@ from coverage_sample import SAMPLE
 
 import petl
 
-DEPTHS = ("shapes", "real", "every")
+DEPTHS = ("shapes", "real", "every", "graphs")
 MOST_PARAMETERS = 100_000_000  # of depth every
 CHANNELS = (2, 1, 4, 13)  # what the input adapter takes, in turn over the architectures
 CLASSES = 5
@@ -35,6 +35,7 @@ COLUMNS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 COMBINED = ("lora+bn+input", "lora+norm+input", "lora+input")  # the first that the model's norms allow
 RIVALS = ("peft-all", "peft-ungrouped")
+GRAPHS = ("compile", "export")  # columns of depth graphs
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ def pairs(depth: str, index: Sequence[Architecture], only: str = "*") -> list[Pa
     chosen = [one for one in index if fnmatch.fnmatchcase(one.name, only)]
     if depth == "sample":
         return [pair for pair in sampled() if fnmatch.fnmatchcase(pair.architecture, only)]
-    if depth == "rival":
+    if depth in ("rival", "graphs"):
+        known = [(name, args) for name, args in SAMPLE if fnmatch.fnmatchcase(name, only) and timm.is_model(name)]
+        sizes = {one.name: one.parameters for one in index}
+        known.sort(key=lambda entry: sizes.get(entry[0], 0))
         return [
-            Pair(depth, name, rival, args)
-            for name, args in SAMPLE
-            if fnmatch.fnmatchcase(name, only)
-            for rival in RIVALS
+            Pair(depth, name, col, args) for name, args in known for col in (RIVALS if depth == "rival" else GRAPHS)
         ]
     if depth == "shapes":
         return [Pair(depth, one.name, column) for one in chosen for column in COLUMNS]

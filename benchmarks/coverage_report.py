@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import coverage_index
-from coverage_plan import COLUMNS, RIVALS
+from coverage_plan import COLUMNS, GRAPHS, RIVALS
 from coverage_run import RAN, Line, Results
 
 DEPTHS = {
@@ -18,18 +18,19 @@ DEPTHS = {
     "every": "Real: every architecture up to 100 million parameters",
     "sample": "The sample of continuous integration",
 }
+OTHERS = ("graphs", "rival")  # with sections of their own
 MOST = 300  # exceptions that are listed one by one
 START, END = "<!-- coverage -->", "<!-- end of coverage -->"
 
 
 def write(folder: Path, page: Path) -> None:
     """Write the page, and the totals into README.md beside the folder docs/ if it has a place for them."""
-    lines = {depth: [*Results(folder / f"{depth}.jsonl").read().values()] for depth in (*DEPTHS, "rival")}
+    lines = {depth: [*Results(folder / f"{depth}.jsonl").read().values()] for depth in (*DEPTHS, *OTHERS)}
     count = len(coverage_index.load(Path(__file__).parent / "results" / "coverage" / "architectures.jsonl"))
     page.write_text("\n".join(_page({depth: found for depth, found in lines.items() if found}, count)))
     readme = page.parent.parent / "README.md"
     if readme.exists() and START in (text := readme.read_text()):
-        inside = "\n".join(_totals({depth: found for depth, found in lines.items() if depth != "rival" and found}))
+        inside = "\n".join(_totals({depth: found for depth, found in lines.items() if depth in DEPTHS and found}))
         readme.write_text(re.sub(f"{START}.*{END}", lambda _: f"{START}\n{inside}\n{END}", text, flags=re.DOTALL))
 
 
@@ -46,7 +47,7 @@ def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
         "`lora-depthwise` is LoRA on every layer, `lora-qv` on queries and values alone.",
         "",
     )
-    ours = {depth: found for depth, found in lines.items() if depth != "rival"}
+    ours = {depth: found for depth, found in lines.items() if depth in DEPTHS}
     yield from _totals(ours)
     yield from (
         "",
@@ -63,7 +64,9 @@ def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
     yield from ("## Not applicable", "", *_inapplicable(ours), "")
     if "shapes" in lines:
         yield from ("## What LoRA on every layer leaves alone", "", *_left(lines["shapes"]), "")
-    yield from ("## Exceptions", "", *_exceptions(ours), "")
+    if "graphs" in lines:
+        yield from ("## torch.compile and torch.export", "", *_graphs(lines["graphs"]), "")
+    yield from ("## Exceptions", "", *_exceptions({k: found for k, found in lines.items() if k != "rival"}), "")
     if "rival" in lines:
         yield from ("## peft on the sample", "", *_rival(lines["rival"]), "")
 
@@ -164,6 +167,25 @@ def _exceptions(lines: dict[str, list[Line]]) -> Iterable[str]:
         yield _row(depth, line["architecture"], f"`{line['method']}`", line["status"], _plain(why))
     if len(bad) > MOST:
         yield f"\nand {len(bad) - MOST} more in the JSON lines."
+
+
+def _graphs(found: list[Line]) -> Iterable[str]:
+    """How many architectures each takes, bare and wrapped, and what the bare ones fail at."""
+    yield '`compile` is `torch.compile(fullgraph=True, backend="eager")`: dynamo alone, which is to find no graph break, in'
+    yield "training with a backward and in evaluation; `export` is `torch.export.export`. Wrapped means LoRA on every layer and"
+    yield "an input adapter, trained. Answers are compared with those without a graph; the largest distance is in standard"
+    yield "deviations of the output."
+    yield ""
+    yield from _table(("", "architectures", "bare", "wrapped", "not run", "largest distance, bare", "wrapped"))
+    for column in GRAPHS:
+        lines = [line for line in found if line["method"] == column]
+        good, _, bad, skipped = _counts(lines)
+        gaps = (f"{max((line[key] for line in lines if key in line), default=0):.1g}" for key in ("bare_gap", "gap"))
+        yield _row(f"`{column}`", len(lines), good + bad, good, skipped, *gaps)
+    refused = [line for line in found if line["status"] == "n/a"]
+    if refused:
+        yield from ("", *_table(("architecture", "what", "what the bare model fails at")))
+    yield from (_row(line["architecture"], f"`{line['method']}`", _plain(line["reason"])) for line in refused)
 
 
 def _rival(found: list[Line]) -> Iterable[str]:

@@ -27,6 +27,10 @@ def tried(pair: Pair) -> dict[str, Any]:
         from coverage_peft import rival
 
         return rival(pair)
+    if pair.depth == "graphs":
+        from coverage_graphs import graphs
+
+        return graphs(pair)
     return shapes(pair) if pair.depth == "shapes" else real(pair)
 
 

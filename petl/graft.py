@@ -271,8 +271,8 @@ def _fusing(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
         inside = [f"{n}.{name}" for n, m in self.named_modules() if n for name, g in grafts(m) if not _folds(g)]
         if inside:
             raise StateError(
-                f"{base.__name__}.{call}() would lose {', '.join(inside[:3])}, which can't be folded into a weight; use the model "
-                f"as it is, or train a method that folds, such as 'lora'"
+                f"{base.__name__}.{call}() would lose {', '.join(inside[:3])}, which can't be folded into a weight; "
+                f"use the model as it is, or train a method that folds, such as 'lora'"
             )
         for name, _ in around:
             delattr(self, name)

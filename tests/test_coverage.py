@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import coverage_index  # pytest finds benchmarks/, see pyproject.toml
+import coverage_graphs  # pytest finds benchmarks/, see pyproject.toml
+import coverage_index
 import coverage_models
 import coverage_plan
 import coverage_report
@@ -15,10 +17,12 @@ import coverage_run
 import coverage_trials
 import pytest
 import timm
+import torch
 from coverage_plan import COLUMNS, Pair
 from coverage_run import Limits, Results
 
 import petl
+from petl.methods.lora import LowRank
 
 INDEX = [
     coverage_index.Architecture(name, i, f"kind {i % 2}") for i, name in enumerate(("test_vit", "test_resnet", "vgg11"))
@@ -53,6 +57,8 @@ def test_the_depths() -> None:
         "test_resnet",
     }  # smallest of a kind
     assert [p.column for p in coverage_plan.pairs("every", INDEX, "*vit")] == ["combined"]
+    graphs = coverage_plan.pairs("graphs", INDEX, "test_[rv]*")
+    assert {(p.architecture, p.column) for p in graphs} >= {("test_vit", "compile"), ("test_resnet", "export")}
     assert {coverage_plan.channels(name) for name in timm.list_models()[:40]} == {1, 2, 4, 13}
 
 
@@ -94,6 +100,36 @@ def test_a_whole_contract() -> None:
     assert coverage_trials.tried(Pair("real", "test_vit", "bn"))["status"] == "n/a"
 
 
+@pytest.mark.parametrize("column", coverage_plan.GRAPHS)
+@pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
+def test_graphs_of_bare_and_wrapped_models(name: str, column: str) -> None:
+    line = coverage_trials.tried(Pair("graphs", name, column))
+    assert line["status"] == "pass" and line["sites"] > 10 and line["size"] == 64, line
+    assert max(line["gap"], line["bare_gap"]) <= coverage_graphs.OUTPUT
+
+
+@pytest.mark.parametrize("column", coverage_plan.GRAPHS)
+def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the bare model, and of the wrapped one alone."""
+    pair = Pair("graphs", "test_resnet", column)
+
+    def looks(self: petl.graft.WeightGraft, weight: torch.Tensor) -> torch.Tensor:
+        return weight if float(weight.sum()) > 1e9 else weight + 0  # a number that no graph knows
+
+    def forgets(self: petl.graft.WeightGraft, weight: torch.Tensor) -> torch.Tensor:
+        return weight if torch.compiler.is_compiling() else weight + 0.01
+
+    for change, reason in ((looks, "data-dependent|DataDependent"), (forgets, "output differs by")):
+        with monkeypatch.context() as broken:
+            broken.setattr(LowRank, "change", change)
+            broken.setattr(LowRank, "low_rank", lambda self: None)
+            line = coverage_trials.tried(pair)
+        assert line["status"] == "fail" and re.search(reason, line["reason"]) and line["bare_gap"] == 0, line
+    monkeypatch.setattr(coverage_models.timm.models.ResNet, "forward", lambda self, x: x.sum() * float(x.sum()))
+    line = coverage_trials.tried(pair)
+    assert line["status"] == "n/a" and line["reason"].startswith("the bare model: "), line
+
+
 def test_a_broken_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LoRA that doesn't start at zero, norms that aren't held, and a refusal that the model doesn't bear out."""
     with monkeypatch.context() as broken:
@@ -119,6 +155,12 @@ def test_the_page(tmp_path: Path) -> None:
     results.add({"architecture": "test_vit", "method": "bn", "status": "n/a", "reason": "this net has no BatchNorm"})
     results.add({"architecture": "test_resnet", "method": "lora", "status": "fail", "points": {"drift": "moved: [x]"}})
     results.add({"architecture": "vgg11", "method": "full", "status": "memory", "reason": "over 8 GB"})
+    graphs = Results(tmp_path / "graphs.jsonl")
+    graphs.add({"architecture": "test_vit", "method": "compile", "status": "pass", "bare_gap": 0.0, "gap": 2e-6})
+    graphs.add(
+        {"architecture": "test_resnet", "method": "compile", "status": "fail", "bare_gap": 0.0, "reason": "breaks"}
+    )
+    graphs.add({"architecture": "vgg11", "method": "compile", "status": "n/a", "reason": "the bare model: data"})
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("a\n<!-- coverage -->\n<!-- end of coverage -->\nb\n")
     coverage_report.write(tmp_path, tmp_path / "docs" / "timm.md")
@@ -127,6 +169,10 @@ def test_the_page(tmp_path: Path) -> None:
         "| real | 3 | 4 | 1 | 1 | 1 | 1 | 1.0 |" in page and "| real | 3 | 4 |" in (tmp_path / "README.md").read_text()
     )
     assert "| real | vgg11 | `full` | memory | over 8 GB |" in page and "drift: moved" in page
+    assert (
+        "| `compile` | 3 | 2 | 1 | 0 | 0 | 2e-06 |" in page and "| vgg11 | `compile` | the bare model: data |" in page
+    )
+    assert "| graphs | test_resnet | `compile` | fail | breaks |" in page and "| graphs" not in page.split("##")[0]
     assert (
         "| vision_transformer | 1 | 0/0 |" not in page
         and "| `bn` | the method | the net has no BatchNorm | 1 |" in page
