@@ -80,9 +80,15 @@ def merged(weight: Tensor, up: Tensor | None, down: Tensor | None, scale: float)
 
 
 def laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:
-    """``adapted`` in the memory format of ``weight``: kernels, and so the last bits of results, depend on it."""
+    """``adapted`` in the memory format of ``weight``: kernels, and so the last bits of results, depend on it.
+
+    Axes of one count as contiguous whatever their stride, which einsum leaves odd. torch reads that as channels last, where
+    oneDNN's backward of a strided 1x1 convolution of few channels writes past its memory (uxlfoundation/oneDNN#6035).
+    """
     last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    return adapted.contiguous(memory_format=torch.channels_last if last else torch.contiguous_format)
+    if last:
+        return adapted.contiguous(memory_format=torch.channels_last)
+    return adapted.contiguous().view(-1).view(adapted.shape)
 
 
 def autocasts(device: torch.device) -> bool:
