@@ -25,6 +25,7 @@ from petl.survey import classifier_names
 from petl.wrap import merge, unfoldable, unwrap, wrap
 
 STEPS = 3
+ROUNDING = 1e-4  # of an output, in units of its largest number, that a tensor without influence may change
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
         model: wrapped; or plain, then ``methods`` and ``options`` say how to wrap its copy, as for ``petl.wrap``.
         batch: images [n, channels, h, w] as the wrapped model takes them, three or more.
 
-    Points: the output at injection is the base's; every trainable tensor gets a gradient; nothing else moves in three
+    Points: the output at injection is the base's; every trainable tensor gets a gradient, but for those that can have none
+    (what a softmax subtracts again, such as the bias of keys), which the detail names; nothing else moves in three
     training steps; a saved delta reloads bit-equal onto a fresh base; merging and unwrapping are bit-exact; copies agree.
     Dead tensors are often the untrained model's: zero gains and layer scales pass no gradient.
 
@@ -99,6 +101,7 @@ class _Trial:
 
     def __init__(self, base: nn.Module, adapted: nn.Module, batch: Tensor):
         self.base, self.adapted, self.batch = base, adapted, batch
+        self.read: set[str] = set()  # tensors that the forward reads: a gradient came back, though it may be all zeros
         self.fresh = not _has_trained(adapted)
 
     def injection(self) -> Finding:
@@ -117,11 +120,31 @@ class _Trial:
 
     def gradients(self) -> Finding:
         names = [name for name, p in self.adapted.named_parameters() if p.requires_grad]
-        dead = [name for name in names if name not in self.reached]
+        still = [name for name in names if name not in self.reached]
+        idle = [name for name in still if self._is_idle(name)]
+        dead = [name for name in still if name not in idle]
         wrong = [name for name in self.reached if name not in names]
         detail = f"{len(names)} tensors" if not dead else f"no gradient reaches {len(dead)} of {len(names)}: {dead[:5]}"
         detail += f"; frozen, but with gradient: {wrong[:5]}" if wrong else ""
+        detail += f"; without influence on the output, whatever their values: {idle[:5]}" if idle else ""
         return Finding("gradients", "fail" if dead or wrong else "pass", detail)
+
+    def _is_idle(self, name: str) -> bool:
+        """Whether a tensor that the forward reads has no influence, whatever it and the others are.
+
+        Such is what a softmax subtracts again: the bias of keys, or of a map of attention. Behind a zero gain it would have one.
+        """
+        return name in self.read and all(self._moves_nothing(name, seed) for seed in range(3))
+
+    def _moves_nothing(self, name: str, seed: int) -> bool:
+        trial, chance = copy.deepcopy(self.adapted), torch.Generator().manual_seed(seed)
+        named = dict(trial.named_parameters())
+        for p in named.values():
+            _add_noise(p, 0.1, chance)
+        before = _output(trial.train(), self.batch)  # train: some models keep what they compute from parameters
+        _add_noise(named[name], 1.0, chance)
+        most = max(float(t.abs().max()) for t in before)
+        return most < float("inf") and _apart(_output(trial.train(), self.batch), before) <= ROUNDING * most
 
     def drift(self) -> Finding:
         """Every tensor after training against its copy from before: only trained ones and tuned statistics may differ."""
@@ -212,11 +235,18 @@ class _Trial:
         for _ in range(STEPS):
             optimizer.zero_grad()
             _loss(self.adapted(self.batch)).backward()
-            reached |= {name for name, p in named.items() if p.grad is not None and bool((p.grad != 0).any())}
+            arrived = {name: p.grad for name, p in named.items() if p.grad is not None}
+            self.read |= arrived.keys()
+            reached |= {name for name, grad in arrived.items() if bool((grad != 0).any())}
             optimizer.step()
         optimizer.zero_grad()
         self.adapted.eval()
         return reached
+
+
+def _add_noise(p: Tensor, by: float, chance: torch.Generator) -> None:
+    with torch.no_grad():
+        p.add_(torch.randn(p.shape, generator=chance).to(p), alpha=by if p.is_floating_point() else 0)
 
 
 def _leave_nothing_out(model: nn.Module) -> None:

@@ -223,3 +223,33 @@ def test_real_weights_end_to_end(tmp_path: Path) -> None:
         assert torch.equal(plain(x), expected)
     petl.unwrap(model)
     assert not differing(state(model), state(lite0()))
+
+
+class Attentive(nn.Module):
+    """Channels weighed by a softmax of two equal numbers and a common bias, which the softmax subtracts again."""
+
+    def __init__(self, gain: float) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+        self.score = nn.Conv2d(4, 1, 1)
+        self.side = nn.Conv2d(4, 4, 1)
+        self.gain = nn.Parameter(torch.tensor([gain]))
+        self.top = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        once = self.score(x).mean((2, 3))
+        weights = torch.cat([once, once], 1).softmax(1)  # half and half: the gradients are zeros, bit for bit
+        return self.top(x.mean((2, 3)) * weights[:, :1] + self.gain * self.side(x).mean((2, 3)))
+
+
+def test_tensors_without_influence_are_told_and_no_failure() -> None:
+    """What a softmax subtracts again has no influence; what stands behind a zero gain would have, and fails."""
+    x = torch.randn(3, 3, 8, 8)
+    found = {f.point: f for f in petl.check(Attentive(1.0), x, "bias", head="top")}["gradients"]
+    assert (
+        found.status == "pass"
+        and "without influence on the output, whatever their values: ['score.bias']" in found.detail
+    )
+    found = {f.point: f for f in petl.check(Attentive(0.0), x, "bias", head="top")}["gradients"]
+    assert found.status == "fail" and "no gradient reaches 1 of 5: ['side.bias']" in found.detail, found
