@@ -333,9 +333,9 @@ class Slot:
         self.value, self.mask = output, None
 
     def open(self) -> Tensor:
-        """Where gradients pass, as booleans in the output's layout."""
+        """Bytes in the output's layout, 0 where no gradient passes."""
         mask = cast(Tensor, self.mask)
-        return _unpacked(mask).as_strided(self.shape, self.stride) if self.is_packed else mask
+        return _unpacked(mask).as_strided(self.shape, self.stride) if self.is_packed else mask.view(torch.uint8)
 
 
 def gate(x: Tensor, high: float, inplace: bool, keep: bool = False) -> tuple[Tensor, Slot | None]:
@@ -360,7 +360,7 @@ class _Gate(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (out,), slot, high = grads, ctx.slot, ctx.high
         if slot.value is None:
-            gx = torch.where(slot.open(), out, 0.0)
+            gx = torch.ops.aten.threshold_backward(out, slot.open(), 0)  # several times as fast as torch.where
         elif high == float("inf"):
             gx = torch.ops.aten.threshold_backward(out, slot.value, 0)
         else:
@@ -369,7 +369,7 @@ class _Gate(torch.autograd.Function):
 
 
 def _is_open(out: Tensor, high: float) -> Tensor:
-    return out > 0 if high == float("inf") else (out > 0) & (out < high)
+    return out > 0 if high == float("inf") else (out > 0).bitwise_and_(out < high)
 
 
 def _is_dense(mask: Tensor) -> bool:
@@ -385,11 +385,11 @@ def _is_dense(mask: Tensor) -> bool:
 
 def _packed(mask: Tensor) -> Tensor:
     """Eight booleans to a byte: as an integer, one multiplication brings their bits together in the highest byte."""
-    words = mask.view(torch.int64) * 0x0102040810204080
-    return (words >> 56).bitwise_and_(255).to(torch.uint8)
+    words = (mask.view(torch.int64) * 0x0102040810204080).bitwise_right_shift_(56)
+    return words.bitwise_and_(255).to(torch.uint8)
 
 
 def _unpacked(packed: Tensor) -> Tensor:
-    """The booleans again: spread each byte over eight, leave one bit in each."""
-    words = packed.to(torch.int64) * 0x0101010101010101
-    return words.bitwise_and_(0x8040201008040201 - (1 << 64)).view(torch.uint8) != 0
+    """A byte for each boolean again, 0 for False: spread each byte over eight, leave one bit in each."""
+    words = packed.to(torch.int64).mul_(0x0101010101010101)
+    return words.bitwise_and_(0x8040201008040201 - (1 << 64)).view(torch.uint8)
