@@ -49,9 +49,12 @@ class Flow(TorchFunctionMode):
         return {name: [{*self.takers.get(id(output), [])} for output in made] for name, made in self.made.items()}
 
     def sole_takers(self) -> Iterator[tuple[str, str]]:
-        """(a, b) where module b, called once, alone takes what module a, called once, returns, as its input."""
+        """(a, b) where module b, called once, alone takes what module a, called once, returns, as its input.
+
+        A module that works in place takes its own output.
+        """
         for name, outputs in self.made.items():
-            takers = {taker for output in outputs for taker in self.takers.get(id(output), [])}
+            takers = {taker for output in outputs for taker in self.takers.get(id(output), [])} - {name}
             if len(outputs) != 1 or len(self.entered[name]) != 1 or len(takers) != 1:
                 continue
             (taker,) = takers

@@ -35,8 +35,9 @@ ACTIVATIONS = (
 def cheapen(found: Survey, memory: str) -> None:
     """Give the modules of an adapted model these ways to run; ``found`` is the survey of the model before."""
     model = found.model
-    for conv, norm in [*_pairs(found)]:
-        vars(conv)[PARTNER], vars(norm)[PARTNER] = (norm,), (conv,)
+    late = _pooled(found) if memory != "fast" else []
+    for one, other in [*_pairs(found), *late]:
+        vars(one)[PARTNER], vars(other)[PARTNER] = (other,), (one,)
     keeping = {name for name, module in model.named_modules() if _keeps_input(module)}
     for name, module in model.named_modules():
         takers = found.takers.get(name, [])
@@ -56,6 +57,8 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
         give(module, Conv)
     elif _is_plain_norm(module) and is_still(module):
         give(module, StillNorm)
+    elif lean and base_class(module) is nn.ReLU and PARTNER in vars(module):
+        give(module, Late)
     elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
         if not kept or base_class(module) is nn.ReLU6:
             give(module, KeptGate if kept else Gate)
@@ -158,14 +161,26 @@ class KeptGate(Gate):
     keeps_output = True
 
 
+class Late(Way):
+    """ReLU that the maximum pooling after it does, on fewer numbers: both orders give the same bits."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if _is_late(cast(nn.Module, self)):
+            return input
+        return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+
+
 class Pool(Way):
     """Maximum pooling that keeps the places of the maxima, in half the bytes, and not its input."""
 
     def forward(self, input: Tensor) -> Tensor:
         pool = cast(nn.MaxPool2d, self)
         if remake.now() is None or not input.requires_grad or pool.return_indices:
-            return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        return kernels.max_pool(input, (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode))
+            out = super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        else:
+            window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+            out = kernels.max_pool(input, window)
+        return F.relu_(out) if PARTNER in vars(pool) and pool.training else out  # of positive numbers, the same again
 
 
 class Again(Way):
@@ -252,6 +267,22 @@ def _pairs(found: Survey) -> Iterator[tuple[nn.Module, nn.Module]]:
         fits = _is_plain_conv(conv) and _is_plain_norm(norm) and is_still(norm)
         if fits and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):
             yield conv, norm
+
+
+def _is_late(gate: nn.Module) -> bool:
+    partner = getattr(gate, PARTNER, None)
+    if not partner or remake.now() is None or getattr(gate, "_is_replica", False):
+        return False
+    (pool,) = partner
+    return pool.training and not (gate._forward_hooks or pool._forward_pre_hooks)
+
+
+def _pooled(found: Survey) -> list[tuple[nn.Module, nn.Module]]:
+    """Each ReLU with the maximum pooling that alone takes what it, and no module around it, returns."""
+    feeds = [(name, taker) for name, taker in found.feeds.items() if {*ancestors(name)} <= {*ancestors(taker)}]
+    pairs = [(_submodule(found.model, name), _submodule(found.model, taker)) for name, taker in feeds]
+    fit = [(g, p) for g, p in pairs if base_class(g) is nn.ReLU and base_class(p) is nn.MaxPool2d]
+    return [(gate, pool) for gate, pool in fit if not grafts(gate) and not grafts(pool) and not pool.return_indices]
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

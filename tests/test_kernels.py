@@ -12,6 +12,7 @@ import petl
 from petl.graft import ways
 
 CONVS = {
+    "1x1 with strides": {"kernel_size": 1, "stride": (2, 3)},
     "3x3": {"kernel_size": 3, "padding": 1},
     "strided": {"kernel_size": 3, "stride": 2, "padding": 1},
     "uneven": {"kernel_size": (3, 5), "stride": (2, 1), "padding": (0, 2)},

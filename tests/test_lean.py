@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 import petl
 from petl import kernels
 from petl.graft import CACHE, PARTNER, ways
-from petl.lean import MEMORY, folded_norm
+from petl.lean import MEMORY, Late, folded_norm
 
 ARCHITECTURES = [
     "vit",
@@ -284,6 +284,23 @@ def test_pooling_is_torchs() -> None:
     assert torch.equal(out, expected)
     mine, theirs = (torch.autograd.grad((y**2).sum(), x)[0] for y in (out, expected))
     assert torch.equal(mine, theirs)
+
+
+def test_relu_before_pooling_is_done_after_it_and_nobody_sees() -> None:
+    model, plain = twins("resnet", "lora", "lean")
+    x = images("resnet").double()
+    assert Late in ways(model.get_submodule("act1"))
+    seen: list[Tensor] = []
+    for one in (model, plain):
+        one.forward_intermediates(x, indices=[0])[1][0].sum().backward()  # type: ignore[operator]
+        seen.append(one.forward_intermediates(x, indices=[0])[1][0].detach())  # type: ignore[operator]
+    torch.testing.assert_close(seen[0], seen[1], rtol=1e-10, atol=1e-10)
+    assert float(seen[0].min()) == 0
+    for one in (model, plain):
+        one.get_submodule("act1").register_forward_hook(lambda module, args, out: seen.append(out.detach().clone()))
+    (_, mine), (_, theirs) = (step(one, x) for one in (model, plain))
+    torch.testing.assert_close(seen[2], seen[3], rtol=1e-10, atol=1e-10)
+    assert close(mine, theirs)
 
 
 # evaluation remembers
