@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 from petl.delta import load, save
 from petl.errors import StateError
 from petl.graft import is_grafted, prune
+from petl.precision import widen
 from petl.record import bare, record
 from petl.sites import within
 from petl.survey import classifier_names
@@ -107,6 +108,7 @@ class _Trial:
     def injection(self) -> Finding:
         """The fresh adapted model against the same model, new head included, with all grafts taken off."""
         stripped = copy.deepcopy(self.adapted)
+        widen(stripped)
         for module in stripped.modules():
             prune(module)
         try:

@@ -16,11 +16,12 @@ from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, PetlError, StateError, listing
 from petl.install import Plan, drop_caches, install
 from petl.method import Method, from_json
+from petl.precision import narrow_dtype
 from petl.record import Record, wrapped
 from petl.sites import Sites, all_sites
 from petl.survey import Survey, config
 from petl.version import __version__
-from petl.wrap import look, unwrap
+from petl.wrap import look, refuse_narrow, unwrap
 
 Paths = str | os.PathLike[str]
 
@@ -67,7 +68,14 @@ def save(
     return write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
 
 
-def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True, check_base: bool = True) -> nn.Module:
+def load(
+    path: Paths,
+    model: nn.Module | None = None,
+    *,
+    pretrained: bool = True,
+    check_base: bool = True,
+    base_dtype: torch.dtype | str | None = "recorded",
+) -> nn.Module:
     """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
 
     Args:
@@ -75,6 +83,8 @@ def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True
         model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
         check_base: refuse a base whose frozen tensors differ from those that the delta was made on.
+        base_dtype: as for ``petl.wrap``; "recorded" is that of the model that was saved, with any other (None: the base as it
+            is) outputs differ by the rounding of the base.
 
     Raises:
         DeltaError: the file is damaged, from a newer petl, or doesn't fit the model; the model is as it was.
@@ -90,11 +100,17 @@ def load(path: Paths, model: nn.Module | None = None, *, pretrained: bool = True
     3
     """
     header, tensors = read_all(Path(path))
+    narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
     model = _build(header, pretrained) if model is None else model
     found = look(model, _option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     plans = _plans(header, found)
+    refuse_narrow(narrow, [method for method, _ in plans])
     asked = Record(
-        tuple(m for m, _ in plans), header["sites"], _option(header["head"]), also=list(header.get("also") or [])
+        tuple(m for m, _ in plans),
+        header["sites"],
+        _option(header["head"]),
+        also=list(header.get("also") or []),
+        base_dtype=narrow,
     )
     try:
         install(found, plans, asked, num_classes=header["backbone"].get("num_classes") if header["head"] else None)
@@ -149,6 +165,7 @@ def _header(model: nn.Module, made: Record, also: list[str]) -> dict[str, Any]:
         "digest": made.digest,
         "methods": [method.to_json() for method in made.methods],
         "sites": made.sites,
+        "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
         "head": made.head_option or classes != made.backbone["num_classes"],  # the user may have given it a new one
         "also": also,
         "pipeline": made.pipeline or _pipeline(model),

@@ -40,6 +40,7 @@ SCHEMA: dict[str, Callable[[Any], bool]] = {
     "sites": lambda value: isinstance(value, list) and all(_texts(names) for names in value),
     "head": lambda value: isinstance(value, (bool, str)) or _texts(value),
     "also": lambda value: value is None or _texts(value),
+    "base_dtype": lambda value: value is None or value in ("bfloat16", "float16"),
     "labels": lambda value: value is None or _texts(value),
     "pipeline": lambda value: value is None or isinstance(value, dict),
 }

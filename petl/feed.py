@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from petl import data as images
 from petl.batches import Seeded
 from petl.errors import DataError, PetlError
+from petl.graft import seen_dtype
 from petl.launch import in_eval
 from petl.wrap import in_chans
 
@@ -143,16 +144,12 @@ def pair(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
             f"label {wrong} for a model of {classes} classes (0 to {classes - 1}); wrap it with num_classes= the number "
             "of classes, and number these from 0"
         )
-    return images.to(_dtype(model)) if images.is_floating_point() else images, targets.long()
+    return images.to(seen_dtype(model)) if images.is_floating_point() else images, targets.long()
 
 
 def _shown(batch: Any) -> str:
     parts = f" of {', '.join(type(part).__name__ for part in batch)}" if isinstance(batch, (tuple, list)) else ""
     return f"{type(batch).__name__}{parts}"
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.get_default_dtype())
 
 
 def windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

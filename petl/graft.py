@@ -40,9 +40,12 @@ class WeightGraft(Graft):
     ``param`` names the parent's parameter; ``change(weight) -> weight`` may also change its shape. It is computed in the
     graft's own precision and outside autocast, and rounded to the weight's dtype once, so a float32 delta on a
     half-precision or autocast layer isn't rounded before it is added.
+
+    ``dtype`` is the type that the graft gives the weight, where it changes that; such values are never remembered.
     """
 
     param: str = "weight"
+    dtype: torch.dtype | None = None
 
     def low_rank(self) -> Change | None:
         """The change as low-rank factors over the weight as a matrix, where it is that and nothing else."""
@@ -140,6 +143,21 @@ def fold(module: nn.Module) -> None:
 def grafts(module: nn.Module) -> list[tuple[str, Graft]]:
     """The grafts on ``module`` with their names, in the order in which they work."""
     return [(name, child) for name, child in module.named_children() if isinstance(child, Graft)]
+
+
+def seen_dtype(model: nn.Module) -> torch.dtype:
+    """The floating-point type of the model's first parameter, as the model's own code sees it: that of its images."""
+    for module in model.modules():
+        for param, value in module._parameters.items():
+            if value is not None and value.is_floating_point():
+                return _new_dtype(module, param) or value.dtype
+    return torch.get_default_dtype()
+
+
+def _new_dtype(module: nn.Module, param: str) -> torch.dtype | None:
+    """The type that a graft gives the parameter, where one changes it."""
+    found = [graft for _, graft in grafts(module) if isinstance(graft, WeightGraft) and graft.param == param]
+    return next((graft.dtype for graft in found if graft.dtype is not None), None)
 
 
 def is_still(module: nn.Module) -> bool:
@@ -337,7 +355,9 @@ def _remembered(module: nn.Module, param: str) -> Tensor:
     Changes through ``.data`` leave no trace; ``forget`` is for those.
     """
     sources: list[Tensor] = [*module.parameters()]
-    if any(type(t) not in (Tensor, nn.Parameter) or t.is_inference() or t.is_meta for t in sources):
+    if _new_dtype(module, param) or any(
+        type(t) not in (Tensor, nn.Parameter) or t.is_inference() or t.is_meta for t in sources
+    ):
         return _computed(module, param)
     cache: dict[str, _Remembered] = vars(module).setdefault(CACHE, {})
     if param not in cache or not cache[param].holds(sources):

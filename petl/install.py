@@ -13,10 +13,11 @@ from petl.classifier import prepare_head
 from petl.digest import marks, own_tensor, owned
 from petl.errors import SiteError, StateError
 from petl.graft import guard, hold, prune
-from petl.lean import cheapen
+from petl.lean import cheapen, watch
 from petl.method import Method
+from petl.precision import lower, sorted_out
 from petl.record import RECORD, Record, Snapshot
-from petl.sites import Sites, has_statistics, within
+from petl.sites import Sites, has_statistics, head_names, within
 from petl.survey import Survey, config
 
 Plan = tuple[Method, Sites]
@@ -40,6 +41,7 @@ def install(
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
         made.backbone = backbone(found, num_classes, create_args)
         mine = [_in_place(model, method, sites) for method, sites in plans]
+        _lower(found, mine, made)
         _remember(model, mine, made, originals)
         for (method, sites), tensors in zip(plans, mine, strict=True):
             tensors += _adapted(model, method, sites)
@@ -49,6 +51,8 @@ def install(
         made.changes = [*before.children(), *before.changes()]
         if made.memory is not None:
             cheapen(found, made.memory)
+        if made.narrow:
+            watch(model)
         guard(model)
     vars(model)[RECORD] = made
     return model
@@ -102,6 +106,8 @@ def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
     for change in changes:
         change.undo()
     for key, _, _, tensor in _tensors(model):
+        if key in made.narrow:
+            tensor.data = torch.empty_like(tensor, dtype=made.backup[key].dtype)
         if key in made.backup and not made.backup[key].is_meta:
             tensor.detach().copy_(made.backup[key])
     for name, parameter in model.named_parameters():
@@ -133,12 +139,29 @@ def _in_place(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
     return [cast(Tensor, own_tensor(m, leaf)) for m, site in places for leaf in method.trains(m, site)]
 
 
+def _lower(found: Survey, mine: Sequence[list[Tensor]], made: Record) -> None:
+    """Keep frozen matrices and kernels in the type that was asked for, and the originals in main memory."""
+    if made.base_dtype is None:
+        return
+    if made.hollow:
+        raise StateError(
+            f"base_dtype={made.base_dtype} needs the base's values, and {type(found.model).__name__} is on the meta device; "
+            f"give it its values before petl.wrap"
+        )
+    trains = {id(tensor) for tensors in mine for tensor in tensors}
+    trains |= {id(tensor) for key, _, _, tensor in _tensors(found.model) if key in made.also}
+    places, made.wide = sorted_out(found.model, made.base_dtype, trains, [*made.head, *head_names(found)])
+    for place in places:
+        made.backup[place.key] = lower(place, made.base_dtype)
+        made.narrow.append(place.key)
+
+
 def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, originals: set[int]) -> None:
     """Copy base tensors that will train in place, and mark what all others are."""
     training = {id(tensor) for tensors in mine for tensor in tensors}
     entries = _tensors(model)
     moves = {key for key, _, _, t in entries if id(t) in training or within(key, made.head) or key in made.also}
-    made.backup = {k: _kept(t) for k, _, _, t in entries if k in moves and id(t) in originals}
+    made.backup |= {k: _kept(t) for k, _, _, t in entries if k in moves and id(t) in originals}
     still = [entry for entry in entries if entry[0] not in moves]
     seen = marks(tensor for *_, tensor in still)
     made.frozen = {key: (owner, leaf, found) for (key, owner, leaf, _), found in zip(still, seen, strict=True)}

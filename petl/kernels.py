@@ -34,15 +34,20 @@ class Change(NamedTuple):
     scale: float
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change) -> Tensor:
-    """``F.linear`` of x [..., in] with the merged weight [out, in]; where ``down`` is frozen, keeps r numbers a row of x."""
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change | None) -> Tensor:
+    """``F.linear`` of x [..., in] with the merged weight [out, in]; where ``down`` is frozen, keeps r numbers a row of x.
+
+    A ``weight`` of lower precision than x is widened in the forward and again in the backward, and kept as it is.
+    """
     x, bias = _as_autocast_would(x, bias)
     flat = (
         x.flatten(0, -2) if x.ndim != 2 else x
     )  # outside: what a function returns may be written to, a view of it not
     with without_autocast(x.device):
-        features = None if change.down.requires_grad else (change.down.detach().to(x.dtype) @ flat.detach().T)
-        out = cast(Tensor, _Linear.apply(flat, weight, bias, *change, features))
+        features = None
+        if change is not None and not change.down.requires_grad:
+            features = change.down.detach().to(x.dtype) @ flat.detach().T
+        out = cast(Tensor, _Linear.apply(flat, weight, bias, *(change or (None, None, 0.0)), features))
     return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
 
 
@@ -72,11 +77,11 @@ def affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None
 
 
 def merged(weight: Tensor, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
-    """``W + scale * up @ down`` in the shape, type and memory format of ``weight``, computed in the precision of ``up``."""
+    """``W + scale * up @ down`` in the shape and memory format of ``weight``, in the precision of ``up``."""
     if up is None or down is None:
         return weight
     changed = torch.addmm(weight.to(up.dtype).flatten(1), up, down, alpha=scale).view(weight.shape)
-    return laid_out_as(weight, changed.to(weight.dtype))
+    return laid_out_as(weight, changed)
 
 
 def laid_out_as(weight: Tensor, adapted: Tensor) -> Tensor:
@@ -114,7 +119,13 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        x: Tensor, weight: Tensor, bias: Tensor | None, up: Tensor, down: Tensor, scale: float, features: Tensor | None
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        up: Tensor | None,
+        down: Tensor | None,
+        scale: float,
+        features: Tensor | None,
     ) -> Tensor:
         return F.linear(x, merged(weight, up, down, scale).to(x.dtype), bias)
 
@@ -122,7 +133,8 @@ class _Linear(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         x, weight, _, up, down, ctx.scale, features = inputs
         ctx.dtype = x.dtype
-        ctx.save_for_backward(x if features is None else None, weight, up, down, features)
+        keep = up is not None and features is None
+        ctx.save_for_backward(x if keep else None, weight, up, down, features)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

@@ -21,6 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from petl import kernels, remake
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
+from petl.precision import Upcast, is_narrow
 from petl.sites import has_statistics, is_layer, layer_roles, matrices, within
 from petl.survey import Survey, ancestors, topmost
 
@@ -46,12 +47,18 @@ def cheapen(found: Survey, memory: str) -> None:
         for name in segments(found):
             give(model.get_submodule(name), Segment)
     if memory != "fast":
+        watch(model)
+
+
+def watch(model: nn.Module) -> None:
+    """Let the model note what can be made again during its forward, if it doesn't yet."""
+    if Root not in ways(model):
         give(model, Root)
 
 
 def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
     """The way for this kind of layer, where there is one; ``kept``: somebody keeps what it returns, as ReLU does."""
-    if base_class(module) is nn.Linear and _change(module) is not None:
+    if base_class(module) is nn.Linear and (_change(module) is not None or is_narrow(module)):
         give(module, Linear)
     elif _is_plain_conv(module):
         give(module, Conv)
@@ -88,7 +95,7 @@ def _way(layer: nn.Module, memory: str | None) -> str:
         return f"plain: {type(changes[0]).__name__} on {base_class(layer).__name__}, which no kernel knows"
     norm = getattr(layer, PARTNER, (None,))[0]
     with_norm = ", the norm after it multiplied in" if norm is not None and not _scale_trains(norm) else ""
-    return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if Conv in given else ""
+    return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if given else ""
 
 
 def recording() -> bool:
@@ -97,12 +104,12 @@ def recording() -> bool:
 
 
 class Linear(Way):
-    """A linear layer with a low-rank change."""
+    """A linear layer with a low-rank change, or one whose weight is kept in low precision."""
 
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         layer = cast(nn.Linear, self)
         change = _change(layer)
-        if change is None or _weight_trains(layer) or not recording():
+        if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
         return kernels.linear(input, _weight(layer), layer.bias, change)
@@ -317,7 +324,9 @@ def _keeps_input(module: nn.Module) -> bool:
 
 
 def _on_weight(module: nn.Module) -> list[WeightGraft]:
-    return [graft for graft in module._modules.values() if isinstance(graft, WeightGraft) and graft.param == "weight"]
+    """What changes the numbers of the module's weight."""
+    found = [graft for graft in module._modules.values() if isinstance(graft, WeightGraft) and graft.param == "weight"]
+    return [graft for graft in found if not isinstance(graft, Upcast)]
 
 
 def _change(module: nn.Module) -> kernels.Change | None:

@@ -26,6 +26,7 @@ class Method:
 
     name: ClassVar[str] = ""
     exact: ClassVar[bool] = True  # whether merging gives bit-equal outputs
+    reads_base: ClassVar[bool] = False  # whether it reads and writes the base's own tensors, not what the layers answer
     where: Where = ()
 
     def __post_init__(self) -> None:

@@ -24,8 +24,9 @@ class Record:
     methods, sites: the methods with the names of their sites. head_option, head: what the user asked for, and the
     classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
     base tensors that train in place. frozen: key -> (owner, leaf, mark) of all others. memory: how training steps
-    save memory (None: the plain layers run). labels, pipeline, results go into the delta's header and may be set by
-    whoever knows them.
+    save memory (None: the plain layers run). base_dtype: the type that was asked for the frozen base; narrow: the keys of
+    frozen tensors that have it, whose originals are in backup too; wide: why other matrices haven't. labels, pipeline,
+    results go into the delta's header and may be set by whoever knows them.
     """
 
     methods: tuple[Method, ...]
@@ -43,6 +44,9 @@ class Record:
     backbone: dict[str, Any] = field(default_factory=dict)
     also: list[str] = field(default_factory=list)
     memory: str | None = "lean"
+    base_dtype: torch.dtype | None = None
+    narrow: list[str] = field(default_factory=list)
+    wide: dict[str, str] = field(default_factory=dict)
     labels: list[str] | None = None
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
@@ -54,8 +58,10 @@ class Record:
 
     @property
     def digest(self) -> str:
-        """One fingerprint of all frozen base tensors, as they are now."""
-        return combined(dict(zip(self.frozen, fingerprints(self._tensors()), strict=True)))
+        """One fingerprint of all frozen base tensors, as they are now; of narrow ones, of the originals."""
+        tensors = zip(self.frozen, self._tensors(), strict=True)
+        originals = [self.backup[key] if key in self.narrow else tensor for key, tensor in tensors]
+        return combined(dict(zip(self.frozen, fingerprints(originals), strict=True)))
 
     def moved(self) -> list[str]:
         """Keys of frozen tensors that are no longer what they were when the model was wrapped."""

@@ -23,6 +23,7 @@ from petl.digest import combined, fingerprint
 from petl.errors import PetlError, StateError
 from petl.features import Road, count_of, dataset_of
 from petl.feed import pair, sample
+from petl.graft import seen_dtype
 from petl.record import record
 from petl.settings import Settings
 from petl.upper import REFUSALS, Upper, upper
@@ -77,9 +78,8 @@ def _found(accelerator: Any, model: nn.Module, loader: DataLoader[Any], settings
 
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
     """Whether much of a forward, here on zeros, runs before anything that trains."""
-    dtype = next(p.dtype for p in model.parameters() if p.is_floating_point())
     try:
-        images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=dtype)
+        images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=seen_dtype(model))
         with accelerator.autocast():
             points = cuts(model, images)
             return bool(points) and share(model, points[0], images) >= WORTH

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from petl.delta import delta_tensors
 from petl.digest import own_tensor, owned
@@ -30,16 +30,32 @@ class Row:
     foldable: bool
 
 
+@dataclass(frozen=True)
+class Base:
+    """The base's parameters: bytes by type, as they are. ``matrices`` says of each matrix and kernel of a model with
+    ``base_dtype`` which type it has, and of those that are as they were why; ``originals`` are the bytes in main memory."""
+
+    bytes: dict[str, int]
+    matrices: dict[str, str]
+    originals: int
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{_size(size)} {kind}" for kind, size in self.bytes.items())
+        left = Counter(why for why in self.matrices.values() if why not in self.bytes).most_common()
+        why = "".join(f"; {count} matri{'ces' if count > 1 else 'x'} left: {word}" for word, count in left)
+        return f"base: {parts}{why}; the originals in main memory: {_size(self.originals)}"
+
+
 class Summary(tuple[Row, ...]):
     """Rows per method, then the head; prints as a table with a total. ``trainable`` and ``bytes`` are the totals.
 
-    ``steps`` says of each layer in which way training steps run it, and of plain ones why.
+    ``steps`` says of each layer in which way training steps run it, and of plain ones why; ``base`` what the base takes.
     """
 
-    def __init__(self, rows: Sequence[Row], steps: dict[str, str] | None = None):
-        self.steps = steps or {}
+    def __init__(self, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None):
+        self.steps, self.base = steps or {}, base or Base({}, {}, 0)
 
-    def __new__(cls, rows: Sequence[Row], steps: dict[str, str] | None = None) -> Summary:
+    def __new__(cls, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None) -> Summary:
         return super().__new__(cls, rows)
 
     @property
@@ -56,7 +72,8 @@ class Summary(tuple[Row, ...]):
         widths = [max(len(row[i]) for row in cells) for i in range(7)]
         table = ["  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
         ways = Counter(self.steps.values()).most_common()
-        return "\n".join([*table, *(f"{count} layer{'s' * (count > 1)} {way}" for way, count in ways)])
+        lines = [f"{count} layer{'s' * (count > 1)} {way}" for way, count in ways]
+        return "\n".join([*table, *lines, *([repr(self.base)] if self.base.matrices else [])])
 
     def _total(self) -> Row:
         share = sum(row.share for row in self)
@@ -78,7 +95,8 @@ def summary(model: nn.Module) -> Summary:
     plain, made = wrapped(model)
     mine, also = delta_tensors(plain, made)
     training = trainable(plain)
-    base = _base_numbers(plain, made)
+    base = _base_parameters(plain)
+    numbers_of_base = sum(p.numel() for p in base)
     parts = [(m.name, len(sites), keys) for m, sites, keys in zip(made.methods, made.sites, made.tensors, strict=True)]
     parts += [("head", len(made.head), made.head_tensors)] if made.head else []
     parts += [("by hand", 0, also)] if also else []
@@ -89,15 +107,28 @@ def summary(model: nn.Module) -> Summary:
         numbers = sum(tensors[key].numel() for key in tensors if key in training)  # running statistics don't train
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
-        rows.append(Row(name, sites, len(tensors), numbers, numbers / base, size, folds))
-    return Summary(rows, steps(plain, made.memory))
+        rows.append(Row(name, sites, len(tensors), numbers, numbers / numbers_of_base, size, folds))
+    return Summary(rows, steps(plain, made.memory), _base(base, made))
 
 
-def _base_numbers(model: nn.Module, made: Record) -> int:
-    """Numbers in the base: all parameters but those that grafts brought."""
+def _base_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The parameters of the base: all but those that grafts brought."""
     inside = {id(p) for module in model.modules() for _, graft in grafts(module) for p in graft.parameters()}
     tensors = [own_tensor(owner, leaf) for _, owner, leaf in owned(model)]
-    return sum(t.numel() for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside)
+    return [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside]
+
+
+def _base(parameters: Sequence[nn.Parameter], made: Record) -> Base:
+    size: Counter[str] = Counter()
+    for p in parameters:
+        size[_kind(p)] += p.numel() * p.element_size()
+    narrow = dict.fromkeys(made.narrow, str(made.base_dtype).removeprefix("torch."))
+    originals = sum(made.backup[key].numel() * made.backup[key].element_size() for key in made.narrow)
+    return Base(dict(size.most_common()), {**narrow, **made.wide}, originals)
+
+
+def _kind(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _cells(row: Row) -> tuple[str, ...]:

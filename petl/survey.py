@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from petl.flow import Flow
-from petl.graft import Graft, grafts
+from petl.graft import Graft, grafts, seen_dtype
 
 DEFAULT_SIZE = (3, 224, 224)
 USUAL_SIZES = (224, 256, 384, 512, 192, 160, 128, 112, 96, 64, 32)  # for models that say nothing, in the order of trial
@@ -238,11 +238,7 @@ def _meta(tensor: Tensor) -> Tensor:
 
 def blank(model: nn.Module, image: tuple[int, int, int]) -> Tensor:
     """Two images without values for a model on the meta device: [2, channels, height, width]."""
-    return torch.empty(2, *image, device="meta", dtype=_dtype(model))
-
-
-def _dtype(model: nn.Module) -> torch.dtype:
-    return next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    return torch.empty(2, *image, device="meta", dtype=seen_dtype(model))
 
 
 def _entering(found: Survey, flow: Flow, name: str, image: Tensor) -> Callable[..., None]:

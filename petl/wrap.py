@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from petl.classifier import Option
@@ -12,7 +13,8 @@ from petl.errors import MethodError, StateError, listing
 from petl.graft import WeightGraft, fold, grafts, is_grafted
 from petl.install import install, undo
 from petl.lean import MEMORY
-from petl.method import resolve
+from petl.method import Method, resolve
+from petl.precision import narrow_dtype
 from petl.record import RECORD, Record, bare, record, wrapped
 from petl.survey import Survey, survey
 
@@ -26,6 +28,7 @@ def wrap(
     create_args: dict[str, Any] | None = None,
     fused: bool = True,
     memory: str = "lean",
+    base_dtype: torch.dtype | str | None = None,
     **options: Any,
 ) -> nn.Module:
     """Put methods onto ``model``, in place, and freeze the rest.
@@ -40,6 +43,9 @@ def wrap(
         memory: of training steps. "fast" trains low-rank changes without a gradient of the whole weight and multiplies
             BatchNorms that are held still into the convolution before them; "lean" also computes outputs of norms and
             activations again instead of keeping them; "min" also runs whole blocks again. Evaluation is the same in all.
+        base_dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the frozen matrices and kernels of layers in that type,
+            rounded, and widens them wherever they are used; everything else, activations too, keeps its type. The originals
+            stay in main memory for ``unwrap`` and the digest: this saves a GPU's memory, on a CPU it saves none.
         options: options of the method, if it is a single name: ``rank=16``.
 
     Returns:
@@ -56,14 +62,25 @@ def wrap(
     """
     if memory not in MEMORY:
         raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
-    chosen = resolve(methods, options)
+    narrow, chosen = narrow_dtype(base_dtype), resolve(methods, options)
+    refuse_narrow(narrow, chosen)
     option = head if isinstance(head, (bool, str)) else tuple(head)
     found = look(model, option, (create_args or {}).get("img_size"))
     plans = [(method, method.plan(found)) for method in chosen]
     names = [[site.name for site in sites] for _, sites in plans]
-    asked = Record(tuple(chosen), names, option, memory=memory if fused else None)
+    asked = Record(tuple(chosen), names, option, memory=memory if fused else None, base_dtype=narrow)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
     return model
+
+
+def refuse_narrow(dtype: torch.dtype | None, methods: Sequence[Method]) -> None:
+    """A MethodError where a method can't go onto a base in low precision."""
+    raw = [method.name for method in methods if method.reads_base]
+    if dtype is not None and raw:
+        raise MethodError(
+            f"base_dtype={dtype} with {listing(raw)}, which reads and writes the base's own tensors; use petl's own methods, "
+            f"such as 'lora', or leave out base_dtype"
+        )
 
 
 def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
@@ -105,6 +122,9 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def merge(model: nn.Module) -> nn.Module:
     """Fold everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
+
+    After ``base_dtype`` the tensors have the types from before ``wrap`` again, and the values that the layers used: the rounded
+    base's, with the change added to them unrounded.
 
     Raises:
         StateError: a method adds layers that can't be folded (adapters, some input adapters); the model is as it was.

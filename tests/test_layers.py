@@ -23,7 +23,18 @@ def chain(base: set[str], *names: str) -> dict[str, set[str]]:
 # module -> the modules of petl that it may import. A new file has to be given its place here.
 GROUND = chain(set(), "errors", "version")
 SURGERY = GROUND | chain(
-    {*GROUND}, "kernels", "graft", "layout", "flow", "survey", "projections", "sites", "classifier", "remake", "lean"
+    {*GROUND},
+    "kernels",
+    "graft",
+    "layout",
+    "flow",
+    "survey",
+    "projections",
+    "sites",
+    "classifier",
+    "remake",
+    "precision",
+    "lean",
 )
 METHODS = chain({*SURGERY}, "method", "methods")
 WRAPPED = chain(

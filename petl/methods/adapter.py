@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from petl.errors import MethodError, SiteError
-from petl.graft import OutputGraft, grow
+from petl.graft import OutputGraft, grow, seen_dtype
 from petl.method import Method, register
 from petl.sites import Site, Sites, Where, last_inside
 from petl.survey import Survey
@@ -79,7 +79,7 @@ class Adapter(Method):
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         like = next(model.parameters())  # an activation at the end of a block has none of its own
-        dtype = torch.promote_types(like.dtype, torch.float32)
+        dtype = torch.promote_types(seen_dtype(model), torch.float32)
         for site in sites:
             maps = enumerate(zip(site.outputs, site.axes, strict=True))
             parts = {str(i): self._part(shape, axis) for i, (shape, axis) in maps if len(shape) > 1}

@@ -10,7 +10,7 @@ from einops import einsum
 from torch import Tensor, nn
 
 from petl.errors import MethodError
-from petl.graft import InputGraft, WeightGraft, base_class, grow
+from petl.graft import InputGraft, WeightGraft, base_class, grow, seen_dtype
 from petl.method import Method, register
 from petl.sites import Site, Sites, Where, select, within
 from petl.survey import Survey, topmost
@@ -168,4 +168,4 @@ def _shifts_exactly(module: nn.Module) -> bool:
 def _like(module: nn.Module) -> Tensor:
     """An empty tensor on the module's device, of float32 at least."""
     own = next(module.parameters(), torch.empty(0))
-    return torch.empty(0, device=own.device, dtype=torch.promote_types(own.dtype, torch.float32))
+    return torch.empty(0, device=own.device, dtype=torch.promote_types(seen_dtype(module), torch.float32))

@@ -36,6 +36,7 @@ class Peft(Method):
     """
 
     exact = False
+    reads_base = True
     config: Mapping[str, Any] = field(default_factory=dict)
     where: Where = ()
 
