@@ -233,7 +233,8 @@ class _Trial:
         self.adapted.train()
         _leave_nothing_out(self.adapted)
         named = dict(self.adapted.named_parameters())
-        optimizer = torch.optim.Adam([p for p in named.values() if p.requires_grad], lr=1e-3)
+        trained = [p for p in named.values() if p.requires_grad]
+        optimizer = torch.optim.Adam(trained, lr=1e-4)  # larger steps blow some untrained nets up (halonet_h1)
         for _ in range(STEPS):
             optimizer.zero_grad()
             _loss(self.adapted(self.batch)).backward()
