@@ -156,10 +156,7 @@ class Gate(Way):
         if kept is None or not input.requires_grad:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         high = 6.0 if isinstance(self, nn.ReLU6) else float("inf")
-        out, slot = kernels.gate(input, high, bool(getattr(self, "inplace", False)), keep=self.keeps_output)
-        if slot is not None and slot.value is None:
-            kept.note_gate(out, slot)
-        return out
+        return _gated(kept, input, high, inplace=bool(getattr(self, "inplace", False)), keep=self.keeps_output)
 
 
 class KeptGate(Gate):
@@ -182,12 +179,13 @@ class Pool(Way):
 
     def forward(self, input: Tensor) -> Tensor:
         pool = cast(nn.MaxPool2d, self)
-        if remake.now() is None or not input.requires_grad or pool.return_indices:
+        kept, late = remake.now(), PARTNER in vars(pool) and pool.training
+        if kept is None or not input.requires_grad or pool.return_indices:
             out = super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        else:
-            window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-            out = kernels.max_pool(input, window)
-        return F.relu_(out) if PARTNER in vars(pool) and pool.training else out  # of positive numbers, the same again
+            return F.relu(out) if late else out  # of positive numbers, the same again
+        window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
+        out = kernels.max_pool(input, window)
+        return _gated(kept, out, float("inf"), inplace=True) if late else out
 
 
 class Again(Way):
@@ -242,6 +240,13 @@ class Segment(Way):
             return plain(*args, **kwargs)
 
         return checkpoint(run, *leaves, use_reentrant=False)
+
+
+def _gated(kept: remake.Remakes, x: Tensor, high: float, *, inplace: bool, keep: bool = False) -> Tensor:
+    out, slot = kernels.gate(x, high, inplace, keep)
+    if slot is not None and slot.value is None:
+        kept.note_gate(out, slot)
+    return out
 
 
 def _weight(layer: nn.Module) -> Tensor:
