@@ -269,7 +269,9 @@ def _is_norm(module: nn.Module) -> bool:
     own = [p for p in module._parameters.values() if p is not None]
     known = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
     named = "norm" in base_class(module).__name__.lower() or "GlobalResponseNorm" in base_class(module).__name__
-    return bool(own) and (isinstance(module, known) or (named and all(p.numel() == max(p.shape) for p in own)))
+    return bool(own) and (
+        isinstance(module, known) or (named and all(p.ndim > 0 and p.numel() == max(p.shape) for p in own))
+    )
 
 
 def within(name: str, tops: Iterable[str]) -> bool:

@@ -347,3 +347,12 @@ def test_torchvision_without_any_contract() -> None:
     assert names(model, "stem") == ["conv1"]
     assert len(names(model, "batchnorm")) == 20
     assert names(model, "block")[:2] == ["layer1.0", "layer1.1"]
+
+
+def test_a_block_with_norm_in_its_name_and_a_scalar_gain_is_no_norm() -> None:
+    """dm_nfnet's NormFreeBlock has a gain without dimensions."""
+    with torch.device("meta"):
+        model = timm.create_model("dm_nfnet_f0", num_classes=4)
+    assert any(p.ndim == 0 for p in model.parameters())
+    assert petl.find(model, "conv") and petl.find(model, "block")
+    assert not petl.find(model, "norm")
