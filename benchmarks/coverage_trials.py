@@ -203,7 +203,7 @@ def bears_out(model: nn.Module, column: str) -> bool:
     inside = [(name, m) for name, m in model.named_modules() if not is_head(model, name)]
     with_norms = {
         "bn": any(m._buffers.get("running_mean") is not None for _, m in inside),
-        "norm": any(word in type(m).__name__.lower() and m._parameters for _, m in inside for word in NORMS),
+        "norm": any(word in type(m).__name__.lower() and _has_vector(m) for _, m in inside for word in NORMS),
     }
     there = {
         **with_norms,
@@ -212,6 +212,11 @@ def bears_out(model: nn.Module, column: str) -> bool:
         "bias": any(m._parameters.get("bias") is not None for _, m in inside),
     }
     return not there.get(column, True)
+
+
+def _has_vector(module: nn.Module) -> bool:
+    """Whether it has a parameter of its own with dimensions: a NormFreeBlock has a gain without."""
+    return any(p is not None and p.ndim for p in module._parameters.values())
 
 
 def head(model: nn.Module) -> dict[str, Any]:
