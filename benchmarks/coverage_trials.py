@@ -198,14 +198,13 @@ def wrapped(pair: Pair, model: nn.Module, arguments: dict[str, Any] | None = Non
 
 def bears_out(model: nn.Module, column: str) -> bool:
     """Whether the model really lacks what the method is for, by a look of our own."""
-    if not hasattr(model, "reset_classifier"):
-        return column == "probe"
     inside = [(name, m) for name, m in model.named_modules() if not is_head(model, name)]
     with_norms = {
         "bn": any(m._buffers.get("running_mean") is not None for _, m in inside),
         "norm": any(word in type(m).__name__.lower() and _has_vector(m) for _, m in inside for word in NORMS),
     }
     there = {
+        "probe": hasattr(model, "reset_classifier"),
         **with_norms,
         **{column: all(with_norms.get(word, True) for word in column.split("+")) for column in COMBINED},
         "lora-qv": any(name.rpartition(".")[2] in PROJECTIONS and m._parameters for name, m in inside),

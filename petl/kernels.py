@@ -26,6 +26,13 @@ class Geometry(NamedTuple):
     groups: int
 
 
+class Layout(NamedTuple):
+    """How a tensor lies in memory."""
+
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
 class Change(NamedTuple):
     """A weight's low-rank change: ``scale * up @ down``, with ``up`` [out, r] and ``down`` [r, everything else]."""
 
@@ -34,10 +41,13 @@ class Change(NamedTuple):
     scale: float
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change | None) -> Tensor:
+def linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, change: Change | None, unread: Layout | None = None
+) -> Tensor:
     """``F.linear`` of x [..., in] with the merged weight [out, in]; where ``down`` is frozen, keeps r numbers a row of x.
 
     A ``weight`` of lower precision than x is widened in the forward and again in the backward, and kept as it is.
+    ``unread`` is the result's layout where nobody will read its numbers: they are not computed.
     """
     x, bias = _as_autocast_would(x, bias)
     flat = (
@@ -47,20 +57,30 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None, change: Change | None
         features = None
         if change is not None and not change.down.requires_grad:
             features = change.down.detach().to(x.dtype) @ flat.detach().T
-        out = cast(Tensor, _Linear.apply(flat, weight, bias, *(change or (None, None, 0.0)), features))
+        out = cast(Tensor, _Linear.apply(flat, weight, bias, *(change or (None, None, 0.0)), features, unread))
     return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
 
 
 def conv(
-    x: Tensor, weight: Tensor, bias: Tensor | None, change: Change | None, rows: Tensor | None, geometry: Geometry
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    change: Change | None,
+    rows: Tensor | None,
+    geometry: Geometry,
+    unread: Layout | None = None,
 ) -> Tensor:
-    """``F.conv2d`` of x [batch, in, h, w] with ``rows * (weight + change)``; ``rows`` [out] and ``change`` may be None."""
+    """``F.conv2d`` of x [batch, in, h, w] with ``rows * (weight + change)``; ``rows`` [out] and ``change`` may be None.
+
+    ``unread`` is as for ``linear``.
+    """
     x, bias = _as_autocast_would(x, bias)
     with without_autocast(x.device):
         features = None
         if change is not None and not change.down.requires_grad and _few_features(weight, change.up, geometry):
             features = _features(x.detach(), weight, change.down.detach(), geometry)
-        return cast(Tensor, _Conv.apply(x, weight, bias, rows, *(change or (None, None, 0.0)), geometry, features))
+        args = (x, weight, bias, rows, *(change or (None, None, 0.0)), geometry, features, unread)
+        return cast(Tensor, _Conv.apply(*args))
 
 
 def still_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
@@ -126,12 +146,15 @@ class _Linear(torch.autograd.Function):
         down: Tensor | None,
         scale: float,
         features: Tensor | None,
+        unread: Layout | None,
     ) -> Tensor:
+        if unread is not None:
+            return x.new_empty(x.shape[0], weight.shape[0])
         return F.linear(x, merged(weight, up, down, scale).to(x.dtype), bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, up, down, ctx.scale, features = inputs
+        x, weight, _, up, down, ctx.scale, features, _ = inputs
         ctx.dtype = x.dtype
         keep = up is not None and features is None
         ctx.save_for_backward(x if keep else None, weight, up, down, features)
@@ -149,7 +172,7 @@ class _Linear(torch.autograd.Function):
             gup = (features @ out).T.to(up.dtype) * ctx.scale  # rank rows, not columns: multiplied several times faster
         if ctx.needs_input_grad[4]:
             gdown = ((up.T.to(ctx.dtype) @ out.T) @ x).to(down.dtype) * ctx.scale
-        return gx, None, gbias, gup, gdown, None, None
+        return gx, None, gbias, gup, gdown, None, None, None
 
 
 class _Conv(torch.autograd.Function):
@@ -166,12 +189,15 @@ class _Conv(torch.autograd.Function):
         scale: float,
         geometry: Geometry,
         features: Tensor | None,
+        unread: Layout | None,
     ) -> Tensor:
+        if unread is not None:
+            return torch.empty_strided(*unread, dtype=x.dtype, device=x.device)
         return F.conv2d(x, _whole(weight, rows, up, down, scale).to(x.dtype), bias, *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, rows, up, down, ctx.scale, ctx.geometry, features = inputs
+        x, weight, _, rows, up, down, ctx.scale, ctx.geometry, features, _ = inputs
         ctx.shape, ctx.dtype = x.shape, x.dtype
         keep = up is not None and features is None
         ctx.save_for_backward(x if keep else None, weight, rows, up, down, features)
@@ -192,7 +218,7 @@ class _Conv(torch.autograd.Function):
             low = _through_features if _few_features(weight, up, ctx.geometry) else _through_weight
             gup, gdown = low(out, cast(Tensor, x), weight, rows, up, down, ctx.geometry)
             gup, gdown = gup.to(up.dtype) * ctx.scale, gdown.to(down.dtype) * ctx.scale
-        return gx, None, gbias, None, gup, gdown, None, None, None
+        return gx, None, gbias, None, gup, gdown, None, None, None, None
 
 
 def _whole(weight: Tensor, rows: Tensor | None, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:

@@ -8,7 +8,6 @@ Evaluation always runs the plain layers.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -16,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame, activations, pad_same
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
-from torch.utils.checkpoint import checkpoint
 
 from petl import kernels, remake
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
 from petl.precision import Upcast, is_narrow
-from petl.sites import has_statistics, is_layer, layer_roles, matrices, within
-from petl.survey import Survey, ancestors, topmost
+from petl.remake import recording
+from petl.segment import Segment, call, segments
+from petl.sites import has_statistics, layer_roles, matrices
+from petl.survey import Survey, ancestors
 
 MEMORY = ("fast", "lean", "min")
 ACTIVATIONS = (
@@ -98,11 +97,6 @@ def _way(layer: nn.Module, memory: str | None) -> str:
     return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if given else ""
 
 
-def recording() -> bool:
-    """Whether autograd records this forward; tracing and exporting see the plain layers."""
-    return torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
-
-
 class Linear(Way):
     """A linear layer with a low-rank change, or one whose weight is kept in low precision."""
 
@@ -112,7 +106,7 @@ class Linear(Way):
         if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
-        return kernels.linear(input, _weight(layer), layer.bias, change)
+        return call(kernels.linear, input, _weight(layer), layer.bias, change)
 
 
 class Conv(Way):
@@ -129,7 +123,7 @@ class Conv(Way):
             rows, shift = _affine(norm)
             bias = shift if bias is None else shift + rows * bias
         x, geometry = _padded(layer, input)
-        return kernels.conv(x, _weight(layer), bias, change, rows, geometry)
+        return call(kernels.conv, x, _weight(layer), bias, change, rows, geometry)
 
 
 class StillNorm(Way):
@@ -222,24 +216,6 @@ class Root(Way):
             return plain(*args, **kwargs)
         with remake.Remakes():
             return plain(*args, **kwargs)
-
-
-class Segment(Way):
-    """A block that keeps its input alone and runs again in the backward."""
-
-    outer = True
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
-        if not recording() or not cast(nn.Module, self).training:
-            return plain(*args, **kwargs)
-        leaves, tree = tree_flatten((args, kwargs))  # lists may grow before the block runs again
-
-        def run(*given: Any) -> Any:
-            args, kwargs = tree_unflatten(given, tree)
-            return plain(*args, **kwargs)
-
-        return checkpoint(run, *leaves, use_reentrant=False)
 
 
 def _gated(kept: remake.Remakes, x: Tensor, high: float, *, inplace: bool, keep: bool = False) -> Tensor:
@@ -381,35 +357,3 @@ def _padded(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, kernels.Geometry]:
     if around[0] == around[1] and around[2] == around[3]:
         return x, rest._replace(padding=(around[2], around[0]))
     return F.pad(x, around), rest
-
-
-def segments(found: Survey) -> list[str]:
-    """Modules to run again in the backward: together they keep, with the largest of them run again, the fewest numbers.
-
-    Each candidate set is made of the topmost modules whose inner results are at most some number.
-    """
-    inner = _numbers_inside(found)
-    head = found.head or []
-    free = {name: count for name, count in inner.items() if name in found.calls and name and not within(name, head)}
-    candidates = (topmost(name for name, count in free.items() if count <= most) for most in {*free.values()})
-    return min(candidates, key=lambda chosen: _cost(found, inner, chosen), default=[])
-
-
-def _numbers_inside(found: Survey) -> dict[str, int]:
-    """For each module with layers inside, the numbers that these return; what norms and activations return isn't kept."""
-    inner: Counter[str] = Counter()
-    for name, call in found.calls.items():
-        if is_layer(found.modules[name]):
-            inner.update(dict.fromkeys(("", *ancestors(name)) if name else (), _count(call.outputs)))
-    return inner
-
-
-def _cost(found: Survey, inner: dict[str, int], chosen: list[str]) -> int:
-    """Numbers kept outside the chosen modules, as their inputs, and inside the largest while it runs again."""
-    covered = sum(inner[name] for name in chosen)
-    kept = sum(_count(found.calls[name].inputs[:1]) for name in chosen)
-    return inner.get("", 0) - covered + kept + max((inner[name] for name in chosen), default=0)
-
-
-def _count(shapes: list[tuple[int, ...]]) -> int:
-    return sum(torch.Size(shape).numel() for shape in shapes)

@@ -42,6 +42,11 @@ def possible() -> bool:
     return _top_hooks() is None
 
 
+def recording() -> bool:
+    """Whether autograd records this forward; tracing and exporting see the plain layers."""
+    return torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
+
+
 @dataclass
 class Remake:
     """How to make a tensor again: the function and its input, and the autocast that was on."""
