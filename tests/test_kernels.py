@@ -61,10 +61,11 @@ def test_convolution_matches_the_plain_path(conv, bias):
     assert relative(gradients(fused, x), gradients(plain, x)) < 1e-10
 
 
-def test_linear_matches_the_plain_path():
+@pytest.mark.parametrize("shape", [(4, 5), (16, 3), (7,), (1,)], ids=str)
+def test_linear_matches_the_plain_path(shape):
     torch.manual_seed(0)
     fused, plain = pair(nn.Sequential(nn.Linear(20, 30), nn.GELU(), nn.Linear(30, 40)).double(), ["lora", "bias"])
-    x = torch.randn(4, 5, 20, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(*shape, 20, dtype=torch.float64, requires_grad=True)
     assert torch.equal(fused(x), plain(x))
     assert relative(gradients(fused, x), gradients(plain, x)) < 1e-10
 
