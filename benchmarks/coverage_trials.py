@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from typing import Any
+from unittest import mock
 
 import torch
 from coverage_models import Arguments, default_size, images, lively, on_meta, sizes
@@ -43,11 +44,11 @@ def tried(pair: Pair) -> dict[str, Any]:
 
 def shapes(pair: Pair) -> dict[str, Any]:
     """Wrap the model on the meta device, run it, look at its head, its delta and its keys, and unwrap it."""
-    sys.modules["petl.wrap"].survey = again  # type: ignore[attr-defined]  # the module, not the function of that name
     model = on_meta(pair.architecture, pair.arguments)
     before, size = portrait(model), default_size(model)
     try:
-        line = {"size": max(size), **_shaped(pair, model, size)}
+        with mock.patch.object(sys.modules["petl.wrap"], "survey", again):  # the module, not the function of that name
+            line = {"size": max(size), **_shaped(pair, model, size)}
         if line["status"] == "n/a":
             return line
         petl.unwrap(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import os
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ from lively import calibrate, enliven
 from torch import Tensor, nn
 
 CLASSES = 11
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 _PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 _WINDOWS = {"img_size": 32, "window_size": 4, "embed_dim": 16, "depths": (2, 2), "num_heads": (1, 2)}
 _LEVIT = {"embed_dim": (16, 32, 48), "num_heads": (1, 2, 3), "depth": (1, 1, 1), "key_dim": 8}
