@@ -248,7 +248,9 @@ def matrices(module: nn.Module) -> list[str]:
     if isinstance(module, SEVERAL):
         own = module._parameters.items()
         return [name for name, p in own if p is not None and p.ndim == 2 and "weight" in name]
-    weight = getattr(module, "weight", None)  # may be computed: torch.nn.utils.parametrize
+    weight = module._parameters.get("weight")
+    if weight is None:
+        weight = getattr(module, "weight", None)  # may be computed: torch.nn.utils.parametrize
     return ["weight"] if isinstance(weight, Tensor) and weight.ndim > 1 else []
 
 
