@@ -162,7 +162,7 @@ def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
 
 
 SCRIPT = """
-import json, sys
+import gc, json, sys
 from pathlib import Path
 
 import timm, torch
@@ -233,6 +233,9 @@ petl.fit(tuned, pairs(16), epochs=1, lr=1e-2, batch_size=4)
 answers["unwatched"] = gather_object([digest(tuned)])
 if accelerator.is_main_process:
     (out / "answers.json").write_text(json.dumps(answers))
+# DDP holds the process group; gloo's threads must have ended before the interpreter does, or they may abort it
+del model, optimizer, loader
+gc.collect()
 accelerator.end_training()
 """
 
