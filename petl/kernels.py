@@ -49,14 +49,14 @@ def linear(
     A ``weight`` of lower precision than x is widened in the forward and again in the backward, and kept as it is.
     ``unread`` is the result's layout where nobody will read its numbers: they are not computed.
     """
-    x, bias = _as_autocast_would(x, bias)
+    x, bias = as_autocast_would(x, bias)
     flat = (
         x.flatten(0, -2) if x.ndim != 2 else x
     )  # outside: what a function returns may be written to, a view of it not
     with without_autocast(x.device):
         features = None
         if change is not None and not change.down.requires_grad:
-            features = _rows_times(change.down.detach().to(x.dtype), _parts(flat.detach()).mT)
+            features = features_of(flat.detach(), change.down.detach())
         out = cast(Tensor, _Linear.apply(flat, weight, bias, *(change or (None, None, 0.0)), features, unread))
     return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
 
@@ -74,7 +74,7 @@ def conv(
 
     ``unread`` is as for ``linear``.
     """
-    x, bias = _as_autocast_would(x, bias)
+    x, bias = as_autocast_would(x, bias)
     with without_autocast(x.device):
         features = None
         if change is not None and not change.down.requires_grad and _few_features(weight, change.up, geometry):
@@ -126,7 +126,7 @@ def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[
     return torch.autocast(device.type, enabled=False) if autocasts(device) else contextlib.nullcontext()
 
 
-def _as_autocast_would(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def as_autocast_would(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Inputs in the type that autocast gives linear layers and convolutions, if it is on."""
     if not autocasts(x.device):
         return x, bias if bias is None else bias.to(x.dtype)
@@ -168,12 +168,26 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[2]:
             gbias = out.sum(0)
         if ctx.needs_input_grad[3]:
-            features = _rows_times(down.to(ctx.dtype), _parts(x).mT) if features is None else features
-            gup = torch.bmm(features, _parts(out)).sum(0, dtype=up.dtype).T * ctx.scale
+            gup = up_gradient(out, features_of(x, down) if features is None else features, ctx.scale, up.dtype)
         if ctx.needs_input_grad[4]:
-            back = _rows_times(up.T.to(ctx.dtype), _parts(out).mT)  # the gradient of the features: [parts, r, rows]
-            gdown = torch.bmm(back, _parts(x)).sum(0, dtype=down.dtype) * ctx.scale
+            gdown = down_gradient(out, x, up, ctx.scale, down.dtype)
         return gx, None, gbias, gup, gdown, None, None, None
+
+
+def features_of(x: Tensor, down: Tensor) -> Tensor:
+    """[parts, r, rows]: x [rows, in] seen through ``down`` [r, in]."""
+    return _rows_times(down.to(x.dtype), _parts(x).mT)
+
+
+def up_gradient(out: Tensor, features: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """The gradient of a linear layer's ``up`` [out, r], from that of its result [rows, out]."""
+    return torch.bmm(features, _parts(out)).sum(0, dtype=dtype).T * scale
+
+
+def down_gradient(out: Tensor, x: Tensor, up: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
+    """The gradient of a linear layer's ``down`` [r, in], from that of its result [rows, out] and its input."""
+    back = _rows_times(up.T.to(x.dtype), _parts(out).mT)  # the gradient of the features: [parts, r, rows]
+    return torch.bmm(back, _parts(x)).sum(0, dtype=dtype) * scale
 
 
 class _Conv(torch.autograd.Function):

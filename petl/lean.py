@@ -13,14 +13,15 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import BatchNormAct2d, Conv2dSame, activations, pad_same
+from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations, pad_same
 from torch import Tensor, nn
 
 from petl import kernels, remake
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
+from petl.mlp import LARGE, Layer, mlp
 from petl.precision import Upcast, is_narrow
 from petl.remake import recording
-from petl.segment import Segment, call, segments
+from petl.segment import Segment, call, is_watched, segments
 from petl.sites import has_statistics, layer_roles, matrices
 from petl.survey import Survey, ancestors
 
@@ -70,6 +71,8 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
             give(module, KeptGate if kept else Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
         give(module, Pool)
+    elif lean and base_class(module) is Mlp:
+        give(module, InParts)
     elif lean and _is_cheap(module):
         give(module, Again)
 
@@ -205,6 +208,16 @@ class Again(Way):
                 self.inplace = before
 
 
+class InParts(Way):
+    """timm's multilayer perceptron, in parts where what lies between its layers is large."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        block = cast(Mlp, self)
+        if remake.now() is None or not _goes_in_parts(block, x):
+            return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
+        return mlp(x, _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
+
+
 class Root(Way):
     """The whole model: what can be made again is noted during its forward."""
 
@@ -223,6 +236,33 @@ def _gated(kept: remake.Remakes, x: Tensor, high: float, *, inplace: bool, keep:
     if slot is not None and slot.value is None:
         kept.note_gate(out, slot)
     return out
+
+
+def _goes_in_parts(block: Mlp, x: Tensor) -> bool:
+    """Whether what lies between the layers is large, and nothing there trains but their changes and biases, or is watched."""
+    dtype = torch.get_autocast_dtype("cpu") if kernels.autocasts(x.device) else x.dtype
+    size = x.shape[:-1].numel() * cast(nn.Linear, block.fc1).out_features * dtype.itemsize
+    if x.device.type != "cpu" or size < LARGE:
+        return False
+    between = [part for part in (block.drop1, block.norm, block.drop2) if type(part) is not nn.Identity]
+    dropped = any(type(part) is not nn.Dropout or (part.training and part.p > 0) for part in between)
+    plain = base_class(block.act) in ACTIVATIONS and Again in ways(block.act) and not grafts(block.act)
+    return plain and not dropped and all(_is_low_rank(fc) for fc in (block.fc1, block.fc2)) and not is_watched(block)
+
+
+def _is_low_rank(layer: nn.Module) -> bool:
+    """Whether the layer is ``kernels.linear`` and nothing else, and keeps its input if anything of its weight trains."""
+    around = any(not isinstance(graft, WeightGraft) for _, graft in grafts(layer))
+    if Linear not in ways(layer) or around or _weight_trains(layer):
+        return False
+    change = _change(layer)
+    return not _on_weight(layer) if change is None else change.down.requires_grad
+
+
+def _as_layer(layer: nn.Module) -> Layer:
+    """What ``mlp`` reads of a linear layer."""
+    change, bias = _change(layer), cast("Tensor | None", layer.bias)
+    return Layer(_weight(layer), bias) if change is None else Layer(_weight(layer), bias, *change)
 
 
 def _weight(layer: nn.Module) -> Tensor:

@@ -148,8 +148,14 @@ def _may_skip(block: nn.Module) -> bool:
     """Whether nobody but the block itself sees what its layers return, in a run that autograd alone records."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    seen = (m._forward_hooks or m._forward_pre_hooks for m in block.modules() if m is not block)
-    return not any(seen) and not torch.nn.modules.module._global_forward_hooks
+    return not is_watched(block)
+
+
+def is_watched(block: nn.Module) -> bool:
+    """Whether somebody sees what modules inside the block take and return, or their gradients."""
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    seen = any(getattr(part, kind) for part in block.modules() if part is not block for kind in hooks)
+    return seen or bool(torch.nn.modules.module._has_any_global_hook())
 
 
 def _nodes(values: Iterable[Any]) -> set[Any]:
