@@ -1,7 +1,7 @@
 """What it saves to compute the frozen part's features once: the two figures of `petl.fit(..., cache=)`.
 
     python benchmarks/cache.py
-    python benchmarks/cache.py --model vit_small_patch16_224 --images 256 --size 224
+    python benchmarks/cache.py --model vit_small_patch16_224 --images 256 --repeats 1
 
 Noise images at random weights, since only time counts. A linear probe: 20 epochs on features, against one forward pass over the
 images in evaluation mode. ``partial``, the last block: 10 epochs with features against 10 epochs without. The runs alternate, and
@@ -72,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="tf_efficientnet_lite0", help="timm's name")
     parser.add_argument("--images", type=int, default=2000)
-    parser.add_argument("--size", type=int, default=96, help="side of the images")
+    parser.add_argument("--size", type=int, default=224, help="side of the images")
     parser.add_argument("--set-size", action="store_true", help="build the model for that size, as ViTs need it")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--epochs", type=int, nargs=2, default=(20, 10), help="of the probe and of partial")

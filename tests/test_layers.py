@@ -34,6 +34,7 @@ SURGERY = GROUND | chain(
     "classifier",
     "remake",
     "segment",
+    "mlp",
     "precision",
     "lean",
 )
