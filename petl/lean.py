@@ -109,7 +109,7 @@ class Linear(Way):
         if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
-        return call(kernels.linear, input, _weight(layer), layer.bias, change)
+        return call(kernels.linear, _as_autocast_would(input), _weight(layer), layer.bias, change)
 
 
 class Conv(Way):
@@ -125,7 +125,7 @@ class Conv(Way):
         if norm is not None:
             rows, shift = _affine(norm)
             bias = shift if bias is None else shift + rows * bias
-        x, geometry = _padded(layer, input)
+        x, geometry = _padded(layer, _as_autocast_would(input))
         return call(kernels.conv, x, _weight(layer), bias, change, rows, geometry)
 
 
@@ -215,7 +215,7 @@ class InParts(Way):
         block = cast(Mlp, self)
         if remake.now() is None or not _goes_in_parts(block, x):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
-        return mlp(x, _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
+        return mlp(_as_autocast_would(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
 
 
 class Root(Way):
@@ -236,6 +236,14 @@ def _gated(kept: remake.Remakes, x: Tensor, high: float, *, inplace: bool, keep:
     if slot is not None and slot.value is None:
         kept.note_gate(out, slot)
     return out
+
+
+def _as_autocast_would(x: Tensor) -> Tensor:
+    """The input in autocast's type, if that is on: made again from what ``x`` is made of, where it is."""
+    kept = remake.now()
+    if kept is None or not kernels.autocasts(x.device):
+        return x
+    return kept.cast(x, torch.get_autocast_dtype(x.device.type))
 
 
 def _goes_in_parts(block: Mlp, x: Tensor) -> bool:

@@ -116,6 +116,17 @@ class Remakes:
         remake = Remake(make, source.detach(), out.stride(), autocast, source._version)
         self._enter(out, remake)
 
+    def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+        """``tensor`` in another type; what can be made again can be made again in that type too."""
+        out = tensor.to(dtype)
+        entry = self.entries.get(tensor.untyped_storage()._cdata)
+        if entry is None or entry.out() is not tensor or not entry.is_about(tensor) or out is tensor:
+            return out
+        if isinstance(first := entry.what, Remake):
+            again = Remake(lambda x: first.make(x).to(dtype), first.source, out.stride(), first.autocast, first.version)
+            self._enter(out, again)
+        return out
+
     def note_gate(self, out: Tensor, slot: Slot) -> None:
         """Whoever saves ``out`` makes the gate's own bits superfluous."""
         self._enter(out, slot)

@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 import petl
-from petl import kernels
+from petl import kernels, remake
 from petl.graft import CACHE, PARTNER, ways
 from petl.lean import MEMORY, Late, folded_norm
 from petl.segment import Segment
@@ -204,6 +204,28 @@ def test_a_result_that_is_overwritten_is_not_made_again() -> None:
     cheap.load_state_dict(plain.state_dict())
     x = torch.randn(5, 8, dtype=torch.float64)
     assert close(step(cheap.train(), x)[1], step(plain.train(), x)[1])
+
+
+def test_what_autocast_casts_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Layers keep their input in autocast's type; of a norm's output that is a second tensor."""
+    batch = images("vit")
+    lean, fast = (petl.wrap(make("vit"), "lora", num_classes=7, memory=memory) for memory in ("lean", "fast"))
+    disturb(fast)
+    lean.load_state_dict(fast.state_dict())
+
+    def bytes_kept() -> int:
+        with torch.autocast("cpu", torch.bfloat16):
+            return kept(lean, batch)
+
+    def cheap_and_plain() -> list[dict[str, Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16):
+            return [step(model.train(), batch)[1] for model in (lean, fast)]
+
+    one, other = cheap_and_plain()
+    assert all(torch.equal(one[key], other[key]) for key in other)
+    again = bytes_kept()
+    monkeypatch.setattr(remake.Remakes, "cast", lambda self, tensor, dtype: tensor.to(dtype))
+    assert again < 0.9 * bytes_kept()
 
 
 def test_somebody_elses_saved_tensor_hooks_stay_in_charge() -> None:
