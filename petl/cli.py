@@ -98,6 +98,7 @@ def train(
     epochs: Count = 10,
     lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
     batch_size: Count = 32,
+    memory: Annotated[str, typer.Option(help="Of training steps: fast, lean, or min.")] = "lean",
     size: Annotated[
         int | None, typer.Option(help="Side of the images. [the backbone's; ViTs take --arg img_size=N]")
     ] = None,
@@ -111,7 +112,7 @@ def train(
     methods = chosen(method, settings, rank=rank, last=last, in_chans=in_chans)
     classes = petl.data.dataset(data, petl.data.pipeline(net)).classes
     torch.manual_seed(seed)  # the new classifier is random
-    petl.wrap(net, methods, num_classes=len(classes), create_args=extra)
+    petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)
     pipeline = petl.data.pipeline(net, size=size)
     petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
     training = petl.data.dataset(data, pipeline, training=True, classes=classes)

@@ -21,7 +21,7 @@ from petl.record import Record, wrapped
 from petl.sites import Sites, all_sites
 from petl.survey import Survey, config
 from petl.version import __version__
-from petl.wrap import look, refuse_narrow, unwrap
+from petl.wrap import look, refuse_narrow, steps_memory, unwrap
 
 Paths = str | os.PathLike[str]
 
@@ -74,6 +74,8 @@ def load(
     *,
     pretrained: bool = True,
     check_base: bool = True,
+    fused: bool = True,
+    memory: str = "lean",
     base_dtype: torch.dtype | str | None = "recorded",
 ) -> nn.Module:
     """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
@@ -83,11 +85,13 @@ def load(
         model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
         check_base: refuse a base whose frozen tensors differ from those that the delta was made on.
+        fused, memory: as for ``petl.wrap``: how training goes on from here; they aren't recorded.
         base_dtype: as for ``petl.wrap``; "recorded" is that of the model that was saved, with any other (None: the base as it
             is) outputs differ by the rounding of the base.
 
     Raises:
         DeltaError: the file is damaged, from a newer petl, or doesn't fit the model; the model is as it was.
+        MethodError: there is no such ``memory`` or ``base_dtype``.
         StateError: the model is wrapped already.
 
     >>> import petl, timm, tempfile, os, copy
@@ -99,6 +103,7 @@ def load(
     >>> again.num_classes
     3
     """
+    saving = steps_memory(memory, fused)
     header, tensors = read_all(Path(path))
     narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
     model = _build(header, pretrained) if model is None else model
@@ -110,6 +115,7 @@ def load(
         header["sites"],
         _option(header["head"]),
         also=list(header.get("also") or []),
+        memory=saving,
         base_dtype=narrow,
     )
     try:

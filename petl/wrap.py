@@ -60,17 +60,22 @@ def wrap(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     25482
     """
-    if memory not in MEMORY:
-        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
     narrow, chosen = narrow_dtype(base_dtype), resolve(methods, options)
     refuse_narrow(narrow, chosen)
     option = head if isinstance(head, (bool, str)) else tuple(head)
     found = look(model, option, (create_args or {}).get("img_size"))
     plans = [(method, method.plan(found)) for method in chosen]
     names = [[site.name for site in sites] for _, sites in plans]
-    asked = Record(tuple(chosen), names, option, memory=memory if fused else None, base_dtype=narrow)
+    asked = Record(tuple(chosen), names, option, memory=steps_memory(memory, fused), base_dtype=narrow)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
     return model
+
+
+def steps_memory(memory: str, fused: bool) -> str | None:
+    """How training steps save memory, None where the plain layers run; a MethodError where there is no such setting."""
+    if memory not in MEMORY:
+        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
+    return memory if fused else None
 
 
 def refuse_narrow(dtype: torch.dtype | None, methods: Sequence[Method]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -18,7 +19,7 @@ from torch.nn.functional import cross_entropy
 import petl
 from petl import kernels, remake
 from petl.graft import CACHE, PARTNER, ways
-from petl.lean import MEMORY, Late, folded_norm
+from petl.lean import MEMORY, Late, Linear, Root, folded_norm
 from petl.segment import Segment
 
 ARCHITECTURES = [
@@ -129,6 +130,20 @@ def test_frozen_convolutions_keep_nothing() -> None:
     batch = images("resnet")
     plain = kept(petl.wrap(make("resnet"), "bias", num_classes=7, fused=False), batch)
     assert kept(petl.wrap(make("resnet"), "bias", num_classes=7), batch) < 0.15 * plain
+
+
+def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
+    path = petl.save(petl.wrap(make("vit"), "lora", memory="fast"), tmp_path / "d.safetensors")
+
+    def given(**options: Any) -> set[type]:
+        return {way for module in petl.load(path, make("vit"), **options).modules() for way in ways(module)}
+
+    assert Segment in given(memory="min") and Root in given() and not given(fused=False)
+    assert Linear in given(memory="fast") and Root not in given(memory="fast")
+    base = make("vit")
+    with pytest.raises(petl.PetlError, match="memory='least'; expected one of fast, lean, min"):
+        petl.load(path, base, memory="least")
+    assert petl.record(base) is None
 
 
 # norms held still
