@@ -2,7 +2,7 @@
 
     python recipes/adapter.py
     python recipes/adapter.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/adapter.py
+    accelerate launch --num_processes 2 recipes/adapter.py
 
 On tokens it is Houlsby's adapter, on feature maps Conv-Adapter. ``petl.Adapter(where="mlp", parallel=True, scale=0.1)`` is
 AdaptFormer. They stay in the model: a delta with adapters can't be merged.

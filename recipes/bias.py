@@ -2,7 +2,7 @@
 
     python recipes/bias.py
     python recipes/bias.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/bias.py
+    accelerate launch --num_processes 2 recipes/bias.py
 
 In a convolutional net these are the shifts of the BatchNorms, in a transformer those of its linear layers and norms.
 

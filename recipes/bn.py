@@ -2,7 +2,7 @@
 
     python recipes/bn.py
     python recipes/bn.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/bn.py
+    accelerate launch --num_processes 2 recipes/bn.py
 
 For convolutional nets on images that look different from the backbone's. ``stats="adapt"`` lets the running statistics follow
 the new images and saves them, which wants many images and large batches: on these few it comes to an accuracy of 0.786.

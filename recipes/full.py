@@ -2,7 +2,7 @@
 
     python recipes/full.py
     python recipes/full.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/full.py
+    accelerate launch --num_processes 2 recipes/full.py
 
 The delta is the whole model. BatchNorm's statistics stay still, which is better on small data; ``petl.Full(stats="adapt")`` lets
 them move. Layer decay often helps: ``petl.fit(..., layer_decay=0.75)``.

@@ -2,7 +2,7 @@
 
     python recipes/input.py
     python recipes/input.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/input.py
+    accelerate launch --num_processes 2 recipes/input.py
 
 It starts as replicated gray and learns from there, together with the classifier. For images with five bands:
 ``petl.Input(in_chans=5)``. It folds into the first convolution: ``petl.merge`` gives a one-channel timm model.

@@ -2,7 +2,7 @@
 
     python recipes/lora.py
     python recipes/lora.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/lora.py
+    accelerate launch --num_processes 2 recipes/lora.py
 
 ``where`` says which layers (``petl.find(model)`` lists them), ``rank`` how much they can change; in transformers
 ``petl.LoRA(rank=8, slices="qv")`` changes queries and values alone.

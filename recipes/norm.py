@@ -2,7 +2,7 @@
 
     python recipes/norm.py
     python recipes/norm.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/norm.py
+    accelerate launch --num_processes 2 recipes/norm.py
 
 As ``bn`` for transformers and other nets without BatchNorm. Where there is BatchNorm, its running statistics stay as they are.
 

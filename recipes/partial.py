@@ -2,7 +2,7 @@
 
     python recipes/partial.py
     python recipes/partial.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/partial.py
+    accelerate launch --num_processes 2 recipes/partial.py
 
 ``petl.Partial(last=3)`` opens more; ``petl.Partial(last=0, first=2)`` opens the stem and the first blocks instead, for new
 sensors and textures. The delta is as large as what is open.

@@ -2,7 +2,7 @@
 
     python recipes/peft_loha.py
     python recipes/peft_loha.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/peft_loha.py
+    accelerate launch --num_processes 2 recipes/peft_loha.py
 
 Any config of peft's is a method: ``petl.wrap(model, peft.LoKrConfig(r=4))``. What the result guarantees is less than with
 petl's own methods: merging is equal up to rounding, and grouped convolutions are refused.

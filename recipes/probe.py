@@ -2,7 +2,7 @@
 
     python recipes/probe.py
     python recipes/probe.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/probe.py
+    accelerate launch --num_processes 2 recipes/probe.py
 
 The first thing to try: many epochs cost next to nothing, and every other method has to beat it. The features are those of
 the evaluation transform or, with augmentation, of one augmented view: ``petl.fit(..., views=4)`` computes four.

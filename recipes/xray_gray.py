@@ -2,7 +2,7 @@
 
     python recipes/xray_gray.py
     python recipes/xray_gray.py --data FOLDER --model NAME[:WEIGHTS_FILE]
-    accelerate launch --num_processes 2 --cpu recipes/xray_gray.py
+    accelerate launch --num_processes 2 recipes/xray_gray.py
 
 Three things differ between photos and radiographs, and each has its part: one channel instead of three (``input``), other
 brightness and contrast in every layer (``bn``), other shapes (``lora``). ``--data FOLDER`` takes 8- and 16-bit gray PNG, TIFF
