@@ -181,13 +181,13 @@ def features_of(x: Tensor, down: Tensor) -> Tensor:
 
 def up_gradient(out: Tensor, features: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """The gradient of a linear layer's ``up`` [out, r], from that of its result [rows, out]."""
-    return torch.bmm(features, _parts(out)).sum(0, dtype=dtype).T * scale
+    return _products(features, _parts(out)).sum(0, dtype=dtype).T * scale
 
 
 def down_gradient(out: Tensor, x: Tensor, up: Tensor, scale: float, dtype: torch.dtype) -> Tensor:
     """The gradient of a linear layer's ``down`` [r, in], from that of its result [rows, out] and its input."""
     back = _rows_times(up.T.to(x.dtype), _parts(out).mT)  # the gradient of the features: [parts, r, rows]
-    return torch.bmm(back, _parts(x)).sum(0, dtype=dtype) * scale
+    return _products(back, _parts(x)).sum(0, dtype=dtype) * scale
 
 
 class _Conv(torch.autograd.Function):
@@ -272,14 +272,19 @@ def _pixels(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor | None:
 
 
 def _parts(x: Tensor) -> Tensor:
-    """[parts, rows, features] of x [rows, features]: a few rows times very many are multiplied faster in parts."""
-    parts = next(number for number in (16, 8, 4, 2, 1) if x.shape[0] % number == 0)
+    """[parts, rows, features] of x [rows, features]: float32 numbers are multiplied faster in parts, where r is small."""
+    parts = next(number for number in (16, 8, 4, 2, 1) if x.shape[0] % number == 0) if x.element_size() > 2 else 1
     return x.unflatten(0, (parts, x.shape[0] // parts))
 
 
 def _rows_times(rows: Tensor, pixels: Tensor) -> Tensor:
     """[r, c] times [batch, c, positions]; ``torch.matmul`` would copy the larger one."""
-    return torch.bmm(rows.expand(pixels.shape[0], -1, -1), pixels)
+    return _products(rows.expand(pixels.shape[0], -1, -1), pixels)
+
+
+def _products(ones: Tensor, others: Tensor) -> Tensor:
+    """``torch.bmm``, which is slower than ``torch.mm`` where there is but one product."""
+    return torch.bmm(ones, others) if ones.shape[0] > 1 else torch.mm(ones[0], others[0])[None]
 
 
 def _kernel(weight: Tensor, down: Tensor) -> Tensor:
