@@ -71,7 +71,7 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
             give(module, KeptGate if kept else Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
         give(module, Pool)
-    elif lean and base_class(module) is Mlp:
+    elif lean and _is_perceptron(module):
         give(module, InParts)
     elif lean and _is_cheap(module):
         give(module, Again)
@@ -336,6 +336,12 @@ def _is_plain_conv(module: nn.Module) -> bool:
 def _is_plain_norm(module: nn.Module) -> bool:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
     return base_class(module) in kinds and has_statistics(module)
+
+
+def _is_perceptron(module: nn.Module) -> bool:
+    """timm's two linear layers with an activation between them; its variant with 1x1 convolutions isn't one."""
+    layers = [child for name, child in module.named_children() if name in ("fc1", "fc2")]
+    return base_class(module) is Mlp and all(base_class(layer) is nn.Linear for layer in layers)
 
 
 def _is_cheap(module: nn.Module) -> bool:

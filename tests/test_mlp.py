@@ -152,6 +152,15 @@ def test_whatever_else_happens_inside_runs_layer_by_layer(case: str, parts: list
         torch.testing.assert_close(seen[0], seen[1], rtol=1e-10, atol=1e-12)
 
 
+def test_convolutions_run_layer_by_layer(parts: list[int]) -> None:
+    net = nn.Sequential(Mlp(12, 40, use_conv=True), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 3)).double()
+    plain = disturb(petl.wrap(copy.deepcopy(net), "lora", head="3", fused=False)).train()
+    cheap = petl.wrap(net, "lora", head="3").train()
+    cheap.load_state_dict(plain.state_dict())
+    x = torch.randn(2, 12, 6, 6, dtype=torch.float64)
+    assert agree(gradients(cheap, x), gradients(plain, x)) and not parts
+
+
 def test_evaluation_is_bit_equal(parts: list[int]) -> None:
     cheap, plain = both(Mlp(12, 40))
     x = torch.randn(60, 12, dtype=torch.float64)
