@@ -45,7 +45,8 @@ def main() -> None:
         chosen = pairs(depth, coverage_index.load(FOLDER / "architectures.jsonl") if depth in DEPTHS else [], args.only)
         print(f"{depth}: {len(chosen)} pairs", flush=True)
         run(chosen, results, args.jobs, Limits(args.seconds, args.memory * 1e9), GROUPS[depth], tell)
-        found = [results.read()[pair.architecture, pair.column]["status"] for pair in chosen]
+        lines = results.read()
+        found = [lines[pair.architecture, pair.column]["status"] for pair in chosen]
         counts = {status: found.count(status) for status in sorted({*found})}
         print(f"{depth}: {counts} after {time.monotonic() - began:.0f} s", flush=True)
         bad += sum(number for status, number in counts.items() if status not in ("pass", "n/a"))

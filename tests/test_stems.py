@@ -80,3 +80,16 @@ def test_the_input_adapter_keeps_the_contract(name: str, channels: int) -> None:
     assert report.ok, f"\n{report!r}"
     found = {finding.point: finding.status for finding in report}
     assert found["merge"] == ("pass" if stem.folds else "n/a")
+
+
+@pytest.mark.parametrize("place", ["cpu", "meta"])
+def test_a_door_without_parameters_gets_its_layer_where_the_model_is(place: str) -> None:
+    """As TResNet's space-to-depth."""
+    net = nn.Sequential(
+        nn.PixelUnshuffle(4), nn.Conv2d(48, 6, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2)
+    )
+    net = net.to(place, torch.float64)
+    model = petl.wrap(net, "input", in_chans=2, head="4")
+    assert {(p.device.type, p.dtype) for p in model.parameters()} == {(place, torch.float64)}
+    assert model(torch.zeros(1, 2, 16, 16, device=place, dtype=torch.float64)).shape == (1, 2)
+    petl.unwrap(model)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -57,15 +58,20 @@ class Input(Method):
     def _fits(self, module: nn.Module, channels: int) -> bool:
         return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
 
-    def adapt(self, module: nn.Module, site: Site) -> None:
+    def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
+        for site in sites:
+            module = model.get_submodule(site.name)
+            self._grow(module, _like(model if next(module.parameters(), None) is None else module))
+
+    def _grow(self, module: nn.Module, like: Tensor) -> None:
         channels = self._expected(module)
         if not self._fits(module, channels):
-            layer = Pointwise(self.in_chans, channels, self.bias, _like(module))
+            layer = Pointwise(self.in_chans, channels, self.bias, like)
             layer.why_stuck = self._why_not(module, channels)
             return grow(module, "input", layer)
-        grow(module, "input", Mix(_start(self.in_chans, channels), _like(module)))
+        grow(module, "input", Mix(_start(self.in_chans, channels), like))
         if self.bias:
-            grow(module, "input_shift", Shift(channels, _like(module)))
+            grow(module, "input_shift", Shift(channels, like))
 
     def _why_not(self, module: nn.Module, channels: int) -> str:
         if _mixes_exactly(module, channels):
