@@ -121,16 +121,19 @@ def autocasts(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
+def computed_in(x: Tensor) -> torch.dtype:
+    """The type that linear layers and convolutions compute in on this input: autocast's, if that is on, else its own."""
+    return torch.get_autocast_dtype(x.device.type) if autocasts(x.device) else x.dtype
+
+
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Autocast off inside, where it is on."""
     return torch.autocast(device.type, enabled=False) if autocasts(device) else contextlib.nullcontext()
 
 
 def as_autocast_would(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Inputs in the type that autocast gives linear layers and convolutions, if it is on."""
-    if not autocasts(x.device):
-        return x, bias if bias is None else bias.to(x.dtype)
-    dtype = torch.get_autocast_dtype(x.device.type)
+    """Inputs in the type that linear layers and convolutions compute in."""
+    dtype = computed_in(x)
     return x.to(dtype), None if bias is None else bias.to(dtype)
 
 

@@ -109,7 +109,7 @@ class Linear(Way):
         if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
-        return call(kernels.linear, _as_autocast_would(input), _weight(layer), layer.bias, change)
+        return call(kernels.linear, _converted(input), _weight(layer), layer.bias, change)
 
 
 class Conv(Way):
@@ -125,7 +125,7 @@ class Conv(Way):
         if norm is not None:
             rows, shift = _affine(norm)
             bias = shift if bias is None else shift + rows * bias
-        x, geometry = _padded(layer, _as_autocast_would(input))
+        x, geometry = _padded(layer, _converted(input))
         return call(kernels.conv, x, _weight(layer), bias, change, rows, geometry)
 
 
@@ -215,7 +215,7 @@ class InParts(Way):
         block = cast(Mlp, self)
         if remake.now() is None or not _goes_in_parts(block, x):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
-        return mlp(_as_autocast_would(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
+        return mlp(_converted(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
 
 
 class Root(Way):
@@ -238,18 +238,15 @@ def _gated(kept: remake.Remakes, x: Tensor, high: float, *, inplace: bool, keep:
     return out
 
 
-def _as_autocast_would(x: Tensor) -> Tensor:
-    """The input in autocast's type, if that is on: made again from what ``x`` is made of, where it is."""
+def _converted(x: Tensor) -> Tensor:
+    """The input in the type that the layer computes in: made again from what ``x`` is made of, where it is."""
     kept = remake.now()
-    if kept is None or not kernels.autocasts(x.device):
-        return x
-    return kept.cast(x, torch.get_autocast_dtype(x.device.type))
+    return x if kept is None else kept.cast(x, kernels.computed_in(x))
 
 
 def _goes_in_parts(block: Mlp, x: Tensor) -> bool:
     """Whether what lies between the layers is large, and nothing there trains but their changes and biases, or is watched."""
-    dtype = torch.get_autocast_dtype("cpu") if kernels.autocasts(x.device) else x.dtype
-    size = x.shape[:-1].numel() * cast(nn.Linear, block.fc1).out_features * dtype.itemsize
+    size = x.shape[:-1].numel() * cast(nn.Linear, block.fc1).out_features * kernels.computed_in(x).itemsize
     if x.device.type != "cpu" or size < LARGE:
         return False
     between = [part for part in (block.drop1, block.norm, block.drop2) if type(part) is not nn.Identity]
@@ -340,8 +337,8 @@ def _is_plain_norm(module: nn.Module) -> bool:
 
 def _is_perceptron(module: nn.Module) -> bool:
     """timm's two linear layers with an activation between them; its variant with 1x1 convolutions isn't one."""
-    layers = [child for name, child in module.named_children() if name in ("fc1", "fc2")]
-    return base_class(module) is Mlp and all(base_class(layer) is nn.Linear for layer in layers)
+    block = cast(Any, module)
+    return base_class(module) is Mlp and all(base_class(fc) is nn.Linear for fc in (block.fc1, block.fc2))
 
 
 def _is_cheap(module: nn.Module) -> bool:

@@ -46,7 +46,8 @@ def mlp(x: Tensor, first: Layer, second: Layer, activation: Callable[[Tensor], T
 
     ``activation`` treats each number alone and leaves its input as it is.
     """
-    (x, one), (_, two) = as_autocast_would(x, first.bias), as_autocast_would(x, second.bias)
+    x, one = as_autocast_would(x, first.bias)
+    _, two = as_autocast_would(x, second.bias)
     with without_autocast(x.device):
         layers = (*first._replace(bias=one), *second._replace(bias=two))
         out = cast(Tensor, _Mlp.apply(x.flatten(0, -2), *layers, activation))
@@ -61,7 +62,7 @@ class _Mlp(torch.autograd.Function):
         ctx.save_for_backward(x, hidden, *first[:4], *second[:4])
         ctx.scales = first.scale, second.scale
         out = x.new_empty(x.shape[0], whole.shape[0])
-        for some, into in _parts(hidden, out):
+        for some, into in _split(hidden, out):
             if second.bias is None:
                 torch.mm(ctx.activation(some), whole.T, out=into)
             else:
@@ -79,7 +80,7 @@ class _Mlp(torch.autograd.Function):
         return gx, None, *one, None, None, *two, None, None
 
 
-def _parts(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
+def _split(*tensors: Tensor) -> zip[tuple[Tensor, ...]]:
     """Parts of the tensors' rows, such that the first tensor's parts are of about ``PART`` bytes."""
     rows = max(PART // (tensors[0].shape[1] * tensors[0].element_size()) // 16 * 16, 16)
     return zip(*(tensor.split(rows) for tensor in tensors), strict=True)
@@ -91,15 +92,16 @@ def _in_parts(
     """The gradients of x and of both layers; nothing of the hidden tensor's size is made."""
     gx, (one, two) = torch.empty_like(x), (first.merged(x.dtype), second.merged(x.dtype))
     ones, twos = [], []
-    for some, below, above, into in _parts(hidden, x, out, gx):
+    for some, below, above, into in _split(hidden, x, out, gx):
         with torch.enable_grad():
             read = some.detach().requires_grad_()
             active = ctx.activation(read)
         twos.append(_of(second, above, active.detach()))
         (back,) = torch.autograd.grad(active, read, above @ two)
         ones.append(_of(first, back, below))
-        torch.mm(back, one, out=into)
-    return gx, _sum(ones), _sum(twos)
+        if ctx.needs_input_grad[0]:
+            torch.mm(back, one, out=into)
+    return gx if ctx.needs_input_grad[0] else None, _sum(ones), _sum(twos)
 
 
 def _recorded(

@@ -118,9 +118,11 @@ class Remakes:
 
     def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """``tensor`` in another type; what can be made again can be made again in that type too."""
+        if tensor.dtype == dtype:
+            return tensor
         out = tensor.to(dtype)
         entry = self.entries.get(tensor.untyped_storage()._cdata)
-        if entry is None or entry.out() is not tensor or not entry.is_about(tensor) or out is tensor:
+        if entry is None or entry.out() is not tensor or not entry.is_about(tensor):
             return out
         if isinstance(first := entry.what, Remake):
             again = Remake(lambda x: first.make(x).to(dtype), first.source, out.stride(), first.autocast, first.version)

@@ -60,13 +60,13 @@ def wrap(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     25482
     """
-    narrow, chosen = narrow_dtype(base_dtype), resolve(methods, options)
+    saving, narrow, chosen = steps_memory(memory, fused), narrow_dtype(base_dtype), resolve(methods, options)
     refuse_narrow(narrow, chosen)
     option = head if isinstance(head, (bool, str)) else tuple(head)
     found = look(model, option, (create_args or {}).get("img_size"))
     plans = [(method, method.plan(found)) for method in chosen]
     names = [[site.name for site in sites] for _, sites in plans]
-    asked = Record(tuple(chosen), names, option, memory=steps_memory(memory, fused), base_dtype=narrow)
+    asked = Record(tuple(chosen), names, option, memory=saving, base_dtype=narrow)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
     return model
 
