@@ -129,6 +129,26 @@ def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
     return sorted([*(one.keys() ^ other.keys()), *moved])
 
 
+def gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
+    """Of one training step, and of ``x`` if that takes one; dropout draws the same numbers each time."""
+    import petl
+
+    torch.manual_seed(0)
+    model.zero_grad()
+    x.grad = None
+    (model(x) ** 2).sum().backward()
+    return {
+        **{k: p.grad.clone() for k, p in petl.trainable(model).items()},
+        **({"x": x.grad} if x.requires_grad else {}),
+    }
+
+
+def relative(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    """The largest difference, in units of each tensor's norm."""
+    assert one.keys() == other.keys()
+    return max(float((one[k] - other[k]).norm() / other[k].norm()) for k in one)
+
+
 def portrait(model: nn.Module) -> dict[str, Any]:
     """Everything about a model that petl promises to leave or to give back, to be compared with ==."""
     return {

@@ -5,6 +5,7 @@ import copy
 import pytest
 import timm
 import torch
+from conftest import gradients, relative
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
@@ -30,22 +31,6 @@ def pair(model: nn.Module, methods="lora", **options) -> tuple[nn.Module, nn.Mod
             parameter.add_(torch.randn_like(parameter) * 0.1)
     plain.load_state_dict(model.state_dict())
     return model, plain
-
-
-def gradients(model: nn.Module, x: torch.Tensor) -> dict[str, torch.Tensor]:
-    model.zero_grad()
-    x.grad = None
-    (model(x) ** 2).sum().backward()
-    return {
-        **{k: p.grad.clone() for k, p in petl.trainable(model).items()},
-        **({"x": x.grad} if x.requires_grad else {}),
-    }
-
-
-def relative(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
-    """The largest difference, in units of each tensor's norm."""
-    assert one.keys() == other.keys()
-    return max(float((one[k] - other[k]).norm() / other[k].norm()) for k in one)
 
 
 @pytest.mark.parametrize("bias", [True, False])
