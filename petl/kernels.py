@@ -10,6 +10,8 @@ way up to rounding.
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -31,6 +33,16 @@ class Layout(NamedTuple):
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
+
+
+class Norm(NamedTuple):
+    """What a norm held still does on axis 1: ``F.batch_norm`` in evaluation mode."""
+
+    mean: Tensor
+    var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
 
 
 class Change(NamedTuple):
@@ -56,7 +68,7 @@ def linear(
     with without_autocast(x.device):
         features = None
         if change is not None and not change.down.requires_grad:
-            features = features_of(flat.detach(), change.down.detach())
+            features = features_of(flat, change.down)
         out = cast(Tensor, _Linear.apply(flat, weight, bias, *(change or (None, None, 0.0)), features, unread))
     return out.unflatten(0, x.shape[:-1]) if x.ndim != 2 else out
 
@@ -78,22 +90,37 @@ def conv(
     with without_autocast(x.device):
         features = None
         if change is not None and not change.down.requires_grad and _few_features(weight, change.up, geometry):
-            features = _features(x.detach(), weight, change.down.detach(), geometry)
+            features = _features(x, weight, change.down, geometry)
         args = (x, weight, bias, rows, *(change or (None, None, 0.0)), geometry, features, unread)
         return cast(Tensor, _Conv.apply(*args))
 
 
-def still_norm(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-    """``F.batch_norm`` in evaluation mode over axis 1; keeps its input only where ``weight`` trains."""
-    return cast(Tensor, _StillNorm.apply(x, mean, var, weight, bias, eps))
+def still_norm(x: Tensor, norm: Norm) -> Tensor:
+    """``normed``; keeps its input only where the norm's weight trains."""
+    return cast(Tensor, _StillNorm.apply(x, *norm))
 
 
-def affine(mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
-    """(rows, shift), both [channels]: what a norm with these statistics does, ``rows * x + shift``."""
-    rows = torch.rsqrt(var + eps)
-    rows = rows if weight is None else rows * weight
-    shift = -mean * rows
-    return rows, shift if bias is None else shift + bias
+def conv_norm(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, norm: Norm) -> tuple[Tensor, Tensor]:
+    """A norm held still whose scale trains, of ``F.conv2d`` with a frozen weight; and, without a gradient, what lies between.
+
+    That is all it keeps. The backward multiplies the norm into the weight: no gradient lies between the two.
+    """
+    x, bias = as_autocast_would(x, bias)
+    with without_autocast(x.device):
+        return cast("tuple[Tensor, Tensor]", _ConvNorm.apply(x, weight, bias, geometry, *norm))
+
+
+def normed(x: Tensor, norm: Norm) -> Tensor:
+    """What a norm held still returns."""
+    return F.batch_norm(x, *norm[:4], False, 0.0, norm.eps)
+
+
+def affine(norm: Norm) -> tuple[Tensor, Tensor]:
+    """(rows, shift), both [channels]: what the norm does, ``rows * x + shift``."""
+    rows = torch.rsqrt(norm.var + norm.eps)
+    rows = rows if norm.weight is None else rows * norm.weight
+    shift = -norm.mean * rows
+    return rows, shift if norm.bias is None else shift + norm.bias
 
 
 def merged(weight: Tensor, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
@@ -260,7 +287,10 @@ def _features(x: Tensor, weight: Tensor, down: Tensor, geometry: Geometry) -> Te
     """[batch, r, positions]: the input seen through ``down``."""
     if (pixels := _pixels(x, weight, geometry)) is not None:
         return _rows_times(down.to(x.dtype), pixels)
-    return F.conv2d(x, _kernel(weight, down).to(x.dtype), None, *geometry).flatten(2)
+    kernel = _kernel(weight, down).to(x.dtype)
+    if down.requires_grad:
+        return F.conv2d(x, kernel, None, *geometry).flatten(2)
+    return conv(x, kernel, None, None, None, geometry).flatten(2)  # which keeps nothing
 
 
 def _pixels(x: Tensor, weight: Tensor, geometry: Geometry) -> Tensor | None:
@@ -344,17 +374,71 @@ def _conv_backward(out: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, w
     return cast(Tensor, grads[which])
 
 
+class _ConvNorm(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(
+        x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, *norm: Any
+    ) -> tuple[Tensor, Tensor]:
+        between = F.conv2d(x, weight.to(x.dtype), bias, *geometry)
+        return normed(between, Norm(*norm)), between
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        x, weight, _, ctx.geometry, *norm, ctx.eps = inputs
+        ctx.shape = x.shape
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(output[1], weight, *norm)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (out, second), (between, weight, mean, var, scale, shift) = grads, ctx.saved_tensors
+        norm, found = Norm(mean, var, scale, shift, ctx.eps), []
+        gscale = gshift = None
+        if out is not None:
+            found.append(_ConvNorm.before(ctx, out, weight, affine(norm)[0]))
+            gscale, gshift = _norm_gradients(out, between, norm, *ctx.needs_input_grad[6:8])
+        if second is not None:  # where ``gscale`` is differentiated, the gradient of ``between`` comes back here
+            found.append(_ConvNorm.before(ctx, second, weight, None))
+        gx, gbias = (
+            functools.reduce(torch.add, some) if some[0] is not None else None for some in zip(*found, strict=True)
+        )
+        return gx, None, gbias, None, None, None, gscale, gshift, None
+
+    @staticmethod
+    def before(ctx: Any, out: Tensor, weight: Tensor, rows: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The gradients of x and of the convolution's bias, from that of its result, times ``rows``."""
+        gx = gbias = None
+        if ctx.needs_input_grad[0]:
+            whole = _whole(weight, rows, None, None, 0.0).to(out.dtype)
+            gx = _input_gradient(out, out.new_empty(ctx.shape), whole, ctx.geometry)
+        if ctx.needs_input_grad[2]:
+            gbias = out.sum((0, 2, 3))
+            gbias = gbias if rows is None else gbias * rows.to(gbias.dtype)
+        return gx, gbias
+
+
+def _norm_gradients(
+    out: Tensor, x: Tensor, norm: Norm, scale: bool, shift: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of the norm's weight and bias, in one pass, from that of its result and its input."""
+    unread = norm.mean.new_empty(0)  # the batch's statistics
+    backward = torch.ops.aten.native_batch_norm_backward
+    args = (out, x, norm.weight, norm.mean, norm.var, unread, unread, False, norm.eps, [False, scale, shift])
+    return cast("tuple[Tensor | None, Tensor | None]", backward(*args)[1:])
+
+
 class _StillNorm(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, mean: Tensor, var: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> Tensor:
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    def forward(x: Tensor, *norm: Any) -> Tensor:
+        return normed(x, Norm(*norm))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        _, mean, var, weight, _, eps = inputs
-        ctx.save_for_backward(affine(mean, var, weight, None, eps)[0])
+        ctx.save_for_backward(affine(Norm(*inputs[1:]))[0])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -390,20 +474,23 @@ class _MaxPool(torch.autograd.Function):
 
 
 class Slot:
-    """What a gate knows about its output: one bit a number, or the output itself where somebody else keeps that anyway."""
+    """Where a gate was open: numbers that tell, the gate's output or its input, or one bit a number.
 
-    def __init__(self, output: Tensor, high: float, keep: bool):
+    The output where somebody keeps that anyway; the input where it can be made again.
+    """
+
+    def __init__(self, output: Tensor, high: float, keep: bool, again: Callable[[], Tensor] | None):
         self.shape, self.stride = output.shape, output.stride()
-        self.value = output if keep else None
-        self.is_packed = not keep and _is_dense(output) and output.numel() % 8 == 0
-        self.mask = None if keep else self._bits(_is_open(output, high))
+        self.numbers = again or ((lambda: output) if keep else None)
+        self.is_packed = self.numbers is None and _is_dense(output) and output.numel() % 8 == 0
+        self.mask = self._bits(_is_open(output, high)) if self.numbers is None else None
 
     def _bits(self, mask: Tensor) -> Tensor:
         return _packed(mask.as_strided((mask.numel(),), (1,))) if self.is_packed else mask
 
     def take(self, output: Tensor) -> None:
         """Somebody keeps the output: the bits aren't needed."""
-        self.value, self.mask = output, None
+        self.numbers, self.mask = lambda: output, None
 
     def open(self) -> Tensor:
         """Bytes in the output's layout, 0 where no gradient passes."""
@@ -411,34 +498,47 @@ class Slot:
         return _unpacked(mask).as_strided(self.shape, self.stride) if self.is_packed else mask.view(torch.uint8)
 
 
-def gate(x: Tensor, high: float, inplace: bool, keep: bool = False) -> tuple[Tensor, Slot | None]:
-    """``x`` clamped to [0, high] for a step, and the slot that its backward reads; ``keep``: somebody keeps the output."""
+def gate(
+    x: Tensor, high: float, inplace: bool, keep: bool = False, again: Callable[[], Tensor] | None = None
+) -> tuple[Tensor, Slot | None]:
+    """``x`` clamped to [0, high] for a step, and the slot that its backward reads.
+
+    ``keep``: somebody keeps the output; ``again`` makes x again.
+    """
     slots: list[Slot] = []
-    out = cast(Tensor, _Gate.apply(x, high, inplace and not x._is_view() and not x.is_leaf, keep, slots))
+    out = cast(Tensor, _Gate.apply(x, high, inplace and not x._is_view() and not x.is_leaf, keep, again, slots))
     return out, slots[0] if out.requires_grad else None
 
 
 class _Gate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, high: float, inplace: bool, keep: bool, slots: list[Slot]) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        high: float,
+        inplace: bool,
+        keep: bool,
+        again: Callable[[], Tensor] | None,
+        slots: list[Slot],
+    ) -> Tensor:
         if inplace:
             ctx.mark_dirty(x)
         clamp = torch.clamp_ if inplace else torch.clamp
         out = clamp(x, 0, high) if high < float("inf") else (F.relu_ if inplace else F.relu)(x)
-        ctx.slot, ctx.high = Slot(out.detach(), high, keep), high
+        ctx.slot, ctx.high = Slot(out.detach(), high, keep, again), high
         slots.append(ctx.slot)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (out,), slot, high = grads, ctx.slot, ctx.high
-        if slot.value is None:
+        if slot.numbers is None:
             gx = torch.ops.aten.threshold_backward(out, slot.open(), 0)  # several times as fast as torch.where
         elif high == float("inf"):
-            gx = torch.ops.aten.threshold_backward(out, slot.value, 0)
+            gx = torch.ops.aten.threshold_backward(out, slot.numbers(), 0)
         else:
-            gx = torch.ops.aten.hardtanh_backward(out, slot.value, 0, high)
-        return gx, None, None, None, None
+            gx = torch.ops.aten.hardtanh_backward(out, slot.numbers(), 0, high)
+        return gx, *[None] * 5
 
 
 def _is_open(out: Tensor, high: float) -> Tensor:

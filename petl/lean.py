@@ -8,6 +8,7 @@ Evaluation always runs the plain layers.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -96,7 +97,11 @@ def _way(layer: nn.Module, memory: str | None) -> str:
     if changes and not given:
         return f"plain: {type(changes[0]).__name__} on {base_class(layer).__name__}, which no kernel knows"
     norm = getattr(layer, PARTNER, (None,))[0]
-    with_norm = ", the norm after it multiplied in" if norm is not None and not _scale_trains(norm) else ""
+    if norm is not None and not _takes(layer, norm):
+        norm = None
+    if norm is not None and _scale_trains(norm):
+        return "frozen, with the norm after it: keeps what lies between"
+    with_norm = "" if norm is None else ", the norm after it multiplied in"
     return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if given else ""
 
 
@@ -121,25 +126,29 @@ class Conv(Way):
         if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
-        rows, bias = None, layer.bias
-        if norm is not None:
-            rows, shift = _affine(norm)
-            bias = shift if bias is None else shift + rows * bias
         x, geometry = _padded(layer, _converted(input))
+        rows, bias = None, layer.bias
+        if norm is not None and _scale_trains(norm):
+            return _with_norm(x, _weight(layer), bias, geometry, _norm(norm))
+        if norm is not None:
+            rows, shift = kernels.affine(_norm(norm))
+            bias = shift if bias is None else shift + rows * bias
         return call(kernels.conv, x, _weight(layer), bias, change, rows, geometry)
 
 
 class StillNorm(Way):
-    """A norm held still: done already by the convolution before it, or a norm that keeps nothing."""
+    """A norm held still: done already by the convolution before it, or one that keeps its input only if its scale trains."""
 
     def forward(self, x: Tensor) -> Tensor:
-        norm = cast(nn.BatchNorm2d, self)
-        partner = getattr(self, PARTNER, None)
-        if partner and recording() and folded_norm(partner[0]) is self:
-            return _after_norm(norm, x)
-        if not recording() or _scale_trains(norm):
+        norm, partner = cast(nn.Module, self), getattr(self, PARTNER, None)
+        if not recording():
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
-        out = kernels.still_norm(x, *_statistics(norm), norm.weight, norm.bias, norm.eps)
+        if partner and folded_norm(partner[0]) is self:
+            return _after_norm(norm, x)
+        if not _scale_trains(norm):
+            return _after_norm(norm, kernels.still_norm(x, _norm(norm)))
+        out = kernels.normed(x, _norm(norm))
+        _note_norm(out, x, _norm(norm))
         return _after_norm(norm, out)
 
 
@@ -231,9 +240,27 @@ class Root(Way):
             return plain(*args, **kwargs)
 
 
+def _with_norm(
+    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: kernels.Geometry, norm: kernels.Norm
+) -> Tensor:
+    """The norm after a convolution, where the norm's scale trains: what lies between is kept, what it returns isn't."""
+    out, between = kernels.conv_norm(x, weight, bias, geometry, norm)
+    _note_norm(out, between, norm)
+    return out
+
+
+def _note_norm(out: Tensor, x: Tensor, norm: kernels.Norm) -> None:
+    kept = remake.now()
+    if kept is not None and out.requires_grad:
+        kept.note(out, functools.partial(kernels.normed, norm=norm), x)
+
+
 def _gated(kept: remake.Remakes, x: Tensor, high: float, *, inplace: bool, keep: bool = False) -> Tensor:
-    out, slot = kernels.gate(x, high, inplace, keep)
-    if slot is not None and slot.value is None:
+    first = kept.way_to(x)
+    out, slot = kernels.gate(x, high, inplace, keep, None if first is None else first.again)
+    if first is not None:
+        kept.note_next(out, lambda x: x.clamp(0, high), first)
+    elif slot is not None and not keep:
         kept.note_gate(out, slot)
     return out
 
@@ -288,9 +315,13 @@ def folded_norm(conv: nn.Module) -> nn.Module | None:
         return None
     (norm,) = partner
     seen = conv._forward_hooks or norm._forward_pre_hooks  # somebody looks at what lies between them
-    trains = _weight_trains(conv) or _scale_trains(norm)
-    plain = _change(conv) is not None or not _on_weight(conv)
-    return None if seen or trains or not plain else norm
+    return None if seen or not _takes(conv, norm) else norm
+
+
+def _takes(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether kernels know the two together: not where the norm's scale and the convolution's weight change both."""
+    known = not _on_weight(conv) or (_change(conv) is not None and not _scale_trains(norm))
+    return known and not _weight_trains(conv)
 
 
 def _pairs(found: Survey) -> Iterator[tuple[nn.Module, nn.Module]]:
@@ -378,13 +409,11 @@ def _scale_trains(norm: nn.Module) -> bool:
     return norm.weight is not None and bool(norm.weight.requires_grad)
 
 
-def _statistics(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    return cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-
-
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    layer = cast(nn.BatchNorm2d, norm)
-    return kernels.affine(*_statistics(norm), layer.weight, layer.bias, layer.eps)
+def _norm(module: nn.Module) -> kernels.Norm:
+    norm = cast(nn.BatchNorm2d, module)
+    return kernels.Norm(
+        cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var), norm.weight, norm.bias, norm.eps
+    )
 
 
 def _after_norm(norm: nn.Module, x: Tensor) -> Tensor:

@@ -116,17 +116,26 @@ class Remakes:
         remake = Remake(make, source.detach(), out.stride(), autocast, source._version)
         self._enter(out, remake)
 
+    def way_to(self, tensor: Tensor) -> Remake | None:
+        """How to make the tensor again, where that is noted."""
+        entry = self.entries.get(tensor.untyped_storage()._cdata)
+        if entry is None or entry.out() is not tensor or not entry.is_about(tensor):
+            return None
+        return entry.what if isinstance(entry.what, Remake) else None
+
+    def note_next(self, out: Tensor, step: Callable[[Tensor], Tensor], first: Remake) -> None:
+        """``out`` is ``step`` of what ``first`` makes."""
+        self._enter(
+            out, Remake(lambda x: step(first.make(x)), first.source, out.stride(), first.autocast, first.version)
+        )
+
     def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         """``tensor`` in another type; what can be made again can be made again in that type too."""
         if tensor.dtype == dtype:
             return tensor
-        out = tensor.to(dtype)
-        entry = self.entries.get(tensor.untyped_storage()._cdata)
-        if entry is None or entry.out() is not tensor or not entry.is_about(tensor):
-            return out
-        if isinstance(first := entry.what, Remake):
-            again = Remake(lambda x: first.make(x).to(dtype), first.source, out.stride(), first.autocast, first.version)
-            self._enter(out, again)
+        out, first = tensor.to(dtype), self.way_to(tensor)
+        if first is not None:
+            self.note_next(out, lambda x: x.to(dtype), first)
         return out
 
     def note_gate(self, out: Tensor, slot: Slot) -> None:

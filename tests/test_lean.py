@@ -34,6 +34,9 @@ ARCHITECTURES = [
 ]
 
 
+NORMS = petl.BN(stats="keep")
+
+
 def twins(
     name: str, methods: object, memory: str, *, dtype: torch.dtype = torch.float64
 ) -> tuple[nn.Module, nn.Module]:
@@ -103,6 +106,22 @@ def test_gradients_with_one_half_frozen(name: str, memory: str) -> None:
     assert close(mine, theirs) and not any(key.endswith("lora.down") for key in mine)
 
 
+def second(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
+    """The gradient of the squared gradient of a step."""
+    changes = {key: p for key, p in petl.trainable(model).items() if p.requires_grad}
+    first = torch.autograd.grad((model(batch) ** 2).sum(), [*changes.values()], create_graph=True)
+    again = torch.autograd.grad(sum((g**2).sum() for g in first), [*changes.values()])
+    return dict(zip(changes, again, strict=True))
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", ["resnet", "efficientnet"])
+@pytest.mark.parametrize("methods", ["lora", petl.LoRA(freeze_down=True), NORMS, ["lora", NORMS], "bias"], ids=str)
+def test_second_derivatives(methods: object, name: str, memory: str) -> None:
+    cheap, plain = twins(name, methods, memory)
+    assert close(second(cheap, images(name).double()), second(plain, images(name).double()))
+
+
 # what a step keeps
 
 
@@ -130,6 +149,19 @@ def test_frozen_convolutions_keep_nothing() -> None:
     batch = images("resnet")
     plain = kept(petl.wrap(make("resnet"), "bias", num_classes=7, fused=False), batch)
     assert kept(petl.wrap(make("resnet"), "bias", num_classes=7), batch) < 0.15 * plain
+
+
+def test_norms_that_train_keep_their_input_alone() -> None:
+    """Nor do ReLUs after them keep anything, whose input is made again."""
+    model = petl.wrap(make("resnet"), NORMS, num_classes=7)
+    inputs: list[int] = []
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(lambda norm, args, out: inputs.append(out.nbytes))
+    batch = images("resnet")
+    seen = kept(model, batch)
+    others = kept(petl.wrap(make("resnet"), "bias", num_classes=7), batch)  # every ReLU's bits, the pooling's places
+    assert sum(inputs) < seen < sum(inputs) + others
 
 
 def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
@@ -366,25 +398,27 @@ def test_the_last_stages_of_a_pyramid_run_once() -> None:
 
 
 @pytest.mark.parametrize("memory", ["lean", "min"])
-def test_under_autocast(memory: str) -> None:
-    """bfloat16 has 8 bits; what is made again is made under the same autocast."""
-    cheap, plain = twins("vit", "lora", memory, dtype=torch.float32)
-    exact = step(plain, images("vit"))[1]
+@pytest.mark.parametrize(("name", "methods", "rounding"), [("vit", "lora", 0.15), ("resnet", NORMS, 0.3)])
+def test_under_autocast(name: str, methods: object, rounding: float, memory: str) -> None:
+    """bfloat16 has 8 bits, a dozen layers add up; what is made again is made under the same autocast."""
+    cheap, plain = twins(name, methods, memory, dtype=torch.float32)
+    exact = step(plain, images(name))[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mine, theirs = step(cheap, images("vit"))[1], step(plain, images("vit"))[1]
-    assert close(mine, exact, 0.15) and close(theirs, exact, 0.15)
+        mine, theirs = step(cheap, images(name))[1], step(plain, images(name))[1]
+    assert close(mine, exact, rounding) and close(theirs, exact, rounding) and close(mine, theirs, 0.5 * rounding)
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("name", ["vit", "resnet"])
-def test_with_timms_own_checkpointing(name: str, memory: str) -> None:
-    cheap, plain = twins(name, "lora", memory)
+@pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("resnet", NORMS)])
+def test_with_timms_own_checkpointing(name: str, methods: object, memory: str) -> None:
+    cheap, plain = twins(name, methods, memory)
     cast(Any, cheap).set_grad_checkpointing(True)
     assert close(step(cheap, images(name).double())[1], step(plain, images(name).double())[1])
 
 
-def test_per_sample_gradients_by_torch_func() -> None:
-    model, _ = twins("resnet", "lora", "lean")
+@pytest.mark.parametrize("methods", ["lora", petl.LoRA(freeze_down=True), NORMS], ids=str)
+def test_per_sample_gradients_by_torch_func(methods: object) -> None:
+    model, _ = twins("resnet", methods, "lean")
     delta = {key: p.detach() for key, p in petl.trainable(model).items()}
     batch = images("resnet").double()
 
@@ -396,9 +430,9 @@ def test_per_sample_gradients_by_torch_func() -> None:
 
 
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("name", ["resnet", "vit"])
-def test_compiled_in_one_graph(name: str, memory: str) -> None:
-    cheap, plain = twins(name, "lora", memory)
+@pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("resnet", NORMS)])
+def test_compiled_in_one_graph(name: str, methods: object, memory: str) -> None:
+    cheap, plain = twins(name, methods, memory)
     batch = images(name).double()
     compiled = torch.compile(cheap, fullgraph=True, backend="aot_eager")
     (compiled(batch) ** 2).sum().backward()
@@ -502,5 +536,7 @@ def test_summary_says_which_layers_run_how_and_why() -> None:
     assert dora["blocks.0.attn.qkv"] == "plain: LowRank is not one low-rank change"
     standardised = petl.summary(petl.wrap(make("nfnet"), "lora")).steps
     assert any(words == "plain: LowRank on ScaledStdConv2d, which no kernel knows" for words in standardised.values())
+    norms = petl.summary(petl.wrap(make("resnet"), NORMS)).steps
+    assert norms["layer1.0.conv1"] == "frozen, with the norm after it: keeps what lies between"
     plain = petl.summary(petl.wrap(make("vit"), "lora", fused=False)).steps
     assert plain["blocks.0.attn.qkv"] == "plain: fused=False"
