@@ -61,11 +61,13 @@ def _takes(architecture: str, arguments: Arguments, side: int) -> bool:
 
 
 @functools.lru_cache(maxsize=1)
-def lively(architecture: str, arguments: Arguments, side: int, dtype: torch.dtype = torch.float32) -> nn.Module:
+def lively(
+    architecture: str, arguments: Arguments, side: int, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> nn.Module:
     """The architecture with random weights, all of its layers alive, and BatchNorm statistics of random images."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = timm.create_model(architecture, **dict(arguments)).to(dtype)
-    enliven(model, torch.Generator().manual_seed(0))
+    enliven(model, torch.Generator().manual_seed(seed))
     with warnings.catch_warnings(), torch.no_grad():
         calibrate(model, images(side, 3, batch=8 if side < 160 else 4).to(dtype))
     return model.eval()
