@@ -38,7 +38,7 @@ SURGERY = GROUND | chain(
     "precision",
     "lean",
 )
-METHODS = chain({*SURGERY}, "method", "methods")
+METHODS = chain({*SURGERY}, "method", "products", "methods")
 WRAPPED = chain(
     {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
 )

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from petl.errors import MethodError, SiteError
 from petl.graft import OutputGraft, grow, seen_dtype
 from petl.method import Method, register
+from petl.products import Grouped, Pointwise
 from petl.sites import Site, Sites, Where, last_inside
 from petl.survey import Survey
 
@@ -113,7 +114,7 @@ class Residual(OutputGraft):
         if key not in self.parts:
             return x
         change = self.parts[key](inputs[0] if self.parallel else x)
-        return x + (self.scale * change).to(x.dtype)
+        return torch.add(x, change.to(x.dtype), alpha=self.scale)
 
 
 class TokenBottleneck(nn.Module):
@@ -136,9 +137,9 @@ class MapBottleneck(nn.Module):
         super().__init__()
         width = max(d for d in range(1, bottleneck + 1) if channels % d == 0)
         self.last = last
-        self.down = nn.Conv2d(channels, width, kernel, padding=kernel // 2, groups=width)
+        self.down = Grouped(channels, width, kernel)
         self.act = nn.GELU()
-        self.up = _zeroed(nn.Conv2d(width, channels, 1))
+        self.up = _zeroed(Pointwise(width, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         x = rearrange(x, "b h w c -> b c h w") if self.last else x
