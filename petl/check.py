@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import pickle
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import DropPath
@@ -87,7 +88,7 @@ def _pair(model: nn.Module, methods: Any, options: dict[str, Any]) -> tuple[nn.M
     if methods is None:
         adapted = copy.deepcopy(model)
         return unwrap(copy.deepcopy(model)), adapted
-    return copy.deepcopy(model), wrap(copy.deepcopy(model), methods, **options)
+    return model, wrap(copy.deepcopy(model), methods, **options)
 
 
 def _tried(name: str, point: Callable[[], Finding]) -> Finding:
@@ -95,6 +96,8 @@ def _tried(name: str, point: Callable[[], Finding]) -> Finding:
         return point()
     except Exception as error:  # the model's own code runs here; whatever it raises is the finding
         return Finding(name, "fail", f"{type(error).__name__}: {error}")
+    finally:
+        gc.collect()  # copies of the model: modules that know each other would stay
 
 
 class _Trial:
@@ -154,6 +157,7 @@ class _Trial:
         trained = {name for name, p in self.adapted.named_parameters() if p.requires_grad}
         tuned = _tuned_statistics(self.adapted)
         moved = [name for name, t in _tensors(self.adapted) if not _same(t, self.before[name])]
+        del self.before  # as large as the model
         wrong = [name for name in moved if name not in trained | tuned]
         counts = f"{len(moved)} moved, {len({*moved} & tuned)} of them statistics"
         return Finding("drift", "fail" if wrong else "pass", f"frozen, but moved: {wrong[:5]}" if wrong else counts)
@@ -177,10 +181,9 @@ class _Trial:
         return _output(self.adapted, self.batch)
 
     def copies(self) -> Finding:
-        off = {
-            "deepcopy": _apart(_output(copy.deepcopy(self.adapted), self.batch), self.trained),
-            "pickle": _apart(_output(pickle.loads(pickle.dumps(self.adapted)), self.batch), self.trained),
-        }
+        off = {"deepcopy": _apart(_output(copy.deepcopy(self.adapted), self.batch), self.trained)}
+        gc.collect()
+        off["pickle"] = _apart(_output(_pickled(self.adapted), self.batch), self.trained)
         wrong = {name: gap for name, gap in off.items() if gap}
         return Finding("copies", "fail" if wrong else "pass", f"differ: {wrong}" if wrong else "")
 
@@ -245,6 +248,13 @@ class _Trial:
         optimizer.zero_grad()
         self.adapted.eval()
         return reached
+
+
+def _pickled(model: nn.Module) -> nn.Module:
+    with tempfile.TemporaryFile() as file:  # in memory, it would be there twice
+        pickle.dump(model, file)
+        file.seek(0)
+        return cast(nn.Module, pickle.load(file))
 
 
 def _add_noise(p: Tensor, by: float, chance: torch.Generator) -> None:
