@@ -10,7 +10,6 @@ way up to rounding.
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
@@ -96,14 +95,14 @@ def conv(
 
 
 def still_norm(x: Tensor, norm: Norm) -> Tensor:
-    """``normed``; keeps its input only where the norm's weight trains."""
+    """``normed``, for a norm whose weight doesn't train; keeps nothing of the input's size."""
     return cast(Tensor, _StillNorm.apply(x, *norm))
 
 
 def conv_norm(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, norm: Norm) -> tuple[Tensor, Tensor]:
-    """A norm held still whose scale trains, of ``F.conv2d`` with a frozen weight; and, without a gradient, what lies between.
+    """``normed`` of ``F.conv2d`` with a frozen weight, for a norm whose weight trains; and what lies between.
 
-    That is all it keeps. The backward multiplies the norm into the weight: no gradient lies between the two.
+    That is all it keeps. The backward multiplies the norm into the weight, so a step makes no gradient of what lies between.
     """
     x, bias = as_autocast_would(x, bias)
     with without_autocast(x.device):
@@ -394,29 +393,20 @@ class _ConvNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (out, second), (between, weight, mean, var, scale, shift) = grads, ctx.saved_tensors
-        norm, found = Norm(mean, var, scale, shift, ctx.eps), []
-        gscale = gshift = None
+        norm = Norm(mean, var, scale, shift, ctx.eps)
+        through, rows = cast(Tensor, out), affine(norm)[0]
+        gx = gbias = gscale = gshift = None
         if out is not None:
-            found.append(_ConvNorm.before(ctx, out, weight, affine(norm)[0]))
             gscale, gshift = _norm_gradients(out, between, norm, *ctx.needs_input_grad[6:8])
         if second is not None:  # where ``gscale`` is differentiated, the gradient of ``between`` comes back here
-            found.append(_ConvNorm.before(ctx, second, weight, None))
-        gx, gbias = (
-            functools.reduce(torch.add, some) if some[0] is not None else None for some in zip(*found, strict=True)
-        )
-        return gx, None, gbias, None, None, None, gscale, gshift, None
-
-    @staticmethod
-    def before(ctx: Any, out: Tensor, weight: Tensor, rows: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """The gradients of x and of the convolution's bias, from that of its result, times ``rows``."""
-        gx = gbias = None
+            through = second if out is None else second + out * rows.to(out.dtype).view(-1, 1, 1)
+            rows = torch.ones_like(rows)
         if ctx.needs_input_grad[0]:
-            whole = _whole(weight, rows, None, None, 0.0).to(out.dtype)
-            gx = _input_gradient(out, out.new_empty(ctx.shape), whole, ctx.geometry)
+            whole = _whole(weight, rows, None, None, 0.0).to(through.dtype)
+            gx = _input_gradient(through, through.new_empty(ctx.shape), whole, ctx.geometry)
         if ctx.needs_input_grad[2]:
-            gbias = out.sum((0, 2, 3))
-            gbias = gbias if rows is None else gbias * rows.to(gbias.dtype)
-        return gx, gbias
+            gbias = through.sum((0, 2, 3)) * rows.to(through.dtype)
+        return gx, None, gbias, None, None, None, gscale, gshift, None
 
 
 def _norm_gradients(

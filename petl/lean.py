@@ -137,7 +137,7 @@ class Conv(Way):
 
 
 class StillNorm(Way):
-    """A norm held still: done already by the convolution before it, or one that keeps its input only if its scale trains."""
+    """A norm held still: done already by the convolution before it, or keeping its input only where its scale trains."""
 
     def forward(self, x: Tensor) -> Tensor:
         norm, partner = cast(nn.Module, self), getattr(self, PARTNER, None)
@@ -145,10 +145,11 @@ class StillNorm(Way):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
         if partner and folded_norm(partner[0]) is self:
             return _after_norm(norm, x)
+        held = _norm(norm)
         if not _scale_trains(norm):
-            return _after_norm(norm, kernels.still_norm(x, _norm(norm)))
-        out = kernels.normed(x, _norm(norm))
-        _note_norm(out, x, _norm(norm))
+            return _after_norm(norm, kernels.still_norm(x, held))
+        out = kernels.normed(x, held)
+        _note_norm(out, x, held)
         return _after_norm(norm, out)
 
 

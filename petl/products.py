@@ -21,8 +21,8 @@ class Grouped(nn.Conv2d):
         if not _is_slow(input) or taps >= 3 * channels:  # then what the taps see would be far more than the input
             return super().forward(input)
         batch, _, *size = input.shape
-        seen = self.weight.flip(2, 3).reshape(outs, channels, taps).mT.repeat(batch, 1, 1)
-        seen = torch.bmm(seen, input.reshape(batch * outs, channels, -1))  # by each tap of the kernel at each place
+        rows = self.weight.flip(2, 3).reshape(outs, channels, taps).mT.repeat(batch, 1, 1)
+        seen = torch.bmm(rows, input.reshape(batch * outs, channels, -1))  # by each tap of the kernel at each place
         out = F.fold(seen.view(batch, outs * taps, -1), (*size,), kernel, padding=kernel // 2)
         return out if self.bias is None else out + self.bias[:, None, None]
 
