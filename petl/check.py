@@ -241,9 +241,9 @@ class _Trial:
         for _ in range(STEPS):
             optimizer.zero_grad()
             _loss(self.adapted(self.batch)).backward()
-            arrived = {name: p.grad for name, p in named.items() if p.grad is not None}
-            self.read |= arrived.keys()
-            reached |= {name for name, grad in arrived.items() if bool((grad != 0).any())}
+            arrived = {name for name, p in named.items() if p.grad is not None}
+            self.read |= arrived
+            reached |= {name for name in arrived if bool((cast(Tensor, named[name].grad) != 0).any())}
             optimizer.step()
         optimizer.zero_grad()
         self.adapted.eval()
