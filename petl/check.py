@@ -142,6 +142,7 @@ class _Trial:
         return name in self.read and all(self._moves_nothing(name, seed) for seed in range(3))
 
     def _moves_nothing(self, name: str, seed: int) -> bool:
+        gc.collect()  # the trial before this one
         trial, chance = copy.deepcopy(self.adapted), torch.Generator().manual_seed(seed)
         named = dict(trial.named_parameters())
         for p in named.values():
