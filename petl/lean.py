@@ -68,8 +68,7 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
     elif lean and base_class(module) is nn.ReLU and PARTNER in vars(module):
         give(module, Late)
     elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
-        if not kept or base_class(module) is nn.ReLU6:
-            give(module, KeptGate if kept else Gate)
+        give(module, KeptGate if kept else Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
         give(module, Pool)
     elif lean and _is_perceptron(module):
@@ -163,11 +162,13 @@ class Gate(Way):
         if kept is None or not input.requires_grad:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         high = 6.0 if isinstance(self, nn.ReLU6) else float("inf")
+        if self.keeps_output and high == float("inf") and kept.way_to(input) is None:
+            return super().forward(input)  # type: ignore[misc]  # torch's own ReLU keeps its output alone
         return _gated(kept, input, high, inplace=bool(getattr(self, "inplace", False)), keep=self.keeps_output)
 
 
 class KeptGate(Gate):
-    """ReLU6 whose output a layer keeps: no bits (torch's own in-place ReLU6 would keep its input too)."""
+    """ReLU and ReLU6 whose output a layer keeps, or makes again: no bits (torch's in-place ReLU6 would keep its input too)."""
 
     keeps_output = True
 
@@ -202,8 +203,11 @@ class Again(Way):
         kept = remake.now()
         if kept is None or args or kwargs or not x.requires_grad:
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next
-        out = self._anew(x)
-        kept.note(out, self._anew, x)
+        out, first = self._anew(x), kept.way_to(x)
+        if first is None:
+            kept.note(out, self._anew, x)
+        else:
+            kept.note_next(out, self._anew, first)
         return out
 
     def _anew(self, x: Tensor) -> Tensor:

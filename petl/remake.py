@@ -57,10 +57,11 @@ class Remake:
     autocast: tuple[str, bool, torch.dtype]
     version: int = 0
     made: Callable[[], Tensor | None] = field(default=lambda: None)
+    held: Tensor | None = None
 
     def again(self) -> Tensor:
         """The tensor; several backwards that need it at a time share one."""
-        tensor = self.made()
+        tensor, self.held = self.made(), None
         if tensor is None:
             if self.source._version != self.version:
                 raise RuntimeError(
@@ -72,6 +73,11 @@ class Remake:
                 tensor = self.make(self.source)
             self.made = weakref.ref(tensor)
         return tensor
+
+    def on_the_way(self) -> Tensor:
+        """The tensor, held until the backward of what is made of it needs it too."""
+        self.held = self.again()
+        return self.held
 
 
 @dataclass
@@ -126,7 +132,8 @@ class Remakes:
     def note_next(self, out: Tensor, step: Callable[[Tensor], Tensor], first: Remake) -> None:
         """``out`` is ``step`` of what ``first`` makes."""
         self._enter(
-            out, Remake(lambda x: step(first.make(x)), first.source, out.stride(), first.autocast, first.version)
+            out,
+            Remake(lambda _: step(first.on_the_way()), first.source, out.stride(), first.autocast, first.version),
         )
 
     def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -78,11 +78,15 @@ def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None
     assert close(mine, theirs)
 
 
-@pytest.mark.parametrize("methods", ["norm", "adapter", petl.BN(stats="keep"), petl.BN(), "partial", "full", "input"])
-def test_gradients_of_other_methods(methods: object) -> None:
+OTHERS = ["norm", "adapter", NORMS, petl.BN(), "partial", "full", "input", ["lora", NORMS], ["lora", petl.BN()]]
+
+
+@pytest.mark.parametrize("name", ["resnet", "efficientnet"])
+@pytest.mark.parametrize("methods", OTHERS, ids=str)
+def test_gradients_of_other_methods(methods: object, name: str) -> None:
     for memory in MEMORY:
-        cheap, plain = twins("resnet", methods, memory)
-        batch = images("resnet", 1 if methods == "input" else 3).double()
+        cheap, plain = twins(name, methods, memory)
+        batch = images(name, 1 if methods == "input" else 3).double()
         (out, mine), (expected, theirs) = step(cheap, batch), step(plain, batch)
         torch.testing.assert_close(out, expected, rtol=1e-10, atol=1e-10)
         assert close(mine, theirs)
@@ -114,10 +118,20 @@ def second(model: nn.Module, batch: Tensor) -> dict[str, Tensor]:
     return dict(zip(changes, again, strict=True))
 
 
+TWICE = [
+    *(
+        (name, how)
+        for name in ("resnet", "efficientnet")
+        for how in ("lora", petl.LoRA(freeze_down=True), NORMS, "bias")
+    ),
+    *((name, ["lora", NORMS]) for name in ("resnet", "efficientnet")),
+    ("resnet", ["lora", petl.BN()]),  # of the other, the biases' are rounding and nothing else
+]
+
+
 @pytest.mark.parametrize("memory", MEMORY)
-@pytest.mark.parametrize("name", ["resnet", "efficientnet"])
-@pytest.mark.parametrize("methods", ["lora", petl.LoRA(freeze_down=True), NORMS, ["lora", NORMS], "bias"], ids=str)
-def test_second_derivatives(methods: object, name: str, memory: str) -> None:
+@pytest.mark.parametrize(("name", "methods"), TWICE, ids=str)
+def test_second_derivatives(name: str, methods: object, memory: str) -> None:
     cheap, plain = twins(name, methods, memory)
     assert close(second(cheap, images(name).double()), second(plain, images(name).double()))
 
@@ -162,6 +176,14 @@ def test_norms_that_train_keep_their_input_alone() -> None:
     seen = kept(model, batch)
     others = kept(petl.wrap(make("resnet"), "bias", num_classes=7), batch)  # every ReLU's bits, the pooling's places
     assert sum(inputs) < seen < sum(inputs) + others
+
+
+@pytest.mark.parametrize(("name", "most"), [("resnet", 0.9), ("efficientnet", 0.6)])
+def test_between_norms_and_layers_that_train_nothing_is_kept(name: str, most: float) -> None:
+    """A layer's input is made again from the input of the norm before it; "fast" keeps both."""
+    batch, both = images(name), [NORMS, "lora"]
+    fast, lean = (kept(petl.wrap(make(name), both, num_classes=7, memory=memory), batch) for memory in MEMORY[:2])
+    assert lean < most * fast, lean / fast
 
 
 def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
