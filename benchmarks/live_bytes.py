@@ -39,7 +39,6 @@ class Storages(TorchDispatchMode):
 
     def alive(self, but: Iterable[Tensor] = ()) -> int:
         """Bytes of the storages that still live and that none of these tensors has."""
-        gc.collect()
         known = {tensor.untyped_storage()._cdata for tensor in but}
         return sum(size for key, (ref, size) in self.made.items() if key not in known and not ref.expired())
 
@@ -49,6 +48,7 @@ def live_bytes(model: nn.Module, forward: Callable[[], Tensor], inputs: Iterable
     own = [*model.parameters(), *model.buffers(), *inputs]
     with Storages() as seen:
         loss = forward()
+    gc.collect()
     size = seen.alive(but=own)
     if loss.requires_grad:
         loss.backward()

@@ -161,7 +161,7 @@ class Remakes:
             return tensor
         if isinstance(entry.what, Slot):
             if tensor.shape == entry.what.shape:
-                entry.what.take(tensor)
+                entry.what.take(tensor.detach())  # the graph would know itself, and never go
             return tensor
         return entry.what, tensor.shape, tensor.stride(), tensor.storage_offset()
 

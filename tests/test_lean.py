@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +12,7 @@ import pytest
 import timm
 import torch
 from conftest import disturb, images, make, output
-from live_bytes import live_bytes
+from live_bytes import Storages, live_bytes
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
@@ -184,6 +185,23 @@ def test_between_norms_and_layers_that_train_nothing_is_kept(name: str, most: fl
     batch, both = images(name), [NORMS, "lora"]
     fast, lean = (kept(petl.wrap(make(name), both, num_classes=7, memory=memory), batch) for memory in MEMORY[:2])
     assert lean < most * fast, lean / fast
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("name", ["resnet", "vit", "efficientnet", "densenet"])
+@pytest.mark.parametrize("methods", ["lora", ["norm", "lora"], "norm"], ids=str)
+def test_a_step_leaves_nothing_behind(methods: object, name: str, memory: str) -> None:
+    """Nor does anything wait for Python to look for cycles: activations of many steps would pile up."""
+    model, batch = petl.wrap(make(name), methods, num_classes=7, memory=memory).train(), images(name)
+    step(model, batch)
+    gc.collect(), gc.disable()
+    try:
+        with Storages() as seen:
+            model(batch).sum().backward()
+        model.zero_grad()
+        assert seen.alive(but=[*model.parameters(), *model.buffers(), batch]) == 0
+    finally:
+        gc.enable()
 
 
 def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
