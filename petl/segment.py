@@ -54,6 +54,12 @@ class Segment(Way):
             args, kwargs = tree_unflatten(given, tree)
             return plain(*args, **kwargs)
 
+        before, out = _computed(cast(nn.Module, self)), self._run(run, leaves)
+        if _computed(cast(nn.Module, self)) == before:
+            return out
+        return self._run(run, leaves)  # as the one in the backward, which finds what the first kept: convit's indices
+
+    def _run(self, run: Callable[..., Any], leaves: list[Any]) -> Any:
         runs = Runs() if _may_skip(cast(nn.Module, self)) else None
         if runs is None:
             return checkpoint(run, *leaves, use_reentrant=False)
@@ -142,6 +148,18 @@ class _Active:
 
     def __exit__(self, *error: Any) -> None:
         _STATE.runs = self.before
+
+
+def _computed(block: nn.Module) -> dict[tuple[str, str], int]:
+    """Which tensors modules keep beside their parameters, as some do with what their first forward computes."""
+    if torch.compiler.is_compiling():
+        return {}
+    return {
+        (name, key): id(value)
+        for name, part in block.named_modules()
+        for key, value in [*vars(part).items(), *part._buffers.items()]
+        if isinstance(value, Tensor)
+    }
 
 
 def _may_skip(block: nn.Module) -> bool:

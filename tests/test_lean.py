@@ -420,6 +420,19 @@ def test_hooks_in_a_block_see_true_values_in_both_runs() -> None:
     assert len(seen) >= 1 and all(torch.equal(one, seen[0]) for one in seen)
 
 
+def test_a_block_that_keeps_what_it_computes_in_its_first_forward_trains() -> None:
+    """ConViT's indices read a weight's type; the run in the backward finds them there."""
+    torch.manual_seed(0)
+    small: dict[str, Any] = {"img_size": 32, "depth": 2, "embed_dim": 32, "num_heads": 2, "local_up_to_layer": 1}
+    base = timm.create_model("convit_tiny", num_classes=7, **small).double()
+    plain = disturb(petl.wrap(copy.deepcopy(base), "lora", num_classes=7, fused=False)).train()
+    cheap = petl.wrap(base, "lora", num_classes=7, memory="min").train()
+    cheap.load_state_dict(plain.state_dict())
+    batch = torch.randn(3, 3, 32, 32).double()
+    assert Segment in ways(cheap.get_submodule("blocks.0.attn"))
+    assert close(step(cheap, batch)[1], step(plain, batch)[1])
+
+
 def test_two_backwards_through_blocks_that_run_again() -> None:
     cheap, plain, x = mixers("added")
     both = []
