@@ -21,28 +21,44 @@ class Flow(TorchFunctionMode):
         self.stack: list[str] = [""]
         self.made: dict[str, list[Tensor]] = {}
         self.takers: dict[int, list[str]] = {}
+        self.seen: list[Any] = []  # everything that ``takers`` names by its id: kept alive, so that no id is used twice
         self.entered: dict[str, list[list[Tensor]]] = {}
+        self.clock = 0
+        self.began: dict[str, list[int]] = {}
+        self.ended: dict[str, list[int]] = {}
+        self.writes: list[tuple[int, Tensor]] = []
 
     def enter(self, name: str, given: list[Tensor]) -> None:
         self.stack.append(name)
         self.entered.setdefault(name, []).append(given)
+        self.began.setdefault(name, []).append(self.clock)
 
     def leave(self, name: str, output: Any) -> None:
         self.stack.pop()
+        self.ended.setdefault(name, []).append(self.clock)
         if isinstance(output, Tensor):
-            self.made.setdefault(name, []).append(output)  # kept alive, so that no id is used twice
+            self.made.setdefault(name, []).append(output)
 
     def end(self, output: Any) -> None:
         """The model's own output is taken by nobody inside."""
         for leaf in tree_leaves(output):
-            self.takers.setdefault(id(leaf), []).append("")
+            self._take(leaf, "")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if getattr(func, "__name__", "") not in ("__get__", "size", "dim", "numel"):
-            for leaf in tree_leaves((args, kwargs or {})):
-                if isinstance(leaf, Tensor):
-                    self.takers.setdefault(id(leaf), []).append(self.stack[-1])
-        return func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") in ("__get__", "size", "dim", "numel"):
+            return func(*args, **(kwargs or {}))
+        self.clock += 1
+        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
+        for leaf in given:
+            self._take(leaf, self.stack[-1])
+        before = [leaf._version for leaf in given]
+        out = func(*args, **(kwargs or {}))
+        self.writes += [(self.clock, t) for t, version in zip(given, before, strict=True) if t._version > version]
+        return out
+
+    def _take(self, leaf: Any, taker: str) -> None:
+        self.seen.append(leaf)
+        self.takers.setdefault(id(leaf), []).append(taker)
 
     def all_takers(self) -> dict[str, list[set[str]]]:
         """For each module, and each tensor that it returns in its calls, the modules that take it."""
@@ -51,7 +67,8 @@ class Flow(TorchFunctionMode):
     def sole_takers(self) -> Iterator[tuple[str, str]]:
         """(a, b) where module b, called once, alone takes what module a, called once, returns, as its input.
 
-        A module that works in place takes its own output.
+        A module that works in place takes its own output. Where anything writes to a's input before b runs, a can't wait
+        for b, so they are left out.
         """
         for name, outputs in self.made.items():
             takers = {taker for output in outputs for taker in self.takers.get(id(output), [])} - {name}
@@ -59,5 +76,10 @@ class Flow(TorchFunctionMode):
                 continue
             (taker,) = takers
             calls = self.entered.get(taker, [])
-            if len(calls) == 1 and any(given is outputs[0] for given in calls[0][:1]):
+            if len(calls) == 1 and any(given is outputs[0] for given in calls[0][:1]) and self._may_wait(name, taker):
                 yield name, taker
+
+    def _may_wait(self, name: str, taker: str) -> bool:
+        (end,), (begin,), (given,) = self.ended[name], self.began[taker], self.entered[name]
+        written = [t for when, t in self.writes if end < when <= begin]
+        return not any(t.untyped_storage()._cdata == other.untyped_storage()._cdata for t in written for other in given)

@@ -8,7 +8,7 @@ adapted tensor and calls input and output grafts around the class's own ``forwar
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -95,10 +95,13 @@ def hold(module: nn.Module) -> None:
 
 
 def give(module: nn.Module, *more: type[Way]) -> None:
-    """Let ``module`` run its forward in these ways too."""
+    """Let ``module`` run its forward in these ways too; those that it has already stay as they are.
+
+    An activation that two models share is given its way by both.
+    """
     look = getattr(module, "_petl_look", None)
     before = look or _Look(type(module))
-    cast(Any, module).__class__ = _subclass(before._replace(ways=(*before.ways, *more)))
+    cast(Any, module).__class__ = _subclass(before._replace(ways=tuple(dict.fromkeys((*before.ways, *more)))))
 
 
 def guard(model: nn.Module) -> None:
@@ -265,6 +268,7 @@ def _subclass(look: _Look) -> type[nn.Module]:
     base = look.base
     body = {param: _adapted(param) for param in look.params}
     body |= {call: _fusing(base, call) for call in _fuses(base)}
+    body |= _forward_like(base, mixins)
     body |= {
         "_petl_look": look,
         "__module__": base.__module__,
@@ -272,6 +276,23 @@ def _subclass(look: _Look) -> type[nn.Module]:
         "__doc__": base.__doc__,
     }
     return cast("type[nn.Module]", type(base.__name__, (*mixins, base), body))
+
+
+def _forward_like(base: type[nn.Module], mixins: Sequence[type]) -> dict[str, Any]:
+    """A ``forward`` that runs the first of the mixins' and has the signature, name and docstring of ``base``'s own.
+
+    torch.fx, torch.export and training loops that choose columns by the arguments' names read these.
+    """
+    first = next((mixin for mixin in mixins if hasattr(mixin, "forward")), None)
+    if first is None:
+        return {}
+    run = first.forward  # type: ignore[attr-defined]  # looked for above
+
+    @functools.wraps(base.forward)
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return run(self, *args, **kwargs)
+
+    return {"forward": forward}
 
 
 def _fuses(cls: type[nn.Module]) -> list[str]:

@@ -463,6 +463,16 @@ class _MaxPool(torch.autograd.Function):
         return back(out, unread, *sizes, ctx.window[4], places.to(torch.int64)), None
 
 
+def unchanged(tensor: Tensor, version: int) -> None:
+    """Raise as autograd does where a tensor that the backward needs was written to since its version was ``version``."""
+    if tensor._version != version:
+        raise RuntimeError(
+            f"one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "
+            f"{tuple(tensor.shape)} is at version {tensor._version}; expected version {version}. Run the backward before the "
+            f"optimizer's step, or write to a copy"
+        )
+
+
 class Slot:
     """Where a gate was open: numbers that tell, the gate's output or its input, or one bit a number.
 
@@ -471,7 +481,7 @@ class Slot:
 
     def __init__(self, output: Tensor, high: float, keep: bool, again: Callable[[], Tensor] | None):
         self.shape, self.stride = output.shape, output.stride()
-        self.numbers = again or ((lambda: output) if keep else None)
+        self.numbers = again or (_kept(output) if keep else None)
         self.is_packed = self.numbers is None and _is_dense(output) and output.numel() % 8 == 0
         self.mask = self._bits(_is_open(output, high)) if self.numbers is None else None
 
@@ -480,12 +490,23 @@ class Slot:
 
     def take(self, output: Tensor) -> None:
         """Somebody keeps the output: the bits aren't needed."""
-        self.numbers, self.mask = lambda: output, None
+        self.numbers, self.mask = _kept(output), None
 
     def open(self) -> Tensor:
         """Bytes in the output's layout, 0 where no gradient passes."""
         mask = cast(Tensor, self.mask)
         return _unpacked(mask).as_strided(self.shape, self.stride) if self.is_packed else mask.view(torch.uint8)
+
+
+def _kept(output: Tensor) -> Callable[[], Tensor]:
+    """Returns the tensor, if nobody has written to it by then."""
+    version = output._version
+
+    def read() -> Tensor:
+        unchanged(output, version)
+        return output
+
+    return read
 
 
 def gate(

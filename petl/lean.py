@@ -18,6 +18,7 @@ from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations, pad_same
 from torch import Tensor, nn
 
 from petl import kernels, remake
+from petl.deferred import Convolution, Partner, Scope, deferred, may_defer, settled, waiting
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
 from petl.mlp import LARGE, Layer, mlp
 from petl.precision import Upcast, is_narrow
@@ -37,9 +38,9 @@ ACTIVATIONS = (
 def cheapen(found: Survey, memory: str) -> None:
     """Give the modules of an adapted model these ways to run; ``found`` is the survey of the model before."""
     model = found.model
-    late = _pooled(found) if memory != "fast" else []
-    for one, other in [*_pairs(found), *late]:
-        vars(one)[PARTNER], vars(other)[PARTNER] = (other,), (one,)
+    for conv, partner in _pairs(found):
+        vars(conv)[PARTNER] = partner
+        give(partner.scope, Scope)
     keeping = {name for name, module in model.named_modules() if _keeps_input(module)}
     for name, module in model.named_modules():
         takers = found.takers.get(name, [])
@@ -65,8 +66,6 @@ def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
         give(module, Conv)
     elif _is_plain_norm(module) and is_still(module):
         give(module, StillNorm)
-    elif lean and base_class(module) is nn.ReLU and PARTNER in vars(module):
-        give(module, Late)
     elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
         give(module, KeptGate if kept else Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
@@ -81,11 +80,12 @@ def steps(model: nn.Module, memory: str | None) -> dict[str, str]:
     """For each layer that a training step treats in a way of its own, or could: which way, and if it's plain, why."""
     inside = {id(part) for module in model.modules() for _, graft in grafts(module) for part in graft.modules()}
     layers = {n: m for n, m in model.named_modules() if id(m) not in inside and matrices(m)}
-    said = {name: _way(module, memory) for name, module in layers.items()}
+    there = {id(module) for module in model.modules()}
+    said = {name: _way(module, memory, there) for name, module in layers.items()}
     return {name: words for name, words in said.items() if words}
 
 
-def _way(layer: nn.Module, memory: str | None) -> str:
+def _way(layer: nn.Module, memory: str | None, there: set[int]) -> str:
     changes, given = _on_weight(layer), {Linear, Conv} & {*ways(layer)}
     if _weight_trains(layer):
         return "plain: the weight itself trains"
@@ -95,9 +95,10 @@ def _way(layer: nn.Module, memory: str | None) -> str:
         return f"plain: {type(changes[0]).__name__} is not one low-rank change"
     if changes and not given:
         return f"plain: {type(changes[0]).__name__} on {base_class(layer).__name__}, which no kernel knows"
-    norm = getattr(layer, PARTNER, (None,))[0]
-    if norm is not None and not _takes(layer, norm):
-        norm = None
+    partner: Partner | None = getattr(layer, PARTNER, None)
+    norm = None if partner is None or not _takes(layer, partner.norm) else partner.norm
+    if norm is not None and (id(norm) not in there or StillNorm not in ways(norm) or norm.training):
+        return f"{'fused' if changes else 'frozen'}; plain norm: the one after it was replaced or set free since wrap"
     if norm is not None and _scale_trains(norm):
         return "frozen, with the norm after it: keeps what lies between"
     with_norm = "" if norm is None else ", the norm after it multiplied in"
@@ -110,43 +111,41 @@ class Linear(Way):
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         layer = cast(nn.Linear, self)
         change = _change(layer)
-        if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
+        if not recording(input) or not _is_frozen(layer):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
         return call(kernels.linear, _converted(input), _weight(layer), layer.bias, change)
 
 
 class Conv(Way):
-    """A 2d convolution whose weight is frozen, with a low-rank change, a norm held still multiplied in, both, or neither."""
+    """A 2d convolution whose weight is frozen, with a low-rank change or without; a norm may take its output uncomputed."""
 
     def forward(self, input: Tensor) -> Tensor:
-        layer, norm = cast(nn.Conv2d, self), folded_norm(cast(nn.Module, self))
-        change = _change(layer)
-        if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
+        layer = cast(nn.Conv2d, self)
+        if not recording(input) or not _is_frozen(layer):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         _forget(layer)
         x, geometry = _padded(layer, _converted(input))
-        rows, bias = None, layer.bias
-        if norm is not None and _scale_trains(norm):
-            return _with_norm(x, _weight(layer), bias, geometry, _norm(norm))
-        if norm is not None:
-            rows, shift = kernels.affine(_norm(norm))
-            bias = shift if bias is None else shift + rows * bias
-        return call(kernels.conv, x, _weight(layer), bias, change, rows, geometry)
+        weight, bias, change = _weight(layer), layer.bias, _change(layer)
+        norm = may_defer(layer)
+        if norm is not None and type(x) is Tensor and _takes(layer, norm):
+            return deferred(Convolution(x, weight, bias, change, geometry))
+        return call(kernels.conv, x, weight, bias, change, None, geometry)
 
 
 class StillNorm(Way):
-    """A norm held still: done already by the convolution before it, or keeping its input only where its scale trains."""
+    """A norm in evaluation mode: computed with the convolution before it, or keeping its input only where its scale trains."""
 
     def forward(self, x: Tensor) -> Tensor:
-        norm, partner = cast(nn.Module, self), getattr(self, PARTNER, None)
-        if not recording():
+        norm = cast(nn.BatchNorm2d, self)
+        if not recording(x) or norm.training or norm.running_mean is None:
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
-        if partner and folded_norm(partner[0]) is self:
-            return _after_norm(norm, x)
-        held = _norm(norm)
+        held, work = _norm(norm), waiting(x)
+        if work is not None and (work.change is None or not _scale_trains(norm)):
+            return _after_norm(norm, _together(work, held))
         if not _scale_trains(norm):
-            return _after_norm(norm, kernels.still_norm(x, held))
+            return _after_norm(norm, kernels.still_norm(settled(x), held))
+        x = settled(x)
         out = kernels.normed(x, held)
         _note_norm(out, x, held)
         return _after_norm(norm, out)
@@ -159,8 +158,9 @@ class Gate(Way):
 
     def forward(self, input: Tensor) -> Tensor:
         kept = remake.now()
-        if kept is None or not input.requires_grad:
+        if kept is None or not recording(input) or not input.requires_grad:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
+        input = settled(input)
         high = 6.0 if isinstance(self, nn.ReLU6) else float("inf")
         if self.keeps_output and high == float("inf") and kept.way_to(input) is None:
             return super().forward(input)  # type: ignore[misc]  # torch's own ReLU keeps its output alone
@@ -173,27 +173,15 @@ class KeptGate(Gate):
     keeps_output = True
 
 
-class Late(Way):
-    """ReLU that the maximum pooling after it does, on fewer numbers: both orders give the same bits."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        if _is_late(cast(nn.Module, self)):
-            return input
-        return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-
-
 class Pool(Way):
     """Maximum pooling that keeps the places of the maxima, in half the bytes, and not its input."""
 
     def forward(self, input: Tensor) -> Tensor:
         pool = cast(nn.MaxPool2d, self)
-        kept, late = remake.now(), PARTNER in vars(pool) and pool.training
-        if kept is None or not input.requires_grad or pool.return_indices:
-            out = super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-            return F.relu(out) if late else out  # of positive numbers, the same again
+        if remake.now() is None or not recording(input) or not input.requires_grad or pool.return_indices:
+            return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-        out = kernels.max_pool(input, window)
-        return _gated(kept, out, float("inf"), inplace=True) if late else out
+        return kernels.max_pool(input, window)
 
 
 class Again(Way):
@@ -201,8 +189,9 @@ class Again(Way):
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         kept = remake.now()
-        if kept is None or args or kwargs or not x.requires_grad:
+        if kept is None or args or kwargs or not recording(x) or not x.requires_grad:
             return super().forward(x, *args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next
+        x = settled(x)
         out, first = self._anew(x), kept.way_to(x)
         if first is None:
             kept.note(out, self._anew, x)
@@ -227,7 +216,7 @@ class InParts(Way):
 
     def forward(self, x: Tensor) -> Tensor:
         block = cast(Mlp, self)
-        if remake.now() is None or not _goes_in_parts(block, x):
+        if remake.now() is None or not recording(x) or not _goes_in_parts(block, x):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
         return mlp(_converted(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
 
@@ -239,19 +228,21 @@ class Root(Way):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
-        if not recording() or not remake.possible():
+        if not recording(*args, kwargs) or not remake.possible():
             return plain(*args, **kwargs)
         with remake.Remakes():
             return plain(*args, **kwargs)
 
 
-def _with_norm(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: kernels.Geometry, norm: kernels.Norm
-) -> Tensor:
-    """The norm after a convolution, where the norm's scale trains: what lies between is kept, what it returns isn't."""
-    out, between = kernels.conv_norm(x, weight, bias, geometry, norm)
-    _note_norm(out, between, norm)
-    return out
+def _together(work: Convolution, norm: kernels.Norm) -> Tensor:
+    """The norm of the convolution's output; where the norm's scale trains, what lies between is kept, what it returns isn't."""
+    if norm.weight is not None and norm.weight.requires_grad:
+        out, between = kernels.conv_norm(work.x, work.weight, work.bias, work.geometry, norm)
+        _note_norm(out, between, norm)
+        return out
+    rows, shift = kernels.affine(norm)
+    bias = shift if work.bias is None else shift + rows * work.bias
+    return call(kernels.conv, work.x, work.weight, bias, work.change, rows, work.geometry)
 
 
 def _note_norm(out: Tensor, x: Tensor, norm: kernels.Norm) -> None:
@@ -287,6 +278,12 @@ def _goes_in_parts(block: Mlp, x: Tensor) -> bool:
     return plain and not dropped and all(_is_low_rank(fc) for fc in (block.fc1, block.fc2)) and not is_watched(block)
 
 
+def _is_frozen(layer: nn.Module) -> bool:
+    """Whether the layer's weight is its own and frozen, with a low-rank change that kernels know, or with none."""
+    own = layer._parameters.get("weight")  # torch's pruning and parametrizations take it away
+    return own is not None and not own.requires_grad and (_change(layer) is not None or not _on_weight(layer))
+
+
 def _is_low_rank(layer: nn.Module) -> bool:
     """Whether the layer is ``kernels.linear`` and nothing else, and keeps its input if anything of its weight trains."""
     around = any(not isinstance(graft, WeightGraft) for _, graft in grafts(layer))
@@ -313,45 +310,21 @@ def _forget(layer: nn.Module) -> None:
         forget(layer)
 
 
-def folded_norm(conv: nn.Module) -> nn.Module | None:
-    """The norm that this convolution does the work of in a training step, now."""
-    partner = getattr(conv, PARTNER, None)
-    if not partner or not conv.training or getattr(conv, "_is_replica", False):
-        return None
-    (norm,) = partner
-    seen = conv._forward_hooks or norm._forward_pre_hooks  # somebody looks at what lies between them
-    return None if seen or not _takes(conv, norm) else norm
-
-
 def _takes(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether kernels know the two together: not where the norm's scale and the convolution's weight change both."""
     known = not _on_weight(conv) or (_change(conv) is not None and not _scale_trains(norm))
     return known and not _weight_trains(conv)
 
 
-def _pairs(found: Survey) -> Iterator[tuple[nn.Module, nn.Module]]:
-    """Each convolution with the norm held still that alone takes what it returns."""
+def _pairs(found: Survey) -> Iterator[tuple[nn.Module, Partner]]:
+    """Each convolution with the frozen norm that alone takes what it returns, and the module inside which both run."""
     for name, taker in found.feeds.items():
         conv, norm = (_submodule(found.model, n) for n in (name, taker))
         fits = _is_plain_conv(conv) and _is_plain_norm(norm) and is_still(norm)
         if fits and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):
-            yield conv, norm
-
-
-def _is_late(gate: nn.Module) -> bool:
-    partner = getattr(gate, PARTNER, None)
-    if not partner or remake.now() is None or getattr(gate, "_is_replica", False):
-        return False
-    (pool,) = partner
-    return pool.training and not (gate._forward_hooks or pool._forward_pre_hooks)
-
-
-def _pooled(found: Survey) -> list[tuple[nn.Module, nn.Module]]:
-    """Each ReLU with the maximum pooling that alone takes what it, and no module around it, returns."""
-    feeds = [(name, taker) for name, taker in found.feeds.items() if {*ancestors(name)} <= {*ancestors(taker)}]
-    pairs = [(_submodule(found.model, name), _submodule(found.model, taker)) for name, taker in feeds]
-    fit = [(g, p) for g, p in pairs if base_class(g) is nn.ReLU and base_class(p) is nn.MaxPool2d]
-    return [(gate, pool) for gate, pool in fit if not grafts(gate) and not grafts(pool) and not pool.return_indices]
+            around = {*ancestors(taker)}
+            scope = next((above for above in ancestors(name) if above in around and above in found.calls), "")
+            yield conv, Partner(_submodule(found.model, scope), norm)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:

@@ -10,13 +10,15 @@ import threading
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._pytree import tree_leaves
 
-from petl.kernels import Slot
+from petl.kernels import Slot, unchanged
 
 _STATE = threading.local()
 
@@ -28,10 +30,11 @@ def now() -> Remakes | None:
     when this forward is over, as it ran the first time.
     """
     kept = None if torch.compiler.is_compiling() else getattr(_STATE, "active", None)
-    return kept if kept is not None and _top_hooks() == kept.pair else None
+    return kept if kept is not None and top_hooks() == kept.pair else None
 
 
-def _top_hooks() -> Any:
+def top_hooks() -> Any:
+    """The pair of saved-tensor hooks that autograd asks now, or None."""
     return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]  # no public name
 
 
@@ -39,12 +42,19 @@ def possible() -> bool:
     """Whether saved tensors can be looked up: not under compilers, torch.func, or saved-tensor hooks of somebody else."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
-    return _top_hooks() is None
+    return top_hooks() is None
 
 
-def recording() -> bool:
-    """Whether autograd records this forward; tracing and exporting see the plain layers."""
-    return torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
+def recording(*given: Any) -> bool:
+    """Whether autograd records what becomes of a module's arguments.
+
+    Tracing, exporting, torch.fx (which hands in proxies) and forward-mode gradients see the plain layers.
+    """
+    if not torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return False
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
+        return False
+    return isinstance(given[0], Tensor) or any(isinstance(leaf, Tensor) for leaf in tree_leaves(given))
 
 
 @dataclass
@@ -63,11 +73,7 @@ class Remake:
         """The tensor; several backwards that need it at a time share one."""
         tensor, self.held = self.made(), None
         if tensor is None:
-            if self.source._version != self.version:
-                raise RuntimeError(
-                    "a tensor needed for the backward was changed by an in-place operation after its use; "
-                    "memory='fast' keeps copies of results instead of making them again"
-                )
+            unchanged(self.source, self.version)
             device, on, dtype = self.autocast
             with torch.no_grad(), torch.autocast(device, enabled=on, dtype=dtype):
                 tensor = self.make(self.source)
@@ -158,17 +164,25 @@ class Remakes:
         storage = tensor.untyped_storage()
         entry = self.entries.get(storage._cdata)
         if entry is None or not entry.is_about(tensor):
-            return tensor
+            return _Kept(tensor.detach(), tensor._version)
         if isinstance(entry.what, Slot):
             if tensor.shape == entry.what.shape:
-                entry.what.take(tensor.detach())  # the graph would know itself, and never go
-            return tensor
+                entry.what.take(tensor.detach())
+            return _Kept(tensor.detach(), tensor._version)
         return entry.what, tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
+class _Kept(NamedTuple):
+    """A saved tensor without its place in the graph: a graph that holds itself is never freed, and Python can't see it."""
+
+    tensor: Tensor
+    version: int
+
+
 def _unpack(packed: Any) -> Tensor:
-    if isinstance(packed, Tensor):
-        return packed
+    if isinstance(packed, _Kept):
+        unchanged(packed.tensor, packed.version)
+        return packed.tensor
     remake, shape, stride, offset = packed
     tensor = remake.again()
     if tensor.stride() != remake.stride:  # it came out in another layout: bring it into the first one

@@ -46,7 +46,7 @@ class Segment(Way):
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
-        if not recording() or not cast(nn.Module, self).training:
+        if not recording(*args, kwargs) or not cast(nn.Module, self).training:
             return plain(*args, **kwargs)
         leaves, tree = tree_flatten((args, kwargs))  # lists may grow before the block runs again
 

@@ -34,6 +34,7 @@ SURGERY = GROUND | chain(
     "classifier",
     "remake",
     "segment",
+    "deferred",
     "mlp",
     "precision",
     "lean",
