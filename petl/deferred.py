@@ -29,6 +29,8 @@ _METADATA = {  # what is known without computing anything
     *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "requires_grad", "ndim", "layout")),
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex),
 }
+_WRITING = {f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")}
+_WRITING |= {"__setitem__", "__ilshift__", "__irshift__"}
 
 
 class Partner(NamedTuple):
@@ -137,7 +139,7 @@ class Deferred(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in _METADATA and not _written(args, kwargs):
+        if func not in _METADATA and not _writes(func) and not _written(args, kwargs):
             args, kwargs = tree_map(settled, (args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
@@ -176,7 +178,9 @@ def waiting(x: Tensor) -> Convolution | None:
 
 def settled(x: Any) -> Any:
     """``x``, computed if it is a ``Deferred``."""
-    return x.work.plain() if isinstance(x, Deferred) else x
+    if not isinstance(x, Deferred):
+        return x
+    return x.clone() if _written((x,), {}) else x.work.plain()
 
 
 def may_defer(conv: nn.Module) -> nn.Module | None:
@@ -222,7 +226,13 @@ def _frames() -> list[tuple[nn.Module, Any]]:
     return cast("list[tuple[nn.Module, Any]]", _STATE.frames)
 
 
+def _writes(func: Any) -> bool:
+    """Whether a function writes to its first argument, which autograd then gives another place in the graph."""
+    name = getattr(func, "__name__", "")
+    return (name.endswith("_") and not name.endswith("__")) or name in _WRITING
+
+
 def _written(args: Any, kwargs: Any) -> bool:
-    """Whether another autograd function has written to a ``Deferred``: from then on, its own place in the graph counts."""
+    """Whether anything has written to a ``Deferred``: from then on, its own place in the graph counts."""
     with torch._C.DisableTorchFunctionSubclass():
         return any(isinstance(t, Deferred) and t._version > 0 for t in tree_leaves((args, kwargs)))

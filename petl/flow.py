@@ -79,7 +79,18 @@ class Flow(TorchFunctionMode):
             if len(calls) == 1 and any(given is outputs[0] for given in calls[0][:1]) and self._may_wait(name, taker):
                 yield name, taker
 
+    def overwriting(self) -> set[str]:
+        """The modules in which something writes to what the module was given."""
+        calls = (
+            (n, *call) for n in self.ended for call in zip(self.began[n], self.ended[n], self.entered[n], strict=True)
+        )
+        return {name for name, begin, end, given in calls if self._written(begin, end, given)}
+
+    def _written(self, begin: int, end: int, given: list[Tensor]) -> bool:
+        """Whether anything wrote to these tensors in that time."""
+        storages = {tensor.untyped_storage()._cdata for tensor in given}
+        return any(begin < when <= end and t.untyped_storage()._cdata in storages for when, t in self.writes)
+
     def _may_wait(self, name: str, taker: str) -> bool:
         (end,), (begin,), (given,) = self.ended[name], self.began[taker], self.entered[name]
-        written = [t for when, t in self.writes if end < when <= begin]
-        return not any(t.untyped_storage()._cdata == other.untyped_storage()._cdata for t in written for other in given)
+        return not self._written(end, begin, given)

@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 from petl.graft import Way
 from petl.kernels import Layout
 from petl.remake import recording
+from petl.rerun import FirstRun
 from petl.sites import is_layer, within
 from petl.survey import Survey, ancestors, topmost
 
@@ -45,19 +46,21 @@ class Segment(Way):
     outer = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
-        if not recording(*args, kwargs) or not cast(nn.Module, self).training:
+        plain, block = super().forward, cast(nn.Module, self)  # type: ignore[misc]  # the base class's forward comes next
+        if not recording(*args, kwargs) or not block.training or torch._C._are_functorch_transforms_active():
             return plain(*args, **kwargs)
         leaves, tree = tree_flatten((args, kwargs))  # lists may grow before the block runs again
+        first = None if torch.compiler.is_compiling() else FirstRun(block, leaves)
 
         def run(*given: Any) -> Any:
             args, kwargs = tree_unflatten(given, tree)
-            return plain(*args, **kwargs)
+            with contextlib.nullcontext() if first is None else first.repeated():
+                return plain(*args, **kwargs)
 
-        before, out = _computed(cast(nn.Module, self)), self._run(run, leaves)
-        if _computed(cast(nn.Module, self)) == before:
-            return out
-        return self._run(run, leaves)  # as the one in the backward, which finds what the first kept: convit's indices
+        out = self._run(run, leaves)
+        if first is not None:
+            first.end()
+        return out
 
     def _run(self, run: Callable[..., Any], leaves: list[Any]) -> Any:
         runs = Runs() if _may_skip(cast(nn.Module, self)) else None
@@ -150,18 +153,6 @@ class _Active:
         _STATE.runs = self.before
 
 
-def _computed(block: nn.Module) -> dict[tuple[str, str], int]:
-    """Which tensors modules keep beside their parameters, as some do with what their first forward computes."""
-    if torch.compiler.is_compiling():
-        return {}
-    return {
-        (name, key): id(value)
-        for name, part in block.named_modules()
-        for key, value in [*vars(part).items(), *part._buffers.items()]
-        if isinstance(value, Tensor)
-    }
-
-
 def _may_skip(block: nn.Module) -> bool:
     """Whether nobody but the block itself sees what its layers return, in a run that autograd alone records."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
@@ -210,7 +201,8 @@ def segments(found: Survey) -> list[str]:
     """
     inner = _inside(found, lambda layer, numbers: numbers)
     head = found.head or []
-    free = {name: count for name, count in inner.items() if name in found.calls and name and not within(name, head)}
+    can = {name for name in found.calls if name and not within(name, head) and name not in found.overwriting}
+    free = {name: count for name, count in inner.items() if name in can}
     candidates = (topmost(name for name, count in free.items() if count <= most) for most in {*free.values()})
     best = min(candidates, key=lambda chosen: _cost(found, inner, chosen), default=[])
     work = _inside(found, _work)

@@ -43,7 +43,8 @@ class Survey:
     their layer being called, as BEiT does), ``image`` is the input's (channels, height, width), ``head`` the classifier's
     modules ([] where there is none yet, None where the model has no ``reset_classifier`` to ask). Where the model could
     not run, ``failed`` says why and everything counts as used. ``feeds`` maps modules to the one module that alone takes
-    what they return, ``takers`` to the modules that take it, for each of their calls.
+    what they return, ``takers`` to the modules that take it, for each of their calls. ``overwriting`` are the modules that
+    write to what they are given.
     """
 
     model: nn.Module
@@ -54,6 +55,7 @@ class Survey:
     failed: str = ""
     feeds: dict[str, str] = field(default_factory=dict)
     takers: dict[str, list[set[str]]] = field(default_factory=dict)
+    overwriting: set[str] = field(default_factory=set)
 
     def runs(self, name: str) -> bool:
         """Whether the module of this name is called, or one of its own parameters is read."""
@@ -210,6 +212,7 @@ def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
         with torch.no_grad(), torch.device("meta"), flow, reads:
             flow.end(clone(x))
         found.feeds, found.takers = dict(flow.sole_takers()), flow.all_takers()
+        found.overwriting = flow.overwriting()
     finally:
         for hook in hooks:
             hook.remove()

@@ -33,6 +33,7 @@ SURGERY = GROUND | chain(
     "sites",
     "classifier",
     "remake",
+    "rerun",
     "segment",
     "deferred",
     "mlp",
