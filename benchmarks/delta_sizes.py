@@ -14,9 +14,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import petl
 import timm
 import torch
+
+import petl
 from petl.delta import delta_tensors
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
@@ -86,9 +87,11 @@ def main() -> None:
     head, _, rest = PAGE.read_text().partition(BEGIN)
     if not check:
         PAGE.write_text(f"{head}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}")
-    other = [row for row, cells in on_page().items() if before.get(row) != cells] if not check else [
-        line for line in text.splitlines() if line not in PAGE.read_text()
-    ]
+    other = (
+        [row for row, cells in on_page().items() if before.get(row) != cells]
+        if not check
+        else [line for line in text.splitlines() if line not in PAGE.read_text()]
+    )
     print("\n".join(other) or "the table is as it was")
     sys.exit(bool(check and other))
 

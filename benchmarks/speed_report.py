@@ -157,7 +157,7 @@ def picture(results: Sequence[Result], path: Path) -> bool:
     panels.flat[0].set_xlim(-0.03, None)  # the axes are shared: only now all panels' figures are in them
     figure.supxlabel("share of full fine-tuning", fontsize=10)
     figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=2, frameon=False, fontsize=10)
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.35 / size[1]))
+    figure.tight_layout(rect=(0.01, 0, 1, 1 - 0.35 / size[1]))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
@@ -178,7 +178,9 @@ def _draw(panel: Any, result: Result, names: Sequence[str]) -> None:
     times = [(_seconds(sides[name]) or 0) / (_seconds(full) or 1) for name in shown]
     panel.hlines(rows, shares, times, color="lightgray", linewidth=1.5, zorder=1)
     panel.scatter(shares, rows, color="tab:green", s=26, zorder=2, label="bytes alive for the backward")
-    panel.scatter(times, rows, facecolors="none", edgecolors="tab:blue", marker="s", s=34, zorder=3, label="time of a step")
+    panel.scatter(
+        times, rows, facecolors="none", edgecolors="tab:blue", marker="s", s=34, zorder=3, label="time of a step"
+    )
     panel.set_title(result["model"], fontsize=10)
     panel.set_yticks(range(len(names)), names, fontsize=9)
     panel.set_ylim(len(names) - 0.5, -0.5)  # the first side is on top
