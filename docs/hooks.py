@@ -18,16 +18,23 @@ import petl
 from petl import errors, method
 from petl.cli import app
 
+LATER = [  # title, page, the page before it
+    ("Images and arrays", "data.md", "quick-start.md"),
+    ("Several processes", "distributed.md", "pipelines.md"),
+    ("Results", "results.md", "new-method.md"),
+]
 ORDER = ("probe", "bn", "norm", "lora", "adapter", "input", "bias", "partial", "full")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The methods' pages follow the methods' index; results.md appears once it has been measured."""
+    """The methods' pages follow the methods' index; pages of ``LATER`` appear after another one, once they are there."""
     for entry in config.nav or []:
         if "Methods" in entry:
             entry["Methods"] += [{name: f"methods/{name}.md"} for name in methods()]
-    if (Path(config.docs_dir) / "results.md").exists() and config.nav is not None:
-        config.nav.insert(len(config.nav) - 3, {"Results": "results.md"})
+    for title, name, before in LATER:
+        places = [n for n, entry in enumerate(config.nav or []) if before in entry.values()]
+        if places and config.nav is not None and (Path(config.docs_dir) / name).exists():
+            config.nav.insert(places[0] + 1, {title: name})
     return config
 
 
