@@ -121,7 +121,9 @@ def page(name: str, cls: type) -> str:
     body = fenced(body)
     rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default(f)}`", said.get(f.name, "")) for f in dataclasses.fields(cls)]
     cells = [" | ".join(" ".join(cell.split()) for cell in row) for row in rows]
-    table = "\n".join(["| option | type | default | |", "|---|---|---|---|", *(f"| {cell} |" for cell in cells)])
+    table = "\n".join(
+        ["| option | type | default | meaning |", "|---|---|---|---|", *(f"| {cell} |" for cell in cells)]
+    )
     return f"# {name}\n\nClass `petl.{cls.__name__}`.\n\n{body}\n## Options\n\n{table if rows else 'None.'}\n"
 
 
