@@ -2,7 +2,8 @@
 
 A griffe extension (named in mkdocs.yml) that changes every docstring at once:
 
-- examples become fenced code: Markdown takes ``>>>`` for a quotation of a quotation and joins its lines;
+- examples become fenced code: Markdown takes ``>>>`` for a quotation of a quotation and joins its lines; those under
+  ``Example:`` look like those without a title;
 - ``train, val: ...`` under ``Args:`` or ``Raises:`` becomes an entry for each of the names, so that each gets its type and
   default; a second entry on the same line (``labels: ... results: ...``) gets a line of its own;
 - roles of reStructuredText become plain code: ``:func:`digits``` is shown as ``digits``.
@@ -19,6 +20,7 @@ from griffe import Extension
 EXAMPLE = re.compile(
     r"^(?P<indent> *)>>> .*(?:\n(?P=indent)\S.*|\n(?P=indent) +\S.*|\n(?=\n(?P=indent)>>> ))*", re.MULTILINE
 )
+TITLE = re.compile(r"^( *)Examples?:\n((?:\1 {4}.*(?:\n|\Z)|\n(?=\1 {4}))+)", re.MULTILINE)
 FLAGS = re.compile(r" *# doctest: .*")
 SECTION = re.compile(r"^( *)(?:Args|Raises):\n(?:\1 +.*\n?|\n(?=\1 +\S))+", re.MULTILINE)
 SEVERAL = re.compile(r"^( +)(\w+)((?:, \w+)+): (.*(?:\n\1 +\S.*)*)", re.MULTILINE)
@@ -38,6 +40,7 @@ class Docstrings(Extension):
 def markdown(text: str, parameters: Sequence[str] = ()) -> str:
     """A docstring whose examples are fenced and whose arguments have an entry each."""
     text = SECTION.sub(lambda found: _entries(found[0], parameters), ROLE.sub(r"`\1`", text))
+    text = TITLE.sub(lambda found: re.sub(rf"^{found[1]} {{4}}", found[1], found[2], flags=re.MULTILINE), text)
     return EXAMPLE.sub(_fenced, text)
 
 

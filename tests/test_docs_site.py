@@ -82,7 +82,7 @@ def test_docstrings_become_markdown(monkeypatch: pytest.MonkeyPatch) -> None:
     fenced = "One.\n\n```pycon\n>>> f(1)\n[1]\n\n>>> def g():\n...     return 2\n>>> g()\n2\n```\n\nMore of `f`."
     assert markdown(text) == fenced
     inside = "Example:\n    >>> f(1)\n    2\n\nAfter."
-    assert markdown(inside) == "Example:\n    ```pycon\n    >>> f(1)\n    2\n    ```\n\nAfter."
+    assert markdown(inside) == "```pycon\n>>> f(1)\n2\n```\n\nAfter."
     several = (
         "Args:\n    a, b: first\n        line. c: other.\n    d: nothing: here. e: no\n\n"
         "Raises:\n    KeyError, OSError: both.\n"
