@@ -17,6 +17,7 @@ PACKAGES = ("torch", "timm", "peft")
 BEGIN, END = "<!-- tables: benchmarks/speed.py --report -->", "<!-- end of tables -->"
 HEAD = ("side", "trainable", "bytes", "bytes / full", "bytes / peft", "peak", "step", "step / full", "step / peft")
 RIVALS = ("full", "peft", "peft, norms still", "parametrize")
+SHOWN = {"peft, norms still": "peft, frozen norms"}  # sides whose recorded name isn't the field's word
 UNKNOWN = "-"
 
 Result = dict[str, Any]
@@ -88,7 +89,7 @@ def _row(name: str, side: Result, sides: dict[str, Result]) -> tuple[str, ...]:
     full, peft = sides.get("full", {}), sides.get("peft", {})
     one, other, rival = (_seconds(s) for s in (side, full, peft))
     return (
-        name,
+        SHOWN.get(name, name),
         f"{side['trainable']:,}",
         _megabytes(side.get("bytes")),
         ratio(side.get("bytes"), full.get("bytes")),
@@ -182,7 +183,7 @@ def _draw(panel: Any, result: Result, names: Sequence[str]) -> None:
         times, rows, facecolors="none", edgecolors="tab:blue", marker="s", s=34, zorder=3, label="time of a step"
     )
     panel.set_title(result["model"], fontsize=10)
-    panel.set_yticks(range(len(names)), names, fontsize=9)
+    panel.set_yticks(range(len(names)), [SHOWN.get(name, name) for name in names], fontsize=9)
     panel.set_ylim(len(names) - 0.5, -0.5)  # the first side is on top
     panel.tick_params(axis="x", labelsize=9, labelbottom=True)
     panel.axvline(1, color="gray", linewidth=0.8, zorder=0)

@@ -175,3 +175,10 @@ def test_a_block_that_is_not_run_says_why() -> None:
     text = "<!-- not run: hours -->\n```sh\npip install x\n```\n\n```sh\npetl methods\n```\n"
     marks = [MARK.search(text[: match.start()]) for match in BLOCK.finditer(text)]
     assert [mark and mark[1] for mark in marks] == ["hours", None]
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_to_files_lead_somewhere(page: str) -> None:
+    """mkdocs looks after the links in docs/, nobody after these."""
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", (ROOT / page).read_text()):
+        assert (ROOT / target).exists(), f"{page}: {target}"
