@@ -173,7 +173,7 @@ def _graphs(found: list[Line]) -> Iterable[str]:
     """How many architectures each takes, bare and wrapped, and what the bare ones fail at."""
     yield '`compile` is `torch.compile(fullgraph=True, backend="eager")`: dynamo alone, which is to find no graph break, in'
     yield "training with a backward and in evaluation; `export` is `torch.export.export`. Wrapped means LoRA on every layer and"
-    yield "an input adapter, trained. Answers are compared with those without a graph; the largest distance is in standard"
+    yield "an input adapter, trained. Outputs are compared with those without a graph; the largest distance is in standard"
     yield "deviations of the output."
     yield ""
     yield from _table(("", "architectures", "bare", "wrapped", "not run", "largest distance, bare", "wrapped"))

@@ -16,7 +16,8 @@ import torch
 PACKAGES = ("torch", "timm", "peft")
 BEGIN, END = "<!-- tables: benchmarks/speed.py --report -->", "<!-- end of tables -->"
 HEAD = ("side", "trainable", "bytes", "bytes / full", "bytes / peft", "peak", "step", "step / full", "step / peft")
-RIVALS = ("full", "peft", "peft, norms still")
+RIVALS = ("full", "peft", "peft, norms still", "parametrize")
+SHOWN = {"peft, norms still": "peft, frozen norms"}  # sides whose recorded name isn't the field's word
 UNKNOWN = "-"
 
 Result = dict[str, Any]
@@ -44,7 +45,7 @@ def write(folder: Path, path: Path) -> None:
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     image = picture(results, path.parent / "img" / "speed.svg")
-    shown = "![Bytes and time of each side against full fine-tuning](img/speed.svg)\n\n" if image else ""
+    shown = "![Bytes and time of each side as shares of those of full fine-tuning](img/speed.svg)\n\n" if image else ""
     path.write_text(f"{before}{BEGIN}\n\n{shown}{page(results)}\n{END}{after}")
 
 
@@ -88,7 +89,7 @@ def _row(name: str, side: Result, sides: dict[str, Result]) -> tuple[str, ...]:
     full, peft = sides.get("full", {}), sides.get("peft", {})
     one, other, rival = (_seconds(s) for s in (side, full, peft))
     return (
-        name,
+        SHOWN.get(name, name),
         f"{side['trainable']:,}",
         _megabytes(side.get("bytes")),
         ratio(side.get("bytes"), full.get("bytes")),
@@ -130,7 +131,10 @@ def _markdown(rows: Sequence[Sequence[str]]) -> str:
 
 
 def picture(results: Sequence[Result], path: Path) -> bool:
-    """Bytes against time, both over those of full fine-tuning, one panel per model that was timed in float32."""
+    """Bytes and time, both over those of full fine-tuning: a panel per model that was timed in float32, a row per side.
+
+    A side has a row of its own, so that sides with equal figures can all be read.
+    """
     timed = [r for r in results if "-" not in r["variant"] and _seconds(r["sides"].get("full", {}))]
     if not timed:
         return False
@@ -140,31 +144,47 @@ def picture(results: Sequence[Result], path: Path) -> bool:
     matplotlib.rcParams.update({"svg.hashsalt": "petl", "svg.fonttype": "none"})
     from matplotlib import pyplot
 
-    columns = min(3, len(timed))
+    most_first = sorted(timed, key=lambda result: -len(_drawn(result)))  # the longest list has the others' order in it
+    names = list(dict.fromkeys(name for result in most_first for name in _drawn(result)))
+    names.sort(key=lambda name: name not in RIVALS)  # what is measured against, above what petl offers
+    columns = min(2, len(timed))
     rows = -(-len(timed) // columns)
-    figure, panels = pyplot.subplots(rows, columns, figsize=(4.2 * columns, 3.6 * rows), squeeze=False)
+    size = (1.5 + 3.6 * columns, 1.2 + (0.7 + 0.21 * len(names)) * rows)
+    figure, panels = pyplot.subplots(rows, columns, figsize=size, squeeze=False, sharex=True, sharey=True)
     for panel, result in zip(panels.flat, timed, strict=False):
-        _draw(panel, result)
+        _draw(panel, result, names)
     for panel in panels.flat[len(timed) :]:
         panel.set_visible(False)
-    figure.supxlabel("bytes alive for the backward / full fine-tuning")
-    figure.supylabel("time of a step / full fine-tuning")
-    figure.tight_layout()
+    panels.flat[0].set_xlim(-0.03, None)  # the axes are shared: only now all panels' figures are in them
+    figure.supxlabel("share of full fine-tuning", fontsize=10)
+    figure.legend(*panels.flat[0].get_legend_handles_labels(), loc="upper center", ncols=2, frameon=False, fontsize=10)
+    figure.tight_layout(rect=(0.01, 0, 1, 1 - 0.35 / size[1]))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None})
     pyplot.close(figure)
     return True
 
 
-def _draw(panel: Any, result: Result) -> None:
-    sides = {name: side for name, side in result["sides"].items() if side.get("bytes") and side.get("seconds")}
+def _drawn(result: Result) -> dict[str, Result]:
+    """The sides whose bytes and time are known."""
+    return {name: side for name, side in result["sides"].items() if side.get("bytes") and side.get("seconds")}
+
+
+def _draw(panel: Any, result: Result, names: Sequence[str]) -> None:
+    sides = _drawn(result)
     full = sides["full"]
-    for name, side in sides.items():
-        x, y = side["bytes"] / full["bytes"], (_seconds(side) or 0) / (_seconds(full) or 1)
-        colour = "tab:gray" if name in RIVALS or name == "parametrize" else "tab:green"
-        panel.scatter(x, y, color=colour, s=20)
-        panel.annotate(name, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=7, color=colour)
-    panel.set_title(result["model"], fontsize=9)
-    panel.set_xlim(0, None)
-    panel.set_ylim(0, None)
-    panel.grid(alpha=0.3)
+    shown = [name for name in names if name in sides]
+    rows = [names.index(name) for name in shown]
+    shares = [sides[name]["bytes"] / full["bytes"] for name in shown]
+    times = [(_seconds(sides[name]) or 0) / (_seconds(full) or 1) for name in shown]
+    panel.hlines(rows, shares, times, color="lightgray", linewidth=1.5, zorder=1)
+    panel.scatter(shares, rows, color="tab:green", s=26, zorder=2, label="bytes alive for the backward")
+    panel.scatter(
+        times, rows, facecolors="none", edgecolors="tab:blue", marker="s", s=34, zorder=3, label="time of a step"
+    )
+    panel.set_title(result["model"], fontsize=10)
+    panel.set_yticks(range(len(names)), [SHOWN.get(name, name) for name in names], fontsize=9)
+    panel.set_ylim(len(names) - 0.5, -0.5)  # the first side is on top
+    panel.tick_params(axis="x", labelsize=9, labelbottom=True)
+    panel.axvline(1, color="gray", linewidth=0.8, zorder=0)
+    panel.grid(axis="x", alpha=0.3)

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import re
 from pathlib import Path
 from typing import Any
 
+from docstrings import markdown as fenced  # docs/docstrings.py: mkdocs looks for it beside this file
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from typer.testing import CliRunner
 
 import petl
-from petl import method
+from petl import errors, method
 from petl.cli import app
 
+LATER = [  # title, page, the page before it
+    ("Images and arrays", "data.md", "quick-start.md"),
+    ("Several processes", "distributed.md", "pipelines.md"),
+    ("Results", "results.md", "new-method.md"),
+]
 ORDER = ("probe", "bn", "norm", "lora", "adapter", "input", "bias", "partial", "full")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
-    """The methods' pages follow the methods' index; results.md appears once it has been measured."""
+    """The methods' pages follow the methods' index; pages of ``LATER`` appear after another one, once they are there."""
     for entry in config.nav or []:
         if "Methods" in entry:
             entry["Methods"] += [{name: f"methods/{name}.md"} for name in methods()]
-    if (Path(config.docs_dir) / "results.md").exists() and config.nav is not None:
-        config.nav.insert(len(config.nav) - 3, {"Results": "results.md"})
+    for title, name, before in LATER:
+        places = [n for n, entry in enumerate(config.nav or []) if before in entry.values()]
+        if places and config.nav is not None and (Path(config.docs_dir) / name).exists():
+            config.nav.insert(places[0] + 1, {title: name})
     return config
 
 
@@ -37,13 +46,49 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     markdown = markdown.replace("<!-- table of methods -->", table())
-    markdown = re.sub(r"<!-- api: (.*) -->", lambda found: entries(found[1].split()), markdown)
+    markdown = api(markdown)
     return re.sub(r"<!-- help: (.*) -->", lambda found: helps(found[1].split()), markdown)
 
 
+def api(markdown: str) -> str:
+    """The API page's marks, each with the entries of its names; ``others`` stands for public names that no mark has."""
+    marks = re.findall(r"<!-- api: (.*) -->", markdown)
+    shown = {name for mark in marks for name in chosen(mark)}
+    left = [name for name in petl.__all__ if name not in shown and not elsewhere(getattr(petl, name))]
+    markdown = re.sub(r"<!-- api: others -->", lambda _: f"## More\n\n{entries(left)}" if left else "", markdown)
+    return re.sub(r"<!-- api: (.*) -->", lambda found: entries(chosen(found[1])), markdown)
+
+
+def chosen(mark: str) -> list[str]:
+    """The names that a mark stands for: those in it, or every error."""
+    if mark == "errors":
+        classes = [name for name in petl.__all__ if is_error(getattr(petl, name))]
+        return sorted(classes, key=lambda name: (name != "PetlError", name))
+    return [] if mark == "others" else mark.split()
+
+
+def is_error(thing: Any) -> bool:
+    return isinstance(thing, type) and issubclass(thing, errors.PetlError)
+
+
+def elsewhere(thing: Any) -> bool:
+    """Whether a public name has its place already: methods have pages, modules sections; versions and types need none."""
+    is_method = isinstance(thing, type) and thing in methods().values()
+    return is_method or inspect.ismodule(thing) or not hasattr(thing, "__module__") or not hasattr(thing, "__name__")
+
+
 def entries(names: list[str]) -> str:
-    """mkdocstrings blocks for public names, at the modules where they are defined."""
-    return "\n".join(f"::: {getattr(petl, name).__module__}.{name}" for name in names)
+    """mkdocstrings blocks for public names, read where they are defined and headed by how they are imported."""
+    return "\n".join(entry(name) for name in names)
+
+
+def entry(name: str) -> str:
+    """One block; ``name`` is that under ``petl``, such as ``wrap`` or ``data.loader``."""
+    *modules, last = name.split(".")
+    place: Any = importlib.import_module(".".join(["petl", *modules]))
+    heading = f"petl.{name}"
+    options = f"    options:\n      heading: {heading}\n      toc_label: {heading}\n"
+    return f"::: {getattr(place, last).__module__}.{last}\n{options}"
 
 
 def helps(commands: list[str]) -> str:
@@ -73,10 +118,12 @@ def page(name: str, cls: type) -> str:
     section = re.search(r"^Options:\n((?:(?: .*)?\n)+)", text, re.MULTILINE)
     said = dict(re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section[1], re.MULTILINE)) if section else {}
     body = text.replace(section[0], "\n") if section else text
-    body = re.sub(r"^(>>> (?:.|\n)*)\Z", r"```pycon\n\1```\n", body, flags=re.MULTILINE)
+    body = fenced(body)
     rows = [(f"`{f.name}`", f"`{f.type}`", f"`{default(f)}`", said.get(f.name, "")) for f in dataclasses.fields(cls)]
     cells = [" | ".join(" ".join(cell.split()) for cell in row) for row in rows]
-    table = "\n".join(["| option | type | default | |", "|---|---|---|---|", *(f"| {cell} |" for cell in cells)])
+    table = "\n".join(
+        ["| option | type | default | meaning |", "|---|---|---|---|", *(f"| {cell} |" for cell in cells)]
+    )
     return f"# {name}\n\nClass `petl.{cls.__name__}`.\n\n{body}\n## Options\n\n{table if rows else 'None.'}\n"
 
 

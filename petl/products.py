@@ -41,5 +41,7 @@ class Pointwise(nn.Conv2d):
 
 
 def _is_slow(x: Tensor) -> bool:
-    """Whether torch's own convolutions are slow on this input."""
+    """Whether torch's own convolutions are slow on this input; a trace gets these, since ``fold`` takes no traced sizes."""
+    if torch.jit.is_tracing():
+        return False
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not autocasts(x.device)

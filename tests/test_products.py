@@ -66,3 +66,16 @@ def test_adapters_of_feature_maps_are_made_of_them() -> None:
     model = petl.wrap(timm.create_model("test_resnet"), "adapter")
     kinds = {type(module) for name, module in model.named_modules() if ".adapter." in name}
     assert {Grouped, Pointwise} <= kinds and nn.Conv2d not in kinds
+
+
+def test_an_adapter_on_feature_maps_can_be_traced() -> None:
+    """``torch.jit.trace``, and ONNX without dynamo on top of it, gave ``fold`` sizes that are tensors."""
+    model = petl.wrap(timm.create_model("test_resnet"), "adapter", num_classes=5)
+    for name, parameter in petl.trainable(model).items():
+        torch.manual_seed(len(name))
+        torch.nn.init.normal_(parameter, std=0.05)
+    x = torch.randn(2, 3, 64, 64)
+    traced = torch.jit.trace(model.eval(), x, check_trace=False)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(x), model(x))
+        torch.testing.assert_close(traced(x[:1]), model(x[:1]))
