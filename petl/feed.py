@@ -43,10 +43,9 @@ def feed(
 
 
 def folder(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
-    """The images in a folder: its ``train`` or ``val`` where it has them, else the folder as it is."""
-    split = "train" if training else "val"
-    found = split if Path(path).exists() and split in images.splits(path) else None if Path(path).exists() else split
-    return images.dataset(path, images.pipeline(model), split=found, training=training, classes=classes)
+    """The images in a folder: to train on its ``train``, else its ``val`` or ``test``; where it has no splits, all of it."""
+    split = "train" if training else images.held_out(path) or "."
+    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
 
 
 def _refuse_empty(data: Any) -> None:

@@ -21,13 +21,20 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from petl.errors import DataError, near
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".npy")
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # PIL knows them, and needs a program more to read them
 KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes with more than 8 bits
 SIMPLE = {"1": "L", "P": "RGB", "PA": "RGBA"}  # PIL's modes whose numbers aren't intensities
 COLOUR_ONLY = {"auto_augment", "color_jitter", "grayscale_prob", "gaussian_blur_prob"}
 NUMPY_MAGIC = b"\x93NUMPY"
 BITS_PER_SAMPLE = 258  # TIFF tag
+
+
+def extensions() -> set[str]:
+    """The endings of the files that can be read, in lower case: those of PIL, with its plugins, and ``.npy``."""
+    Image.init()
+    kinds = {name for name in Image.OPEN if name not in STUBS}
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in kinds} | {".npy"}
 
 
 class Unreadable(DataError):
