@@ -17,15 +17,29 @@ from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from petl.batches import loader, set_epoch
+from petl.damage import sift
 from petl.datasets import Augment, Images, Stream, holdout
 from petl.errors import DataError, listing, near
 from petl.images import KEYS, Transform
 from petl.readers import reader, tree_of
 from petl.record import bare, record
+from petl.splits import kind
 from petl.tree import Reading, one_of, top
 from petl.wrap import in_chans
 
-__all__ = ["Images", "Stream", "dataset", "held_out", "holdout", "image", "loader", "pipeline", "set_epoch", "splits"]
+__all__ = [
+    "Images",
+    "Stream",
+    "dataset",
+    "held_out",
+    "holdout",
+    "image",
+    "loader",
+    "pipeline",
+    "set_epoch",
+    "sift",
+    "splits",
+]
 
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")
 REFUSALS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)  # of readers
@@ -120,6 +134,8 @@ def dataset(
 
 def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]) -> Any:
     """A source that timm knows by name: a reader, a torchvision dataset, or a stream."""
+    if prefix == "torch" and name.partition("/")[2].lower() in ("image_folder", "folder") and root is not None:
+        root, options = _torch_folder(_existing(Path(root)), split), {"search_split": False, **options}
     split = (
         {"val": "validation"}.get(split or "train", split or "train") if prefix.startswith("hf") else split or "train"
     )
@@ -130,6 +146,19 @@ def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bo
     except REFUSALS as error:
         raise DataError(f"{name} (split {split!r}, root {root}): {error}") from error
     return made if isinstance(made, IterableDataset) else getattr(made, "reader", made)
+
+
+def _torch_folder(root: Path, split: str | None) -> Path:
+    """The split's folder for torchvision's ImageFolder, which would take splits for classes."""
+    there = splits(root)
+    wanted = kind(split or "train") or split
+    if not there or split == ".":
+        return root
+    if wanted not in there:
+        raise DataError(
+            f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in there.values())}"
+        )
+    return there[wanted]
 
 
 def _existing(path: Path) -> Path:
@@ -160,8 +189,8 @@ def splits(source: str | Path) -> dict[str, Path]:
         return {}
     base = top(tree, (), [])
     there = tree.splits(base)
-    found = {kind: [name for name in there if there[name] == kind] for kind in ("train", "val", "test")}
-    return {kind: path.joinpath(*base, one_of(tree, base, names, kind)) for kind, names in found.items() if names}
+    found = {sort: [name for name in there if there[name] == sort] for sort in ("train", "val", "test")}
+    return {sort: path.joinpath(*base, one_of(tree, base, names, sort)) for sort, names in found.items() if names}
 
 
 def held_out(source: str | Path) -> str | None:
@@ -179,7 +208,7 @@ def held_out(source: str | Path) -> str | None:
         raise DataError(
             f"{source} has {there['train'].name} and no other split; to measure on that, name it: {there['train']}"
         )
-    return next((kind for kind in ("val", "test") if kind in there), None)
+    return next((sort for sort in ("val", "test") if sort in there), None)
 
 
 def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:

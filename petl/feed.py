@@ -16,7 +16,7 @@ from petl.datasets import LEFT_OUT
 from petl.errors import DataError, PetlError
 from petl.graft import seen_dtype
 from petl.launch import in_eval
-from petl.origins import Around, class_names, class_numbers
+from petl.origins import Around, class_names, class_numbers, refuse_one_class, refuse_other_numbers
 from petl.wrap import in_chans
 
 Data = str | Path | Dataset[Any] | DataLoader[Any]
@@ -24,12 +24,21 @@ Batch = tuple[Tensor, Tensor]
 
 
 def feed(
-    data: Data, model: nn.Module, *, training: bool = False, classes: Any = None, **options: Any
+    data: Data,
+    model: nn.Module,
+    *,
+    training: bool = False,
+    classes: Any = None,
+    strict: bool = False,
+    **options: Any,
 ) -> DataLoader[Any]:
     """Batches from a folder (with the model's own pipeline), a dataset of pairs, or a DataLoader as it is.
 
+    Files that can't be read are left out, see `petl.data.sift`; of a DataLoader they are marked when they are read.
+
     Raises:
-        DataError: it is something else, or there is nothing in it.
+        DataError: it is something else, there is nothing in it, or one class alone to train on; its classes are known by other
+            numbers than in ``classes``; or, with ``strict``, some files can't be read.
     """
     if isinstance(data, (str, Path)):
         data = folder(data, model, training=training, classes=classes)
@@ -39,7 +48,16 @@ def feed(
         )
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
-    return data if isinstance(data, DataLoader) else images.loader(data, training=training, **options)
+    dataset = data.dataset if isinstance(data, DataLoader) else data
+    refuse_other_numbers(dataset, classes)
+    if training:
+        refuse_one_class(dataset)
+    if isinstance(data, DataLoader):
+        if strict:
+            images.sift(dataset, strict=True)
+        return data
+    kept, _ = images.sift(data, training=training, strict=strict)
+    return images.loader(kept, training=training, **options)
 
 
 def folder(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
@@ -76,8 +94,10 @@ def sample(loader: DataLoader[Any]) -> Any:
     if isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
         return next(iter(loader))
     first = next(iter(loader.sampler))
-    marked = isinstance(loader.dataset, Marked)  # that one would hide what is wrong with all images
-    return loader.collate_fn([readable(loader.dataset.dataset, first) if marked else loader.dataset[first]])
+    dataset = loader.dataset
+    if isinstance(dataset, Marked):  # it would hide what is wrong with all images
+        return loader.collate_fn([readable(dataset.dataset, first)])
+    return loader.collate_fn([dataset[first]])
 
 
 def first_look(accelerator: Any, model: nn.Module, loader: DataLoader[Any], labels: Sequence[str] | None) -> int:

@@ -65,8 +65,12 @@ class Transform:
         self.config.update(input_size=tuple(pipeline["input_size"]), is_training=training)
         self.on_pictures = _timm_transform(self.config, self.augment)
 
+    def picture(self, source: bytes | Image.Image | np.ndarray) -> Image.Image | Tensor:
+        """The picture with the model's channels, all of it, before the transform."""
+        return arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
+
     def __call__(self, source: bytes | Image.Image | np.ndarray) -> Tensor:
-        image = arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
+        image = self.picture(source)
         return (self.on_tensors if isinstance(image, Tensor) else self.on_pictures)(image)
 
     @functools.cached_property
@@ -98,16 +102,26 @@ def decode(data: bytes) -> Image.Image | np.ndarray:
     Raises:
         Unreadable: It is damaged, or neither an image that PIL knows nor a ``.npy`` array.
     """
+    if not data:
+        raise Unreadable("the file is empty")
     try:
-        if data.startswith(NUMPY_MAGIC):
-            return np.load(io.BytesIO(data), allow_pickle=False)
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return image
+        picture = np.load(io.BytesIO(data), allow_pickle=False) if data.startswith(NUMPY_MAGIC) else _opened(data)
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
-        raise Unreadable("PIL doesn't know this kind of image (bands beyond its modes can be saved as .npy)") from error
+        raise Unreadable(f"no image that petl can read: it begins with {data[:8]!r}, which PIL doesn't know") from error
     except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
         raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
+    shape = picture.shape if isinstance(picture, np.ndarray) else picture.size
+    if not all(shape):
+        raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
+    return picture
+
+
+def _opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 def arrange(image: Image.Image | np.ndarray, channels: int) -> Image.Image | Tensor:

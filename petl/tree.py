@@ -261,8 +261,9 @@ def label(folder: Names, reading: str) -> str:
 
 def _by_names(folders: Sequence[Names], classes: Sequence[str] | None) -> Reading | None:
     """The one reading whose classes are all expected ones."""
-    for reading in READINGS if classes is not None else ():
-        if all(label(folder, reading) in classes for folder in set(folders)):
+    expected = {*(classes or ())}
+    for reading in READINGS if expected else ():
+        if all(label(folder, reading) in expected for folder in set(folders)):
             return reading
     return None
 

@@ -43,7 +43,16 @@ WRAPPED = chain(
     {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
 )
 IMAGES = chain(
-    {*GROUND, "record", "wrap"}, "splits", "images", "tree", "readers", "datasets", "origins", "batches", "data"
+    {*GROUND, "record", "wrap"},
+    "splits",
+    "images",
+    "tree",
+    "readers",
+    "datasets",
+    "origins",
+    "damage",
+    "batches",
+    "data",
 )
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
 LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
