@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Subset
 
+from petl.bands import tiff_tags
 from petl.datasets import BAD, Images
 from petl.errors import DataError, listing
 from petl.images import NUMPY_MAGIC, decode
@@ -152,15 +152,11 @@ def _bmp(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
 
 
 def _tiff(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
-    """Whether every part of every page lies inside of the file."""
-    with Image.open(file) as image:
-        for page in range(getattr(image, "n_frames", 1)):
-            image.seek(page)
-            tags: Any = image.tag_v2  # type: ignore[attr-defined]  # TiffImageFile has it
-            starts, counts = next((tags[a], tags[b]) for a, b in (STRIPS, TILES) if a in tags and b in tags)
-            if any(start + count > size for start, count in zip(starts, counts, strict=True)):
-                return False
-    return True
+    """Whether every part of the first page lies inside of the file."""
+    tags = tiff_tags(file)
+    starts, counts = next((tags[a], tags[b]) for a, b in (STRIPS, TILES) if a in tags and b in tags)
+    pages = tags.next  # type: ignore[attr-defined]  # where the next page is described, 0 for none: those are read whole
+    return not pages and all(start + count <= size for start, count in zip(starts, counts, strict=True))
 
 
 def _npy(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:

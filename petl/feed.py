@@ -111,7 +111,7 @@ def first_look(accelerator: Any, model: nn.Module, loader: DataLoader[Any], labe
     if expected is not None and images.ndim == 4 and images.shape[1] != expected:
         raise DataError(
             f"the images have {images.shape[1]} channels, the model takes {expected}; convert the images, or adapt the "
-            f"model: petl.wrap(model, ['input', ...], in_chans={images.shape[1]})"
+            f"model: petl.wrap(model, [petl.Input(in_chans={images.shape[1]}), 'lora'])"
         )
     with in_eval(model), torch.no_grad(), accelerator.autocast():
         answer = _answer(model, images.to(accelerator.device))

@@ -60,6 +60,15 @@ class TarReader(Reader):
         return name.rpartition("/")[2] if basename else name
 
 
+def existing(path: Path) -> Path:
+    """The path, or a DataError with names that are near."""
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = near(path.name, siblings) or f"; {path.parent} holds {listing(sorted(siblings)) or 'nothing'}"
+        raise DataError(f"no such folder or file: {path}{hint}")
+    return path
+
+
 def reader(
     path: Path,
     *,

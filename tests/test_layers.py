@@ -45,12 +45,15 @@ WRAPPED = chain(
 IMAGES = chain(
     {*GROUND, "record", "wrap"},
     "splits",
+    "bands",
     "images",
     "tree",
     "readers",
     "datasets",
     "origins",
     "damage",
+    "channel_statistics",
+    "pipelines",
     "batches",
     "data",
 )
