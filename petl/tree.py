@@ -83,6 +83,11 @@ class Tree:
         """How many images lie in ``base`` itself."""
         return self.counts[base]
 
+    def advice(self, **options: Any) -> str:
+        """The line that reads this folder with an option."""
+        words = "".join(f", {name}={value!r}" for name, value in options.items())
+        return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words})"
+
     def shown(self, base: Names) -> str:
         """The folder as the user would write it."""
         return "/".join([self.root, *base])
@@ -116,7 +121,7 @@ class Tree:
         others = [name for name in names if name not in found]
         raise DataError(
             f"{self.shown(base)}: {listing(map(repr, flat))} looks like a split, but has no class folders in it and lies "
-            f"beside {listing(others)}. If it is a class: petl.data.dataset(..., split='.'), or rename it; if not, move it out"
+            f"beside {listing(others)}. If it isn't a class, move it out; if it is: {self.advice(split='.')}"
         )
 
 
@@ -193,7 +198,7 @@ def one_of(tree: Tree, base: Names, names: Sequence[str], sort: str) -> str:
         return (best or list(names))[0]
     raise DataError(
         f"{tree.shown(base)} has several folders that may be split {sort!r}: {listing(names)}; say which one: "
-        f"petl.data.dataset(..., split={names[0]!r})"
+        f"{tree.advice(split=names[0])}"
     )
 
 
@@ -288,12 +293,12 @@ def _by_folders(tree: Tree, base: Names, folders: Sequence[Names], notes: list[s
 
 def _two_readings(tree: Tree, base: Names, leaf: str, ways: tuple[set[str], set[str]], folders: Sequence[Names]) -> str:
     first, path = ways
+    one = "/".join((*base, sorted(first, key=order)[0]))
     examples = sorted({"/".join(f) for f in folders if f[-1] == leaf}, key=order)
     return (
         f"{tree.shown(base)} has {leaf!r} under several folders ({listing(examples, 2)}), so the classes can be read in two "
         f"ways: class_from='first' gives {len(first)} ({_few(first)}), class_from='path' gives {len(path)} ({_few(path)}); say "
-        f"which: petl.data.dataset(..., class_from='first'). If the first folders are splits, name one: "
-        f"petl.data.dataset(..., split={sorted(first, key=order)[0]!r})"
+        f"which: {tree.advice(class_from='first')}. If the first folders are splits, name one: split={one!r}"
     )
 
 
@@ -310,5 +315,5 @@ def _refuse_inner_splits(tree: Tree, base: Names, folders: Sequence[Names]) -> N
             raise DataError(
                 f"{listing(tree.shown((*base, *folder)) for folder in found.values())} look like splits, below the folders "
                 f"that would be classes; they are not merged unasked. Put the splits above the classes (train/cat, test/cat), "
-                f"or take all images together: petl.data.dataset(..., split=None)"
+                f"or take all images together: {tree.advice(split=None)}"
             )
