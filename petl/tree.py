@@ -43,6 +43,12 @@ def ending(file: Names) -> str:
     return os.path.splitext(file[-1])[1].lower()
 
 
+def by_ending(files: Iterable[Names]) -> str:
+    """How many there are of each kind: ``10 .gif, 2 .txt``."""
+    kinds = collections.Counter(ending(file) or "without ending" for file in files)
+    return listing(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+
+
 @dataclass
 class Tree:
     """The files under ``root`` (its name is for messages), and the folders, also those without files."""
@@ -97,12 +103,10 @@ class Tree:
         depth = len(base)
         folders = sorted({f[depth] for f in self.folders if len(f) > depth and f[:depth] == base}, key=order)
         files = [*self.inside(base), *self.inside(base, self.others)]
-        kinds = collections.Counter(ending(file) or "without ending" for file in files)
         there = f" ({listing(folders)})" if folders else ""
-        counts = listing(f"{count} {kind}" for kind, count in kinds.most_common())
         unseen = len(self.inside(base, self.hidden))
         return (
-            f"found {len(folders)} folders{there} and {len(files)} files{f' ({counts})' if files else ''}"
+            f"found {len(folders)} folders{there} and {len(files)} files{f' ({by_ending(files)})' if files else ''}"
             f"{f', and {unseen} hidden or system files' if unseen else ''}"
         )
 
