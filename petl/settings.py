@@ -49,6 +49,7 @@ class Settings:
     cache_limit: float
     seed: int
     workers: int
+    strict: bool
     precision: str | None
     progress: bool
     on_epoch: Callable[[dict[str, Any]], Any] | None
@@ -76,7 +77,9 @@ class Settings:
         if self.keep not in ("last", "best"):
             raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
         if val is None and (self.patience is not None or self.keep == "best"):
-            raise PetlError("patience= and keep='best' need validation data: fit(model, train, val, ...)")
+            raise PetlError(
+                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
+            )
         if self.resume is True and self.checkpoint is None:
             raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
         if self.views and self.mixes:

@@ -30,6 +30,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(str(p.relative_to(ROOT)) for p 
 # The large models that pages name become timm's small test models, with the same weights at every call
 SMALL = {
     "resnet50": "test_resnet",
+    "tf_efficientnet_lite0": "test_efficientnet",
     "vit_small_patch16_224": "test_vit",
     "vit_base_patch16_224": "test_vit",
 }
