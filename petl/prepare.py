@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from petl.batches import Seeded
+from petl.cache import NoRoom
 from petl.checkpoint import keep_small, moving, newest
 from petl.errors import PetlError, StateError
+from petl.features import Road
 from petl.feed import Batch, class_weights, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
 from petl.loop import Run
 from petl.metrics import History
 from petl.record import record
-from petl.road import road
+from petl.road import Loaders, road
 from petl.settings import Settings
 
 
@@ -27,10 +29,7 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     model.to(accelerator.device).train()
     train, val, labels = _batches(accelerator, model, data, settings)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
-    found, why = road(accelerator, model, (train, val), settings)
-    if found:
-        train = found.train(train, settings.views or 1, progress)
-        val = found.val(val, progress) if val else None
+    found, why, (train, val) = _on_features(accelerator, model, (train, val), settings, progress)
     net, optimizer, train = accelerator.prepare(found.net if found else model, _optimizer(model, settings), train)
     run = Run(
         accelerator=accelerator,
@@ -57,6 +56,24 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
         found.word(len(train.dataset)) if found else f"each step ran the whole model: {why}" if why else ""
     )
     return run
+
+
+def _on_features(
+    accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
+) -> tuple[Road | None, str, Loaders]:
+    """The road over features, which are then computed, and their batches; else None, why, and the batches of images."""
+    found, why = road(accelerator, model, loaders, settings)
+    if found is None:
+        return None, why, loaders
+    train, val = loaders
+    try:
+        features = found.train(train, settings.views or 1, progress)
+        return found, "", (features, found.val(val, progress) if val else None)
+    except BaseException as error:
+        found.close()
+        if isinstance(error, NoRoom) and not (settings.cache or settings.views):
+            return None, str(error), loaders
+        raise
 
 
 def _batches(

@@ -16,18 +16,17 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from petl.batches import Shuffle
-from petl.cache import Store, unsteady, varies
+from petl.cache import NoRoom, Store
 from petl.data import pipeline
 from petl.depth import cuts, hooked, restless, share
-from petl.digest import combined, fingerprint
 from petl.errors import PetlError, StateError
 from petl.features import Road, count_of, dataset_of
 from petl.feed import pair, sample
 from petl.graft import seen_dtype
-from petl.record import record
+from petl.origin import origin
 from petl.settings import Settings
+from petl.steady import unsteady, varies
 from petl.upper import REFUSALS, Upper, upper
-from petl.version import __version__
 
 Loaders = tuple[DataLoader[Any], DataLoader[Any] | None]
 WORTH = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
@@ -57,12 +56,15 @@ def road(accelerator: Any, model: nn.Module, loaders: Loaders, settings: Setting
 def _stored(found: Road, loaders: Loaders, settings: Settings) -> str:
     """Give the road its place on disk; why it can't have one, or ""."""
     folder = settings.cache if isinstance(settings.cache, (str, Path)) else None
-    store = Store(folder, settings.limit)
+    try:
+        store = Store(folder, settings.limit)
+    except NoRoom as error:
+        return str(error)
     why = _room(found, store, loaders, settings)
     if why:
         store.close()
     else:
-        found.store, found.about = store, _about(found, settings) if folder else {}
+        found.store, found.about = store, _about(found) if folder else {}
     return why
 
 
@@ -136,22 +138,12 @@ def _room(found: Road, store: Store, loaders: Loaders, settings: Settings) -> st
     return store.refusal(needed)
 
 
-def _about(found: Road, settings: Settings) -> dict[str, Any]:
+def _about(found: Road) -> dict[str, Any]:
     """All that the features depend on but the images, for a folder that outlives the run."""
     own = f"{trained_module(found.model)}."
     cut = found.net.cut if isinstance(found.net, Upper) else None
-    tensors = [*found.model.named_parameters(), *found.model.named_buffers()]
-    below = {name: t for name, t in tensors if (cut.needs(name) if cut else not name.startswith(own))}
-    made = record(found.model)
-    return {
-        "base": combined({name: fingerprint(tensor) for name, tensor in below.items()}),
-        "structure": str(found.model),
-        "backbone": made.backbone if made else None,
-        "from": cut.name if cut else own,
-        "precision": str(found.accelerator.mixed_precision),
-        "device": found.accelerator.device.type,
-        "releases": [__version__, torch.__version__],
-    }
+    needs = cut.needs if cut else lambda name: not name.startswith(own)
+    return origin(found.accelerator, found.model, cut.name if cut else own, needs)
 
 
 def extractor(accelerator: Any, model: nn.Module, loader: DataLoader[Any]) -> Road | None:
