@@ -213,7 +213,7 @@ def _filled(
     """Features and labels in two files of a folder. Nameless ones are gone when nobody uses them, also after a kill."""
     with contextlib.ExitStack() as stack:
         with no_room():
-            opened = [stack.enter_context(open(folder / name, "w+b")) for name in (FEATURES, TARGETS)]
+            opened = [stack.enter_context(open(folder / name, "w+b", buffering=0)) for name in (FEATURES, TARGETS)]
         for name in (FEATURES, TARGETS) if nameless else ():
             with contextlib.suppress(OSError):  # Windows: they go with their folder
                 (folder / name).unlink()

@@ -14,6 +14,7 @@ import stat
 import zlib
 from collections.abc import Iterable, Iterator
 from errno import EINVAL, ENOSYS, EOPNOTSUPP
+from io import FileIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,9 +44,12 @@ class NoRoom(StateError):
 
 
 class Sheet:
-    """A ``.npy`` file of ``count`` rows, written row after row; all its place on the disk is taken before the first."""
+    """A ``.npy`` file of ``count`` rows, written row after row; all its place on the disk is taken before the first.
 
-    def __init__(self, file: BinaryIO, count: int):
+    The file is unbuffered: closing it can't fail for want of room.
+    """
+
+    def __init__(self, file: FileIO, count: int):
         self.file, self.count, self.rows, self.checksum = file, count, 0, 0
 
     def add(self, rows: np.ndarray) -> None:
@@ -65,7 +69,6 @@ class Sheet:
     def mapped(self) -> Tensor:
         """The values, memory-mapped; what is written into the tensor doesn't reach the file."""
         with no_room():
-            self.file.flush()
             return _mapped(self.file)
 
     def _begin(self, rows: np.ndarray) -> None:
@@ -77,7 +80,8 @@ class Sheet:
 
     def _put(self, data: memoryview) -> None:
         self.checksum = zlib.crc32(data, self.checksum)
-        self.file.write(data)
+        while data:  # an unbuffered file may take a part
+            data = data[self.file.write(data) :]
 
 
 @contextlib.contextmanager
@@ -86,10 +90,13 @@ def no_room() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise NoRoom(f"the features can't be written: {error.strerror or error}") from error
+        raise NoRoom(
+            f"the features can't be written ({error.strerror or error}); pass cache= a folder on a disk with more room, or "
+            "cache=False"
+        ) from error
 
 
-def _allocate(file: BinaryIO, size: int) -> None:
+def _allocate(file: FileIO, size: int) -> None:
     """Take the bytes of the disk now, so that a disk without room for them is found before they are computed."""
     if not hasattr(os, "posix_fallocate"):
         return
@@ -104,7 +111,7 @@ def _allocate(file: BinaryIO, size: int) -> None:
             raise
 
 
-def fill(files: tuple[BinaryIO, BinaryIO], text: str, count: int, parts: Iterable[Batch]) -> tuple[Batch, str]:
+def fill(files: tuple[FileIO, FileIO], text: str, count: int, parts: Iterable[Batch]) -> tuple[Batch, str]:
     """Write features and labels as they come; the two, memory-mapped, and what goes into ``about.json``.
 
     Raises:
@@ -207,7 +214,7 @@ def _own_sum(about: dict[str, Any]) -> int:
     return zlib.crc32(json.dumps(about, sort_keys=True).encode())
 
 
-def _mapped(file: BinaryIO) -> Tensor:
+def _mapped(file: FileIO | BinaryIO) -> Tensor:
     """The array in an open ``.npy`` file: not in one that has come to that path since."""
     file.seek(0)
     np.lib.format.read_magic(file)
