@@ -16,6 +16,7 @@ from petl.cache import Store, size
 from petl.depth import restless
 from petl.feed import Batch, pair, sample
 from petl.launch import in_eval
+from petl.origins import Around
 from petl.steady import Watched, contents, unsteady
 from petl.upper import Upper, tapped
 
@@ -142,7 +143,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def dataset_of(loader: DataLoader[Any]) -> Any:
     """The user's dataset."""
-    return loader.dataset.dataset if isinstance(loader.dataset, Seeded) else loader.dataset
+    return loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
 
 
 def count_of(loader: DataLoader[Any]) -> int | None:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
-from petl.batches import Seeded
+from petl.batches import Marked, readable
+from petl.datasets import LEFT_OUT
 from petl.errors import DataError, PetlError
 from petl.graft import seen_dtype
 from petl.launch import in_eval
+from petl.origins import Around, class_names, class_numbers
 from petl.wrap import in_chans
 
 Data = str | Path | Dataset[Any] | DataLoader[Any]
@@ -67,15 +69,16 @@ def _refuse_empty(data: Any) -> None:
 
 def classes_of(loader: DataLoader[Any]) -> list[str] | None:
     """The class names that the data brings, if it does."""
-    names = getattr(loader.dataset, "classes", None)
-    return [str(name) for name in names] if names is not None else None
+    return class_names(loader.dataset)
 
 
 def sample(loader: DataLoader[Any]) -> Any:
-    """A batch of one: nothing but the first image is read, no worker starts."""
+    """A batch of one: nothing but the first image (that can be) is read, no worker starts."""
     if isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
         return next(iter(loader))
-    return loader.collate_fn([loader.dataset[next(iter(loader.sampler))]])
+    first = next(iter(loader.sampler))
+    marked = isinstance(loader.dataset, Marked)  # that one would hide what is wrong with all images
+    return loader.collate_fn([readable(loader.dataset.dataset, first) if marked else loader.dataset[first]])
 
 
 def first_look(accelerator: Any, model: nn.Module, loader: DataLoader[Any], labels: Sequence[str] | None) -> int:
@@ -138,8 +141,9 @@ def pair(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
     images, targets = batch
     if targets.ndim != 1 or targets.is_floating_point():
         raise DataError(f"got labels of shape {tuple(targets.shape)} and {targets.dtype}; expected class numbers [N]")
-    if classes is not None and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        wrong = int(targets.max()) if int(targets.max()) >= classes else int(targets.min())
+    known = targets[targets != LEFT_OUT]  # images that couldn't be read
+    if classes is not None and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
+        wrong = int(known.max()) if int(known.max()) >= classes else int(known.min())
         raise DataError(
             f"label {wrong} for a model of {classes} classes (0 to {classes - 1}); wrap it with num_classes= the number "
             "of classes, and number these from 0"
@@ -183,7 +187,10 @@ def class_weights(wish: Any, loader: DataLoader[Any], classes: int) -> Tensor | 
 
 
 def _targets(loader: DataLoader[Any]) -> Tensor:
-    dataset = loader.dataset.dataset if isinstance(loader.dataset, Seeded) else loader.dataset
+    numbers = class_numbers(loader.dataset)
+    if numbers is not None:
+        return torch.from_numpy(numbers)
+    dataset = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
     targets = getattr(dataset, "targets", None)
     if targets is not None and getattr(dataset, "target_transform", None) is None:
         return torch.as_tensor(targets).long()

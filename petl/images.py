@@ -31,7 +31,11 @@ BITS_PER_SAMPLE = 258  # TIFF tag
 
 
 class Unreadable(DataError):
-    """The file is damaged or of no known kind: the one error that training steps over."""
+    """The file is damaged, empty or of no known kind."""
+
+
+class Unfit(DataError):
+    """The picture in the file is whole, but not one that a model with this pipeline takes."""
 
 
 class Transform:
@@ -43,7 +47,8 @@ class Transform:
         augment: Options for `timm.data.create_transform`, such as ``{"hflip": 0.0, "scale": (0.5, 1.0)}``.
 
     Raises:
-        DataError: The picture doesn't fit the pipeline's channels (`Unreadable`: it can't be decoded at all).
+        DataError: `Unfit`, the picture doesn't fit the pipeline's channels; `Unreadable`, it can't be decoded at all; or the
+            options of ``augment`` are none that go with it.
     """
 
     def __init__(self, pipeline: Mapping[str, Any], training: bool = False, augment: Mapping[str, Any] | None = None):
@@ -107,9 +112,7 @@ def arrange(image: Image.Image | np.ndarray, channels: int) -> Image.Image | Ten
     if isinstance(image, np.ndarray):
         return _match(_scaled(_channels_first(image, channels)), channels)
     if (pages := _pages(image)) not in (1, channels):
-        raise DataError(
-            f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected"
-        )
+        raise Unfit(f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected")
     if image.mode not in DEEP and channels in (1, 3) and pages == 1:
         return image.convert("L" if channels == 1 else "RGB")
     top = _largest(image)  # before other pages are looked at
@@ -136,7 +139,7 @@ def _stacked(image: Image.Image, pages: int) -> np.ndarray:
         image.seek(page)
         arrays.append(np.asarray(image))
     if len({(a.shape, a.dtype) for a in arrays}) > 1:
-        raise DataError(f"its {pages} pages differ in size or type; one image per file, or pages that are channels")
+        raise Unfit(f"its {pages} pages differ in size or type; one image per file, or pages that are channels")
     return np.stack(arrays)
 
 
@@ -157,10 +160,10 @@ def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
     for k in (channels, {1: 3, 3: 1}.get(channels, channels)) if array.ndim == 3 else ():
         first, last = array.shape[0] == k, array.shape[-1] == k
         if first and last:
-            raise DataError(f"array {_shape(array)} could be [{k}, H, W] or [H, W, {k}]; crop or pad one side")
+            raise Unfit(f"array {_shape(array)} could be [{k}, H, W] or [H, W, {k}]; crop or pad one side")
         if first or last:
             return array if first else np.moveaxis(array, -1, 0)
-    raise DataError(
+    raise Unfit(
         f"array {_shape(array)}, but the model takes {_count(channels)}: expected [{channels}, H, W], "
         f"[H, W, {channels}]{', or [H, W]' if channels in (1, 3) else ''}"
     )
@@ -171,15 +174,13 @@ def _scaled(array: np.ndarray, top: float | None = None) -> Tensor:
     kind = array.dtype
     if kind.kind in "iu" and top is None:
         if kind.itemsize > 2:
-            raise DataError(
-                f"array of {kind}, whose range says nothing about the picture's; save uint8, uint16 or float"
-            )
+            raise Unfit(f"array of {kind}, whose range says nothing about the picture's; save uint8, uint16 or float")
         top = float(np.iinfo(kind).max)
     elif kind.kind not in "iufb":
-        raise DataError(f"array of {kind}; expected uint8, uint16, int16, bool or float")
+        raise Unfit(f"array of {kind}; expected uint8, uint16, int16, bool or float")
     tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     if not torch.isfinite(tensor).all():
-        raise DataError("it holds NaN or infinite values, which would spoil training; replace them")
+        raise Unfit("it holds NaN or infinite values, which would spoil training; replace them")
     return tensor / top if top else tensor
 
 
@@ -191,7 +192,7 @@ def _match(image: Tensor, channels: int) -> Tensor:
         return image.expand(3, -1, -1)
     if (len(image), channels) == (3, 1):
         return rgb_to_grayscale(image)
-    raise DataError(
+    raise Unfit(
         f"the image has {_count(len(image))}, the model takes {_count(channels)}; "
         f'give images of {_count(channels)} or wrap the model with "input", in_chans={len(image)}'
     )

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from petl.batches import Seeded
 from petl.cache import NoRoom
 from petl.checkpoint import keep_small, moving, newest
 from petl.errors import PetlError, StateError
@@ -19,6 +18,7 @@ from petl.feed import Batch, class_weights, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
 from petl.loop import Run
 from petl.metrics import History
+from petl.origins import pipeline_of
 from petl.record import record
 from petl.road import Loaders, road
 from petl.settings import Settings
@@ -106,10 +106,9 @@ def named(accelerator: Any, model: nn.Module, loader: DataLoader[Any], known: Se
 def _note(model: nn.Module, labels: list[str] | None, train: DataLoader[Any]) -> None:
     """Class names and input pipeline belong in the delta."""
     made = record(model)
-    dataset = train.dataset.dataset if isinstance(train.dataset, Seeded) else train.dataset
     if made is not None:
         made.labels = labels or made.labels
-        made.pipeline = made.pipeline or getattr(dataset, "pipeline", None)
+        made.pipeline = made.pipeline or pipeline_of(train.dataset)
 
 
 def _criterion(settings: Settings, train: DataLoader[Any], classes: int) -> nn.Module:

@@ -23,7 +23,7 @@ from petl.errors import PetlError, StateError
 from petl.features import Road, count_of, dataset_of
 from petl.feed import pair, sample
 from petl.graft import seen_dtype
-from petl.origin import origin
+from petl.provenance import provenance
 from petl.settings import Settings
 from petl.steady import unsteady, varies
 from petl.upper import REFUSALS, Upper, upper
@@ -143,7 +143,7 @@ def _about(found: Road) -> dict[str, Any]:
     own = f"{trained_module(found.model)}."
     cut = found.net.cut if isinstance(found.net, Upper) else None
     needs = cut.needs if cut else lambda name: not name.startswith(own)
-    return origin(found.accelerator, found.model, cut.name if cut else own, needs)
+    return provenance(found.accelerator, found.model, cut.name if cut else own, needs)
 
 
 def extractor(accelerator: Any, model: nn.Module, loader: DataLoader[Any]) -> Road | None:

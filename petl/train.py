@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from petl.batches import marking
 from petl.feed import Data, classes_of, feed
 from petl.launch import accelerated, bar, lent
 from petl.loop import measure, train_all
@@ -114,7 +115,7 @@ def fit(
     settings = Settings(**given)
     settings.refuse_impossible(val, model)
     plain = bare(model)
-    with accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+    with marking(train, val), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         run = prepared(accelerator, plain, (train, val), settings, shown)
         try:
             return train_all(run)
@@ -152,7 +153,7 @@ def evaluate(
     """
     plain = bare(model)
     known = list(labels) if labels is not None else recorded(plain)
-    with accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+    with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
         loader = feed(data, plain, classes=known, batch_size=batch_size, workers=workers)
         names = named(accelerator, plain, loader, known or classes_of(loader))

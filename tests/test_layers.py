@@ -52,9 +52,9 @@ WRAPPED = chain(
     "summary",
     "check",
 )
-IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
+IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "origins", "batches", "data")
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
-LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "origin", "road", "loop", "prepare", "train")
+LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
 TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
 TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")

@@ -21,7 +21,7 @@ from petl.structure import identity
 from petl.version import __version__
 
 
-def origin(accelerator: Any, model: nn.Module, start: str, needs: Callable[[str], bool]) -> dict[str, Any]:
+def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[str], bool]) -> dict[str, Any]:
     """What the values that go into the module ``start`` depend on, as JSON values that are the same in every process.
 
     ``needs`` tells by a tensor's name whether they may depend on it.
