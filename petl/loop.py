@@ -21,6 +21,7 @@ from petl.delta import save
 from petl.errors import DataError, PetlError
 from petl.feed import Batch, pair, windows
 from petl.launch import in_eval
+from petl.logits import scores
 from petl.metrics import History, Metrics, measured
 from petl.record import record
 
@@ -185,7 +186,7 @@ def update(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
 def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
     if run.mix:
         images, targets = run.mix(images, targets)
-    return run.criterion(run.net(images).float(), targets)
+    return run.criterion(scores(run.net(images)).float(), targets)
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
@@ -225,7 +226,7 @@ def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], ti
         for batch in loader:
             images, targets = pair(batch, net, len(labels))
             with accelerator.autocast():
-                answers = net(images)
+                answers = scores(net(images))
             losses = F.cross_entropy(answers.float(), targets, reduction="none")
             found = accelerator.gather_for_metrics((losses, answers.argmax(1), targets))
             parts.append([part.cpu() for part in found])

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from petl.batches import Shuffle
 from petl.cache import NoRoom, Store
@@ -23,12 +22,13 @@ from petl.errors import PetlError, StateError
 from petl.features import Road, count_of, dataset_of
 from petl.feed import pair, sample
 from petl.graft import seen_dtype
+from petl.loaders import Loader
 from petl.provenance import provenance
 from petl.settings import Settings
 from petl.steady import unsteady, varies
 from petl.upper import REFUSALS, Upper, upper
 
-Loaders = tuple[DataLoader[Any], DataLoader[Any] | None]
+Loaders = tuple[Loader, Loader | None]
 WORTH = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
 
 
@@ -68,7 +68,7 @@ def _stored(found: Road, loaders: Loaders, settings: Settings) -> str:
     return why
 
 
-def _found(accelerator: Any, model: nn.Module, loader: DataLoader[Any], settings: Settings) -> tuple[Road | None, str]:
+def _found(accelerator: Any, model: nn.Module, loader: Loader, settings: Settings) -> tuple[Road | None, str]:
     head = None if settings.mixes else extractor(accelerator, model, loader)
     if head or settings.views:
         return head, ""
@@ -89,7 +89,7 @@ def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
         return True  # images of another size, perhaps: the real ones will tell
 
 
-def _irregular(accelerator: Any, loader: DataLoader[Any], settings: Settings) -> str:
+def _irregular(accelerator: Any, loader: Loader, settings: Settings) -> str:
     """Why the inputs of the steps are not those of the step's images in the first epoch, or ""."""
     if settings.mixes:
         return "mixup and cutmix mix the images themselves"
@@ -104,9 +104,7 @@ def _irregular(accelerator: Any, loader: DataLoader[Any], settings: Settings) ->
     return f"{why}; cache=True says that they stay the same" if why.startswith("petl can't see") else why
 
 
-def _upper_road(
-    accelerator: Any, model: nn.Module, loader: DataLoader[Any], settings: Settings
-) -> tuple[Road | None, str]:
+def _upper_road(accelerator: Any, model: nn.Module, loader: Loader, settings: Settings) -> tuple[Road | None, str]:
     """The road over the smallest upper part that can be proven."""
     images = pair(sample(loader), model)[0].to(accelerator.device)
     images = torch.cat([images, images.flip(-1)])  # statistics of one image can't be had
@@ -146,7 +144,7 @@ def _about(found: Road) -> dict[str, Any]:
     return provenance(found.accelerator, found.model, cut.name if cut else own, needs)
 
 
-def extractor(accelerator: Any, model: nn.Module, loader: DataLoader[Any]) -> Road | None:
+def extractor(accelerator: Any, model: nn.Module, loader: Loader) -> Road | None:
     """The road over the head alone, or None where it can't be trained apart from the model."""
     name = trained_module(model)
     if not name or not isinstance(loader.sampler, Shuffle):

@@ -18,14 +18,15 @@ from petl.batches import Seeded
 from petl.datasets import Images
 from petl.digest import fingerprint
 from petl.errors import StateError
+from petl.loaders import Picked
 
 TRIED = 8  # images that are read twice to see whether a dataset is what it was said to be
 
 
 def unsteady(dataset: Any) -> str:
     """Why a dataset may give other images in every epoch, as far as petl can tell; "" where it can't happen."""
-    if type(dataset) in (Subset, ConcatDataset):  # a class of the user's own may do more
-        parts = [dataset.dataset] if type(dataset) is Subset else dataset.datasets
+    if type(dataset) in (Subset, ConcatDataset, Picked):  # a class of the user's own may do more
+        parts = dataset.datasets if type(dataset) is ConcatDataset else [dataset.dataset]
         return next(filter(None, map(unsteady, parts)), "")
     if type(dataset) is Images:
         return "the training images are augmented at random" if dataset.training else ""
