@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.cache import NoRoom
-from petl.checkpoint import keep_small, moving, newest
+from petl.checkpoint import go_on, keep_small, moving, newest
 from petl.errors import PetlError, StateError
 from petl.features import Road
 from petl.feed import Batch, classes_of, feed, first_look
@@ -20,6 +20,7 @@ from petl.loop import Run
 from petl.metrics import History
 from petl.origins import pipeline_of
 from petl.record import record
+from petl.rehearsal import rehearse
 from petl.road import Loaders, road
 from petl.settings import Settings
 from petl.targets import class_weights, refuse_targets
@@ -92,6 +93,8 @@ def _batches(
         named(accelerator, model, val, known)
         refuse_targets(val, labels)
     _note(model, known, train)
+    if settings.out is not None and accelerator.is_main_process:
+        rehearse(model, settings.out, labels)
     return train, val, labels
 
 
@@ -196,6 +199,6 @@ def _resume(run: Run) -> None:
     place = None if not resume else Path(folder or "") if resume is True else Path(resume)
     found = newest(place) if place else None
     if found:
-        run.accelerator.load_state(str(found))  # the learning rates come with the optimizer
+        go_on(run.accelerator, found, run.moving)  # the learning rates come with the optimizer
     elif place and resume is not True:
         raise StateError(f"resume={str(resume)!r} holds no training checkpoint; it is the folder given to checkpoint=")

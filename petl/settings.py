@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from petl.checkpoint import refuse_folder
 from petl.errors import PetlError, StateError, near
 from petl.metrics import NAMES
 from petl.record import bare
+from petl.rehearsal import refuse_path
 
 Optimizer = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 MOST = float("inf")
@@ -114,6 +116,10 @@ class Settings:
             )
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
+        if self.out is not None:
+            refuse_path(self.out, model)
+        if self.checkpoint is not None:
+            refuse_folder(self.checkpoint)
 
     def _refuse_numbers(self) -> None:
         warmup = {"warmup_epochs": (0, self.epochs, f"0 to epochs={self.epochs}, or None")}

@@ -53,7 +53,7 @@ WRAPPED = chain(
     "check",
 )
 IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "origins", "batches", "data")
-LOOP = ("metrics", "settings", "launch", "checkpoint", "logits", "loaders", "feed", "targets")
+LOOP = ("metrics", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
 LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
 TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
