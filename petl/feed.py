@@ -16,7 +16,7 @@ from petl.datasets import LEFT_OUT, Stream
 from petl.errors import DataError, PetlError, listing
 from petl.graft import seen_dtype
 from petl.launch import in_eval
-from petl.loaders import Batches, Keys, Loader, Picked, Streamed, as_tensor, described, is_batch, picked
+from petl.loaders import Batches, Keys, Loader, Picked, Streamed, as_tensor, described, first_of, is_batch, picked
 from petl.logits import logits, returned
 from petl.origins import class_names
 from petl.wrap import in_chans
@@ -47,14 +47,13 @@ def feed(
     if made is not None:
         return made
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        stream = data if isinstance(data, IterableDataset) else Streamed(data)  # type: ignore[arg-type]  # as_it_is looked
-        batched = images.loader(stream, training=training, **options)
-        return Batches(batched, keys) if keys else batched
+        stream = data if isinstance(data, IterableDataset) and not keys else Streamed(data, keys)  # type: ignore[arg-type]  # as_it_is looked
+        return images.loader(stream, training=training, **options)
     chosen: Any = Picked(data, keys) if keys else data
     return images.loader(chosen, training=training, **options)
 
 
-def as_it_is(data: Any, keys: Keys | None) -> Loader | None:
+def as_it_is(data: Any, keys: Keys | None) -> DataLoader[Any] | Batches | None:
     """A loader that makes its own batches; None for single images, which petl puts into batches.
 
     Raises:
@@ -64,18 +63,14 @@ def as_it_is(data: Any, keys: Keys | None) -> Loader | None:
         return Batches(data, keys) if keys else data
     if isinstance(data, (list, tuple)):
         return Batches(data, keys) if data and is_batch(data[0], keys) else None
-    if isinstance(data, Dataset) and not isinstance(data, IterableDataset):
+    if isinstance(data, Stream) or (isinstance(data, Dataset) and not isinstance(data, IterableDataset)):
         return None
     if isinstance(data, (Mapping, nn.Module, type)) or not (hasattr(data, "__getitem__") or hasattr(data, "__iter__")):
         raise DataError(
             f"got data of type {type(data).__name__}; expected a folder, a Dataset of pairs, or a DataLoader (or another "
             "iterable of batches)"
         )
-    if (
-        isinstance(data, Stream)
-        or not hasattr(data, "__iter__")
-        or (hasattr(data, "__getitem__") and hasattr(data, "__len__"))
-    ):
+    if not hasattr(data, "__iter__") or _is_map(data):
         return None
     if isinstance(data, Iterator):
         raise DataError(
@@ -83,6 +78,11 @@ def as_it_is(data: Any, keys: Keys | None) -> Loader | None:
         )
     first = next(iter(data), None)
     return Batches(data, keys, first=first) if is_batch(first, keys) else None
+
+
+def _is_map(data: Any) -> bool:
+    """Whether items are asked for by number, as of a dataset of Hugging Face; torch's streams inherit a method for that."""
+    return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
 
 
 def folder(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
@@ -120,7 +120,7 @@ def sample(loader: Loader) -> Any:
     if isinstance(loader, Batches):
         return loader.sample()
     if isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
-        return next(iter(loader))
+        return first_of(loader)
     first = next(iter(loader.sampler))
     dataset: Any = loader.dataset  # a Marked one would hide what is wrong with all images
     return _collated(loader, readable(dataset.dataset, first) if isinstance(dataset, Marked) else dataset[first])
@@ -226,14 +226,17 @@ def no_class(number: int, classes: int) -> DataError:
 
 
 def _hint(batch: Any) -> str:
-    """How to say which parts are meant."""
-    if isinstance(batch, Mapping) and len(batch) >= 2:
-        names = [name for name in batch if isinstance(name, str)]
-        images = next((n for n in names if n in ("image", "images", "img", "pixel_values", "x", "data", "input")), None)
-        labels = next((n for n in names if n in ("label", "labels", "target", "targets", "y", "class", "cls")), None)
-        return f"; name the two parts: keys=({images or names[0]!r}, {labels or names[1]!r})" if len(names) > 1 else ""
-    longer = isinstance(batch, (tuple, list)) and len(batch) > 2
-    return "; name the two parts by their numbers: keys=(0, 1)" if longer else ""
+    """How to say which parts are meant: the images have four axes, class numbers have one."""
+    named = isinstance(batch, Mapping)
+    if not named and not (isinstance(batch, (tuple, list)) and len(batch) > 2):
+        return ""
+    parts = {key: as_tensor(part) for key, part in (batch.items() if named else enumerate(batch))}
+    found = {key: part for key, part in parts.items() if part is not None}
+    images = next((key for key, part in found.items() if part.ndim == 4), None)
+    labels = next((key for key, part in found.items() if part.ndim == 1 and not part.is_floating_point()), None)
+    if images is None or labels is None:
+        return "; name the two parts, such as keys=('image', 'label')" if named else ""
+    return f"; name the two parts: keys=({images!r}, {labels!r})"
 
 
 def windows(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:

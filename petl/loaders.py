@@ -42,9 +42,7 @@ class Batches:
     def sample(self) -> Any:
         """The first batch."""
         if self.first is _NOTHING:
-            self.first = next(iter(self.source), _NOTHING)
-        if self.first is _NOTHING:
-            raise DataError(f"{type(self.source).__name__} gives no batch; expected at least one of (images, labels)")
+            self.first = first_of(self.source)
         return picked(self.first, self.keys)
 
     def set_epoch(self, epoch: int) -> Any:
@@ -56,8 +54,8 @@ class Batches:
 
     def on(self, accelerator: Any) -> Batches:
         """The same batches on the accelerator's device."""
-        is_torchs = isinstance(self.source, DataLoader)
-        source = accelerator.prepare_data_loader(self.source) if is_torchs else self.source
+        shared = isinstance(self.source, DataLoader) and accelerator.num_processes > 1
+        source = accelerator.prepare_data_loader(self.source) if shared else self.source
         return Batches(source, self.keys, accelerator=accelerator)
 
     def _placed(self, batch: Any) -> Any:
@@ -81,13 +79,13 @@ class Picked(Around):
 
 
 class Streamed(IterableDataset[Any]):
-    """An iterable of single items as torch's kind of dataset."""
+    """An iterable of single items as torch's kind of dataset, whose items are pairs of the two parts that ``keys`` names."""
 
-    def __init__(self, source: Iterable[Any]):
-        self.source = source
+    def __init__(self, source: Iterable[Any], keys: Keys | None = None):
+        self.source, self.keys = source, keys
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self.source)
+        return (picked(item, self.keys) for item in self.source)
 
     def __len__(self) -> int:
         return len(self.source)  # type: ignore[arg-type]  # a TypeError where it has none, as for any other
@@ -95,6 +93,14 @@ class Streamed(IterableDataset[Any]):
     def set_epoch(self, epoch: int) -> None:
         if hasattr(self.source, "set_epoch"):
             self.source.set_epoch(epoch)  # type: ignore[attr-defined]  # asked in the line above
+
+
+def first_of(loader: Iterable[Any]) -> Any:
+    """The first batch of a loader; a DataError where there is none."""
+    found = next(iter(loader), _NOTHING)
+    if found is _NOTHING:
+        raise DataError(f"{type(loader).__name__} gives no batch; expected at least one of (images, labels)")
+    return found
 
 
 def on_device(accelerator: Any, loader: Loader) -> Any:

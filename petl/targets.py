@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, TensorDataset
 from petl.datasets import LEFT_OUT
 from petl.errors import DataError, PetlError
 from petl.feed import no_class
-from petl.loaders import Batches, Loader, Picked
+from petl.loaders import Batches, Loader, Picked, picked
 from petl.origins import Around, class_numbers
 
 
@@ -87,9 +87,10 @@ def _read_targets(loader: Loader) -> np.ndarray:
     targets = None if isinstance(dataset, Picked) else getattr(dataset, "targets", None)
     if targets is not None and getattr(dataset, "target_transform", None) is None:
         return np.asarray(targets, dtype=np.int64)
-    if isinstance(loader, Batches) or isinstance(dataset, IterableDataset) or not hasattr(dataset, "__getitem__"):
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
         raise DataError(
             f"class_weights='balanced' has to count the images of each class, which {type(dataset).__name__} doesn't tell; pass "
             "one number per class"
         )
-    return np.array([int(dataset[i][1]) for i in range(len(dataset))], dtype=np.int64)
+    keys = loader.keys if isinstance(loader, Batches) else None
+    return np.array([int(picked(dataset[i], keys)[1]) for i in range(len(dataset))], dtype=np.int64)
