@@ -150,6 +150,8 @@ def extractor(accelerator: Any, model: nn.Module, loader: Loader) -> Road | None
     if not name or not isinstance(loader.sampler, Shuffle):
         return None
     head = model.get_submodule(name)
+    if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
+        return None  # a model in an outer module, no head on a frozen part
     found = Road(accelerator, model, head, head)
     images, _ = pair(sample(loader), model)
     return found if found.proven(images.to(accelerator.device)) else None
