@@ -6,7 +6,7 @@ import contextlib
 import contextvars
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from petl.errors import DataError, listing, near
-from petl.images import Transform, Unfit, Unreadable
+from petl.images import Transform, Unfit, Unreadable, decode
 
 log = logging.getLogger(__name__)
 Augment = Mapping[str, Any] | Literal[False] | None
@@ -23,6 +23,10 @@ RETRIES = 10  # as timm: more unreadable files in a row end the training
 BAD = (Unreadable, Unfit)  # a file's own fault, which costs nothing but this file
 LEFT_OUT = -100  # the class number of an image that can't be read: torch's cross-entropy leaves it out by itself
 _loader_cares = contextvars.ContextVar("loader_cares", default=False)
+
+
+def _transform(pipeline: Mapping[str, Any], training: bool, augment: Augment) -> Transform:
+    return Transform(pipeline, training and augment is not False, augment or None)
 
 
 def left_out(pipeline: Mapping[str, Any]) -> tuple[Tensor, int]:
@@ -68,9 +72,10 @@ class Images(Dataset[tuple[Tensor, int]]):
         augment: Augment = None,
     ):
         own = names_of(source)
-        self.source, self.pipeline, self.training, self.augment = source, dict(pipeline), training, augment
+        self.source, self.pipeline, self.training = source, dict(pipeline), training
+        self.augment: Augment = augment
         self.classes = list(classes if classes is not None else own)
-        self.transform = Transform(pipeline, training, augment)
+        self.transform = _transform(pipeline, training, augment)
         self.indices = np.arange(len(source))
         self.marks = False  # whether a file that can't be read is an image of class LEFT_OUT instead of an error
         self._failed = torch.zeros(len(source), dtype=torch.uint8)  # by place in the source; parts share it
@@ -98,16 +103,32 @@ class Images(Dataset[tuple[Tensor, int]]):
             return left_out(self.pipeline)
 
     def _read(self, index: int) -> tuple[Tensor, int]:
+        return self._used(index, self.transform)
+
+    def _used(self, index: int, use: Callable[[Any], Any]) -> tuple[Any, int]:
+        """What ``use`` makes of the picture, and the class number; errors name the file."""
         try:
             picture, target = self.source[int(self.indices[index])][:2]
             if hasattr(picture, "read"):
                 with picture:
                     picture = picture.read()
-            return self.transform(picture), self._class(target)
+            return use(picture), self._class(target)
         except DataError as error:
             raise type(error)(f"{self.filename(index)}: {error}") from error
         except OSError as error:
             raise Unreadable(f"{self.filename(index)}: it can't be read: {error}") from error
+
+    def raw(self, index: int) -> Any:
+        """The picture of image ``index`` as it is in its file: a PIL image, an array, or bands."""
+        return self._used(index, lambda source: decode(source) if isinstance(source, bytes) else source)[0]
+
+    def flaw(self, index: int) -> str:
+        """Why image ``index`` can't be used, or "": it is read whole, without a transform."""
+        try:
+            self._used(index, self.transform.picture)
+        except BAD as error:
+            return str(error).removeprefix(f"{self.filename(index)}: ")
+        return ""
 
     def _note(self, index: int, error: DataError) -> None:
         """Say once, and remember, that a file can't be used."""
@@ -138,6 +159,11 @@ class Images(Dataset[tuple[Tensor, int]]):
         return str((self.source.filename(place, absolute=True) if named else "") or f"image {place}")
 
     @property
+    def random(self) -> bool:
+        """Whether the images are augmented at random, so that they are others in every epoch."""
+        return self.training and self.augment is not False
+
+    @property
     def targets(self) -> np.ndarray:
         """The class number of each image, without reading the images where the source can tell."""
         targets = _targets(self.source)
@@ -147,7 +173,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         """Some of the images; with ``training=False`` under the evaluation transform."""
         chosen = copy.copy(self)
         chosen.indices, chosen.training = self.indices[positions], training
-        chosen.transform = Transform(self.pipeline, training, self.augment)
+        chosen.transform = _transform(self.pipeline, training, self.augment)
         return chosen
 
 
@@ -166,7 +192,7 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
         self.source, self.pipeline, self.classes = source, dict(pipeline), list(classes or names_of(source))
         if not self.classes:
             raise DataError("this source doesn't tell its class names; pass classes=[...], in the order of its numbers")
-        self.transform = Transform(pipeline, training, augment)
+        self.transform = _transform(pipeline, training, augment)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         for number, (picture, target) in enumerate(self.source):
@@ -206,6 +232,11 @@ def _numbers(own: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
             f"({listing(classes)}){near(unknown[0], classes)}"
         )
     return {i: list(classes).index(name) for i, name in enumerate(own)}
+
+
+def tells(source: Any) -> bool:
+    """Whether a source knows its class numbers without reading its images."""
+    return any(hasattr(source, name) for name in ("iter_targets", "targets", "samples"))
 
 
 def _targets(source: Any) -> Sequence[int]:

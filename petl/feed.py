@@ -18,7 +18,7 @@ from petl.graft import seen_dtype
 from petl.launch import in_eval
 from petl.loaders import Batches, Keys, Loader, Picked, Streamed, as_tensor, described, first_of, is_batch, picked
 from petl.logits import logits, returned
-from petl.origins import class_names
+from petl.origins import class_names, refuse_one_class, refuse_other_numbers
 from petl.wrap import in_chans
 
 Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]
@@ -32,24 +32,35 @@ def feed(
     training: bool = False,
     classes: Any = None,
     keys: Keys | None = None,
+    strict: bool = False,
     **options: Any,
 ) -> Loader:
     """Batches from a folder (with the model's own pipeline), a dataset of pairs, or a loader of any make as it is.
 
+    Files that can't be read are left out, see `petl.data.sift`; of a DataLoader they are marked when they are read.
+
     Raises:
-        DataError: it is something else, or there is nothing in it.
+        DataError: it is something else, there is nothing in it, or one class alone to train on; its classes are known by other
+            numbers than in ``classes``; or, with ``strict``, some files can't be read.
     """
     if isinstance(data, (str, Path)):
         data, keys = folder(data, model, training=training, classes=classes), None
     made = as_it_is(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
+    dataset = data if made is None else made.dataset
+    refuse_other_numbers(dataset, classes)
+    if training:
+        refuse_one_class(dataset)
     if made is not None:
+        if strict:
+            images.sift(dataset, strict=True)
         return made
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
         stream = data if isinstance(data, IterableDataset) and not keys else Streamed(data, keys)  # type: ignore[arg-type]  # as_it_is looked
         return images.loader(stream, training=training, **options)
-    chosen: Any = Picked(data, keys) if keys else data
+    kept, _ = images.sift(data, training=training, strict=strict)
+    chosen: Any = Picked(kept, keys) if keys else kept
     return images.loader(chosen, training=training, **options)
 
 
@@ -86,10 +97,9 @@ def _is_map(data: Any) -> bool:
 
 
 def folder(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
-    """The images in a folder: its ``train`` or ``val`` where it has them, else the folder as it is."""
-    split = "train" if training else "val"
-    found = split if Path(path).exists() and split in images.splits(path) else None if Path(path).exists() else split
-    return images.dataset(path, images.pipeline(model), split=found, training=training, classes=classes)
+    """The images in a folder: to train on its ``train``, else its ``val`` or ``test``; where it has no splits, all of it."""
+    split = "train" if training else images.held_out(path) or "."
+    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
 
 
 def _refuse_empty(data: Any) -> None:
@@ -166,7 +176,7 @@ def _refuse_channels(model: nn.Module, images: Tensor) -> None:
     if expected is not None and images.ndim == 4 and images.shape[1] != expected:
         raise DataError(
             f"the images have {images.shape[1]} channels, the model takes {expected}; convert the images, or adapt the "
-            f"model: petl.wrap(model, ['input', ...], in_chans={images.shape[1]})"
+            f"model: petl.wrap(model, [petl.Input(in_chans={images.shape[1]}), 'lora'])"
         )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ChainDataset, ConcatDataset, Dataset, Subset
 
-from petl.datasets import Images, Stream
+from petl.datasets import Images, Stream, tells
 from petl.errors import DataError, listing
 
 
@@ -115,12 +115,37 @@ def pipeline_of(dataset: Any) -> dict[str, Any] | None:
     return found[0] if found else None
 
 
-def class_numbers(dataset: Any) -> np.ndarray | None:
-    """The class number of every item, without reading an image; None where that can't be had."""
+def refuse_one_class(dataset: Any) -> None:
+    """A DataError where all images that one is to train on are of one class."""
+    names, numbers = class_names(dataset), class_numbers(dataset, reading=False)
+    found = {*numbers.tolist()} if numbers is not None else {*range(len(names))} if names else set()
+    if len(found) == 1:
+        only = found.pop()
+        name = names[only] if names and only < len(names) else only
+        notes = [note for origin in origins(dataset) for note in getattr(origin.source, "notes", ())]
+        raise DataError(
+            f"all images to train on are of one class, {name!r}, so there is nothing to tell apart; expected a folder "
+            f"for each class{'. ' if notes else ''}{'; '.join(notes)}"
+        )
+
+
+def refuse_other_numbers(dataset: Any, classes: Sequence[str] | None) -> None:
+    """A DataError where the dataset's numbers for ``classes`` are others, so that every answer would be taken for another."""
+    names = class_names(dataset) if classes is not None else None
+    for number, name in enumerate(names or ()):
+        if name in classes and list(classes).index(name) != number:  # type: ignore[operator, arg-type]  # not None here
+            raise DataError(
+                f"class {name!r} has number {number} in the data and {list(classes).index(name)} in the model; make the "  # type: ignore[arg-type]
+                f"dataset with the model's names: petl.data.dataset(..., classes=petl.record(model).labels)"
+            )
+
+
+def class_numbers(dataset: Any, *, reading: bool = True) -> np.ndarray | None:
+    """The class number of every item; None where they can't be had, or, without ``reading``, not without reading the images."""
     if isinstance(dataset, Images):
-        return dataset.targets
+        return dataset.targets if reading or tells(dataset.source) else None
     if isinstance(dataset, Subset):
-        inner = class_numbers(dataset.dataset)
+        inner = class_numbers(dataset.dataset, reading=reading)
         return None if inner is None else inner[np.asarray(dataset.indices, dtype=np.int64)]
-    found = [class_numbers(one) for one in parts(dataset)]
+    found = [class_numbers(one, reading=reading) for one in parts(dataset)]
     return np.concatenate(found) if found and all(one is not None for one in found) else None  # type: ignore[arg-type]

@@ -84,6 +84,7 @@ def _batches(
 ) -> tuple[Loader, Loader | None, list[str]]:
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "keys": settings.keys}
+    options["strict"] = settings.strict
     train = feed(data[0], model, training=True, classes=settings.names, seed=settings.seed, **options)
     known = settings.names if settings.labels is not None else classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)

@@ -41,10 +41,10 @@ def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False)
         )
 
 
-def known_targets(dataset: Any) -> np.ndarray | None:
-    """The class number of each image, or None where that can't be had without reading images."""
+def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
+    """The class number of each image, or None where that can't be had (without ``reading`` images)."""
     inner = dataset.dataset if isinstance(dataset, Around) and not isinstance(dataset, Picked) else dataset
-    numbers = class_numbers(dataset) if not isinstance(inner, Picked) else None
+    numbers = class_numbers(dataset, reading=reading) if not isinstance(inner, Picked) else None
     if numbers is None and type(inner) is TensorDataset and len(inner.tensors) == 2:
         numbers = inner.tensors[1].cpu().numpy()
     whole = isinstance(numbers, np.ndarray) and numbers.ndim == 1 and numbers.dtype.kind in "iu"
@@ -75,7 +75,7 @@ def class_weights(wish: Any, loader: Loader, classes: int) -> Tensor | None:
 
 
 def _targets(loader: Loader) -> Tensor:
-    numbers = known_targets(loader.dataset)
+    numbers = known_targets(loader.dataset, reading=True)
     if numbers is None:
         numbers = _read_targets(loader)
     return torch.from_numpy(numbers[numbers != LEFT_OUT]).long()

@@ -60,6 +60,7 @@ def fit(
     cache_limit: float = 10.0,
     seed: int = 0,
     workers: int = 0,
+    strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
@@ -97,6 +98,8 @@ def fit(
         cache_limit: Gigabytes (10**9 bytes) that this may take on disk; in a folder of yours the oldest go first.
         seed: Decides the order, augmentation, dropout and mixes of every epoch. The new classifier was drawn by ``wrap``.
         workers: Processes that read images.
+        strict: Read every file before training, and refuse to train if one can't be read. Without it such files are named and
+            left out (`petl.data.sift`).
         precision: Autocast; None is what ``accelerate launch`` was told, or "no".
         on_epoch: Is called with each row of the history, after everything of the epoch is written.
 
@@ -134,6 +137,7 @@ def evaluate(
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
     workers: int = 0,
+    strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> Metrics:
@@ -143,6 +147,7 @@ def evaluate(
         model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
         data: A folder (its ``val`` where it has one), a Dataset or a DataLoader, as for `petl.fit`.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
+        strict: An error if a file can't be read; without it such files are named and left out.
 
     Under several ranks each one measures its share, and all get the same answer.
 
@@ -162,7 +167,7 @@ def evaluate(
     known = label_names(labels) if labels is not None else recorded(plain)
     with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, keys=keys, batch_size=batch_size, workers=workers)
+        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
         names = named(accelerator, plain, loader, known or classes_of(loader))
         prepared = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")

@@ -52,7 +52,21 @@ WRAPPED = chain(
     "summary",
     "check",
 )
-IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "origins", "batches", "data")
+IMAGES = chain(
+    {*GROUND, "record", "wrap"},
+    "splits",
+    "bands",
+    "images",
+    "tree",
+    "readers",
+    "datasets",
+    "origins",
+    "damage",
+    "channel_statistics",
+    "pipelines",
+    "batches",
+    "data",
+)
 LOOP = ("metrics", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
 LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
 TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
