@@ -102,8 +102,7 @@ class Store:
         """
         if not self.kept:
             return self._given(_filled(self.folder, "", count, parts, nameless=True)[0])
-        text = json.dumps(about, sort_keys=True, indent=1, default=str)
-        place = self.folder / _name(text)
+        place, text = self._place(about)
         found = read(place, text)
         if found is not None and (proof is None or proof(found)):
             self.found += 1
@@ -115,6 +114,16 @@ class Store:
             os.utime(place)
         self.mine.add(place)
         return self._given(found)
+
+    def forget(self, about: dict[str, Any]) -> None:
+        """Don't keep this entry for later runs; for this one it is there."""
+        place, _ = self._place(about)
+        if self.kept and _is_entry(place):
+            remove(place)
+
+    def _place(self, about: dict[str, Any]) -> tuple[Path, str]:
+        text = json.dumps(about, sort_keys=True, indent=1, default=str)
+        return self.folder / _name(text), text
 
     def _given(self, found: Batch) -> Batch:
         self.used += size(found[0])

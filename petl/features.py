@@ -13,11 +13,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl.batches import Marked, Seeded, Shuffle
 from petl.cache import Store, size
+from petl.datasets import Images
 from petl.depth import restless
 from petl.feed import Batch, pair, sample
 from petl.launch import in_eval
 from petl.loaders import Batches, Loader, on_device
 from petl.logits import logits
+from petl.origins import origins
 from petl.steady import Watched, contents, unsteady
 from petl.upper import Upper, tapped
 
@@ -97,7 +99,10 @@ class Road:
         if self.store.kept:
             about["data"] = contents(dataset_of(loader))
         parts, needed = self._pass(loader, progress), count * self.per_image
-        return self.store.entry(about, count, parts, needed=needed, proof=lambda kept: self._gives(loader, kept))
+        found = self.store.entry(about, count, parts, needed=needed, proof=lambda kept: self._gives(loader, kept))
+        if any(origin.unreadable for origin in origins(dataset_of(loader)) if isinstance(origin, Images)):
+            self.store.forget(about)  # another image took its place, and next time the file may be read
+        return found
 
     def _gives(self, loader: Loader, kept: Batch) -> bool:
         """Whether the model still gives the kept features of the first image, up to rounding."""

@@ -156,7 +156,7 @@ def first_look(accelerator: Any, model: nn.Module, loader: Loader, labels: Seque
     images, _ = pair(sample(loader), model)
     _refuse_channels(model, images)
     with in_eval(model), torch.no_grad(), accelerator.autocast():
-        output = _answer(model, images.to(accelerator.device))
+        output = answered(model, images.to(accelerator.device))
     answer = logits(output)
     if answer is None or answer.ndim != 2 or not answer.shape[1]:
         raise DataError(
@@ -180,7 +180,8 @@ def _refuse_channels(model: nn.Module, images: Tensor) -> None:
         )
 
 
-def _answer(model: nn.Module, images: Tensor) -> Any:
+def answered(model: nn.Module, images: Tensor) -> Any:
+    """What the model returns; a DataError where it can't take the images."""
     try:
         return model(images)
     except torch.OutOfMemoryError:

@@ -19,7 +19,7 @@ from petl.batches import set_epoch
 from petl.checkpoint import copied, put, write
 from petl.datasets import LEFT_OUT
 from petl.errors import DataError, PetlError
-from petl.feed import Batch, pair, windows
+from petl.feed import Batch, answered, pair, windows
 from petl.launch import in_eval
 from petl.logits import scores
 from petl.metrics import History, Metrics, measured
@@ -197,7 +197,10 @@ def update(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
 def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
     if run.mix:
         images, targets = run.mix(images, targets)
-    return run.criterion(scores(run.net(images)).float(), targets)
+    output = (
+        run.net(images) if run.updates else answered(run.net, images)
+    )  # a model may train on less than it evaluates
+    return run.criterion(scores(output).float(), targets)
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:

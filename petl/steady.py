@@ -15,7 +15,7 @@ from numpy.random.mtrand import get_bit_generator
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, default_collate
 
 from petl.batches import Seeded
-from petl.datasets import Images
+from petl.datasets import BAD, Images, raising
 from petl.digest import fingerprint
 from petl.errors import StateError
 from petl.loaders import Picked
@@ -90,8 +90,17 @@ def contents(dataset: Any) -> str:
     if files is not None:
         made = [dataset.pipeline, dataset.training, dataset.augment, dataset.classes]
         return _hashed("files", files, made, dataset.targets.tolist())
-    items = (default_collate([dataset[i]]) for i in range(len(dataset)))
-    return _hashed("items", [[fingerprint(torch.as_tensor(part)) for part in item] for item in items])
+    return _hashed("items", [_item(dataset, index) for index in range(len(dataset))])
+
+
+def _item(dataset: Any, index: int) -> Any:
+    """Fingerprints of the parts of an item; of one that can't be read, that it can't."""
+    try:
+        with raising():
+            item = dataset[index]
+    except BAD as error:
+        return str(error)
+    return [fingerprint(torch.as_tensor(part)) for part in default_collate([item])]
 
 
 def _files(dataset: Images) -> list[Sequence[Any]] | None:
