@@ -7,6 +7,7 @@ brings the model to its device, its precision and its ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from petl.batches import marking
 from petl.feed import Data, classes_of, feed
 from petl.launch import accelerated, bar, lent
+from petl.loaders import Keys, on_device
 from petl.loop import measure, train_all
 from petl.metrics import History, Metrics
 from petl.prepare import named, prepared, recorded
 from petl.record import bare
-from petl.settings import Optimizer, Settings
+from petl.settings import WHOLE, Optimizer, Settings, label_names, refuse_keys, refuse_number
 
 __all__ = ["History", "Metrics", "evaluate", "fit"]
 
@@ -47,6 +49,7 @@ def fit(
     ema: float | None = None,
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
+    keys: Keys | None = None,
     monitor: str = "accuracy",
     patience: int | None = None,
     keep: Literal["last", "best"] = "last",
@@ -132,6 +135,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     labels: Sequence[str] | None = None,
+    keys: Keys | None = None,
     workers: int = 0,
     strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
@@ -157,11 +161,14 @@ def evaluate(
     6
     """
     plain = bare(model)
-    known = list(labels) if labels is not None else recorded(plain)
+    refuse_keys(keys)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        refuse_number(name, value, Integral, WHOLE[name])
+    known = label_names(labels) if labels is not None else recorded(plain)
     with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, strict=strict, batch_size=batch_size, workers=workers)
+        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
         names = named(accelerator, plain, loader, known or classes_of(loader))
-        prepared = accelerator.prepare_data_loader(loader)
+        prepared = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
         return measure(accelerator, model, prepared, names, lambda: shown.advance(task))

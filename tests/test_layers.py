@@ -42,7 +42,17 @@ SURGERY = GROUND | chain(
 )
 METHODS = chain({*SURGERY}, "method", "products", "methods")
 WRAPPED = chain(
-    {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
+    {*SURGERY, "method"},
+    "structure",
+    "digest",
+    "record",
+    "groups",
+    "install",
+    "wrap",
+    "deltafile",
+    "delta",
+    "summary",
+    "check",
 )
 IMAGES = chain(
     {*GROUND, "record", "wrap"},
@@ -59,9 +69,9 @@ IMAGES = chain(
     "batches",
     "data",
 )
-LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
-LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
-TRAINING = chain({*GROUND, *IMAGES, "graft", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
+LOOP = ("metrics", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
+LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
+TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
 TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")
 LAYERS = LIBRARY | TOP
