@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +66,12 @@ def _refuse_empty(data: Any) -> None:
 
 
 def classes_of(loader: DataLoader[Any]) -> list[str] | None:
-    """The class names that the data brings, if it does."""
+    """The class names that the data brings, if it does: other datasets may mean a number or a method by ``classes``."""
     names = getattr(loader.dataset, "classes", None)
-    return [str(name) for name in names] if names is not None else None
+    listed = (
+        hasattr(names, "__len__") and hasattr(names, "__getitem__") and not isinstance(names, (str, bytes, Mapping))
+    )
+    return [str(names[i]) for i in range(len(names))] or None if listed else None
 
 
 def sample(loader: DataLoader[Any]) -> Any:

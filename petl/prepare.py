@@ -12,9 +12,12 @@ from torch.utils.data import DataLoader
 
 from petl.batches import Seeded
 from petl.checkpoint import keep_small, moving, newest
+from petl.datasets import Images, Stream
+from petl.delta import refuse_unsavable
 from petl.errors import PetlError, StateError
 from petl.feed import Batch, class_weights, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
+from petl.header import class_names
 from petl.loop import Run
 from petl.metrics import History
 from petl.record import record
@@ -26,6 +29,8 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     """Everything that the loop needs; at the point of the checkpoint, where the run resumes one."""
     model.to(accelerator.device).train()
     train, val, labels = _batches(accelerator, model, data, settings)
+    if settings.out is not None:
+        refuse_unsavable(model, settings.out, labels)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
     found, why = road(accelerator, model, (train, val), settings)
     if found:
@@ -65,7 +70,7 @@ def _batches(
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
     train = feed(data[0], model, training=True, classes=settings.labels, seed=settings.seed, **options)
-    known = list(settings.labels) if settings.labels is not None else classes_of(train) or recorded(model)
+    known = class_names(settings.labels) or classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)
     val = None if data[1] is None else feed(data[1], model, classes=known, **options)
     if val is not None:
@@ -92,7 +97,8 @@ def _note(model: nn.Module, labels: list[str] | None, train: DataLoader[Any]) ->
     dataset = train.dataset.dataset if isinstance(train.dataset, Seeded) else train.dataset
     if made is not None:
         made.labels = labels or made.labels
-        made.pipeline = made.pipeline or getattr(dataset, "pipeline", None)
+        own = isinstance(dataset, (Images, Stream))  # other datasets mean other things by that name
+        made.pipeline = made.pipeline or (getattr(dataset, "pipeline", None) if own else None)
 
 
 def _criterion(settings: Settings, train: DataLoader[Any], classes: int) -> nn.Module:

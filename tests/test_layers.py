@@ -45,8 +45,13 @@ WRAPPED = chain(
     "digest",
     "record",
     "groups",
+    "create_args",
+    "header",
+    "backbone",
     "install",
     "wrap",
+    "fitting",
+    "tensorfile",
     "deltafile",
     "delta",
     "summary",
@@ -55,7 +60,9 @@ WRAPPED = chain(
 IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
 LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
-TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
+TRAINING = chain(
+    {*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "header", "wrap", "delta"}, *LOOP
+)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
 TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")
 LAYERS = LIBRARY | TOP
