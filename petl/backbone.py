@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -115,6 +115,17 @@ def _timm_name(kind: type) -> str | None:
     return next((name for table in tables for name, cls in table.items() if cls is kind), None)
 
 
+def takes_channels(model: nn.Module, channels: int) -> None:
+    """Say in timm's own words that the model takes images of so many channels, as if it had been created with ``in_chans=``."""
+    if not config(model):
+        return
+    cast(Any, model).in_chans = channels
+    for module in model.modules():
+        if module is not model and "in_chans" in vars(module):
+            cast(Any, module).in_chans = channels
+    cast(Any, model)._model_args = {**getattr(model, "_model_args", {}), "in_chans": channels}
+
+
 def build(header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, held: int = 0) -> nn.Module:
     """The backbone that a checked header describes; ``held`` is how many numbers the file itself has.
 
@@ -155,7 +166,7 @@ def _refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
     """Try the arguments without memory, and stop where they make the backbone out of proportion to timm's own."""
     import timm
 
-    if all(_largest(value) <= USUAL.get(key, 1) for key, value in args.items()):
+    if all(_largest(value) <= USUAL.get(key, 0) for key, value in args.items()):
         return
     with torch.device("meta"), _counted() as plain:
         timm.create_model(name, pretrained=False)
@@ -164,13 +175,15 @@ def _refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
         timm.create_model(name, pretrained=False, **args)
 
 
-def _largest(value: Any) -> int:
-    """The largest whole number in a value."""
+def _largest(value: Any) -> float:
+    """The largest number in a value that isn't a switch or a rate between 0 and 1."""
     if isinstance(value, Mapping):
         value = [*value.values()]
     if isinstance(value, (list, tuple)):
         return max(map(_largest, value), default=0)
-    return value if isinstance(value, int) else 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return 0 if isinstance(value, float) and 0 <= value <= 1 else abs(value)
 
 
 @contextlib.contextmanager

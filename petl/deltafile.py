@@ -38,7 +38,7 @@ def checked_text(path: Path | str, tensors: Mapping[str, Tensor], header: Mappin
     wrong = faults(json.loads(text), {key: tuple(tensor.shape) for key, tensor in tensors.items()})
     if wrong:
         raise DeltaError(
-            f"can't write {path}: the delta's header would misstate {listing(wrong)}, and no petl could load it"
+            f"can't write {path}: {listing(wrong)} can't stand in a delta's header, and no petl could load it"
         )
     return text
 

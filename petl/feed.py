@@ -67,11 +67,13 @@ def _refuse_empty(data: Any) -> None:
 
 def classes_of(loader: DataLoader[Any]) -> list[str] | None:
     """The class names that the data brings, if it does: other datasets may mean a number or a method by ``classes``."""
-    names = getattr(loader.dataset, "classes", None)
-    listed = (
-        hasattr(names, "__len__") and hasattr(names, "__getitem__") and not isinstance(names, (str, bytes, Mapping))
-    )
-    return [str(names[i]) for i in range(len(names))] or None if listed else None
+    names: Any = getattr(loader.dataset, "classes", None)
+    return [str(names[i]) for i in range(len(names))] or None if _is_list(names) else None
+
+
+def _is_list(names: Any) -> bool:
+    has = hasattr(names, "__len__") and hasattr(names, "__getitem__")
+    return has and not isinstance(names, (str, bytes, Mapping, type))
 
 
 def sample(loader: DataLoader[Any]) -> Any:

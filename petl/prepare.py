@@ -69,8 +69,9 @@ def _batches(
 ) -> tuple[DataLoader[Any], DataLoader[Any] | None, list[str]]:
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
-    train = feed(data[0], model, training=True, classes=settings.labels, seed=settings.seed, **options)
-    known = class_names(settings.labels) or classes_of(train) or recorded(model)
+    asked = class_names(settings.labels)
+    train = feed(data[0], model, training=True, classes=asked, seed=settings.seed, **options)
+    known = asked if asked is not None else classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)
     val = None if data[1] is None else feed(data[1], model, classes=known, **options)
     if val is not None:

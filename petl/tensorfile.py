@@ -36,7 +36,7 @@ TYPES = {
 }
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 METADATA = "__metadata__"
-LONGEST_HEADER = 32 * 2**20  # bytes
+LONGEST_HEADER = 16 * 2**20  # bytes
 MOST_TENSORS = 2**16
 
 
@@ -222,6 +222,8 @@ def _entry(value: Any) -> Entry:
         raise Damaged(f"an entry of its header is {str(value)[:80]}") from None
     if not all(type(number) is int and 0 <= number < 2**62 for number in (*shape, begin, end)) or len(shape) > 32:
         raise Damaged(f"an entry of its header is {str(value)[:80]}")
+    if math.prod(max(number, 1) for number in shape) >= 2**60:  # even where there are none, torch counts steps
+        raise Damaged(f"shape {str(list(shape))[:80]} can't be")
     if math.prod(shape) * dtype.itemsize != end - begin:
         raise Damaged(f"shape {str(list(shape))[:80]} doesn't fit its {end - begin:,} bytes")
     return Entry(dtype, shape, begin, end)
