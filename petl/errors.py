@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+LONGEST = 1500  # characters of a message: a damaged file can name anything
+HIDDEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Zl",
+    "Zp",
+)  # Unicode's control, format, surrogate, private and line-breaking characters
+JOINERS = "\u200c\u200d"  # format characters that words and emoji need
 
 
 class PetlError(Exception):
-    """Anything that petl refuses to do; the model, files and data are as they were."""
+    """Anything that petl refuses to do; the model, files and data are as they were.
+
+    Messages may hold words out of files: what would steer a terminal is spelled out, and long ones are cut.
+    """
+
+    def __init__(self, message: object = ""):
+        text = printable(str(message), keep="\n")
+        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 40]} ... ({len(text):,} characters)")
 
 
 class MethodError(PetlError):
@@ -28,6 +47,24 @@ class DeltaError(PetlError):
 
 class DataError(PetlError):
     """The training or test data doesn't fit the model or can't be read."""
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """The text with control characters, escape sequences and hidden direction marks spelled out, so that it is safe to print.
+
+    Use it for whatever comes out of a file's header or is a file's name. ``keep`` holds characters that may stay.
+
+    >>> print(printable("cat \\x1b[2J"))
+    cat \\x1b[2J
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = keep + JOINERS
+    return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else _spelled(c) for c in text)
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def near(name: str, names: Iterable[str], most: int = 3) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl.graft import base_class
+from petl.graft import Graft, base_class
 from petl.sites import within
 
 # What never changes the answer in evaluation: how training, speed, memory and the classifier's size are set.
@@ -26,7 +26,7 @@ NEUTRAL = frozenset(
     """training num_classes out_features num_features in_features head_hidden_size num_batches_tracked inplace name label
     grad_checkpointing gradient_checkpointing checkpointing fused_attn momentum scale_by_keep process_group memory_efficient
     use_checkpoint requires_grad device pretrained_cfg default_cfg pretrained_model_args feature_info weight_init_mode
-    fix_init""".split()  # noqa: SIM905  # a list literal takes thirty lines
+    fix_init forward""".split()  # noqa: SIM905  # a list literal takes thirty lines
 )
 # Modules that answer with their input in evaluation count as absent: timm leaves them out, or not, by their rate.
 IDLE = frozenset(
@@ -44,11 +44,12 @@ MOST = 4096  # entries of one list
 _UNKNOWN = object()
 
 
-def structure(model: nn.Module, head: Collection[str] = ()) -> dict[str, str]:
+def structure(model: nn.Module, head: Collection[str] = (), *, grafted: bool = True) -> dict[str, str]:
     """Fingerprints (16 hexadecimal digits) of a model's structure: of its classes, and for each attribute's name of its values.
 
     ``head`` names modules whose size doesn't count (the classifier). No tensor is read, the device doesn't matter, and two
-    models that timm builds in the same way have the same answer. Grafts count as the modules that they are.
+    models that timm builds in the same way have the same answer. Grafts count as the modules that they are, or with
+    ``grafted=False`` not at all.
 
     >>> import timm
     >>> one, other = timm.create_model("test_vit"), timm.create_model("test_vit", num_heads=4)
@@ -56,7 +57,7 @@ def structure(model: nn.Module, head: Collection[str] = ()) -> dict[str, str]:
     ['head_dim', 'num_heads', 'scale']
     """
     lines: dict[str, list[str]] = {"class": []}
-    for name, module in model.named_modules():
+    for name, module in model.named_modules() if grafted else _bare(model, "", set()):
         kind = base_class(module).__name__
         kind = ALIKE.get(kind, kind)
         if kind in IDLE or (within(name, head) and _has_tensors(module)):
@@ -76,6 +77,17 @@ def identity(model: nn.Module, head: Collection[str] = ()) -> str:
     """One SHA-256 of the whole structure, for those who ask for all of it to be equal (a cache of features)."""
     found = structure(model, head)
     return hashlib.sha256("\n".join(f"{key} {found[key]}" for key in found).encode()).hexdigest()
+
+
+def _bare(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """(name, module) of everything but grafts, shared modules once, in the order of ``named_modules``."""
+    if module in seen:
+        return
+    seen.add(module)
+    yield name, module
+    for leaf, child in module.named_children():
+        if not isinstance(child, Graft):
+            yield from _bare(child, f"{name}.{leaf}".lstrip("."), seen)
 
 
 def _has_tensors(module: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from petl.backbone import takes_channels
 from petl.classifier import Option
 from petl.errors import MethodError, StateError, listing
 from petl.graft import WeightGraft, fold, grafts, is_grafted
@@ -150,6 +151,7 @@ def merge(model: nn.Module) -> nn.Module:
         raise StateError(
             f"can't merge {listing(stuck)} into a weight ({reasons}); use the wrapped model as it is, or petl.unwrap it"
         )
+    channels = in_chans(plain)
     for method in made.methods:
         method.merge(plain)
     for module in [m for m in plain.modules() if is_grafted(m)]:
@@ -157,6 +159,8 @@ def merge(model: nn.Module) -> nn.Module:
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(made.flags.get(name, True))
     del vars(plain)[RECORD]
+    if channels != made.backbone["in_chans"]:
+        takes_channels(plain, channels)
     plain.train(plain.training)
     return model
 

@@ -47,8 +47,13 @@ WRAPPED = chain(
     "digest",
     "record",
     "groups",
+    "create_args",
+    "header",
+    "backbone",
     "install",
     "wrap",
+    "fitting",
+    "tensorfile",
     "deltafile",
     "delta",
     "summary",
@@ -71,7 +76,7 @@ IMAGES = chain(
 )
 LOOP = ("metrics", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
 LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
-TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
+TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "header", "wrap", "delta"}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
 TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")
 LAYERS = LIBRARY | TOP
