@@ -12,13 +12,12 @@ import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations, pad_same
 from torch import Tensor, nn
 
 from petl import kernels, remake
-from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
+from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still, ways
 from petl.mlp import LARGE, Layer, mlp
 from petl.precision import Upcast, is_narrow
 from petl.remake import recording
@@ -112,7 +111,6 @@ class Linear(Way):
         change = _change(layer)
         if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        _forget(layer)
         return call(kernels.linear, _converted(input), _weight(layer), layer.bias, change)
 
 
@@ -124,7 +122,6 @@ class Conv(Way):
         change = _change(layer)
         if _weight_trains(layer) or not recording() or (change is None and _on_weight(layer)):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        _forget(layer)
         x, geometry = _padded(layer, _converted(input))
         rows, bias = None, layer.bias
         if norm is not None and _scale_trains(norm):
@@ -305,12 +302,6 @@ def _as_layer(layer: nn.Module) -> Layer:
 def _weight(layer: nn.Module) -> Tensor:
     """The layer's own weight, without what has grown on it."""
     return cast(Tensor, layer._parameters["weight"])
-
-
-def _forget(layer: nn.Module) -> None:
-    """What evaluation remembers would only take memory in training."""
-    if not torch.compiler.is_compiling():
-        forget(layer)
 
 
 def folded_norm(conv: nn.Module) -> nn.Module | None:

@@ -25,6 +25,8 @@ GROUND = chain(set(), "errors", "version")
 SURGERY = GROUND | chain(
     {*GROUND},
     "kernels",
+    "scratch",
+    "adapted",
     "graft",
     "layout",
     "flow",
