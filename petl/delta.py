@@ -15,9 +15,10 @@ from petl.deltafile import FORMAT, checked_header, opened, read_all, write
 from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, PetlError, StateError, listing
 from petl.install import Plan, drop_caches, install
+from petl.interrupts import uninterrupted
 from petl.method import Method, from_json
 from petl.precision import narrow_dtype
-from petl.record import Record, wrapped
+from petl.record import Record, record, wrapped
 from petl.sites import Sites, all_sites
 from petl.survey import Survey, config
 from petl.version import __version__
@@ -118,14 +119,14 @@ def load(
         memory=saving,
         base_dtype=narrow,
     )
-    try:
-        install(found, plans, asked, num_classes=header["backbone"].get("num_classes") if header["head"] else None)
-    except PetlError as error:
-        raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
     with _unwrapped_on_error(model):
+        try:
+            install(found, plans, asked, num_classes=header["backbone"].get("num_classes") if header["head"] else None)
+        except PetlError as error:
+            raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
         _compare(Path(path), header, tensors, model, asked, check_base)
         _fill(model, tensors)
-    asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
+        asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
     return model
 
 
@@ -233,7 +234,9 @@ def _unwrapped_on_error(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        unwrap(model)
+        with uninterrupted():
+            if record(model) is not None:
+                unwrap(model)
         raise
 
 

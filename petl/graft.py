@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.adapted import Guarded, guarded
+from petl.computed import check_known, refresh, settle
 from petl.errors import SiteError, StateError
 from petl.kernels import Change, laid_out_as, without_autocast
 
@@ -83,6 +84,8 @@ def grow(module: nn.Module, name: str, graft: Graft) -> None:
         raise SiteError(
             f"{base_class(module).__name__} runs every child that it has, so no {name!r} can grow on it; name modules inside it"
         )
+    if isinstance(graft, WeightGraft):
+        check_known(module, graft.param)
     module.add_module(name, graft)
     graft.train(module.training)
     _dress(module, still=is_still(module))
@@ -122,8 +125,11 @@ def prune(module: nn.Module) -> None:
         cast(Any, module).__class__ = base_class(module)
 
 
-def fold(module: nn.Module) -> None:
-    """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used."""
+def fold(module: nn.Module, values: dict[str, Tensor] | None = None) -> None:
+    """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used.
+
+    ``values`` are those that ``folded`` gave; without them they are computed now.
+    """
     found = grafts(module)
     stuck = [name for name, graft in found if not _folds(graft)]
     if stuck:
@@ -131,12 +137,26 @@ def fold(module: nn.Module) -> None:
             f"{', '.join(stuck)} on {base_class(module).__name__} is not a weight graft and can't be folded"
         )
     weights = cast("list[tuple[str, WeightGraft]]", found)
-    values = {graft.param: getattr(module, graft.param).detach().clone() for _, graft in weights}
+    values = folded(module) if values is None else values
     prune(module)
     for param, value in values.items():
-        setattr(module, param, nn.Parameter(value, requires_grad=getattr(module, param).requires_grad))
+        settle(module, param, value)
     for _, graft in weights:
         graft.folded(module)
+
+
+def folded(module: nn.Module) -> dict[str, Tensor]:
+    """The adapted values, by parameter: new tensors that ``fold`` writes; nothing of the module is changed."""
+    values = {}
+    for param in dict.fromkeys(graft.param for _, graft in grafts(module) if isinstance(graft, WeightGraft)):
+        refresh(module, param)
+        values[param] = _computed(module, param).detach().clone()
+    return values
+
+
+def spoilt(module: nn.Module, values: dict[str, Tensor]) -> list[str]:
+    """The parameters whose new value has numbers that aren't finite, and whose own value hasn't."""
+    return [p for p, value in values.items() if not value.isfinite().all() and _own(module, p).isfinite().all()]
 
 
 def grafts(module: nn.Module) -> list[tuple[str, Graft]]:

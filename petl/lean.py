@@ -395,9 +395,9 @@ def _change(module: nn.Module) -> kernels.Change | None:
 
 
 def _weight_trains(module: nn.Module) -> bool:
-    """Whether the module's own weight trains, whatever has grown on it."""
+    """Whether the module's own weight trains, whatever has grown on it, or is computed (pruned), perhaps of what trains."""
     weight = module._parameters.get("weight")
-    return weight is not None and weight.requires_grad
+    return weight.requires_grad if weight is not None else "weight" in vars(module)
 
 
 def _scale_trains(norm: nn.Module) -> bool:

@@ -27,6 +27,8 @@ SURGERY = GROUND | chain(
     "kernels",
     "scratch",
     "adapted",
+    "computed",
+    "interrupts",
     "graft",
     "layout",
     "flow",
