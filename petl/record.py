@@ -154,6 +154,8 @@ class Whole:
     def __init__(self, model: nn.Module, *, copies: bool):
         self.model, self.structure, self.record = model, Snapshot(model), record(model)
         self.modes = [(module, module.training) for module in model.modules()]
+        lists = [value for module in model.modules() for value in vars(module).values() if isinstance(value, list)]
+        self.lists = [(value, [*value]) for value in lists]  # in which peft notes what it has merged
         self.tensors = [
             (p, p.detach(), p.requires_grad, p.detach().clone() if copies else None) for p in model.parameters()
         ]
@@ -161,6 +163,8 @@ class Whole:
     def restore(self) -> None:
         """Put everything back as it was."""
         self.structure.restore()
+        for value, before in self.lists:
+            value[:] = before
         for parameter, alias, flag, copy in self.tensors:
             parameter.data = alias
             parameter.requires_grad_(flag)

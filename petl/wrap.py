@@ -152,9 +152,9 @@ def merge(model: nn.Module) -> nn.Module:
     """
     plain, made = wrapped(model)
     _refuse_stuck(plain)
-    values = _all_values(plain)
     before = Whole(plain, copies=any(method.reads_base for method in made.methods))
     try:
+        values = _all_values(plain)
         for method in made.methods:
             method.merge(plain)
         for module, found in values:
