@@ -169,7 +169,7 @@ def _guarded(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:
 class Guarded:
     """A module whose grafted parameters can't be exchanged or deleted: what is grown on them would be added to other values.
 
-    torch's own loading and its distributed wrappers may, which put the same values back.
+    Loading may, and torch's distributed wrappers, which put the same values back.
     """
 
     _petl_look: Any
@@ -188,7 +188,7 @@ class Guarded:
         super().__delattr__(name)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        with _loading():
+        with unguarded():
             return super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]  # as above
 
     @property
@@ -228,7 +228,8 @@ class Guarded:
 
 
 @contextlib.contextmanager
-def _loading() -> Iterator[None]:
+def unguarded() -> Iterator[None]:
+    """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` carries out."""
     _STATE.loading = getattr(_STATE, "loading", 0) + 1
     try:
         yield

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from petl.adapted import unguarded
 from petl.classifier import prepare_head
 from petl.computed import iterated
 from petl.digest import marks, own_tensor, owned
@@ -39,7 +40,7 @@ def install(
     made.modes = {name: module.training for name, module in model.named_modules()}
     made.hollow = any(p.is_meta for p in model.parameters())
     originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
-    with _undone_on_error(model, made) as before:
+    with _undone_on_error(model, made) as before, unguarded():
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
         made.backbone = backbone(found, num_classes, create_args)
         mine = [_in_place(model, method, sites) for method, sites in plans]
