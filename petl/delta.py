@@ -27,8 +27,9 @@ from petl.fitting import (
 )
 from petl.header import DTYPES, class_names, task_name
 from petl.install import drop_caches, install
+from petl.interrupts import uninterrupted
 from petl.precision import narrow_dtype
-from petl.record import Record, wrapped
+from petl.record import Record, record, wrapped
 from petl.structure import structure
 from petl.survey import config
 from petl.version import __version__
@@ -153,17 +154,17 @@ def load(
     refuse_narrow(narrow, [method for method, _ in plans])
     rehearse(path, header, tensors, found, plans)
     asked = record_of(header, plans, memory=saving, base_dtype=narrow)
-    try:
-        install(found, plans, asked, num_classes=classes_of(header))
-    except PetlError as error:
-        raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
     with _unwrapped_on_error(model):
+        try:
+            install(found, plans, asked, num_classes=classes_of(header))
+        except PetlError as error:
+            raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
         compare(path, delta_tensors(model, asked)[0], tensors)
         if check_base:
             _refuse_other_base(path, header, model, asked)
         _fill(model, tensors)
-    asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
-    asked.task = header.get("task")
+        asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
+        asked.task = header.get("task")
     return model
 
 
@@ -293,7 +294,9 @@ def _unwrapped_on_error(model: nn.Module) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        unwrap(model)
+        with uninterrupted():
+            if record(model) is not None:
+                unwrap(model)
         raise
 
 

@@ -14,13 +14,14 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from petl.adapted import Guarded, guarded
+from petl.computed import check_known, refresh, settle
 from petl.errors import SiteError, StateError
 from petl.kernels import Change, laid_out_as, without_autocast
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
 PARTNER = "_petl_partner"  # attribute of a module that a way needs: a tuple that holds another module
-CACHE = "_petl_cache"  # attribute of a module: adapted values that evaluation uses again
 
 
 class Graft(nn.Module):
@@ -41,7 +42,7 @@ class WeightGraft(Graft):
     graft's own precision and outside autocast, and rounded to the weight's dtype once, so a float32 delta on a
     half-precision or autocast layer isn't rounded before it is added.
 
-    ``dtype`` is the type that the graft gives the weight, where it changes that; such values are never remembered.
+    ``dtype`` is the type that the graft gives the weight, where it changes that.
     """
 
     param: str = "weight"
@@ -83,6 +84,8 @@ def grow(module: nn.Module, name: str, graft: Graft) -> None:
         raise SiteError(
             f"{base_class(module).__name__} runs every child that it has, so no {name!r} can grow on it; name modules inside it"
         )
+    if isinstance(graft, WeightGraft):
+        check_known(module, graft.param)
     module.add_module(name, graft)
     graft.train(module.training)
     _dress(module, still=is_still(module))
@@ -121,13 +124,15 @@ def prune(module: nn.Module) -> None:
     for name, _ in grafts(module):
         delattr(module, name)
     vars(module).pop(PARTNER, None)
-    forget(module)
     if isinstance(module, _Grafted):
         cast(Any, module).__class__ = base_class(module)
 
 
-def fold(module: nn.Module) -> None:
-    """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used."""
+def fold(module: nn.Module, values: dict[str, Tensor] | None = None) -> None:
+    """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used.
+
+    ``values`` are those that ``folded`` gave; without them they are computed now.
+    """
     found = grafts(module)
     stuck = [name for name, graft in found if not _folds(graft)]
     if stuck:
@@ -135,12 +140,26 @@ def fold(module: nn.Module) -> None:
             f"{', '.join(stuck)} on {base_class(module).__name__} is not a weight graft and can't be folded"
         )
     weights = cast("list[tuple[str, WeightGraft]]", found)
-    values = {graft.param: getattr(module, graft.param).detach().clone() for _, graft in weights}
+    values = folded(module) if values is None else values
     prune(module)
     for param, value in values.items():
-        setattr(module, param, nn.Parameter(value, requires_grad=getattr(module, param).requires_grad))
+        settle(module, param, value)
     for _, graft in weights:
         graft.folded(module)
+
+
+def folded(module: nn.Module) -> dict[str, Tensor]:
+    """The adapted values, by parameter: new tensors that ``fold`` writes; nothing of the module is changed."""
+    values = {}
+    for param in dict.fromkeys(graft.param for _, graft in grafts(module) if isinstance(graft, WeightGraft)):
+        refresh(module, param)
+        values[param] = _computed(module, param).detach().clone()
+    return values
+
+
+def spoilt(module: nn.Module, values: dict[str, Tensor]) -> list[str]:
+    """The parameters whose new value has numbers that aren't finite, and whose own value hasn't."""
+    return [p for p, value in values.items() if not value.isfinite().all() and _own(module, p).isfinite().all()]
 
 
 def grafts(module: nn.Module) -> list[tuple[str, Graft]]:
@@ -195,14 +214,13 @@ class _Look(NamedTuple):
     ways: tuple[type[Way], ...] = ()
 
 
-class _Grafted:
+class _Grafted(Guarded):
     """Marks the run-time classes and lets their instances be pickled and deep-copied."""
 
     _petl_look: _Look
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         state = dict(getattr(self, "__getstate__", lambda: self.__dict__)())  # nn.LSTM has one; Python 3.10 no default
-        state.pop(CACHE, None)
         return _blank, tuple(self._petl_look), state
 
 
@@ -333,12 +351,17 @@ def _adapted(param: str) -> property:
     """A property that answers with ``param``'s value after all of its grafts."""
 
     def get(self: nn.Module) -> Tensor:
-        return _computed(self, param) if _records() else _remembered(self, param)
+        return guarded(_computed(self, param), self, param)
 
-    return property(get)
+    def put(self: nn.Module, value: Any) -> None:
+        """For hooks that compute a weight before each forward, as torch's pruning does."""
+        vars(self)[param] = value
+
+    return property(get, put)
 
 
 def _computed(module: nn.Module, param: str) -> Tensor:
+    """The value as it is now. Nothing is remembered: a proof that no source was written to costs as much as the value."""
     value = _own(module, param)
     for graft in module._modules.values():
         if isinstance(graft, WeightGraft) and graft.param == param:
@@ -346,58 +369,12 @@ def _computed(module: nn.Module, param: str) -> Tensor:
     return value
 
 
-def _records() -> bool:
-    """Whether an adapted value belongs to this forward alone: autograd records it, or something traces or transforms it."""
-    traces = torch.jit.is_tracing() or torch.compiler.is_compiling() or torch.compiler.is_exporting()
-    return torch.is_grad_enabled() or traces or torch._C._are_functorch_transforms_active()
-
-
-class _Remembered(NamedTuple):
-    """An adapted value, and what it was made of: aliases that share memory and version counter with the sources."""
-
-    value: Tensor
-    sources: list[Tensor]
-    versions: list[int]
-
-    def holds(self, sources: list[Tensor]) -> bool:
-        same = [
-            a.data_ptr() == b.data_ptr() and a.dtype == b.dtype for a, b in zip(sources, self.sources, strict=False)
-        ]
-        return len(sources) == len(self.sources) and all(same) and self.versions == _versions(sources, self.value)
-
-
-def _versions(sources: list[Tensor], value: Tensor) -> list[int]:
-    return [tensor._version for tensor in (*sources, value)]
-
-
-def _remembered(module: nn.Module, param: str) -> Tensor:
-    """The adapted value without gradients: made once, and again when any parameter of the module or its grafts changes.
-
-    Changes through ``.data`` leave no trace; ``forget`` is for those.
-    """
-    sources: list[Tensor] = [*module.parameters()]
-    if _new_dtype(module, param) or any(
-        type(t) not in (Tensor, nn.Parameter) or t.is_inference() or t.is_meta for t in sources
-    ):
-        return _computed(module, param)
-    cache: dict[str, _Remembered] = vars(module).setdefault(CACHE, {})
-    if param not in cache or not cache[param].holds(sources):
-        value = _computed(module, param)
-        if value.is_inference():
-            return value
-        cache[param] = _Remembered(value, [t.detach() for t in sources], _versions(sources, value))
-    return cache[param].value
-
-
-def forget(module: nn.Module) -> None:
-    """Drop the values that evaluation remembers, as training does by itself."""
-    vars(module).pop(CACHE, None)
-
-
 def _own(module: nn.Module, param: str) -> Tensor:
-    """The module's own parameter, or what its class computes under that name (``torch.nn.utils.parametrize``)."""
+    """The module's own parameter, what a hook computed (pruning), or what its class computes (``torch.nn.utils.parametrize``)."""
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])
+    if param in vars(module):
+        return vars(module)[param]
     return getattr(super(_Grafted, cast(Any, module)), param)
 
 

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from petl.adapted import unguarded
 from petl.backbone import describe
 from petl.classifier import prepare_head
+from petl.computed import iterated
 from petl.digest import marks, own_tensor, owned
 from petl.errors import DeltaError, MethodError, SiteError, StateError, listing
 from petl.graft import guard, hold, prune
 from petl.header import oversized, refuse_unwritable
+from petl.interrupts import uninterrupted
 from petl.lean import cheapen, watch
 from petl.method import Method
 from petl.precision import lower, sorted_out
@@ -42,7 +45,7 @@ def install(
     made.create_args = create_args
     made.hollow = any(p.is_meta for p in model.parameters())
     originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
-    with _undone_on_error(model, made) as before:
+    with _undone_on_error(model, made) as before, unguarded():
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
         made.backbone = describe(found, num_classes, create_args)
         made.classifier = tuple(dict.fromkeys((*(found.head or ()), *made.head)))
@@ -61,7 +64,7 @@ def install(
         if made.narrow:
             watch(model)
         guard(model)
-    vars(model)[RECORD] = made
+        vars(model)[RECORD] = made
     return model
 
 
@@ -82,7 +85,9 @@ def _undone_on_error(model: nn.Module, made: Record) -> Iterator[Snapshot]:
     try:
         yield before
     except BaseException:
-        undo(model, made, before.changes())
+        with uninterrupted():
+            undo(model, made, before.changes())
+            vars(model).pop(RECORD, None)
         raise
 
 
@@ -145,8 +150,9 @@ def _lower(found: Survey, mine: Sequence[list[Tensor]], made: Record) -> None:
     trains |= {id(tensor) for key, _, _, tensor in _tensors(found.model) if key in made.also}
     places, made.wide = sorted_out(found.model, made.base_dtype, trains, [*made.head, *head_names(found)])
     for place in places:
-        made.backup[place.key] = lower(place, made.base_dtype)
+        made.backup[place.key] = place.own.detach().to("cpu")  # first, so that Ctrl-C loses nothing
         made.narrow.append(place.key)
+        lower(place, made.base_dtype)
 
 
 def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, originals: set[int]) -> None:
@@ -201,6 +207,19 @@ def _hold_still(model: nn.Module, made: Record) -> None:
         moving = any(f"{name}.{leaf}".lstrip(".") in planned for leaf in ("running_mean", "running_var"))
         if has_statistics(module) and not moving:
             hold(module)
+        if any(vector not in planned for _, vector in iterated(module, name)):
+            _hold_norm(module, name, planned)
+
+
+def _hold_norm(module: nn.Module, name: str, planned: Collection[str]) -> None:
+    """A spectral norm that nobody tunes stays as it is, if its weight does."""
+    trains = [original for original, _ in iterated(module, name) if original in planned]
+    if trains:
+        raise SiteError(
+            f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off first "
+            f"(torch.nn.utils.parametrize.remove_parametrizations or remove_spectral_norm), or choose a method such as 'lora'"
+        )
+    hold(module)
 
 
 def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:

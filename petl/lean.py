@@ -12,14 +12,13 @@ import functools
 from collections.abc import Iterator
 from typing import Any, cast
 
-import torch
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations, pad_same
 from torch import Tensor, nn
 
 from petl import kernels, remake
 from petl.deferred import Convolution, Partner, Scope, deferred, may_defer, settled, waiting
-from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, forget, give, grafts, is_still, ways
+from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still, ways
 from petl.mlp import LARGE, Layer, mlp
 from petl.precision import Upcast, is_narrow
 from petl.remake import recording
@@ -113,7 +112,6 @@ class Linear(Way):
         change = _change(layer)
         if not recording(input) or not _is_frozen(layer):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        _forget(layer)
         return call(kernels.linear, _converted(input), _weight(layer), layer.bias, change)
 
 
@@ -124,7 +122,6 @@ class Conv(Way):
         layer = cast(nn.Conv2d, self)
         if not recording(input) or not _is_frozen(layer):
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        _forget(layer)
         x, geometry = _padded(layer, _converted(input))
         weight, bias, change = _weight(layer), layer.bias, _change(layer)
         norm = may_defer(layer)
@@ -304,10 +301,6 @@ def _weight(layer: nn.Module) -> Tensor:
     return cast(Tensor, layer._parameters["weight"])
 
 
-def _forget(layer: nn.Module) -> None:
-    """What evaluation remembers would only take memory in training."""
-    if not torch.compiler.is_compiling():
-        forget(layer)
 
 
 def _takes(conv: nn.Module, norm: nn.Module) -> bool:
@@ -377,9 +370,9 @@ def _change(module: nn.Module) -> kernels.Change | None:
 
 
 def _weight_trains(module: nn.Module) -> bool:
-    """Whether the module's own weight trains, whatever has grown on it."""
+    """Whether the module's own weight trains, whatever has grown on it, or is computed (pruned), perhaps of what trains."""
     weight = module._parameters.get("weight")
-    return weight is not None and weight.requires_grad
+    return weight.requires_grad if weight is not None else "weight" in vars(module)
 
 
 def _scale_trains(norm: nn.Module) -> bool:

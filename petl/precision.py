@@ -84,13 +84,12 @@ def sorted_out(
     return places, wide
 
 
-def lower(place: Place, dtype: torch.dtype) -> Tensor:
-    """Make the parameter narrow, in place; the original comes back, in main memory."""
+def lower(place: Place, dtype: torch.dtype) -> None:
+    """Make the parameter narrow, in place."""
     own = place.own
-    original, narrow = own.detach().to("cpu"), own.detach().to(dtype)
+    narrow = own.detach().to(dtype)
     grow(place.module, f"wide_{place.leaf}", Upcast(place.leaf, own.dtype))
     own.data = narrow
-    return original
 
 
 def widen(model: nn.Module) -> None:

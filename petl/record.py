@@ -149,6 +149,36 @@ class Snapshot:
             change.undo()
 
 
+class Whole:
+    """All that a merge may change of a model: its structure, record, modes, flags, and which memory parameters use.
+
+    Numbers are copied (``copies``) only where another library's code will write to them in place.
+    """
+
+    def __init__(self, model: nn.Module, *, copies: bool):
+        self.model, self.structure, self.record = model, Snapshot(model), record(model)
+        self.modes = [(module, module.training) for module in model.modules()]
+        lists = [value for module in model.modules() for value in vars(module).values() if isinstance(value, list)]
+        self.lists = [(value, [*value]) for value in lists]  # in which peft notes what it has merged
+        self.tensors = [
+            (p, p.detach(), p.requires_grad, p.detach().clone() if copies else None) for p in model.parameters()
+        ]
+
+    def restore(self) -> None:
+        """Put everything back as it was."""
+        self.structure.restore()
+        for value, before in self.lists:
+            value[:] = before
+        for parameter, alias, flag, copy in self.tensors:
+            parameter.data = alias
+            parameter.requires_grad_(flag)
+            if copy is not None:
+                parameter.detach().copy_(copy)
+        for module, mode in self.modes:
+            module.training = mode
+        vars(self.model)[RECORD] = self.record
+
+
 def _structure(module: nn.Module) -> dict[str, Any]:
     plain = {key: value for key, value in vars(module).items() if key not in _HANDLED}
     dicts = {key: dict(vars(module)[key]) for key in ("_modules", "_parameters", "_buffers")}

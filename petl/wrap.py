@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl.backbone import takes_channels
 from petl.classifier import Option
-from petl.errors import MethodError, StateError, listing
-from petl.graft import WeightGraft, fold, grafts, is_grafted
+from petl.errors import MethodError, PetlError, StateError, listing
+from petl.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
 from petl.install import install, undo
+from petl.interrupts import uninterrupted
 from petl.lean import MEMORY
 from petl.method import Method, resolve
 from petl.precision import narrow_dtype
-from petl.record import RECORD, Record, bare, record, wrapped
+from petl.record import RECORD, Record, Whole, bare, record, wrapped
 from petl.survey import Survey, survey
 
 
@@ -121,8 +122,16 @@ def unwrap(model: nn.Module) -> nn.Module:
     """
     plain, made = wrapped(model)
     _prove_frozen(made, "unwrap can't give the base back")
-    undo(plain, made, made.changes)
-    del vars(plain)[RECORD]
+    try:
+        undo(plain, made, made.changes)
+        del vars(plain)[RECORD]
+    except PetlError:  # before anything was done
+        raise
+    except BaseException:  # Ctrl-C: what is done may be done again
+        with uninterrupted():
+            undo(plain, made, made.changes)
+            vars(plain).pop(RECORD, None)
+        raise
     return model
 
 
@@ -143,7 +152,30 @@ def merge(model: nn.Module) -> nn.Module:
     True
     """
     plain, made = wrapped(model)
-    stuck = unfoldable(plain)
+    _refuse_stuck(plain)
+    channels = in_chans(plain)
+    before = Whole(plain, copies=any(method.reads_base for method in made.methods))
+    try:
+        values = _all_values(plain)
+        for method in made.methods:
+            method.merge(plain)
+        for module, found in values:
+            fold(module, found)
+        for name, parameter in plain.named_parameters():
+            parameter.requires_grad_(made.flags.get(name, True))
+        if channels != made.backbone["in_chans"]:
+            takes_channels(plain, channels)
+        plain.train(plain.training)
+        del vars(plain)[RECORD]
+    except BaseException:
+        with uninterrupted():
+            before.restore()
+        raise
+    return model
+
+
+def _refuse_stuck(model: nn.Module) -> None:
+    stuck = unfoldable(model)
     if stuck:
         reasons = "; ".join(
             f"{kind}: {why}" for kind, why in sorted({(n.rpartition(".")[2], w) for n, w in stuck.items()})
@@ -151,18 +183,18 @@ def merge(model: nn.Module) -> nn.Module:
         raise StateError(
             f"can't merge {listing(stuck)} into a weight ({reasons}); use the wrapped model as it is, or petl.unwrap it"
         )
-    channels = in_chans(plain)
-    for method in made.methods:
-        method.merge(plain)
-    for module in [m for m in plain.modules() if is_grafted(m)]:
-        fold(module)
-    for name, parameter in plain.named_parameters():
-        parameter.requires_grad_(made.flags.get(name, True))
-    del vars(plain)[RECORD]
-    if channels != made.backbone["in_chans"]:
-        takes_channels(plain, channels)
-    plain.train(plain.training)
-    return model
+
+
+def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
+    """Every module that petl has changed with the values to write into it, all of them computed and checked."""
+    named = [(name, module, folded(module)) for name, module in model.named_modules() if is_grafted(module)]
+    bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
+    if bad:
+        raise StateError(
+            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model is as "
+            f"it was. petl.unwrap(model) gives the base back, petl.load(path, model) an earlier delta"
+        )
+    return [(module, values) for _, module, values in named]
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:

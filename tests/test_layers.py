@@ -25,6 +25,10 @@ GROUND = chain(set(), "errors", "version")
 SURGERY = GROUND | chain(
     {*GROUND},
     "kernels",
+    "scratch",
+    "adapted",
+    "computed",
+    "interrupts",
     "graft",
     "layout",
     "flow",

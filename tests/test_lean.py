@@ -19,7 +19,7 @@ from torch.nn.functional import cross_entropy
 
 import petl
 from petl import kernels, remake
-from petl.graft import CACHE, PARTNER, ways
+from petl.graft import PARTNER, ways
 from petl.lean import MEMORY, Linear, Root
 from petl.segment import Segment
 
@@ -258,7 +258,7 @@ def test_dropout_between_convolution_and_norm_is_not_skipped() -> None:
 def test_unwrap_and_merge_leave_no_trace() -> None:
     for give_back in (petl.unwrap, petl.merge):
         model = give_back(petl.wrap(make("resnet"), "lora", memory="min").train())
-        assert not any(ways(m) or hasattr(m, PARTNER) or CACHE in vars(m) for m in model.modules())
+        assert not any(ways(m) or hasattr(m, PARTNER) for m in model.modules())
         assert not any(type(m).__mro__[1].__module__.startswith("petl") for m in model.modules())
 
 
@@ -514,31 +514,6 @@ def test_pooling_is_torchs() -> None:
     assert torch.equal(mine, theirs)
 
 
-# evaluation remembers
-
-
-def test_adapted_weights_are_made_once_in_evaluation() -> None:
-    model, _ = twins("vit", "lora", "lean", dtype=torch.float32)
-    layer = cast(Any, model).blocks[0].attn.qkv
-    model.eval()
-    with torch.no_grad():
-        assert layer.weight is layer.weight
-        first = model(images("vit"))
-        layer.lora.up.add_(1)
-        assert not torch.equal(first, model(images("vit")))
-        layer.lora.up.sub_(1)
-        model.load_state_dict({k: v + 1 for k, v in model.state_dict().items() if k.endswith("lora.up")}, strict=False)
-        assert not torch.equal(first, model(images("vit")))
-    assert layer.weight.requires_grad and layer.weight is not layer.weight
-
-
-def test_training_drops_what_evaluation_remembers_and_copies_leave_it() -> None:
-    model, _ = twins("vit", "lora", "lean")
-    output(model, images("vit").double())
-    assert any(CACHE in vars(m) for m in model.modules())
-    assert not any(CACHE in vars(m) for m in copy.deepcopy(model).modules())
-    step(model.train(), images("vit").double())
-    assert not any(CACHE in vars(m) for m in model.modules())
 
 
 # the option

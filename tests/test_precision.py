@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 import petl
-from petl.graft import CACHE, is_grafted, seen_dtype, ways
+from petl.graft import is_grafted, seen_dtype, ways
 from petl.lean import MEMORY
 from petl.precision import Upcast
 
@@ -204,12 +204,6 @@ def test_frozen_parameters_take_half() -> None:
     assert all(2 * sizes[0][key] == sizes[1][key] for key in low(model))
     matrices = [key for key, p in before.named_parameters() if p.ndim > 1 and not key.startswith("fc")]
     assert low(model) == sorted(matrices)
-
-
-def test_evaluation_remembers_no_wide_weight() -> None:
-    model = narrow("vit")
-    output(model, images("vit"))
-    assert not any(vars(module).get(CACHE) for module in model.modules())
 
 
 # back and forth

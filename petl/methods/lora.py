@@ -15,6 +15,7 @@ from petl.graft import WeightGraft, grow
 from petl.kernels import Change
 from petl.method import Method, register
 from petl.projections import Rows, fused_rows, letters
+from petl.scratch import room
 from petl.sites import Site, Sites, Where, is_cond_conv, matrices
 from petl.survey import Survey
 
@@ -146,8 +147,8 @@ class LowRank(WeightGraft):
         return Change(self.up, self.down, self.scale) if plain else None
 
     def change(self, weight: Tensor) -> Tensor:
-        add = torch.addmm if self.up.ndim == 2 else torch.baddbmm
-        matrix = add(self.matrix(weight), self.up, self.down, alpha=self.scale)
+        add, matrix = torch.addmm if self.up.ndim == 2 else torch.baddbmm, self.matrix(weight)
+        matrix = add(matrix, self.up, self.down, alpha=self.scale, out=room(matrix))
         if self.magnitude is not None:
             matrix = matrix * (self.magnitude / _row_norm(matrix.detach()))
         return self.shaped(matrix, weight)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from petl.errors import MethodError, SiteError, StateError, listing, near
 from petl.graft import base_class
@@ -97,17 +99,25 @@ class Peft(Method):
             parameter.requires_grad_(flag)
 
     def merge(self, model: nn.Module) -> None:
-        """Fold every tuner layer into its base layer and put that back; on an error all are unfolded again."""
+        """Fold every tuner layer into its base layer and put that back; each is tried on one input before and after.
+
+        On an error ``petl.merge`` puts back what was: peft's own ``unmerge`` gives the base back up to rounding only.
+        """
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
+        trials = {name: _Trial(layer) for name, layer in layers.items()}
         try:
             for layer in layers.values():
                 layer.merge(safe_merge=True)  # type: ignore[operator]  # every tuner layer has it
         except Exception as error:  # peft raises whatever its tuner raises
-            for layer in layers.values():
-                layer.unmerge()  # type: ignore[operator]
-            raise StateError(f"peft can't merge {self.config.get('peft_type')}: {error}") from error
+            raise StateError(f"peft can't merge {self.config.get('peft_type')}: {error}; the model is as it was") from error
+        wrong = [name for name, layer in layers.items() if trials[name].differs(layer)]
+        if wrong:
+            raise StateError(
+                f"peft merges {self.config.get('peft_type')} on {listing(wrong)} to another function than it trained; the model is as "
+                f"it was: use it wrapped, save its delta, or train another tuner or petl's own 'lora'"
+            )
         for name, layer in layers.items():
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
@@ -116,6 +126,54 @@ class Peft(Method):
         import peft
 
         return peft.get_peft_config(dict(self.config))
+
+
+class _Trial:
+    """What a tuner layer answers to one random input before it is merged, and how far its tuner takes that from the base."""
+
+    def __init__(self, layer: Any):
+        self.x = _input(layer.get_base_layer())
+        self.before = self._answer(layer)
+        base = self._answer(layer.get_base_layer())
+        self.effect = 0.0 if self.before is None or base is None else float((self.before - base).abs().max())
+
+    def differs(self, merged: Any) -> bool:
+        """Whether the merged layer answers something else, by more than rounding."""
+        now = self._answer(merged)
+        if self.before is None or now is None or self.before.numel() == 0:
+            return False
+        rounding = max(4 * torch.finfo(now.dtype).eps, 1e-5) * float(self.before.abs().max())
+        return not float((now - self.before).abs().max()) <= 0.02 * self.effect + rounding
+
+    def _answer(self, layer: Any) -> Tensor | None:
+        """In evaluation mode; None where the layer takes something else."""
+        modes = [(module, module.training) for module in layer.modules()]
+        try:
+            with torch.no_grad(), contextlib.suppress(TypeError, ValueError, RuntimeError):
+                return None if self.x is None else layer.eval()(self.x)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        return None
+
+
+def _input(layer: nn.Module) -> Tensor | None:
+    """A random input for this kind of layer, always the same; None for kinds that aren't known."""
+    own = next(layer.parameters(), None)
+    if own is None or own.is_meta:
+        return None
+    if isinstance(layer, nn.Embedding):
+        return torch.arange(layer.num_embeddings, device=own.device)[:64]
+    if isinstance(layer, nn.Linear):
+        shape: tuple[int, ...] = (8, layer.in_features)
+    elif isinstance(layer, nn.LayerNorm):
+        shape = (8, *layer.normalized_shape)
+    elif isinstance(layer, nn.modules.conv._ConvNd):
+        sizes = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
+        shape = (2, layer.in_channels, *(d * (k - 1) + 1 + 2 * s for k, d, s in sizes))
+    else:
+        return None
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(own.device, own.dtype)
 
 
 def _is_plain(conv: nn.Module) -> bool:

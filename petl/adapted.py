@@ -1,0 +1,237 @@
+"""What a layer answers when its weight is asked for while a graft is on it, and what may not be done to either.
+
+The answer is computed, so a write to it would be lost. ``AdaptedWeight`` refuses writes by its methods and through views of it;
+torch's own code sees a plain tensor. ``Guarded`` refuses to exchange or delete the parameter that the graft reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import Tensor, nn
+
+from petl.errors import StateError
+
+HARMLESS = ("requires_grad_", "share_memory_", "detach_")  # end like operations in place and write no numbers
+VIEWS = (  # what may give a part of the same memory
+    *("__getitem__", "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "narrow", "select"),
+    *("t", "transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "squeeze", "unsqueeze", "unfold"),
+    *(
+        "expand",
+        "expand_as",
+        "detach",
+        "diagonal",
+        "as_strided",
+        "unbind",
+        "split",
+        "chunk",
+        "tensor_split",
+        "__iter__",
+    ),
+)
+LOST = "_petl_lost"  # attribute of a module: what was written to an answer, to be said at the next one
+_STATE = threading.local()
+
+
+class AdaptedWeight(Tensor):
+    """A computed weight that can be read like any tensor, and that refuses to be written to: nobody would read it again."""
+
+    __torch_function__ = cast(Any, torch._C._disabled_torch_function_impl)  # no operation pays for it, or differs by it
+    layer: Callable[[], nn.Module | None] = staticmethod(lambda: None)  # a weak reference
+    param: str = ""  # its name there
+    own: Tensor | None = (
+        None  # the layer's own parameter, which one of torch's functions deletes before it asks for more
+    )
+    version: int = -1  # of the numbers, when they were computed; -1 where torch doesn't count
+
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]  # of torch it is an attribute
+        return _shared(self, self.detach())
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self._refuse("data = ...")
+
+    @property
+    def requires_grad(self) -> bool:  # type: ignore[override]  # of torch it is an attribute
+        return cast(Any, Tensor.requires_grad).__get__(self)
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value != self.requires_grad:
+            self._refuse(f"requires_grad = {value}")
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        self.requires_grad = requires_grad
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Tensor:
+        return self.as_subclass(Tensor).__deepcopy__(memo)
+
+    def __reduce_ex__(self, proto: Any) -> Any:
+        return self.as_subclass(Tensor).__reduce_ex__(proto)
+
+    def __del__(self) -> None:
+        """Notice what wrote to it by another way than its methods: torch.eye(out=), torch._foreach_mul_, torch.zero_."""
+        layer = self.layer() if self.version >= 0 else None
+        if layer is not None and self._version != self.version:
+            vars(layer)[LOST] = words = _words(layer, self.param, "an operation in place")
+            warnings.warn(words, stacklevel=2)
+
+    def _refuse(self, what: str) -> NoReturn:
+        raise StateError(_words(self.layer(), self.param, what))
+
+
+def _words(layer: nn.Module | None, param: str, what: str) -> str:
+    kind = "layer" if layer is None else cast(Any, layer)._petl_look.base.__name__
+    return (
+        f"{what} on the {param} of a {kind} that petl has adapted: it is computed at each use, so this is lost. "
+        f"Change the base before petl.wrap, or call petl.merge(model) or petl.unwrap(model) first; "
+        f"layer.{param}.clone() is a tensor of its own"
+    )
+
+
+def _refusing(name: str) -> Callable[..., Any]:
+    def write(self: AdaptedWeight, *args: Any, **kwargs: Any) -> NoReturn:
+        self._refuse(f"{name}()")
+
+    return write
+
+
+def _viewing(name: str) -> Callable[..., Any]:
+    plain: Any = getattr(Tensor, name)
+    plain = plain if callable(plain) else plain.__get__  # an attribute, such as T
+
+    def view(self: AdaptedWeight, *args: Any, **kwargs: Any) -> Any:
+        out = plain(self, *args, **kwargs)
+        if isinstance(out, Tensor):
+            return _shared(self, out)
+        parts = [_shared(self, part) for part in out]
+        return iter(parts) if name == "__iter__" else type(out)(parts)
+
+    return view
+
+
+def _shared(weight: AdaptedWeight, part: Tensor) -> Tensor:
+    """``part``, also guarded where it shares the weight's memory."""
+    same = part.untyped_storage()._cdata == weight.untyped_storage()._cdata
+    return _guarded(part, weight) if same and type(part) is Tensor else part
+
+
+def _in_place(name: str) -> bool:
+    if name.startswith("__"):
+        return name in ("__setitem__", "__idiv__") or (name.startswith("__i") and hasattr(Tensor, f"__{name[3:]}"))
+    return name.endswith("_") and not name.startswith("_") and name not in HARMLESS
+
+
+for _name in dir(Tensor):
+    if _in_place(_name) and callable(getattr(Tensor, _name)):
+        setattr(AdaptedWeight, _name, _refusing(_name))
+for _name in VIEWS:
+    setattr(AdaptedWeight, _name, _viewing(_name))
+for _name in ("T", "mT", "H", "mH", "real"):
+    setattr(AdaptedWeight, _name, property(_viewing(f"{_name}")))
+
+
+def guarded(value: Tensor, module: nn.Module, param: str) -> Tensor:
+    """``value`` as an AdaptedWeight of that module, where nothing traces, compiles, transforms or fakes it.
+
+    Raises:
+        StateError: an earlier answer was written to in a way that could be seen only afterwards.
+    """
+    if type(value) is not Tensor or torch.compiler.is_compiling() or torch.compiler.is_exporting():
+        return value
+    above = torch._C._are_functorch_transforms_active() or torch._C._len_torch_dispatch_stack()
+    if above or torch.jit.is_tracing():
+        return value
+    if LOST in vars(module):
+        raise StateError(vars(module).pop(LOST))
+    out = value.as_subclass(AdaptedWeight)
+    out.layer, out.param, out.own = weakref.ref(module), param, module._parameters.get(param)
+    out.version = -1 if out.is_inference() else out._version
+    _STATE.last = weakref.ref(out)
+    return out
+
+
+def _guarded(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:
+    out = part.as_subclass(AdaptedWeight)
+    out.layer, out.param, out.own, out.version = weight.layer, weight.param, weight.own, weight.version
+    return out
+
+
+class Guarded:
+    """A module whose grafted parameters can't be exchanged or deleted: what is grown on them would be added to other values.
+
+    Loading may, and torch's distributed wrappers, which put the same values back.
+    """
+
+    _petl_look: Any
+
+    def register_parameter(self, name: str, param: Any) -> None:
+        if isinstance(param, AdaptedWeight):
+            param._refuse(f"{name} = layer.{param.param}")
+        self._petl_restore()
+        if name in self._petl_look.params and not self._petl_may():
+            self._petl_refuse(f"layer.{name} = ...")
+        super().register_parameter(name, param)  # type: ignore[misc]  # nn.Module's comes next in the order
+
+    def __delattr__(self, name: str) -> None:
+        if name in self._petl_look.params and not self._petl_may():
+            self._petl_refuse(f"deleting {name}")
+        super().__delattr__(name)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        with unguarded():
+            return super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]  # as above
+
+    @property
+    def qconfig(self) -> Any:
+        if "qconfig" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'qconfig'")
+        return vars(self)["qconfig"]
+
+    @qconfig.setter
+    def qconfig(self, value: Any) -> None:
+        """torch's eager quantization gives one to every module, then passes by classes that it doesn't know."""
+        self._petl_refuse("quantization")
+
+    def _petl_may(self) -> bool:
+        """Whether loading or a distributed wrapper asks."""
+        frame, names = sys._getframe(2), []
+        while frame is not None and len(names) < 3:
+            names.append(frame.f_globals.get("__name__", ""))
+            frame = frame.f_back  # type: ignore[assignment]  # the outermost has none
+        return getattr(_STATE, "loading", 0) > 0 or any(name.startswith("torch.distributed") for name in names)
+
+    def _petl_restore(self) -> None:
+        """Give a parameter back that torch.nn.utils.weight_norm has taken out already, and refuse to go on."""
+        weight: AdaptedWeight | None = getattr(_STATE, "last", lambda: None)()
+        if weight is None or weight.layer() is not self or weight.own is None:
+            return
+        own, param = cast(nn.Module, self)._parameters, weight.param
+        if param not in own and param not in vars(self):
+            own[param] = cast(nn.Parameter, weight.own)
+            self._petl_refuse(f"taking {param} apart")
+
+    def _petl_refuse(self, what: str) -> NoReturn:
+        raise StateError(
+            f"{what} on a {self._petl_look.base.__name__} that petl has adapted: what petl added would work on other values, or "
+            f"be passed by. Do it before petl.wrap, or call petl.merge(model) or petl.unwrap(model) first"
+        )
+
+
+@contextlib.contextmanager
+def unguarded() -> Iterator[None]:
+    """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` carries out."""
+    _STATE.loading = getattr(_STATE, "loading", 0) + 1
+    try:
+        yield
+    finally:
+        _STATE.loading -= 1
