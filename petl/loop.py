@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl.batches import set_epoch
-from petl.checkpoint import copied, put, write
-from petl.delta import save
+from petl.checkpoint import copied, newest, put, write
+from petl.delta import read, save
 from petl.errors import PetlError
 from petl.feed import Batch, pair, windows
 from petl.launch import in_eval
 from petl.metrics import History, Metrics, measured
 from petl.record import record
+from petl.runs import beside, note_run
+from petl.tables import clean
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -44,6 +49,7 @@ class Run:
     scheduler: Any
     progress: Any
     moving: dict[str, Tensor]
+    split: dict[str, Any] | None = None
     road: Any = None
     ema: Any = None
     history: History = field(default_factory=History)
@@ -110,11 +116,14 @@ def train_all(run: Run) -> History:
         start = time.perf_counter()
         with run.skipping():
             row = train_epoch(run, epoch, task)
+        run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
         with run.averaged():
             row.update(validate(run), seconds=time.perf_counter() - start)
             if history.add(row):
                 keep(run)
+        tell(run, history.line(row, settings.epochs))
         history.stopped = settings.patience is not None and history.stale >= settings.patience
+        note(run)
         if settings.checkpoint:
             write(run.accelerator, Path(settings.checkpoint), epoch + 1)
         if settings.on_epoch:
@@ -234,3 +243,37 @@ def keep(run: Run) -> None:
     if run.settings.out and run.accelerator.is_main_process:
         save(run.model, run.settings.out, labels=run.labels, results=run.history.best)
     run.accelerator.wait_for_everyone()
+
+
+def note(run: Run) -> None:
+    """Settings, history and split go beside the delta; an epoch isn't lost where they can't."""
+    if run.settings.out and run.accelerator.is_main_process:
+        try:
+            note_run(run.settings.out, run.settings, run.history, run.split)
+        except OSError as error:
+            log.warning("can't write %s: %s", clean(beside(run.settings.out)), error)
+
+
+def tell(run: Run, line: str) -> None:
+    """A line on stderr: above the bar on a terminal, one after the other in log files and notebooks."""
+    if run.settings.progress and run.accelerator.is_main_process:
+        run.progress.console.print(clean(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def interrupted(run: Run) -> None:
+    """Say what is left of a training that Ctrl-C ended."""
+    settings, kept = run.settings, []
+    if settings.out and (row := written(run)):
+        kept.append(f"{settings.out} holds {run.history.told(row)}")
+    if settings.checkpoint and (place := newest(Path(settings.checkpoint))):
+        kept.append(f"{place} is the last whole epoch, from which resume goes on")
+    tell(run, f"interrupted in epoch {len(run.history) + 1}: {'; '.join(kept) or 'no epoch was kept'}")
+
+
+def written(run: Run) -> dict[str, Any] | None:
+    """The row of this run's epoch whose values are in ``out``."""
+    with contextlib.suppress(PetlError):
+        results = read(run.settings.out)["results"] or {}
+        same = ("epoch", "train_loss", "seconds")
+        return next((row for row in run.history.rows if all(row[k] == results.get(k) for k in same)), None)
+    return None

@@ -19,6 +19,7 @@ from petl.loop import Run
 from petl.metrics import History
 from petl.record import record
 from petl.road import road
+from petl.runs import held_out
 from petl.settings import Settings
 
 
@@ -49,6 +50,7 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
         ema=_ema(model, settings),
         history=History(settings.monitor),
         road=found,
+        split=held_out(*data) if settings.out else None,
     )
     keep_small(accelerator, run.moving)
     accelerator.register_for_checkpointing(run)

@@ -21,7 +21,7 @@ def chain(base: set[str], *names: str) -> dict[str, set[str]]:
 
 
 # module -> the modules of petl that it may import. A new file has to be given its place here.
-GROUND = chain(set(), "errors", "version")
+GROUND = chain(set(), "tables", "errors", "version")
 SURGERY = GROUND | chain(
     {*GROUND},
     "kernels",
@@ -43,11 +43,11 @@ WRAPPED = chain(
     {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
 )
 IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
-LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
+LOOP = ("metrics", "settings", "launch", "checkpoint", "feed", "runs")
 LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
 TRAINING = chain({*GROUND, *IMAGES, "graft", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
-TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")
+TOP = chain({*LIBRARY}, "__init__", "demo", "terminal", "arguments", "answers", "outputs", "cli", "__main__")
 LAYERS = LIBRARY | TOP
 FILES = sorted(PACKAGE.rglob("*.py"))
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
