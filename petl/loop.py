@@ -267,7 +267,7 @@ def interrupted(run: Run) -> None:
         kept.append(f"{settings.out} holds {run.history.told(row)}")
     if settings.checkpoint and (place := newest(Path(settings.checkpoint))):
         kept.append(f"{place} is the last whole epoch, from which resume goes on")
-    tell(run, f"interrupted in epoch {len(run.history) + 1}: {'; '.join(kept) or 'no epoch was kept'}")
+    tell(run, f"interrupted in epoch {len(run.history) + 1}: {'; '.join(kept) or 'nothing was written'}")
 
 
 def written(run: Run) -> dict[str, Any] | None:

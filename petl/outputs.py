@@ -28,6 +28,8 @@ def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool
     if same := next((other for other in inputs if _same(path, Path(other))), None):
         raise StateError(f"{name} and {same} are one file; the input stays as it is: name another file for the output")
     if not _asked(lambda: os.path.lexists(path)):
+        if above := next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None):
+            raise StateError(f"{name}: {above} is a file, no folder; name another place")
         return path
     if path.exists() and not path.is_file():
         raise StateError(f"{name} is no ordinary file; name one")
@@ -65,7 +67,8 @@ def _as_state_error(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise StateError(f"can't write {path}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else None  # without the name of a file of ours
+        raise StateError(f"can't write {path}: {why or error}") from error
 
 
 def for_training(name: str, options: Mapping[str, Any], *, inputs: Sequence[str | Path], overwrite: bool) -> Path:
@@ -116,6 +119,8 @@ def write_merged(path: Path, state: Mapping[str, Tensor], header: Mapping[str, A
 
 def _torch_save(tensors: Mapping[str, Tensor], path: str) -> None:
     try:
-        torch.save(tensors, path)
-    except RuntimeError as error:  # what torch's writer makes of a full disk
-        raise OSError(str(error)) from error
+        with open(path, "wb") as file:
+            torch.save(tensors, file)
+    except RuntimeError as error:  # torch's writer, about an error of the file's that came before
+        cause = error.__context__
+        raise cause if isinstance(cause, OSError) else OSError(str(error)) from error

@@ -31,6 +31,8 @@ class Commands(TyperGroup):
             return super().main(*args, standalone_mode=False, **kwargs)
         with _spoken():
             code = super().main(*args, **{**kwargs, "prog_name": "petl", "standalone_mode": False})
+            if code == INTERRUPTED:  # newer typers answer Ctrl-C so, older ones with Abort
+                raise KeyboardInterrupt
             sys.exit(code if isinstance(code, int) else 0)
 
 
@@ -88,6 +90,8 @@ def note(text: object) -> None:
 
 
 def _write(stream: Any, text: str) -> None:
+    if stream is None:  # closed by whoever started the program
+        return
     try:
         stream.write(f"{text}\n")
         stream.flush()
@@ -109,7 +113,7 @@ def _hang_up() -> NoReturn:
 
 def show(head: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
     """Print a table: in a frame that fits a terminal, else one line for each row, for other programs."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         return _write(sys.stdout, _framed(head, rows, title))
     say("\n".join([*([title] if title else []), table([head, *rows], left=range(len(head)))]))
 
