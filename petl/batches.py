@@ -16,7 +16,9 @@ import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
+from petl.datasets import BAD, RETRIES, Images, left_out, raising
 from petl.errors import DataError
+from petl.origins import Around, class_names, origins, pipeline_of
 
 
 class Shuffle(Sampler[tuple[int, int]]):
@@ -38,23 +40,68 @@ class Shuffle(Sampler[tuple[int, int]]):
         return self.count
 
 
-class Seeded(Dataset[Any]):
-    """A dataset that is asked for (index, seed) and draws all random numbers for the item from that seed."""
+class Seeded(Around):
+    """A dataset that is asked for (index, seed) and draws all random numbers for the item from that seed.
 
-    def __init__(self, dataset: Dataset[Any]):
-        self.dataset = dataset
+    In place of an image that can't be read comes the next one of this dataset that can.
+    """
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
         with _chance(seed):
-            return self.dataset[index]
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have it
+            return readable(self.dataset, index)
 
     @property
-    def classes(self) -> list[str]:
-        return self.dataset.classes  # type: ignore[attr-defined]  # petl's and torchvision's datasets have it
+    def classes(self) -> list[str] | None:
+        return class_names(self.dataset)
+
+
+def readable(dataset: Any, index: int) -> Any:
+    """Item ``index``, or the next one of this very dataset whose file can be read; the error of the first, if there is none."""
+    with raising():
+        for step in range(RETRIES):
+            with contextlib.suppress(*BAD):
+                return dataset[(index + step) % len(dataset)]
+        return dataset[index]
+
+
+class Marked(Around):
+    """A dataset in which an image that can't be read is one of zeros, with class number `LEFT_OUT`."""
+
+    def __init__(self, dataset: Any):
+        super().__init__(dataset)
+        self._pipeline = pipeline_of(dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        with raising():
+            try:
+                return self.dataset[index]
+            except BAD:
+                if self._pipeline is None:
+                    raise
+                return left_out(self._pipeline)
+
+    @property
+    def classes(self) -> list[str] | None:
+        return class_names(self.dataset)
+
+
+@contextlib.contextmanager
+def marking(*data: Any) -> Iterator[None]:
+    """Inside, petl's datasets in DataLoaders of somebody else's making mark images that can't be read, see `Images`.
+
+    What is no DataLoader is left alone: `loader` sees to those itself.
+    """
+    loaders = [one for one in data if isinstance(one, DataLoader)]
+    found = [origin for one in loaders for origin in origins(one.dataset) if isinstance(origin, Images)]
+    before = [origin.marks for origin in found]
+    for origin in found:
+        origin.marks = True
+    try:
+        yield
+    finally:
+        for origin, mark in zip(found, before, strict=True):
+            origin.marks = mark
 
 
 @contextlib.contextmanager
@@ -81,6 +128,9 @@ def loader(
     out (batch norm can't take it), no other image is. Otherwise in the dataset's order, everything. Streams (WebDataset
     and the like) are shuffled by timm's reader as they come: a stream can't be resumed bit by bit.
 
+    For a file that can't be read, see `Images`: batches keep their number and size. In training another image takes its
+    place; otherwise it has class number -100 (`petl.datasets.LEFT_OUT`), which metrics have to leave out.
+
     Example:
         >>> from torch.utils.data import TensorDataset
         >>> pairs = TensorDataset(torch.arange(4.0), torch.arange(4))
@@ -91,12 +141,16 @@ def loader(
         raise DataError(f"batch_size={batch_size}, workers={workers}; expected at least 1 and 0")
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     options.update(batch_size=batch_size, pin_memory=torch.cuda.is_available())
+    for origin in origins(dataset) if workers else ():
+        if isinstance(origin, Images):
+            origin.share()
     if isinstance(dataset, IterableDataset):
         if hasattr(dataset, "set_loader_cfg"):
             dataset.set_loader_cfg(num_workers=workers)  # type: ignore[attr-defined]  # timm's streams: see the line above
         return DataLoader(dataset, **options)
     if not training:
-        return DataLoader(dataset, **options)
+        own = pipeline_of(dataset) is not None
+        return DataLoader(Marked(dataset) if own else dataset, **options)
     count = len(dataset)  # type: ignore[arg-type]  # map-style datasets have it
     lonely = count > batch_size and count % batch_size == 1
     return DataLoader(Seeded(dataset), sampler=Shuffle(count, seed), drop_last=lonely, **options)

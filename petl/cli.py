@@ -81,6 +81,7 @@ def train(
         int | None, typer.Option(min=1, help="Side of the images. [the backbone's; ViTs take --arg img_size=N]")
     ] = None,
     seed: int = 0,
+    strict: Strict = False,
     more: Annotated[list[str] | None, typer.Option("--fit", help="KEY=VALUE for petl.fit: patience=3 ...")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -90,7 +91,7 @@ def train(
     import petl
     from petl.outputs import for_training, tried
 
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best"}
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
     options |= keywords(petl.fit, more, but=OWN)
     path = for_training(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
     net, extra = backbone(model, pairs(args)), pairs(args)
@@ -101,8 +102,10 @@ def train(
     pipeline = petl.data.pipeline(net, size=size)
     petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
     training = petl.data.dataset(data, pipeline, training=True, classes=classes)
-    if val or "val" in petl.data.splits(data):
-        validation = petl.data.dataset(val or data, pipeline, split=None if val else "val", classes=classes)
+    if val:
+        validation = petl.data.dataset(val, pipeline, split=petl.data.held_out(val) or ".", classes=classes)
+    elif "val" in petl.data.splits(data):
+        validation = petl.data.dataset(data, pipeline, split="val", classes=classes)
     else:
         training, validation = petl.data.holdout(training, seed=seed)
     tried(path, lambda trial: petl.save(net, trial, labels=classes))
@@ -133,7 +136,7 @@ def evaluate(
     net, header = loaded(delta, model)
     refuse_other_tasks(header, getattr(net, "num_classes", None))
     images, which = to_measure(delta, data, petl.data.pipeline(net), split=split, classes=header["labels"])
-    metrics = petl.evaluate(net, images, batch_size=batch_size)
+    metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
     say(_json({**dataclasses.asdict(metrics), "measured": which}) if as_json else f"{metrics}\nmeasured: {which}")
 
 
@@ -245,7 +248,7 @@ def list_methods() -> None:
     rows = []
     for name, cls in sorted(petl.methods().items()):
         options = [f"{f.name}={f.default!r}" for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING]
-        rows.append((name, (cls.__doc__ or "").strip().split("\n")[0], ", ".join(options)))
+        rows.append((name, (cls.__doc__ or "").strip().split("\n")[0].replace("``", ""), ", ".join(options)))
     show(("name", "what", "options"), rows)
 
 

@@ -6,33 +6,41 @@ free: a tar, ``torch/cifar10``, ``hfds/...``, ``wds/...``. Gray, 16-bit and many
 
 from __future__ import annotations
 
-import collections
-import contextlib
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from timm.data.config import resolve_model_data_config
 from timm.data.dataset_factory import create_dataset
-from timm.data.readers.img_extensions import add_img_extensions, get_img_extensions, set_img_extensions
 from torch import Tensor, nn
 from torch.utils.data import IterableDataset
 
 from petl.batches import loader, set_epoch
-from petl.datasets import Images, Stream, holdout, names_of
+from petl.damage import sift
+from petl.datasets import Augment, Images, Stream, holdout
 from petl.errors import DataError, listing, near
-from petl.images import EXTENSIONS, KEYS, Transform
+from petl.images import KEYS, Transform
+from petl.readers import reader, tree_of
 from petl.record import bare, record
+from petl.splits import kind
+from petl.tree import Reading, one_of, top
 from petl.wrap import in_chans
 
-__all__ = ["Images", "Stream", "dataset", "holdout", "image", "loader", "pipeline", "set_epoch", "splits"]
+__all__ = [
+    "Images",
+    "Stream",
+    "dataset",
+    "held_out",
+    "holdout",
+    "image",
+    "loader",
+    "pipeline",
+    "set_epoch",
+    "sift",
+    "splits",
+]
 
-SPLITS = {  # timm's synonyms, and test
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval", "evaluation"),
-    "test": ("test", "testing"),
-}
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")
 REFUSALS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)  # of readers
 
@@ -83,37 +91,51 @@ def dataset(
     split: str | None = "train",
     training: bool = False,
     classes: Sequence[str] | None = None,
+    class_from: Reading | None = None,
     root: str | Path | None = None,
-    augment: Mapping[str, Any] | None = None,
+    augment: Augment = None,
     **options: Any,
 ) -> Images | Stream:
     """Pairs of (image float [k, H, W], class number), with ``.classes``: the names in the order of their numbers.
 
     Args:
-        source: A folder of class folders (or of ``train`` and ``val`` with class folders in them), a ``.tar`` of class
-            folders, or a name as timm has them: ``torch/cifar10``, ``hfds/owner/name``, ``wds/name``.
+        source: A folder of class folders (or of splits such as ``train`` and ``val`` with class folders in them), a ``.tar`` of
+            the same, or a name as timm has them: ``torch/cifar10``, ``hfds/owner/name``, ``wds/name``.
         pipeline: From `petl.data.pipeline`; its number of channels decides how pictures are read.
-        split: ``train``, ``val``, ``test`` or a sub-folder's name; None takes the folder as it is. Tars have no splits.
-        training: timm's random crops and flips rather than the evaluation crop; unreadable files are stepped over.
+        split: ``train``, ``val`` or ``test``, which find folders of any such name (``Training``, ``TEST``, ``val2017``,
+            ``test_set``), or a sub-folder's path. None takes all splits that there are together; "." takes the folder as it
+            is, every folder in it being a class, whatever its name.
+        training: timm's random crops and flips rather than the evaluation crop.
         classes: Names that fix the numbers, such as the training set's; a class that isn't among them is an error.
+        class_from: Which folder names the class, where there are folders in class folders: the "first" under the split, the
+            whole "path" (``church/outdoor``), or the "last" (timm's reading). None is the first, unless ``classes`` says
+            otherwise; where one name occurs in several class folders, it is an error that shows both readings.
         root: Where named sources keep their files (``torch/...``: "data"; ``wds/...``: the folder of shards).
-        augment: Options for `timm.data.create_transform` in training, such as ``{"hflip": 0.0}``.
-        options: More for `timm.data.create_dataset`: ``download``, ``target_key``, ``num_samples`` ...
+        augment: Options for `timm.data.create_transform` in training, such as ``{"hflip": 0.0}``; False for none at all: training
+            images are cropped as at evaluation.
+        options: More for `timm.data.create_dataset`: ``download``, ``target_key``, ``num_samples`` ...; ``class_map`` and
+            ``input_key`` for folders and tars.
+
+    Hidden files and those that systems leave behind are skipped, every format that PIL opens is taken, and ``.npy``. What is
+    left out is counted in a warning (logger ``petl``). For files that can't be read, see `Images`.
 
     Raises:
-        DataError: No such folder or split, no images, no class folders, unknown classes; it says what was found.
+        DataError: No such folder or split, no images, no class folders, unknown classes, folders that can be read in two ways;
+            it says what was found.
     """
     prefix = str(source).partition("/")[0].lower()
     if prefix in READERS and not Path(source).exists():
         found = _named(str(source), prefix, split, root, training=training, options=options)
     else:
-        found = _local(Path(source), split, options)
+        found = reader(_existing(Path(source)), split=split, class_from=class_from, classes=classes, options=options)
     kind = Stream if isinstance(found, IterableDataset) else Images
     return kind(found, pipeline, training=training, classes=classes, augment=augment)
 
 
 def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]) -> Any:
     """A source that timm knows by name: a reader, a torchvision dataset, or a stream."""
+    if prefix == "torch" and name.partition("/")[2].lower() in ("image_folder", "folder") and root is not None:
+        root, options = _torch_folder(_existing(Path(root)), split), {"search_split": False, **options}
     split = (
         {"val": "validation"}.get(split or "train", split or "train") if prefix.startswith("hf") else split or "train"
     )
@@ -126,71 +148,67 @@ def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bo
     return made if isinstance(made, IterableDataset) else getattr(made, "reader", made)
 
 
-def _local(path: Path, split: str | None, options: dict[str, Any]) -> Any:
-    """timm's reader for a folder or a tar."""
+def _torch_folder(root: Path, split: str | None) -> Path:
+    """The split's folder for torchvision's ImageFolder, which would take splits for classes."""
+    there = splits(root)
+    wanted = kind(split or "train") or split
+    if not there or split == ".":
+        return root
+    if wanted not in there:
+        raise DataError(
+            f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in there.values())}"
+        )
+    return there[wanted]
+
+
+def _existing(path: Path) -> Path:
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = near(path.name, siblings) or f"; {path.parent} holds {listing(sorted(siblings)) or 'nothing'}"
         raise DataError(f"no such folder or file: {path}{hint}")
-    folder = _split_folder(path, split) if path.is_dir() else path
-    if path.is_file():
-        options = {"cache_tarfiles": False, **options}  # an open tar can't be shared with worker processes
-    try:
-        with _all_extensions():
-            made: Any = create_dataset("", root=str(folder), search_split=False, **options)
-    except REFUSALS as error:
-        raise DataError(f"{folder} has no images ({' '.join(EXTENSIONS)}) to read: {_contents(folder)}") from error
-    if "" in names_of(made.reader):
-        raise DataError(f"{folder} has images outside of class folders: {_contents(folder)}; one sub-folder per class")
-    return made.reader
-
-
-@contextlib.contextmanager
-def _all_extensions() -> Iterator[None]:
-    """timm's readers also take TIFF, .npy and the like inside, without a change for the rest of the program."""
-    before = get_img_extensions()
-    add_img_extensions(EXTENSIONS)
-    try:
-        yield
-    finally:
-        set_img_extensions(before)
+    return path
 
 
 def splits(source: str | Path) -> dict[str, Path]:
-    """The folders in ``source`` that hold a split: of train, val and test those that are there.
+    """The folders in ``source`` that hold a split: of train, val and test those that are there, in whatever spelling.
+
+    They may lie in a folder that says nothing (``mri/mri/Training``). Folders in a tar are given as if it were a folder.
+
+    Raises:
+        DataError: Several folders may be the same split, or one may be a class or a split.
 
     Example:
         >>> splits("no/such/folder")
         {}
     """
-    places = {split: [Path(source) / name for name in names] for split, names in SPLITS.items()}
-    return {split: next(filter(Path.is_dir, there)) for split, there in places.items() if any(map(Path.is_dir, there))}
+    path = Path(source)
+    if not path.exists():
+        return {}
+    tree, _ = tree_of(path)
+    if not tree.images:
+        return {}
+    base = top(tree, (), [])
+    there = tree.splits(base)
+    found = {sort: [name for name in there if there[name] == sort] for sort in ("train", "val", "test")}
+    return {sort: path.joinpath(*base, one_of(tree, base, names, sort)) for sort, names in found.items() if names}
 
 
-def _split_folder(root: Path, split: str | None) -> Path:
-    """The split's folder, by timm's order of names; the root itself for None, or to train on where it has no splits."""
-    if split is None:
-        return root
-    names = (split, *next((names for names in SPLITS.values() if split in names), ()))
-    if found := next((root / name for name in names if (root / name).is_dir()), None):
-        return found
-    if split in SPLITS["train"] and not splits(root):
-        return root
-    raise DataError(
-        f"{root} has no folder for split {split!r} (looked for {', '.join(dict.fromkeys(names))}): {_contents(root)}; "
-        "make one, or pass split=None for the whole folder, or split the training images with petl.data.holdout"
-    )
+def held_out(source: str | Path) -> str | None:
+    """The split to measure on: ``val`` where ``source`` has it, else ``test``; None where it has no splits at all.
 
+    Raises:
+        DataError: There is a training split alone, which says nothing about other images.
 
-def _contents(path: Path) -> str:
-    """What is there instead, for error messages: ``found 2 folders (cats, dogs) and 12 files (10 .gif, 2 .txt)``."""
-    if path.is_file():
-        return f"found a file of {path.stat().st_size} bytes" + ("" if path.suffix == ".tar" else ", not a .tar")
-    folders = sorted(p.name for p in path.iterdir() if p.is_dir())
-    kinds = collections.Counter(p.suffix.lower() or "without ending" for p in path.rglob("*") if p.is_file())
-    files = listing(f"{count} {kind}" for kind, count in kinds.most_common())
-    there = f" ({listing(folders)})" if folders else ""
-    return f"found {len(folders)} folders{there} and {kinds.total()} files{f' ({files})' if files else ''}"
+    Example:
+        >>> held_out("no/such/folder") is None
+        True
+    """
+    there = splits(source)
+    if list(there) == ["train"]:
+        raise DataError(
+            f"{source} has {there['train'].name} and no other split; to measure on that, name it: {there['train']}"
+        )
+    return next((sort for sort in ("val", "test") if sort in there), None)
 
 
 def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:

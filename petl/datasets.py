@@ -2,26 +2,64 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import copy
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from petl.errors import DataError, listing, near
-from petl.images import Transform, Unreadable
+from petl.images import Transform, Unfit, Unreadable
 
 log = logging.getLogger(__name__)
+Augment = Mapping[str, Any] | Literal[False] | None
 RETRIES = 10  # as timm: more unreadable files in a row end the training
+BAD = (Unreadable, Unfit)  # a file's own fault, which costs nothing but this file
+LEFT_OUT = -100  # the class number of an image that can't be read: torch's cross-entropy leaves it out by itself
+_loader_cares = contextvars.ContextVar("loader_cares", default=False)
+
+
+def _transform(pipeline: Mapping[str, Any], training: bool, augment: Augment) -> Transform:
+    return Transform(pipeline, training and augment is not False, augment or None)
+
+
+def left_out(pipeline: Mapping[str, Any]) -> tuple[Tensor, int]:
+    """What stands in a batch for an image that can't be read."""
+    return torch.zeros(tuple(pipeline["input_size"])), LEFT_OUT
+
+
+@contextlib.contextmanager
+def raising() -> Iterator[None]:
+    """Inside, `Images` raises `Unreadable` in training too: who asks for the item does what is to be done.
+
+    Only the outermost dataset knows which images may take the place of another: the next one of an `Images` inside a
+    `Subset` may belong to the validation images.
+    """
+    token = _loader_cares.set(True)
+    try:
+        yield
+    finally:
+        _loader_cares.reset(token)
 
 
 class Images(Dataset[tuple[Tensor, int]]):
-    """Pairs of (image [k, H, W], class number) from one of timm's readers or a torchvision dataset.
+    """Pairs of (image [k, H, W], class number) from a folder, one of timm's readers or a torchvision dataset.
 
-    A file that can't be read is a `DataError` with its name; in training it is logged, and the next one taken instead.
+    What happens with a file that can't be read:
+
+    - `petl.fit` and `petl.evaluate` look through the files before they begin (see `petl.data.sift`), name those that can't be
+      read, and go on without them. What this quick look doesn't find shows when the file is read:
+    - in batches for training another image takes its place, in other batches it is an image of zeros with class number
+      `LEFT_OUT` (-100), which torch's cross-entropy ignores and petl's metrics leave out. Batches keep their size;
+    - ``dataset[i]`` alone raises `DataError` with the file's name; in training it gives the next image that can be read.
+
+    Each is logged once, and listed by `unreadable`, also when worker processes read it.
     """
 
     def __init__(
@@ -31,13 +69,16 @@ class Images(Dataset[tuple[Tensor, int]]):
         *,
         training: bool = False,
         classes: Sequence[str] | None = None,
-        augment: Mapping[str, Any] | None = None,
+        augment: Augment = None,
     ):
         own = names_of(source)
-        self.source, self.pipeline, self.training, self.augment = source, dict(pipeline), training, augment
+        self.source, self.pipeline, self.training = source, dict(pipeline), training
+        self.augment: Augment = augment
         self.classes = list(classes if classes is not None else own)
-        self.transform = Transform(pipeline, training, augment)
+        self.transform = _transform(pipeline, training, augment)
         self.indices = np.arange(len(source))
+        self.marks = False  # whether a file that can't be read is an image of class LEFT_OUT instead of an error
+        self._failed = torch.zeros(len(source), dtype=torch.uint8)  # by place in the source; parts share it
         self._number = _numbers(own, self.classes)
 
     def __len__(self) -> int:
@@ -46,24 +87,61 @@ class Images(Dataset[tuple[Tensor, int]]):
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         if not -len(self) <= index < len(self):
             raise IndexError(index)
-        for step in range(RETRIES if self.training else 0):
+        alone = self.training and not self.marks and not _loader_cares.get()
+        for step in range(RETRIES if alone else 0):
             try:
                 return self._read((index + step) % len(self))
             except Unreadable as error:
-                log.warning("skipped %s", error)
-        return self._read(index % len(self))
+                self._note((index + step) % len(self), error)
+        try:
+            return self._read(index % len(self))
+        except BAD as error:
+            if self.marks or _loader_cares.get():
+                self._note(index % len(self), error)
+            if not self.marks:
+                raise
+            return left_out(self.pipeline)
 
     def _read(self, index: int) -> tuple[Tensor, int]:
+        return self._used(index, self.transform)
+
+    def _used(self, index: int, use: Callable[[Any], Any]) -> tuple[Any, int]:
+        """What ``use`` makes of the picture, and the class number; errors name the file."""
         try:
             picture, target = self.source[int(self.indices[index])][:2]
             if hasattr(picture, "read"):
                 with picture:
                     picture = picture.read()
-            return self.transform(picture), self._class(target)
+            return use(picture), self._class(target)
         except DataError as error:
             raise type(error)(f"{self.filename(index)}: {error}") from error
         except OSError as error:
             raise Unreadable(f"{self.filename(index)}: it can't be read: {error}") from error
+
+    def flaw(self, index: int) -> str:
+        """Why image ``index`` can't be used, or "": it is read whole, without a transform."""
+        try:
+            self._used(index, self.transform.picture)
+        except BAD as error:
+            return str(error).removeprefix(f"{self.filename(index)}: ")
+        return ""
+
+    def _note(self, index: int, error: DataError) -> None:
+        """Say once, and remember, that a file can't be used."""
+        place = int(self.indices[index])
+        if not self._failed[place]:
+            self._failed[place] = 1
+            log.warning("skipped %s", error)
+
+    def share(self) -> None:
+        """Let worker processes report which files they couldn't read; called before they start."""
+        self._failed.share_memory_()
+
+    @property
+    def unreadable(self) -> list[str]:
+        """The files of this dataset that were asked for and couldn't be read, so far."""
+        failed = np.flatnonzero(self._failed.numpy()[self.indices])
+        return [self.filename(int(index)) for index in failed]
 
     def _class(self, target: Any) -> int:
         if (number := self._number.get(int(target))) is None:
@@ -77,6 +155,11 @@ class Images(Dataset[tuple[Tensor, int]]):
         return str((self.source.filename(place, absolute=True) if named else "") or f"image {place}")
 
     @property
+    def random(self) -> bool:
+        """Whether the images are augmented at random, so that they are others in every epoch."""
+        return self.training and self.augment is not False
+
+    @property
     def targets(self) -> np.ndarray:
         """The class number of each image, without reading the images where the source can tell."""
         targets = _targets(self.source)
@@ -86,7 +169,7 @@ class Images(Dataset[tuple[Tensor, int]]):
         """Some of the images; with ``training=False`` under the evaluation transform."""
         chosen = copy.copy(self)
         chosen.indices, chosen.training = self.indices[positions], training
-        chosen.transform = Transform(self.pipeline, training, self.augment)
+        chosen.transform = _transform(self.pipeline, training, self.augment)
         return chosen
 
 
@@ -100,15 +183,21 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
         *,
         training: bool = False,
         classes: Sequence[str] | None = None,
-        augment: Mapping[str, Any] | None = None,
+        augment: Augment = None,
     ):
-        self.source, self.classes = source, list(classes or names_of(source))
+        self.source, self.pipeline, self.classes = source, dict(pipeline), list(classes or names_of(source))
         if not self.classes:
             raise DataError("this source doesn't tell its class names; pass classes=[...], in the order of its numbers")
-        self.transform = Transform(pipeline, training, augment)
+        self.transform = _transform(pipeline, training, augment)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        return ((self.transform(picture), int(target)) for picture, target in self.source)
+        for number, (picture, target) in enumerate(self.source):
+            try:
+                image = self.transform(picture)
+            except BAD as error:
+                log.warning("skipped image %d of the stream: %s", number, error)
+            else:
+                yield image, int(target)
 
     def __len__(self) -> int:
         return len(self.source)
@@ -139,6 +228,11 @@ def _numbers(own: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
             f"({listing(classes)}){near(unknown[0], classes)}"
         )
     return {i: list(classes).index(name) for i, name in enumerate(own)}
+
+
+def tells(source: Any) -> bool:
+    """Whether a source knows its class numbers without reading its images."""
+    return any(hasattr(source, name) for name in ("iter_targets", "targets", "samples"))
 
 
 def _targets(source: Any) -> Sequence[int]:

@@ -16,6 +16,7 @@ from petl.cache import Store, Watched, contents, size, unsteady
 from petl.depth import restless
 from petl.feed import Batch, pair
 from petl.launch import in_eval
+from petl.origins import Around
 from petl.upper import Upper, tapped
 
 
@@ -131,7 +132,7 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def dataset_of(loader: DataLoader[Any]) -> Any:
     """The user's dataset."""
-    return loader.dataset.dataset if isinstance(loader.dataset, Seeded) else loader.dataset
+    return loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
 
 
 def count_of(loader: DataLoader[Any]) -> int | None:

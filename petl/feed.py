@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
-from petl.batches import Seeded
+from petl.batches import Marked, readable
+from petl.datasets import LEFT_OUT
 from petl.errors import DataError, PetlError
 from petl.graft import seen_dtype
 from petl.launch import in_eval
+from petl.origins import Around, class_names, class_numbers, refuse_one_class, refuse_other_numbers
 from petl.wrap import in_chans
 
 Data = str | Path | Dataset[Any] | DataLoader[Any]
@@ -22,12 +24,21 @@ Batch = tuple[Tensor, Tensor]
 
 
 def feed(
-    data: Data, model: nn.Module, *, training: bool = False, classes: Any = None, **options: Any
+    data: Data,
+    model: nn.Module,
+    *,
+    training: bool = False,
+    classes: Any = None,
+    strict: bool = False,
+    **options: Any,
 ) -> DataLoader[Any]:
     """Batches from a folder (with the model's own pipeline), a dataset of pairs, or a DataLoader as it is.
 
+    Files that can't be read are left out, see `petl.data.sift`; of a DataLoader they are marked when they are read.
+
     Raises:
-        DataError: it is something else, or there is nothing in it.
+        DataError: it is something else, there is nothing in it, or one class alone to train on; its classes are known by other
+            numbers than in ``classes``; or, with ``strict``, some files can't be read.
     """
     if isinstance(data, (str, Path)):
         data = folder(data, model, training=training, classes=classes)
@@ -37,14 +48,22 @@ def feed(
         )
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
-    return data if isinstance(data, DataLoader) else images.loader(data, training=training, **options)
+    dataset = data.dataset if isinstance(data, DataLoader) else data
+    refuse_other_numbers(dataset, classes)
+    if training:
+        refuse_one_class(dataset)
+    if isinstance(data, DataLoader):
+        if strict:
+            images.sift(dataset, strict=True)
+        return data
+    kept, _ = images.sift(data, training=training, strict=strict)
+    return images.loader(kept, training=training, **options)
 
 
 def folder(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
-    """The images in a folder: its ``train`` or ``val`` where it has them, else the folder as it is."""
-    split = "train" if training else "val"
-    found = split if Path(path).exists() and split in images.splits(path) else None if Path(path).exists() else split
-    return images.dataset(path, images.pipeline(model), split=found, training=training, classes=classes)
+    """The images in a folder: to train on its ``train``, else its ``val`` or ``test``; where it has no splits, all of it."""
+    split = "train" if training else images.held_out(path) or "."
+    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
 
 
 def _refuse_empty(data: Any) -> None:
@@ -67,15 +86,18 @@ def _refuse_empty(data: Any) -> None:
 
 def classes_of(loader: DataLoader[Any]) -> list[str] | None:
     """The class names that the data brings, if it does."""
-    names = getattr(loader.dataset, "classes", None)
-    return [str(name) for name in names] if names is not None else None
+    return class_names(loader.dataset)
 
 
 def sample(loader: DataLoader[Any]) -> Any:
-    """A batch of one: nothing but the first image is read, no worker starts."""
+    """A batch of one: nothing but the first image (that can be) is read, no worker starts."""
     if isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
         return next(iter(loader))
-    return loader.collate_fn([loader.dataset[next(iter(loader.sampler))]])
+    first = next(iter(loader.sampler))
+    dataset = loader.dataset
+    if isinstance(dataset, Marked):  # it would hide what is wrong with all images
+        return loader.collate_fn([readable(dataset.dataset, first)])
+    return loader.collate_fn([dataset[first]])
 
 
 def first_look(accelerator: Any, model: nn.Module, loader: DataLoader[Any], labels: Sequence[str] | None) -> int:
@@ -138,8 +160,9 @@ def pair(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
     images, targets = batch
     if targets.ndim != 1 or targets.is_floating_point():
         raise DataError(f"got labels of shape {tuple(targets.shape)} and {targets.dtype}; expected class numbers [N]")
-    if classes is not None and not 0 <= int(targets.min()) <= int(targets.max()) < classes:
-        wrong = int(targets.max()) if int(targets.max()) >= classes else int(targets.min())
+    known = targets[targets != LEFT_OUT]  # images that couldn't be read
+    if classes is not None and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
+        wrong = int(known.max()) if int(known.max()) >= classes else int(known.min())
         raise DataError(
             f"label {wrong} for a model of {classes} classes (0 to {classes - 1}); wrap it with num_classes= the number "
             "of classes, and number these from 0"
@@ -183,7 +206,10 @@ def class_weights(wish: Any, loader: DataLoader[Any], classes: int) -> Tensor | 
 
 
 def _targets(loader: DataLoader[Any]) -> Tensor:
-    dataset = loader.dataset.dataset if isinstance(loader.dataset, Seeded) else loader.dataset
+    numbers = class_numbers(loader.dataset)
+    if numbers is not None:
+        return torch.from_numpy(numbers)
+    dataset = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
     targets = getattr(dataset, "targets", None)
     if targets is not None and getattr(dataset, "target_transform", None) is None:
         return torch.as_tensor(targets).long()

@@ -21,7 +21,7 @@ from torchvision.transforms.functional import rgb_to_grayscale
 
 from petl.errors import DataError, near
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".npy")
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # PIL knows them, and needs a program more to read them
 KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes with more than 8 bits
 SIMPLE = {"1": "L", "P": "RGB", "PA": "RGBA"}  # PIL's modes whose numbers aren't intensities
@@ -30,8 +30,19 @@ NUMPY_MAGIC = b"\x93NUMPY"
 BITS_PER_SAMPLE = 258  # TIFF tag
 
 
+def extensions() -> set[str]:
+    """The endings of the files that can be read, in lower case: those of PIL, with its plugins, and ``.npy``."""
+    Image.init()
+    kinds = {name for name in Image.OPEN if name not in STUBS}
+    return {ending for ending, kind in Image.registered_extensions().items() if kind in kinds} | {".npy"}
+
+
 class Unreadable(DataError):
-    """The file is damaged or of no known kind: the one error that training steps over."""
+    """The file is damaged, empty or of no known kind."""
+
+
+class Unfit(DataError):
+    """The picture in the file is whole, but not one that a model with this pipeline takes."""
 
 
 class Transform:
@@ -43,7 +54,8 @@ class Transform:
         augment: Options for `timm.data.create_transform`, such as ``{"hflip": 0.0, "scale": (0.5, 1.0)}``.
 
     Raises:
-        DataError: The picture doesn't fit the pipeline's channels (`Unreadable`: it can't be decoded at all).
+        DataError: `Unfit`, the picture doesn't fit the pipeline's channels; `Unreadable`, it can't be decoded at all; or the
+            options of ``augment`` are none that go with it.
     """
 
     def __init__(self, pipeline: Mapping[str, Any], training: bool = False, augment: Mapping[str, Any] | None = None):
@@ -53,8 +65,12 @@ class Transform:
         self.config.update(input_size=tuple(pipeline["input_size"]), is_training=training)
         self.on_pictures = _timm_transform(self.config, self.augment)
 
+    def picture(self, source: bytes | Image.Image | np.ndarray) -> Image.Image | Tensor:
+        """The picture with the model's channels, all of it, before the transform."""
+        return arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
+
     def __call__(self, source: bytes | Image.Image | np.ndarray) -> Tensor:
-        image = arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
+        image = self.picture(source)
         return (self.on_tensors if isinstance(image, Tensor) else self.on_pictures)(image)
 
     @functools.cached_property
@@ -86,16 +102,26 @@ def decode(data: bytes) -> Image.Image | np.ndarray:
     Raises:
         Unreadable: It is damaged, or neither an image that PIL knows nor a ``.npy`` array.
     """
+    if not data:
+        raise Unreadable("the file is empty")
     try:
-        if data.startswith(NUMPY_MAGIC):
-            return np.load(io.BytesIO(data), allow_pickle=False)
-        image = Image.open(io.BytesIO(data))
-        image.load()
-        return image
+        picture = np.load(io.BytesIO(data), allow_pickle=False) if data.startswith(NUMPY_MAGIC) else _opened(data)
+    except DataError:
+        raise
     except UnidentifiedImageError as error:
-        raise Unreadable("PIL doesn't know this kind of image (bands beyond its modes can be saved as .npy)") from error
+        raise Unreadable(f"no image that petl can read: it begins with {data[:8]!r}, which PIL doesn't know") from error
     except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
         raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
+    shape = picture.shape if isinstance(picture, np.ndarray) else picture.size
+    if not all(shape):
+        raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
+    return picture
+
+
+def _opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
 
 
 def arrange(image: Image.Image | np.ndarray, channels: int) -> Image.Image | Tensor:
@@ -107,9 +133,7 @@ def arrange(image: Image.Image | np.ndarray, channels: int) -> Image.Image | Ten
     if isinstance(image, np.ndarray):
         return _match(_scaled(_channels_first(image, channels)), channels)
     if (pages := _pages(image)) not in (1, channels):
-        raise DataError(
-            f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected"
-        )
+        raise Unfit(f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected")
     if image.mode not in DEEP and channels in (1, 3) and pages == 1:
         return image.convert("L" if channels == 1 else "RGB")
     top = _largest(image)  # before other pages are looked at
@@ -136,7 +160,7 @@ def _stacked(image: Image.Image, pages: int) -> np.ndarray:
         image.seek(page)
         arrays.append(np.asarray(image))
     if len({(a.shape, a.dtype) for a in arrays}) > 1:
-        raise DataError(f"its {pages} pages differ in size or type; one image per file, or pages that are channels")
+        raise Unfit(f"its {pages} pages differ in size or type; one image per file, or pages that are channels")
     return np.stack(arrays)
 
 
@@ -157,10 +181,10 @@ def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
     for k in (channels, {1: 3, 3: 1}.get(channels, channels)) if array.ndim == 3 else ():
         first, last = array.shape[0] == k, array.shape[-1] == k
         if first and last:
-            raise DataError(f"array {_shape(array)} could be [{k}, H, W] or [H, W, {k}]; crop or pad one side")
+            raise Unfit(f"array {_shape(array)} could be [{k}, H, W] or [H, W, {k}]; crop or pad one side")
         if first or last:
             return array if first else np.moveaxis(array, -1, 0)
-    raise DataError(
+    raise Unfit(
         f"array {_shape(array)}, but the model takes {_count(channels)}: expected [{channels}, H, W], "
         f"[H, W, {channels}]{', or [H, W]' if channels in (1, 3) else ''}"
     )
@@ -171,15 +195,13 @@ def _scaled(array: np.ndarray, top: float | None = None) -> Tensor:
     kind = array.dtype
     if kind.kind in "iu" and top is None:
         if kind.itemsize > 2:
-            raise DataError(
-                f"array of {kind}, whose range says nothing about the picture's; save uint8, uint16 or float"
-            )
+            raise Unfit(f"array of {kind}, whose range says nothing about the picture's; save uint8, uint16 or float")
         top = float(np.iinfo(kind).max)
     elif kind.kind not in "iufb":
-        raise DataError(f"array of {kind}; expected uint8, uint16, int16, bool or float")
+        raise Unfit(f"array of {kind}; expected uint8, uint16, int16, bool or float")
     tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     if not torch.isfinite(tensor).all():
-        raise DataError("it holds NaN or infinite values, which would spoil training; replace them")
+        raise Unfit("it holds NaN or infinite values, which would spoil training; replace them")
     return tensor / top if top else tensor
 
 
@@ -191,7 +213,7 @@ def _match(image: Tensor, channels: int) -> Tensor:
         return image.expand(3, -1, -1)
     if (len(image), channels) == (3, 1):
         return rgb_to_grayscale(image)
-    raise DataError(
+    raise Unfit(
         f"the image has {_count(len(image))}, the model takes {_count(channels)}; "
         f'give images of {_count(channels)} or wrap the model with "input", in_chans={len(image)}'
     )

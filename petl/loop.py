@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from petl.batches import set_epoch
 from petl.checkpoint import copied, newest, put, write
+from petl.datasets import LEFT_OUT
 from petl.delta import read, save
-from petl.errors import PetlError
+from petl.errors import DataError, PetlError
 from petl.feed import Batch, pair, windows
 from petl.launch import in_eval
 from petl.metrics import History, Metrics, measured
@@ -158,7 +159,13 @@ def start_epoch(run: Run, epoch: int) -> None:
 
 
 def checked(run: Run) -> Iterator[Batch]:
-    return (pair(batch, run.model, len(run.labels)) for batch in run.train)
+    """The epoch's batches, without images that couldn't be read."""
+    for images, targets in (pair(batch, run.model, len(run.labels)) for batch in run.train):
+        read = targets != LEFT_OUT
+        if read.all():
+            yield images, targets
+        elif read.any():
+            yield images[read], targets[read]
 
 
 def update(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
@@ -233,7 +240,10 @@ def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], ti
             parts.append([part.cpu() for part in found])
             tick()
     losses, predicted, targets = (torch.cat(part) for part in zip(*parts, strict=True))
-    return measured(losses, predicted, targets, labels)
+    read = targets != LEFT_OUT  # the others are files that couldn't be read
+    if not read.any():
+        raise DataError(f"none of the {len(read)} images can be read; the log names each with its reason")
+    return measured(losses[read], predicted[read], targets[read], labels)
 
 
 def keep(run: Run) -> None:

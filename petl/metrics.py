@@ -153,9 +153,11 @@ class History:
         return f"best {self.monitor}" if row is self.best and self.monitor in row else ""
 
     def line(self, row: dict[str, Any], epochs: int) -> str:
-        """One epoch in one line, for log files: ``epoch 3/10  train_loss 0.41  loss 0.38  accuracy 0.91 ...``."""
-        cells = (f"{name} {_cell(name, row[name])}" for name in COLUMNS[1:] if name in row)
-        return "  ".join([f"epoch {row['epoch']}/{epochs}", *cells, *([mark] if (mark := self._mark(row)) else [])])
+        """One epoch in one line, for log files and narrow terminals: ``epoch 3/10  train_loss 0.412  loss 0.38 ...``."""
+        names = dict.fromkeys(("train_loss", "loss", "accuracy", self.monitor))
+        cells = [f"{name} {row[name]:.3g}" for name in names if name in row]
+        best = "best so far" if self._mark(row) else ""
+        return "  ".join(filter(None, [f"epoch {row['epoch']}/{epochs}", *cells, f"{row['seconds']:.1f} s", best]))
 
     def told(self, row: dict[str, Any]) -> str:
         """An epoch in a few words: ``epoch 3 (accuracy 0.91)``."""

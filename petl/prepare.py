@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from petl.batches import Seeded
 from petl.checkpoint import keep_small, moving, newest
-from petl.errors import PetlError, StateError
+from petl.errors import DataError, PetlError, StateError
 from petl.feed import Batch, class_weights, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
 from petl.loop import Run
 from petl.metrics import History
+from petl.origins import pipeline_of
 from petl.record import record
 from petl.road import road
 from petl.runs import held_out
@@ -66,9 +66,14 @@ def _batches(
 ) -> tuple[DataLoader[Any], DataLoader[Any] | None, list[str]]:
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
+    options["strict"] = settings.strict
     train = feed(data[0], model, training=True, classes=settings.labels, seed=settings.seed, **options)
     known = list(settings.labels) if settings.labels is not None else classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)
+    if len(labels) == 1:
+        raise DataError(
+            f"the model has one class, {labels[0]!r}, and any answer would be right; wrap it with num_classes=2 or more"
+        )
     val = None if data[1] is None else feed(data[1], model, classes=known, **options)
     if val is not None:
         named(accelerator, model, val, known)
@@ -91,10 +96,9 @@ def named(accelerator: Any, model: nn.Module, loader: DataLoader[Any], known: Se
 def _note(model: nn.Module, labels: list[str] | None, train: DataLoader[Any]) -> None:
     """Class names and input pipeline belong in the delta."""
     made = record(model)
-    dataset = train.dataset.dataset if isinstance(train.dataset, Seeded) else train.dataset
     if made is not None:
         made.labels = labels or made.labels
-        made.pipeline = made.pipeline or getattr(dataset, "pipeline", None)
+        made.pipeline = made.pipeline or pipeline_of(train.dataset)
 
 
 def _criterion(settings: Settings, train: DataLoader[Any], classes: int) -> nn.Module:

@@ -8,13 +8,16 @@ import hashlib
 import json
 import os
 import tempfile
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from petl.data import Images, dataset, splits
-from petl.errors import DataError, StateError
+from petl.data import READERS, Images, dataset, splits
+from petl.data import held_out as apart
+from petl.errors import StateError
 from petl.metrics import History
+from petl.origins import leaves, origins, place
 from petl.version import __version__
 
 HELD, ALL = "held-out", "all"  # words for --split beside the names of splits
@@ -107,49 +110,74 @@ def kept_apart(run: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def held_out(train: Any, val: Any) -> dict[str, Any] | None:
     """Which images of one source were kept for validation; None where the validation images are another source's."""
-    if getattr(train, "source", None) is None or getattr(val, "source", None) is not train.source:
+    theirs, ours = origins(train), origins(val)
+    known = all(isinstance(one, Images) and any(one.source is other.source for other in theirs) for one in ours)
+    if not ours or not known or any(one not in ours for one in leaves(val)):
         return None
-    files = {name: mark(path) for name, path in names(val).items()}
-    return {"held_out": len(files), "of": len(train) + len(val), "files": files}
+    if _numbers(train) & _numbers(val):
+        return None  # it measures what it trains on
+    files = {name(*at): mark(*at) for at in _places(val)}
+    return {"held_out": len(files), "of": len(files) + len(train), "files": files}
 
 
-def names(images: Any) -> dict[str, Path]:
-    """The images' names under the folder (or in the archive) that they come from, with their paths, in order."""
+def _places(data: Any) -> list[tuple[Images, int]]:
+    return [place(data, index) for index in range(len(data))]
+
+
+def _numbers(data: Any) -> set[int]:
+    """Of the images in their source; petl's own are all of one here."""
+    return {int(images.indices[index]) for images, index in _places(data) if isinstance(images, Images)}
+
+
+def name(images: Images, index: int) -> str:
+    """An image's name under the folder (or in the archive) that it comes from; its number where it has none."""
+    number = int(images.indices[index])
     inner = getattr(images.source, "filename", None)
-    found = {}
-    for position, place in enumerate(images.indices.tolist()):
-        path = images.filename(position)
-        found[Path(str(inner(place))).as_posix() if inner else path] = Path(path)
-    return found
+    return Path(str(inner(number))).as_posix() if inner else str(number)
 
 
-def mark(path: Path) -> str | None:
-    """What tells a file from another of the same name; None for what is no file of its own."""
-    try:
+def _tail(path: str) -> str:
+    """Class and file: what is before them depends on whether the folder or the split in it was named."""
+    return "/".join(path.split("/")[-2:])
+
+
+def mark(images: Images, index: int) -> str:
+    """What tells an image from another of the same name: of a file its size and start, of anything else its numbers."""
+    path = Path(images.filename(index))
+    if path.is_file():
         with path.open("rb") as file:
             start = file.read(START)
-            return f"{os.fstat(file.fileno()).st_size}-{hashlib.blake2b(start, digest_size=6).hexdigest()}"
-    except OSError:
-        return None
+            return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
+    picture = images.source[int(images.indices[index])][0]
+    if hasattr(picture, "read"):
+        with picture:
+            return _digest(picture.read())
+    return _digest(picture.tobytes() if hasattr(picture, "tobytes") else bytes(picture))
 
 
-def same_images(images: Any, split: Mapping[str, Any]) -> list[int] | None:
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
+
+
+def same_images(images: Images, split: Mapping[str, Any]) -> list[int] | None:
     """The positions in ``images`` of those that the run held out; None where these are other images.
 
     Raises:
         StateError: some of them have changed or gone since.
     """
-    there, files = names(images), split["files"]
-    same = [name for name, then in files.items() if name in there and mark(there[name]) == then]
+    files, there = split["files"], defaultdict(list)
+    for index in range(len(images)):
+        there[_tail(name(images, index))].append(index)
+    found = {one: next((i for i in there[_tail(one)] if mark(images, i) == then), None) for one, then in files.items()}
+    same = [index for index in found.values() if index is not None]
     if not same:
         return None
     if len(same) < len(files):
         raise StateError(
-            f"{len(files) - len(same)} of the {len(files)} images that the training held out have changed or gone since; "
-            "--split all measures every image that is there"
+            f"only {len(same)} of the {len(files)} images that the training held out are there as they were; "
+            f"--split {ALL} measures every image that is there"
         )
-    places = {name: position for position, name in enumerate(there)}
-    return [places[name] for name in same]
+    return same
 
 
 def to_measure(
@@ -158,31 +186,36 @@ def to_measure(
     """The images of ``source`` that ``petl eval`` measures, and which these are, in words.
 
     ``split`` is a split's or folder's name, "held-out" (of the training) or "all"; None is ``val``, else those that the
-    training held out, else all where the source has no splits.
+    training held out, else ``test``, else all where the source has no splits.
 
     Raises:
         DataError, StateError: there are no such images, or it can't be known which are meant.
     """
-    if split not in (None, HELD, ALL):
-        return dataset(source, pipeline, split=split, **options), f"split {split} of {source}"
     there = splits(source)
-    if split is None and "val" in there:
-        return dataset(source, pipeline, split="val", **options), f"{there['val']}"
-    if split != ALL and (found := _held(delta, source, pipeline, options)):
+    if split is None and "val" not in there and _is_named(source):
+        split = "val"
+    if split in (None, HELD) and (split or "val" not in there) and (found := _held(delta, source, pipeline, options)):
         return found, f"the {len(found)} images of {source} that the training held out"
     if split == HELD:
         raise StateError(
-            f"no image of {source} was held out of the training, by what {beside(delta)} says (if it is there)"
+            f"{source} has no images that the training held out, by what {beside(delta)} says (if it is there)"
         )
-    if split is None and there:
-        raise DataError(f"{source} has {' and '.join(there)}; say which to measure, such as --split {[*there][-1]}")
-    return dataset(source, pipeline, split=None, **options), f"all of {source}"
+    if split in (None, ALL):
+        split = (None if there else ".") if split == ALL else apart(source) or "."
+    images = dataset(source, pipeline, split=split, **options)
+    return images, f"all of {source}" if split in (None, ".") else str(there.get(split, f"{split} of {source}"))
+
+
+def _is_named(source: str) -> bool:
+    """Whether it is a name such as torch/cifar10, whose reader knows the splits."""
+    return source.partition("/")[0].lower() in READERS and not Path(source).exists()
 
 
 def _held(delta: str | Path, source: str, pipeline: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
     """The images that were held out of the training of ``delta``, if ``source`` is what it was trained on."""
     split = kept_apart(read_run(delta))
-    if split is None:
+    there = splits(source)
+    if split is None or (there and "train" not in there):
         return None
     images = dataset(source, pipeline, split="train", **options)
     positions = same_images(images, split) if isinstance(images, Images) else None

@@ -49,6 +49,7 @@ class Settings:
     cache_limit: float
     seed: int
     workers: int
+    strict: bool
     precision: str | None
     progress: bool
     on_epoch: Callable[[dict[str, Any]], Any] | None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from petl.batches import marking
 from petl.feed import Data, classes_of, feed
 from petl.launch import accelerated, bar, lent
 from petl.loop import interrupted, measure, train_all
@@ -56,6 +57,7 @@ def fit(
     cache_limit: float = 10.0,
     seed: int = 0,
     workers: int = 0,
+    strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
@@ -94,6 +96,8 @@ def fit(
         cache_limit: Gigabytes (10**9 bytes) that this may take on disk; in a folder of yours the oldest go first.
         seed: Decides the order, augmentation, dropout and mixes of every epoch. The new classifier was drawn by ``wrap``.
         workers: Processes that read images.
+        strict: Read every file before training, and refuse to train if one can't be read. Without it such files are named and
+            left out (`petl.data.sift`).
         precision: Autocast; None is what ``accelerate launch`` was told, or "no".
         progress: A bar on a terminal, and on stderr a line for each epoch as soon as it is measured.
         on_epoch: Is called with each row of the history, after everything of the epoch is written.
@@ -116,7 +120,7 @@ def fit(
     settings = Settings(**given)
     settings.refuse_impossible(val, model)
     plain = bare(model)
-    with accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+    with marking(train, val), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         run = prepared(accelerator, plain, (train, val), settings, shown)
         try:
             return train_all(run)
@@ -134,6 +138,7 @@ def evaluate(
     batch_size: int = 64,
     labels: Sequence[str] | None = None,
     workers: int = 0,
+    strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> Metrics:
@@ -143,6 +148,7 @@ def evaluate(
         model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
         data: A folder (its ``val`` where it has one), a Dataset or a DataLoader, as for `petl.fit`.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
+        strict: An error if a file can't be read; without it such files are named and left out.
 
     Under several ranks each one measures its share, and all get the same answer.
 
@@ -157,9 +163,9 @@ def evaluate(
     """
     plain = bare(model)
     known = list(labels) if labels is not None else recorded(plain)
-    with accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+    with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, batch_size=batch_size, workers=workers)
+        loader = feed(data, plain, classes=known, strict=strict, batch_size=batch_size, workers=workers)
         names = named(accelerator, plain, loader, known or classes_of(loader))
         prepared = accelerator.prepare_data_loader(loader)
         task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")

@@ -42,7 +42,18 @@ METHODS = chain({*SURGERY}, "method", "products", "methods")
 WRAPPED = chain(
     {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
 )
-IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
+IMAGES = chain(
+    {*GROUND, "record", "wrap"},
+    "splits",
+    "images",
+    "tree",
+    "readers",
+    "datasets",
+    "origins",
+    "damage",
+    "batches",
+    "data",
+)
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed", "runs")
 LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
 TRAINING = chain({*GROUND, *IMAGES, "graft", "digest", "record", "groups", "wrap", "delta"}, *LOOP)

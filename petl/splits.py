@@ -1,0 +1,142 @@
+"""Which folders hold a split (training, validation, test images), whatever they are called.
+
+A name is a split's if it is made of a split's word and words that say nothing (``Training``, ``TRAIN_images``, ``val2017``,
+``imagesTs``), or if a folder beside it differs by the word alone (``seg_train`` and ``seg_test``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+WORDS = {  # timm's synonyms first, in its order
+    "train": ("train", "training", "trainval", "trainvalid", "trn", "learn", "learning"),
+    "val": (
+        "val",
+        "valid",
+        "validation",
+        "eval",
+        "evaluation",
+        "dev",
+        "devel",
+        "development",
+        "validate",
+        "validating",
+    ),
+    "test": ("test", "testing", "tests", "tst", "holdout", "heldout", "unseen"),
+}
+SHORT = {"tr": "train", "va": "val", "vl": "val", "ts": "test", "te": "test"}  # beside another word only: imagesTr
+NEUTRAL = {
+    *(
+        "set",
+        "sets",
+        "data",
+        "dataset",
+        "datasets",
+        "file",
+        "files",
+        "folder",
+        "dir",
+        "split",
+        "splits",
+        "part",
+        "parts",
+    ),
+    *("image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "subset", "sample"),
+    *(
+        "samples",
+        "example",
+        "examples",
+        "jpg",
+        "jpeg",
+        "png",
+        "tif",
+        "tiff",
+        "bmp",
+        "original",
+        "originals",
+        "orig",
+        "raw",
+    ),
+    *(
+        "clean",
+        "cropped",
+        "crops",
+        "resized",
+        "small",
+        "full",
+        "final",
+        "new",
+        "my",
+        "the",
+        "all",
+        "color",
+        "colour",
+        "rgb",
+    ),
+    *("gray", "grey", "label", "labels", "labeled", "labelled", "class", "classes", "public", "private", "copy"),
+    *("in", "x", "v", "for", "of"),
+}
+KIND = {word: kind for kind, words in WORDS.items() for word in words}
+_APART = re.compile("h[eo]ld[^a-z]?out", re.IGNORECASE)
+_TOKENS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
+
+
+def tokens(name: str) -> list[str]:
+    """The words in a folder's name, in lower case: at capitals, digits and everything that is no letter."""
+    return [token.lower() for token in _TOKENS.findall(_APART.sub("holdout", name))]
+
+
+def kind(name: str) -> str | None:
+    """The split that a folder of this name holds for sure: train, val, test, or None.
+
+    Example:
+        >>> [kind(name) for name in ("Training", "TRAIN", "test_set", "valImages2017", "imagesTr", "train station")]
+        ['train', 'train', 'test', 'val', 'train', None]
+    """
+    found: list[str] = []
+    words = tokens(name)
+    for word in words:
+        found += _pieces(word) or ["?"]
+    kinds = {KIND.get(piece) or SHORT.get(piece) for piece in found} - {None}
+    lone = all(piece not in KIND for piece in found) and len(found) < 2
+    if "?" in found or lone or not kinds:
+        return None
+    return kinds.pop() if len(kinds) == 1 else "train" if kinds == {"train", "val"} else None  # type: ignore[return-value]  # no None
+
+
+def neutral(name: str) -> bool:
+    """Whether a name says neither what is on the images nor anything else: ``images``, ``train_data``, but not ``7``."""
+    found = [piece for word in tokens(name) for piece in (_pieces(word) or ["?"])]
+    return bool(found) and "?" not in found and not all(piece.isdigit() for piece in found)
+
+
+def _pieces(word: str) -> list[str] | None:
+    """A word as known pieces without a rest: ``trainset`` is train, set; ``invalid`` is not in, valid."""
+    if word in KIND or word in NEUTRAL or word in SHORT or word.isdigit():
+        return [word]
+    for end in range(len(word) - 1, 2, -1):
+        head, rest = word[:end], word[end:]
+        if (head in KIND or head in NEUTRAL) and len(rest) > 2 and (tail := _pieces(rest)):
+            return [head, *tail]
+    return None
+
+
+def kinds(names: Iterable[str]) -> dict[str, str]:
+    """The split of each of these folders, which lie side by side, for those that are splits.
+
+    Example:
+        >>> kinds(["seg_pred", "seg_test", "seg_train"]), kinds(["model_train", "test_tube"])
+        ({'seg_test': 'test', 'seg_train': 'train'}, {})
+    """
+    names = list(names)
+    alike: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    for name in names:
+        words = tokens(name)
+        said = {KIND[word] for word in words if word in KIND}
+        if len(said) == 1:
+            alike[tuple(word for word in words if word not in KIND)][name] = said.pop()
+    twins = {n: k for group in alike.values() if len({*group.values()}) > 1 for n, k in group.items()}
+    found = {name: kind(name) or twins.get(name) for name in names}
+    return {name: split for name, split in found.items() if split}
