@@ -90,5 +90,4 @@ def newest(folder: Path) -> Path | None:
 
 
 def _all(folder: Path) -> list[Path]:
-    found = {path: path.name.removeprefix("epoch-") for path in folder.glob("epoch-*")}
-    return sorted((path for path, number in found.items() if number.isdecimal()), key=lambda path: int(found[path]))
+    return sorted(folder.glob("epoch-*"), key=lambda path: int(path.name.removeprefix("epoch-")))
