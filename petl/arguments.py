@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_
 
 import typer
 
-from petl.errors import ITEM, MethodError, PetlError, StateError, near
-from petl.tables import clean, shortened
+from petl.errors import ITEM, MethodError, PetlError, StateError, near, printable, shortened
 
 if TYPE_CHECKING:  # torch and timm take seconds, which `petl --help` needn't: functions bring what they need
     from torch import nn
@@ -82,7 +81,7 @@ def keywords(function: Callable[..., Any], words: Sequence[str] | None, but: Seq
         if key not in hints:
             raise MethodError(f"{function.__name__} has no option {key!r}{near(key, hints)}; it has {', '.join(hints)}")
         if not _fits(value, hints[key]):
-            said = shortened(clean(value), ITEM)
+            said = shortened(printable(str(value)), ITEM)
             raise MethodError(f"{key}={said} can't be; expected {_spelt(hints[key])}")
     return values
 

@@ -230,12 +230,15 @@ def merge(
 ) -> None:
     """Write a plain timm checkpoint, which timm.create_model(NAME, checkpoint_path=OUT) loads."""
     import petl
-    from petl.outputs import destination, write_merged
+    from petl.deltafile import write_merged
+    from petl.outputs import destination, folder
 
     path = destination(to, inputs=[delta, *weights_file(model)], overwrite=overwrite)
     net, header = loaded(delta, model)
     base, channels = header["backbone"], petl.in_chans(net)
-    write_merged(path, petl.merge(net).state_dict(), header)
+    merged = petl.merge(net).state_dict()
+    folder(path)
+    write_merged(path, merged, header)
     options = {**base["args"], "num_classes": base["num_classes"], "in_chans": channels, "checkpoint_path": str(path)}
     say(f"wrote {path}; timm.create_model({base['name']!r}, {', '.join(f'{k}={v!r}' for k, v in options.items())})")
 

@@ -4,22 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from petl.deltafile import FORMAT, checked_header, opened, read_all, write
+from petl.backbone import arguments, build
+from petl.deltafile import FORMAT, checked_text, read_all, read_recipe, write
 from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, PetlError, StateError, listing
-from petl.install import Plan, drop_caches, install
-from petl.method import Method, from_json
+from petl.fitting import (
+    classes_of,
+    compare,
+    delta_tensors,
+    head_option,
+    plans_of,
+    record_of,
+    refuse_other_structure,
+    rehearse,
+)
+from petl.header import DTYPES, class_names, task_name
+from petl.install import drop_caches, install
 from petl.precision import narrow_dtype
 from petl.record import Record, wrapped
-from petl.sites import Sites, all_sites
-from petl.survey import Survey, config
+from petl.structure import structure
+from petl.survey import config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
 
@@ -30,7 +41,8 @@ def save(
     model: nn.Module,
     path: Paths,
     *,
-    labels: Sequence[str] | None = None,
+    labels: Iterable[Any] | None = None,
+    task: str | None = None,
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -38,13 +50,17 @@ def save(
 
     Args:
         model: wrapped; may be compiled, distributed or prepared by accelerate.
-        path: of the file; it appears whole or not at all.
-        labels: class names in the order of the outputs. results: anything worth keeping, as JSON values.
+        path: of the file; it appears whole or not at all. A file that is replaced keeps its permissions.
+        labels: class names in the order of the outputs, one for each; whole numbers become texts.
+        task: what the outputs mean: "classification" (a softmax over them; what it is unless said otherwise, but for a model
+            with one output), "multilabel" (a sigmoid of each), or "regression" (numbers as they are).
+        results: anything worth keeping, as JSON values.
         dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
             bit-equal.
 
     Raises:
-        StateError: the model isn't wrapped, or a frozen tensor has moved (the error names it); nothing is written.
+        StateError: the model isn't wrapped, or a frozen tensor has moved (the error names it).
+        DeltaError: labels, task, results or dtype that no delta can have, or a path that can't be written. Nothing is written.
 
     >>> import petl, timm, tempfile, os
     >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3)
@@ -55,6 +71,7 @@ def save(
     """
     plain, made = wrapped(model)
     tensors, also = delta_tensors(plain, made)
+    _refuse_strangers(plain, made, also)
     made = _without(made, also)
     moved = made.moved()
     if moved:
@@ -62,10 +79,23 @@ def save(
             f"not saved: {listing(moved)} changed since wrap although frozen, so the delta would not give this model back; "
             f"train them through a method (petl.methods()), or set requires_grad before training"
         )
-    header = {**_header(plain, made, also), "dtype": str(dtype).removeprefix("torch.") if dtype else None}
-    header["labels"] = list(labels) if labels is not None else made.labels
-    header["results"] = dict(results) if results is not None else made.results
-    return write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
+    header = _header(plain, made, also, labels=labels, task=task, results=results, dtype=dtype)
+    return write(as_path(path), {key: stored(key, tensor, dtype) for key, tensor in tensors.items()}, header)
+
+
+def refuse_unsavable(
+    model: nn.Module, path: Paths, labels: Iterable[Any] | None = None, task: str | None = None
+) -> None:
+    """A PetlError now where ``save`` would raise one for its labels, task, pipeline or recipe; for before a training.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3)
+    >>> refuse_unsavable(model, "pets.safetensors", labels=["cat", "dog", "eel"])
+    """
+    plain, made = wrapped(model)
+    tensors, also = delta_tensors(plain, made)
+    _refuse_strangers(plain, made, also)
+    checked_text(as_path(path), tensors, _header(plain, made, also, labels=labels, task=task))
 
 
 def load(
@@ -77,17 +107,23 @@ def load(
     fused: bool = True,
     memory: str = "lean",
     base_dtype: torch.dtype | str | None = "recorded",
+    trust_remote: bool = False,
 ) -> nn.Module:
     """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
 
+    Nothing in a file is believed: names, shapes and sizes are compared with the file's own tensors on a copy without memory
+    before the model is touched, and no file, folder, address or Python object that a header names is opened.
+
     Args:
         path: of a file that ``save`` wrote.
-        model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name.
+        model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name and arguments.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
-        check_base: refuse a base whose frozen tensors differ from those that the delta was made on.
+        check_base: refuse a base whose frozen tensors or structure (heads, pooling, activations ...) differ from those that the
+            delta was made on.
         fused, memory: as for ``petl.wrap``: how training goes on from here; they aren't recorded.
         base_dtype: as for ``petl.wrap``; "recorded" is that of the model that was saved, with any other (None: the base as it
             is) outputs differ by the rounding of the base.
+        trust_remote: let a recorded name such as ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER`` send timm there.
 
     Raises:
         DeltaError: the file is damaged, from a newer petl, or doesn't fit the model; the model is as it was.
@@ -104,57 +140,55 @@ def load(
     3
     """
     saving = steps_memory(memory, fused)
-    header, tensors = read_all(Path(path))
+    path = as_path(path)
+    header, tensors = read_all(path)
     narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
-    model = _build(header, pretrained) if model is None else model
-    found = look(model, _option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
-    plans = _plans(header, found)
+    if model is None:
+        held = sum(tensor.numel() for tensor in tensors.values())
+        model = build(header, pretrained=pretrained, trust_remote=trust_remote, held=held)
+    found = look(model, head_option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
+    if check_base:
+        refuse_other_structure(path, header, found)
+    plans = plans_of(header, found)
     refuse_narrow(narrow, [method for method, _ in plans])
-    asked = Record(
-        tuple(m for m, _ in plans),
-        header["sites"],
-        _option(header["head"]),
-        also=list(header.get("also") or []),
-        memory=saving,
-        base_dtype=narrow,
-    )
+    rehearse(path, header, tensors, found, plans)
+    asked = record_of(header, plans, memory=saving, base_dtype=narrow)
     try:
-        install(found, plans, asked, num_classes=header["backbone"].get("num_classes") if header["head"] else None)
+        install(found, plans, asked, num_classes=classes_of(header))
     except PetlError as error:
         raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
     with _unwrapped_on_error(model):
-        _compare(Path(path), header, tensors, model, asked, check_base)
+        compare(path, delta_tensors(model, asked)[0], tensors)
+        if check_base:
+            _refuse_other_base(path, header, model, asked)
         _fill(model, tensors)
     asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
+    asked.task = header.get("task")
     return model
 
 
 def read(path: Paths) -> dict[str, Any]:
     """The header of a delta file: backbone, methods, sites, labels, input pipeline, results; no tensor is read.
 
+    Texts in it are whoever's who wrote the file: `petl.errors.printable` makes them safe to print.
+
     Raises:
-        DeltaError: it is no delta of a format that this petl knows.
+        DeltaError: it is no delta of a format that this petl knows, or its header says what no delta can.
     """
-    with opened(Path(path)) as file:
-        return checked_header(Path(path), file.metadata())
+    return read_recipe(as_path(path))
 
 
-def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
-    """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
-    mine: dict[str, Tensor] = {}
-    planned = made.planned
-    for key, owner, leaf in owned(model):
-        tensor = own_tensor(owner, leaf)
-        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
-            mine[key] = tensor.detach()
-    return mine, [key for key in mine if key not in {*planned} - {*made.also}]
-
-
-def _is_new(made: Record, key: str, owner: nn.Module) -> bool:
-    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
-    then = made.frozen.get(key)
-    replaced = then is None or then[0] is not owner
-    return replaced and key not in made.planned and any(p.requires_grad for p in owner.parameters(recurse=False))
+def as_path(path: Paths) -> Path:
+    """The path, or a DeltaError where it is none."""
+    try:
+        text = os.fspath(path)
+    except TypeError:
+        raise DeltaError(
+            f"got {str(path)[:60]!r} ({type(path).__name__}) as a path; expected a text or a Path"
+        ) from None
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise DeltaError(f"{text!r} is no path; give that of a .safetensors file")
+    return Path(text)
 
 
 def _without(made: Record, also: Sequence[str]) -> Record:
@@ -162,20 +196,60 @@ def _without(made: Record, also: Sequence[str]) -> Record:
     return Record(**{**vars(made), "frozen": {k: v for k, v in made.frozen.items() if k not in also}})
 
 
-def _header(model: nn.Module, made: Record, also: list[str]) -> dict[str, Any]:
+def _refuse_strangers(model: nn.Module, made: Record, also: Sequence[str]) -> None:
+    """A StateError for parameters that came after ``wrap`` and that ``load`` couldn't make again."""
+    known = {*made.frozen, *made.planned}
+    strange = [key for key in also if key not in known]
+    if strange:
+        raise StateError(
+            f"not saved: {listing(strange)} came to this {type(model).__name__} after petl.wrap (another library's layers, or "
+            f"modules put in by hand), and petl.load couldn't make them again; change the model before petl.wrap, or name the "
+            f"other library's method there: petl.wrap(model, ['lora', 'peft:LoHa'])"
+        )
+
+
+def _header(
+    model: nn.Module,
+    made: Record,
+    also: list[str],
+    *,
+    labels: Iterable[Any] | None = None,
+    task: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> dict[str, Any]:
     classes = getattr(model, "num_classes", made.backbone["num_classes"])  # timm's, after the user's own reset too
+    names = class_names(labels if labels is not None else made.labels)
     return {
         "format": FORMAT,
         "version": __version__,
-        "backbone": {**made.backbone, "num_classes": classes},
+        "backbone": {**made.backbone, **_arguments(model, made), "num_classes": classes},
         "digest": made.digest,
+        "structure": _structure(model, made),
         "methods": [method.to_json() for method in made.methods],
         "sites": made.sites,
         "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
         "head": made.head_option or classes != made.backbone["num_classes"],  # the user may have given it a new one
         "also": also,
+        "dtype": str(dtype).removeprefix("torch.") if dtype else None,
+        "labels": names,
+        "task": task_name(task) or made.task or (None if (classes or len(names or ())) == 1 else "classification"),
         "pipeline": made.pipeline or _pipeline(model),
+        "results": dict(results) if results is not None else made.results,
     }
+
+
+def _arguments(model: nn.Module, made: Record) -> dict[str, Any]:
+    """The backbone's arguments as they are now: another pooling may have come with a new classifier after ``wrap``."""
+    args, unrecorded = arguments(model, made.backbone["in_chans"], made.create_args)
+    return {"args": {**made.backbone["args"], **args}, **({"unrecorded": unrecorded} if unrecorded else {})}
+
+
+def _structure(model: nn.Module, made: Record) -> dict[str, str]:
+    """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
+    if any(method.reads_base for method in made.methods):
+        return made.structure
+    return structure(model, made.classifier, grafted=False)
 
 
 def _pipeline(model: nn.Module) -> dict[str, Any] | None:
@@ -187,45 +261,19 @@ def _pipeline(model: nn.Module) -> dict[str, Any] | None:
     return resolve_model_data_config(model)
 
 
-def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+def stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold it."""
+    if dtype is not None and str(dtype).removeprefix("torch.") not in DTYPES:
+        raise DeltaError(
+            f"dtype={dtype}; expected a floating-point type: {', '.join(f'torch.{name}' for name in DTYPES)}"
+        )
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-    return kept.cpu().contiguous().clone()
-
-
-def _option(head: Any) -> bool | str | tuple[str, ...]:
-    return tuple(head) if isinstance(head, list) else head
-
-
-def _plans(header: Mapping[str, Any], found: Survey) -> list[Plan]:
-    """The recorded methods at the recorded sites."""
-    places = {site.name: site for site in all_sites(found)}
-    try:
-        methods: list[Method] = [from_json(values) for values in header["methods"]]
-        listed = zip(methods, header["sites"], strict=True)
-        return [(m, m.recalled(found, Sites(places[name] for name in names))) for m, names in listed]
-    except KeyError as error:
+    if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
         raise DeltaError(
-            f"the delta was made on {header['backbone'].get('name')} and adapts {error.args[0]}, which this "
-            f"{type(found.model).__name__} lacks; load it onto the backbone that it was made on"
-        ) from None
-    except PetlError as error:
-        raise DeltaError(f"the delta's recipe can't be repeated: {error}") from error
-
-
-def _build(header: Mapping[str, Any], pretrained: bool) -> nn.Module:
-    import timm
-
-    base = header["backbone"]
-    if not base.get("name"):
-        raise DeltaError("the delta's backbone has no timm name; build it yourself and pass it: petl.load(path, model)")
-    args = {k: v for k, v in {"num_classes": base["num_classes"], **base.get("args", {})}.items() if v is not None}
-    try:
-        model = timm.create_model(base["name"], pretrained=pretrained, **args)
-        return model.to(getattr(torch, base.get("dtype", "float32")))
-    except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
-        raise DeltaError(
-            f"timm can't build the backbone {base['name']} ({error}); build it yourself and pass it: petl.load(path, model)"
-        ) from error
+            f"not saved: {key} reaches {float(tensor.abs().nan_to_num(posinf=0).max()):.4g}, and {dtype} ends at "
+            f"{torch.finfo(dtype).max:.4g}; use dtype=torch.bfloat16, or leave it out"
+        )
+    return kept.cpu().contiguous()
 
 
 @contextlib.contextmanager
@@ -237,31 +285,12 @@ def _unwrapped_on_error(model: nn.Module) -> Iterator[None]:
         raise
 
 
-def _compare(
-    path: Path,
-    header: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    model: nn.Module,
-    made: Record,
-    check_base: bool,
-) -> None:
-    """Every name, shape and type, and the base's fingerprint, before a byte is used."""
-    wanted, _ = delta_tensors(model, made)
-    missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
-    if missing or extra:
-        raise DeltaError(
-            f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
-        )
-    for key, tensor in tensors.items():
-        if tensor.shape != wanted[key].shape or tensor.is_floating_point() != wanted[key].is_floating_point():
-            raise DeltaError(
-                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {wanted[key].dtype} "
-                f"{tuple(wanted[key].shape)}; load it onto the backbone that it was made on"
-            )
-    if check_base and made.digest != header["digest"]:
+def _refuse_other_base(path: Path, header: Mapping[str, Any], model: nn.Module, made: Record) -> None:
+    mine = made.digest
+    if mine != header["digest"]:
         raise DeltaError(
             f"{path} was made on {header['backbone'].get('name')} with base digest {header['digest'][:12]}, but this "
-            f"{made.backbone['name'] or type(model).__name__} has {made.digest[:12]}: other weights. Load the weights that it "
+            f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: other weights. Load the weights that it "
             f"was made on, or pass check_base=False"
         )
 

@@ -1,119 +1,118 @@
-"""The delta on disk: a safetensors file whose header holds the recipe; written whole or not at all, read with suspicion."""
+"""The delta on disk: a safetensors file whose metadata holds the recipe; written under the rules under which it is read."""
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
+import io
 import json
-import os
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+import torch
 from torch import Tensor
 
+from petl.digest import combined, fingerprints
 from petl.errors import DeltaError, listing
+from petl.header import faults
+from petl.tensorfile import read_file, read_header, replacing, write_file
 from petl.version import __version__
 
 FORMAT = 1
 KEY = "petl"
-
-
-def _texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, str) for item in value)
-
-
-def _is_backbone(value: Any) -> bool:
-    classes = value.get("num_classes") if isinstance(value, dict) else "none"
-    return (classes is None or type(classes) is int) and isinstance(value.get("args", {}), dict)
-
-
-SCHEMA: dict[str, Callable[[Any], bool]] = {
-    "version": lambda value: isinstance(value, str),
-    "backbone": _is_backbone,
-    "digest": lambda value: isinstance(value, str),
-    "methods": lambda value: (
-        isinstance(value, list) and all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in value)
-    ),
-    "sites": lambda value: isinstance(value, list) and all(_texts(names) for names in value),
-    "head": lambda value: isinstance(value, (bool, str)) or _texts(value),
-    "also": lambda value: value is None or _texts(value),
-    "base_dtype": lambda value: value is None or value in ("bfloat16", "float16"),
-    "labels": lambda value: value is None or _texts(value),
-    "pipeline": lambda value: value is None or isinstance(value, dict),
-}
+SEAL = "petl_sha256"  # of the text under KEY, so that damage to the recipe is seen too
 
 
 def write(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
-    """Write beside ``path``, flush to disk, and rename: a reader sees the old file or the new one, never half of one."""
-    if not path.parent.is_dir():
-        raise DeltaError(f"can't write {path}: {path.parent} is not a folder")
+    """Write a delta that ``read_all`` will take; what it wouldn't is a DeltaError, and nothing is written."""
+    text = checked_text(path, tensors, {**header, "checksum": checksum(tensors)})
+    return write_file(path, tensors, {KEY: text, SEAL: _sha256(text)})
+
+
+def checked_text(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
+    """The header as JSON, after the reader's own look at it."""
     try:
-        metadata = {KEY: json.dumps(header), "format": "pt"}
-    except (TypeError, ValueError) as error:
+        text = json.dumps(header)
+    except (TypeError, ValueError, RecursionError) as error:
         raise DeltaError(f"can't write {path}: labels, results and create_args must be JSON values ({error})") from None
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    os.close(handle)
-    try:
-        save_file(tensors, name, metadata=metadata)
-        with open(name, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(name, 0o666 & ~_umask())
-        os.replace(name, path)
-    except OSError as error:
-        raise DeltaError(f"can't write {path}: {error}") from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-    return path
+    wrong = faults(json.loads(text), {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    if wrong:
+        raise DeltaError(
+            f"can't write {path}: the delta's header would misstate {listing(wrong)}, and no petl could load it"
+        )
+    return text
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise DeltaError(f"{path} is not a file; give the path of a delta that petl.save wrote")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise DeltaError(f"{path} is no whole safetensors file ({error}); copy or save it again") from error
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """One SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
+    return combined(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
 
 
 def read_all(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """The checked header and all tensors."""
-    with opened(path) as file:
-        header = checked_header(path, file.metadata())
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # not a dict
-    lost = [key for key in header.get("also") or () if key not in tensors]
-    if lost:
-        raise DeltaError(f"{path}: its header speaks of {listing(lost)}, which it doesn't hold; the file is damaged")
+    """The checked header and all tensors, from one reading of the file; their checksum has been compared."""
+    metadata, tensors = read_file(path)
+    header = checked_header(path, metadata, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
+    if header.get("checksum") not in (None, checksum(tensors)):
+        raise DeltaError(
+            f"{path}: its numbers don't have the checksum in its header; the file is damaged: copy it again"
+        )
     return header, tensors
 
 
-def checked_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, Any]:
-    text = (metadata or {}).get(KEY)
+def read_recipe(path: Path) -> dict[str, Any]:
+    """The checked header; no tensor is read."""
+    metadata, entries = read_header(path)
+    return checked_header(path, metadata, {key: entry.shape for key, entry in entries.items()})
+
+
+def checked_header(path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    text = metadata.get(KEY)
     if text is None:
         raise DeltaError(f"{path} is a safetensors file, but no petl delta: its header has no {KEY!r} entry")
+    if metadata.get(SEAL, seal := _sha256(text)) != seal:
+        raise DeltaError(
+            f"{path}: the {KEY!r} entry of its header doesn't have its checksum; the file is damaged: copy it again"
+        )
     try:
         header = json.loads(text)
         number = header["format"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        shown = f"{type(error).__name__}: {str(error)[:100]}"
         raise DeltaError(
-            f"{path}: the {KEY!r} entry of its header can't be read ({error!r}); the file is damaged"
-        ) from error
+            f"{path}: the {KEY!r} entry of its header can't be read ({shown}); the file is damaged"
+        ) from None
     if type(number) is int and number > FORMAT:
         raise DeltaError(
             f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
         )
-    wrong = [key for key, fits in SCHEMA.items() if not fits(header.get(key))]
-    wrong += ["format"] if type(number) is not int or number < 1 else []
-    if wrong or len(header["methods"]) != len(header["sites"]):
-        raise DeltaError(f"{path}: its header lacks or misstates {listing(wrong or ['sites'])}; the file is damaged")
+    wrong = faults(header, shapes)
+    if wrong:
+        raise DeltaError(
+            f"{path}: its header lacks or misstates {listing(wrong)}; the file is damaged, or not to be trusted"
+        )
     return header
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def write_merged(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
+    """Write a merged model's state dict as a checkpoint that timm loads, in the permissions of any new file.
+
+    A ``.safetensors`` file keeps what the delta's header knows in its metadata, each as JSON: ``labels``, ``pipeline``, ``task``,
+    ``results``, ``backbone``. Any other ending is torch's own format, which holds the state dict alone.
+
+    Raises:
+        DeltaError: the path can't be written.
+    """
+    if path.suffix != ".safetensors":
+        buffer = io.BytesIO()  # torch's writer has errors of its own for a full disk
+        torch.save(dict(state), buffer)
+        with replacing(path) as file:
+            file.write(buffer.getbuffer())
+        return path
+    kept = {
+        key: header[key] for key in ("labels", "pipeline", "task", "results", "backbone") if header.get(key) is not None
+    }
+    return write_file(path, state, {"format": "pt", **{key: json.dumps(value) for key, value in kept.items()}})

@@ -9,16 +9,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from petl.backbone import describe
 from petl.classifier import prepare_head
 from petl.digest import marks, own_tensor, owned
-from petl.errors import SiteError, StateError
+from petl.errors import DeltaError, MethodError, SiteError, StateError, listing
 from petl.graft import guard, hold, prune
+from petl.header import oversized, refuse_unwritable
 from petl.lean import cheapen, watch
 from petl.method import Method
 from petl.precision import lower, sorted_out
 from petl.record import RECORD, Record, Snapshot
 from petl.sites import Sites, has_statistics, head_names, within
-from petl.survey import Survey, config
+from petl.structure import structure
+from petl.survey import Survey
 
 Plan = tuple[Method, Sites]
 
@@ -35,11 +38,15 @@ def install(
     model = found.model
     made.flags = {name: p.requires_grad for name, p in model.named_parameters()}
     made.modes = {name: module.training for name, module in model.named_modules()}
+    refuse_unrecordable([method for method, _ in plans])
+    made.create_args = create_args
     made.hollow = any(p.is_meta for p in model.parameters())
     originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
     with _undone_on_error(model, made) as before:
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
-        made.backbone = backbone(found, num_classes, create_args)
+        made.backbone = describe(found, num_classes, create_args)
+        made.classifier = tuple(dict.fromkeys((*(found.head or ()), *made.head)))
+        made.structure = structure(model, made.classifier)
         mine = [_in_place(model, method, sites) for method, sites in plans]
         _lower(found, mine, made)
         _remember(model, mine, made, originals)
@@ -58,29 +65,15 @@ def install(
     return model
 
 
-def backbone(found: Survey, num_classes: int | None, create_args: dict[str, Any] | None) -> dict[str, Any]:
-    """How to build the base again: timm's name with tag, classes, channels, and further ``create_model`` arguments."""
-    cfg, model = config(found.model), found.model
-    name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
-    args = {**_features(model), **(create_args or {})}
-    size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-    if size and tuple(size) != tuple(cfg.get("input_size", (0, *size))[1:]):
-        args.setdefault("img_size", list(size))
-    if found.image[0] != cfg.get("input_size", found.image)[0]:
-        args.setdefault("in_chans", found.image[0])
-    return {
-        "name": name,
-        "num_classes": getattr(model, "num_classes", num_classes),
-        "in_chans": found.image[0],
-        "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
-        "args": args,
-    }
-
-
-def _features(model: nn.Module) -> dict[str, Any]:
-    """The ``create_model`` arguments of a model that timm made with ``features_only=True``."""
-    chosen = getattr(getattr(model, "feature_info", None), "out_indices", None)
-    return {} if chosen is None else {"features_only": True, "out_indices": list(chosen)}
+def refuse_unrecordable(methods: Sequence[Method]) -> None:
+    """A MethodError where a method's values couldn't stand in a delta's header."""
+    values = [method.to_json() for method in methods]
+    try:
+        refuse_unwritable(values, "the values of methods")
+    except DeltaError as error:
+        raise MethodError(str(error)) from None
+    if wrong := oversized(values):
+        raise MethodError(f"{listing(wrong)}: out of all proportion, and in no delta")
 
 
 @contextlib.contextmanager

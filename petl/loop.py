@@ -19,13 +19,12 @@ from petl.batches import set_epoch
 from petl.checkpoint import copied, newest, put, write
 from petl.datasets import LEFT_OUT
 from petl.delta import read, save
-from petl.errors import DataError, PetlError
+from petl.errors import DataError, PetlError, printable
 from petl.feed import Batch, pair, windows
 from petl.launch import in_eval
 from petl.metrics import History, Metrics, measured
 from petl.record import record
-from petl.runs import beside, note_run
-from petl.tables import clean
+from petl.runs import note_run
 
 log = logging.getLogger(__name__)
 
@@ -260,14 +259,14 @@ def note(run: Run) -> None:
     if run.settings.out and run.accelerator.is_main_process:
         try:
             note_run(run.settings.out, run.settings, run.history, run.split)
-        except OSError as error:
-            log.warning("can't write %s: %s", clean(beside(run.settings.out)), error)
+        except PetlError as error:
+            log.warning("%s", error)
 
 
 def tell(run: Run, line: str) -> None:
     """A line on stderr: above the bar on a terminal, one after the other in log files and notebooks."""
     if run.settings.progress and run.accelerator.is_main_process:
-        run.progress.console.print(clean(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+        run.progress.console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def interrupted(run: Run) -> None:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
-
 from petl.checkpoint import newest
-from petl.errors import StateError
-from petl.runs import beside, read_run, whole
+from petl.errors import PetlError, StateError
+from petl.runs import beside, read_run
 
 
 def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Path:
@@ -56,19 +50,26 @@ def _same(one: Path, other: Path) -> bool:
 
 def tried(path: Path, write: Callable[[Path], object]) -> None:
     """Write to a folder beside ``path`` and take it away again: a full disk or a closed folder is seen before the work."""
+    folder(path)
+    with _as_state_error(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".petl-") as trial:
+        try:
+            write(Path(trial) / path.name)
+        except PetlError as error:
+            raise type(error)(str(error).replace(trial, str(path.parent))) from error
+
+
+def folder(path: Path) -> None:
+    """Make the folder that ``path`` is in."""
     with _as_state_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".petl-") as folder:
-            write(Path(folder) / path.name)
 
 
 @contextlib.contextmanager
 def _as_state_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        why = error.strerror if isinstance(error, OSError) else None  # without the name of a file of ours
-        raise StateError(f"can't write {path}: {why or error}") from error
+    except OSError as error:  # its reason alone: it names a file of ours
+        raise StateError(f"can't write {path}: {error.strerror or error}") from error
 
 
 def for_training(name: str, options: Mapping[str, Any], *, inputs: Sequence[str | Path], overwrite: bool) -> Path:
@@ -77,21 +78,21 @@ def for_training(name: str, options: Mapping[str, Any], *, inputs: Sequence[str 
     again = overwrite or (resumed is not None and _of_that_run(name, resumed))
     path = destination(name, inputs=inputs, overwrite=again)
     destination(str(beside(path)), overwrite=again)
-    if folder := options.get("checkpoint"):
-        found = newest(Path(folder))
-        if found and not overwrite and not (resumed and _same(Path(folder), resumed)):
+    if place := options.get("checkpoint"):
+        found = newest(Path(place))
+        if found and not overwrite and not (resumed and _same(Path(place), resumed)):
             raise StateError(
                 f"{found} is an earlier run's: --fit resume=true goes on from it, --overwrite starts again, and another "
                 "folder keeps both"
             )
-        tried(Path(folder) / "trial", Path.touch)
+        tried(Path(place) / "trial", Path.touch)
     return path
 
 
 def _resumed(options: Mapping[str, Any]) -> Path | None:
     """The folder whose checkpoint this training goes on from, if there is one."""
-    resume, folder = options.get("resume"), options.get("checkpoint")
-    place = folder if resume is True else resume
+    resume = options.get("resume")
+    place = options.get("checkpoint") if resume is True else resume
     return Path(place) if place and newest(Path(place)) else None
 
 
@@ -102,25 +103,3 @@ def _of_that_run(delta: str, resumed: Path) -> bool:
     except StateError:
         return False
     return bool(then) and _same(Path(then), resumed)
-
-
-def write_merged(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """A timm checkpoint, whole or not at all; class names and input pipeline go into a safetensors file's metadata."""
-    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in state.items()}
-    kept = {key: json.dumps(header[key]) for key in ("labels", "pipeline", "task") if header.get(key) is not None}
-    with _as_state_error(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as part:
-            if path.suffix == ".safetensors":
-                save_file(tensors, part, metadata={"format": "pt", **kept})
-            else:
-                _torch_save(tensors, part)
-
-
-def _torch_save(tensors: Mapping[str, Tensor], path: str) -> None:
-    try:
-        with open(path, "wb") as file:
-            torch.save(tensors, file)
-    except RuntimeError as error:  # torch's writer, about an error of the file's that came before
-        cause = error.__context__
-        raise cause if isinstance(cause, OSError) else OSError(str(error)) from error

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from petl.checkpoint import keep_small, moving, newest
+from petl.delta import refuse_unsavable
 from petl.errors import DataError, PetlError, StateError
 from petl.feed import Batch, class_weights, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
+from petl.header import class_names
 from petl.loop import Run
 from petl.metrics import History
 from petl.origins import pipeline_of
@@ -27,6 +29,8 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     """Everything that the loop needs; at the point of the checkpoint, where the run resumes one."""
     model.to(accelerator.device).train()
     train, val, labels = _batches(accelerator, model, data, settings)
+    if settings.out is not None:
+        refuse_unsavable(model, settings.out, labels)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
     found, why = road(accelerator, model, (train, val), settings)
     if found:
@@ -68,7 +72,7 @@ def _batches(
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
     options["strict"] = settings.strict
     train = feed(data[0], model, training=True, classes=settings.labels, seed=settings.seed, **options)
-    known = list(settings.labels) if settings.labels is not None else classes_of(train) or recorded(model)
+    known = class_names(settings.labels) or classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)
     if len(labels) == 1:
         raise DataError(

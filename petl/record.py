@@ -50,6 +50,10 @@ class Record:
     labels: list[str] | None = None
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
+    task: str | None = None  # what the outputs mean: "classification", "multilabel", "regression"
+    create_args: dict[str, Any] | None = None  # that the user gave to wrap
+    structure: dict[str, str] = field(default_factory=dict)  # of the base, as petl.structure tells it
+    classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there
 
     def __repr__(self) -> str:
         """A few lines' worth; all of it is in the attributes."""

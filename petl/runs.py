@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from petl.data import held_out as apart
 from petl.errors import StateError
 from petl.metrics import History
 from petl.origins import leaves, origins, place
+from petl.tensorfile import replacing
 from petl.version import __version__
 
 HELD, ALL = "held-out", "all"  # words for --split beside the names of splits
@@ -34,7 +33,11 @@ def beside(delta: str | Path) -> Path:
 
 
 def note_run(delta: str | Path, settings: Any, history: History, split: Mapping[str, Any] | None) -> None:
-    """Write the run's file, whole or not at all."""
+    """Write the run's file, whole or not at all.
+
+    Raises:
+        DeltaError: it can't be written.
+    """
     story = {**vars(history), "rows": history.rows, "best": history.best}
     text = json.dumps(
         {
@@ -47,34 +50,13 @@ def note_run(delta: str | Path, settings: Any, history: History, split: Mapping[
         indent=1,
         default=_plain,
     )
-    with whole(beside(delta)) as part:
-        Path(part).write_text(text + "\n", encoding="utf-8")
-
-
-@contextlib.contextmanager
-def whole(path: Path) -> Iterator[str]:
-    """A name beside ``path`` to write to: what is written takes the place of ``path`` at the end, or never."""
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=".petl-", suffix=".part")
-    os.close(handle)
-    try:
-        yield part
-        with open(part, "rb+") as file:
-            os.fsync(file.fileno())
-        os.chmod(part, path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~_umask())
-        os.replace(part, path)
-    finally:
-        Path(part).unlink(missing_ok=True)
+    with replacing(beside(delta)) as file:
+        file.write(text.encode() + b"\n")
 
 
 def _settings(settings: Any) -> dict[str, Any]:
     plain = {f.name: _plain(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
     return {**plain, "checkpoint": os.path.abspath(settings.checkpoint) if settings.checkpoint else None}
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def _plain(value: Any) -> Any:

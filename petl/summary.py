@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from petl.delta import delta_tensors
 from petl.digest import own_tensor, owned
+from petl.errors import printable
 from petl.graft import grafts
 from petl.lean import steps
 from petl.record import Record, wrapped
-from petl.tables import clean, html_table, table
+from petl.tables import html_table, table
 from petl.wrap import trainable, unfoldable
 
 
@@ -79,8 +80,8 @@ class Summary(tuple[Row, ...]):
 
     def _notes(self) -> list[str]:
         ways = Counter(self.steps.values()).most_common()
-        lines = [clean(f"{count} layer{'s' * (count > 1)} {way}") for way, count in ways]
-        return [*lines, *([clean(repr(self.base))] if self.base.matrices else [])]
+        lines = [printable(f"{count} layer{'s' * (count > 1)} {way}") for way, count in ways]
+        return [*lines, *([printable(repr(self.base))] if self.base.matrices else [])]
 
     def _total(self) -> Row:
         share = sum(row.share for row in self)

@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from petl.errors import PetlError
-from petl.tables import clean, shortened, table
+from petl.errors import PetlError, printable, shortened
+from petl.tables import table
 
 USAGE_ERROR: type[Exception] = typer.BadParameter.__mro__[1]  # click's UsageError, which newer typers carry inside
 LINE = 1500  # characters of an error's one line
@@ -76,17 +76,17 @@ def _warned(message: Warning | str, *where: Any, **more: Any) -> None:
 
 
 def _spelt_out(*error: Any) -> None:
-    sys.stderr.write(clean("".join(traceback.format_exception(*error)), keep="\n"))
+    sys.stderr.write(printable("".join(traceback.format_exception(*error)), keep="\n"))
 
 
 def say(text: object) -> None:
     """Print what was asked for; lines stay lines."""
-    _write(sys.stdout, clean(text, keep="\n"))
+    _write(sys.stdout, printable(str(text), keep="\n"))
 
 
 def note(text: object) -> None:
     """Print one line about it beside, on stderr."""
-    _write(sys.stderr, f"petl: {clean(text)}")
+    _write(sys.stderr, f"petl: {printable(str(text))}")
 
 
 def _write(stream: Any, text: str) -> None:
@@ -124,11 +124,13 @@ def _framed(head: Sequence[str], rows: Sequence[Sequence[object]], title: str) -
     from rich.text import Text
 
     console = Console()
-    made = Table(title=Text(clean(title)) if title else None)
+    made = Table(title=Text(printable(title)) if title else None)
     for name in head:
-        made.add_column(Text(clean(name)), overflow="fold")
+        made.add_column(Text(printable(name)), overflow="fold")
     for row in rows:
-        made.add_row(*(Text(clean(cell)) for cell in row))  # Text: brackets and :words: of a label are no markup
+        made.add_row(
+            *(Text(printable(str(cell))) for cell in row)
+        )  # Text: brackets and :words: of a label are no markup
     with console.capture() as shown:
         console.print(made)
     return shown.get().rstrip("\n")

@@ -201,7 +201,7 @@ def test_header(tmp_path: Path) -> None:
         "num_classes": 5,
         "in_chans": 3,
         "dtype": "float32",
-        "args": {"img_size": [32, 32]},
+        "args": {**ZOO["beit"][2], "img_size": [32, 32], "global_pool": "avg"},
     }
     assert [m["name"] for m in header["methods"]] == ["bias", "lora"]
     assert header["methods"][1]["rank"] == 2 and header["methods"][1]["slices"] == "qv"

@@ -135,7 +135,7 @@ class MapBottleneck(nn.Module):
 
     def __init__(self, channels: int, bottleneck: int, kernel: int, *, last: bool):
         super().__init__()
-        width = max(d for d in range(1, bottleneck + 1) if channels % d == 0)
+        width = max(d for d in range(1, min(bottleneck, channels) + 1) if channels % d == 0)
         self.last = last
         self.down = Grouped(channels, width, kernel)
         self.act = nn.GELU()

@@ -1,0 +1,250 @@
+"""safetensors files: written whole or not at all, the same bytes for the same content, and read once.
+
+The format is safetensors'. It is written and read here because a file has to be read in one go (a reader that opens the path
+twice can meet two files), its header looked at before anything is made of it, and errors be those of the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import secrets
+import stat
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from petl.errors import DeltaError
+
+TYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+NAMES = {dtype: name for name, dtype in TYPES.items()}
+METADATA = "__metadata__"
+LONGEST_HEADER = 32 * 2**20  # bytes
+MOST_TENSORS = 2**16
+
+
+class Entry(NamedTuple):
+    """A tensor in a file: what it is, and its bytes from ``begin`` to before ``end``, counted after the header."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class Damaged(Exception):
+    """Why the bytes are no safetensors file."""
+
+
+def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+    """Write beside ``path``, flush to disk, and rename: a reader sees the old file or the new one, never half of one.
+
+    A file that is replaced keeps its permissions, a link keeps pointing where it did. The order of ``tensors`` and ``metadata``
+    makes no difference to the bytes.
+
+    Raises:
+        DeltaError: the path can't be written (no folder, no right, a full disk ...); what was there is as it was.
+    """
+    head, order = _header(tensors, metadata)
+    with replacing(path) as file:
+        file.write(head)
+        for key in order:
+            file.write(_bytes(tensors[key]))
+    return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A new file, open for writing, that takes the place of ``path`` when the block ends without an error."""
+    try:
+        target, old = _target(path)
+        part = (
+            target.parent / f".petl-{secrets.token_hex(8)}.part"
+        )  # short: with a suffix the file's own name may be too long
+        try:
+            with open(part, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if old is not None:
+                _like(part, old)
+            os.replace(part, target)
+        finally:
+            part.unlink(missing_ok=True)
+        _flush_folder(target.parent)
+    except (OSError, ValueError) as error:
+        raise DeltaError(f"can't write {_named(path)}: {error}") from error
+
+
+def _target(path: Path) -> tuple[Path, os.stat_result | None]:
+    """The file to replace, links followed, and what it is now."""
+    try:
+        target = path.resolve()
+    except RuntimeError as error:  # Python before 3.13 says so of a circle of links
+        raise OSError(str(error)) from None
+    if not target.parent.is_dir():
+        raise DeltaError(f"can't write {path}: {target.parent} is not a folder; make it first")
+    try:
+        old = target.stat()
+    except FileNotFoundError:
+        return target, None
+    if not stat.S_ISREG(old.st_mode):
+        raise DeltaError(f"can't write {path}: it is there and no plain file; give another path")
+    return target, old
+
+
+def _like(part: Path, old: os.stat_result) -> None:
+    """The permissions, and where it is allowed the owner, of the file that is replaced."""
+    if hasattr(os, "chown") and os.geteuid() == 0:
+        with contextlib.suppress(OSError):
+            os.chown(part, old.st_uid, old.st_gid)
+    os.chmod(part, stat.S_IMODE(old.st_mode))
+
+
+def _flush_folder(folder: Path) -> None:
+    """Make the new name last too, where the system can."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
+    """The header's bytes, and the tensors' names in the order of their bytes: wide numbers first, so that all are aligned."""
+    order = sorted(tensors, key=lambda key: (-tensors[key].element_size(), key))
+    entries: dict[str, Any] = {METADATA: {key: metadata[key] for key in sorted(metadata)}}
+    place = 0
+    for key in order:
+        size = tensors[key].numel() * tensors[key].element_size()
+        kind = NAMES.get(tensors[key].dtype)
+        if kind is None:
+            raise DeltaError(
+                f"{key} has the type {tensors[key].dtype}, which no delta holds; it takes {', '.join(NAMES.values())}"
+            )
+        entries[key] = {"dtype": kind, "shape": list(tensors[key].shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > LONGEST_HEADER:
+        raise DeltaError(
+            f"the header would take {len(text):,} bytes, {LONGEST_HEADER:,} are allowed; leave out long results"
+        )
+    return struct.pack("<Q", len(text)) + text, order
+
+
+def _bytes(tensor: Tensor) -> Any:
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    return flat.view(torch.uint8).numpy().data if flat.numel() else b""
+
+
+def read_file(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file, from one reading of its bytes."""
+    with _opened(path) as (file, size):
+        metadata, entries, start = _parsed(file, size)
+        data = bytearray(size - start)
+        if file.readinto(data) != len(data):  # type: ignore[attr-defined]  # a raw file has it
+            raise Damaged("it became shorter while it was read")
+        return metadata, {key: _tensor(data, entry) for key, entry in entries.items()}
+
+
+def read_header(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
+    """Metadata of a file, and what its tensors are; none of them is read."""
+    with _opened(path) as (file, size):
+        return _parsed(file, size)[:2]
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
+    try:
+        if not path.is_file():
+            raise DeltaError(f"{_named(path)} is not a file; give the path of a delta that petl.save wrote")
+        with open(path, "rb") as file:
+            yield file, os.fstat(file.fileno()).st_size
+    except (Damaged, OSError, ValueError) as error:
+        raise DeltaError(f"{_named(path)} is no whole safetensors file ({error}); copy or save it again") from error
+
+
+def _named(path: Path) -> str:
+    text = str(path)
+    return text if len(text) < 300 else f"{text[:120]} ... {text[-60:]}"
+
+
+def _parsed(file: IO[bytes], size: int) -> tuple[dict[str, str], dict[str, Entry], int]:
+    """Metadata, entries and where the numbers start; nothing is believed that the file's size doesn't bear out."""
+    first = file.read(8)
+    length = struct.unpack("<Q", first)[0] if len(first) == 8 else -1
+    if not 2 <= length <= min(size - 8, LONGEST_HEADER):
+        raise Damaged(f"its {size:,} bytes don't hold the header that they announce")
+    try:
+        found = json.loads(file.read(length), object_pairs_hook=_once)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"its header is no JSON: {str(error)[:100]}") from None
+    if not isinstance(found, dict) or len(found) > MOST_TENSORS:
+        raise Damaged("its header is no table of tensors" if not isinstance(found, dict) else f"{len(found):,} tensors")
+    metadata = found.pop(METADATA, None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise Damaged("its metadata is no table of texts")
+    entries = {key: _entry(value) for key, value in found.items()}
+    _refuse_holes(entries, size - 8 - length)
+    return metadata, entries, 8 + length
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
+def _entry(value: Any) -> Entry:
+    try:
+        dtype, shape, (begin, end) = TYPES[value["dtype"]], tuple(value["shape"]), value["data_offsets"]
+    except (TypeError, KeyError, ValueError):
+        raise Damaged(f"an entry of its header is {str(value)[:80]}") from None
+    if not all(type(number) is int and 0 <= number < 2**62 for number in (*shape, begin, end)) or len(shape) > 32:
+        raise Damaged(f"an entry of its header is {str(value)[:80]}")
+    if math.prod(shape) * dtype.itemsize != end - begin:
+        raise Damaged(f"shape {str(list(shape))[:80]} doesn't fit its {end - begin:,} bytes")
+    return Entry(dtype, shape, begin, end)
+
+
+def _refuse_holes(entries: Mapping[str, Entry], size: int) -> None:
+    """Every byte belongs to one tensor."""
+    place = 0
+    for entry in sorted(entries.values(), key=lambda entry: (entry.begin, entry.end)):
+        if entry.begin != place:
+            raise Damaged("its tensors overlap or leave gaps")
+        place = entry.end
+    if place != size:
+        raise Damaged(f"its tensors take {place:,} bytes, the file has {size:,}")
+
+
+def _tensor(data: bytearray, entry: Entry) -> Tensor:
+    """A view of the bytes; a copy where they aren't aligned, which other writers may leave."""
+    count = math.prod(entry.shape)
+    if not count:
+        return torch.empty(entry.shape, dtype=entry.dtype)
+    if entry.dtype is torch.bool:  # any byte but 0 and 1 would be a bool that is neither
+        return torch.frombuffer(data, dtype=torch.uint8, count=count, offset=entry.begin).ne(0).reshape(entry.shape)
+    if entry.begin % entry.dtype.itemsize:
+        return torch.frombuffer(data[entry.begin : entry.end], dtype=entry.dtype).reshape(entry.shape)
+    return torch.frombuffer(data, dtype=entry.dtype, count=count, offset=entry.begin).reshape(entry.shape)

@@ -1,0 +1,80 @@
+"""The structure of a model tells apart what its tensors don't, and nothing that makes no difference in evaluation."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from petl.structure import differences, identity, structure
+
+TELLS: dict[str, tuple[str, dict[str, Any]]] = {
+    "heads": ("test_vit", {"num_heads": 4}),
+    "pooling": ("test_resnet", {"global_pool": "max"}),
+    "stride": ("test_resnet", {"output_stride": 16}),
+    "activation": ("test_vit", {"act_layer": "relu"}),
+    "epsilon": ("test_efficientnet", {"bn_eps": 0.1}),
+    "padding": ("test_efficientnet", {"pad_type": "same"}),
+    "pooled tokens": ("test_vit", {"global_pool": "avg", "fc_norm": False}),
+    "a partial": ("test_vit", {"act_layer": nn.LeakyReLU}),
+}
+SAME: dict[str, dict[str, Any]] = {
+    "drop path": {"drop_path_rate": 0.3},
+    "dropout": {"drop_rate": 0.3},
+    "classes": {"num_classes": 3},
+    "no classes": {"num_classes": 0},
+}
+
+
+@pytest.mark.parametrize("what", TELLS)
+def test_equal_tensors_with_another_forward_differ(what: str) -> None:
+    name, args = TELLS[what]
+    one, other = timm.create_model(name), timm.create_model(name, **args)
+    assert [t.shape for t in one.state_dict().values()] == [t.shape for t in other.state_dict().values()]
+    assert differences(structure(one), structure(other)) and identity(one) != identity(other)
+
+
+@pytest.mark.parametrize("what", SAME)
+def test_what_evaluation_does_not_see_makes_no_difference(what: str) -> None:
+    for name, head in (("test_vit", "head"), ("test_resnet", "fc")):
+        one, other = timm.create_model(name), timm.create_model(name, **SAME[what])
+        assert structure(one, [head]) == structure(other, [head])
+
+
+CHANGES: dict[str, Callable[[nn.Module], Any]] = {
+    "training mode": lambda m: m.train(),
+    "checkpointing": lambda m: m.set_grad_checkpointing(True),
+    "a forward": lambda m: m(torch.randn(2, 3, 64, 64)),
+    "synchronised statistics": lambda m: nn.SyncBatchNorm.convert_sync_batchnorm(m),
+    "the meta device": lambda m: m.to("meta"),
+    "half precision": lambda m: m.half(),
+    "frozen statistics": lambda m: timm.layers.freeze_batch_norm_2d(m),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_leaves_the_function_alone_makes_no_difference(change: str) -> None:
+    one, other = timm.create_model("test_resnet"), timm.create_model("test_resnet")
+    CHANGES[change](other)
+    assert not differences(structure(one), structure(other))
+
+
+def test_a_later_attribute_makes_no_difference() -> None:
+    one, other = timm.create_model("test_vit"), timm.create_model("test_vit")
+    for block in other.blocks:
+        block.attn.new_in_timm_2 = 7
+    assert not differences(structure(one), structure(other))
+    other.blocks[0].attn.num_heads = 1
+    assert differences(structure(one), structure(other)) == ["num_heads"]
+
+
+def test_the_same_answer_in_another_process() -> None:
+    code = "import timm; from petl.structure import identity; print(identity(timm.create_model('test_convnext')))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == identity(timm.create_model("test_convnext"))
