@@ -4,7 +4,12 @@
 >>> model = petl.wrap(timm.create_model("test_vit"), ["bias", petl.LoRA(rank=4)], num_classes=10)
 """
 
+import importlib as _importlib
+import sys as _sys
+from importlib.util import find_spec as _find_spec
 from os.path import isdir as _isdir
+from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING
 
 if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and version.py would be mixed with ours
     raise ImportError(
@@ -12,23 +17,39 @@ if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and ve
         "environment: make a fresh one and install petl-vision alone"
     )
 
-from petl import data
-from petl.check import check
-from petl.delta import load, read, save
-from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
-from petl.graft import InputGraft, OutputGraft, WeightGraft, grow
-from petl.groups import param_groups
-from petl.method import Method, register
-from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
-from petl.record import Record, bare, record
-from petl.sites import Site, Sites, Where, find
-from petl.summary import summary
-from petl.train import History, Metrics, evaluate, fit
-from petl.version import __version__
-from petl.wrap import in_chans, merge, trainable, unwrap, wrap
+if TYPE_CHECKING:
+    from petl import data
+    from petl.check import check
+    from petl.delta import load, read, save
+    from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.graft import InputGraft, OutputGraft, WeightGraft, grow
+    from petl.groups import param_groups
+    from petl.method import Method, methods, register
+    from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
+    from petl.record import Record, bare, record
+    from petl.sites import Site, Sites, Where, find
+    from petl.summary import summary
+    from petl.train import History, Metrics, evaluate, fit
+    from petl.version import __version__
+    from petl.wrap import in_chans, merge, trainable, unwrap, wrap
 
-# isort: split
-from petl.method import methods  # last: the package petl.methods has the same name and came in above
+# Each public name is brought when it is first asked for: torch and timm take seconds, which `petl --version` needn't.
+_HOMES = {
+    "check": "check",
+    "delta": "load read save",
+    "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "graft": "InputGraft OutputGraft WeightGraft grow",
+    "groups": "param_groups",
+    "method": "Method register methods",
+    "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
+    "record": "Record bare record",
+    "sites": "Site Sites Where find",
+    "summary": "summary",
+    "train": "History Metrics evaluate fit",
+    "version": "__version__",
+    "wrap": "in_chans merge trainable unwrap wrap",
+}
+_HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "BN",
@@ -79,3 +100,31 @@ __all__ = [
     "unwrap",
     "wrap",
 ]
+
+
+class _Package(_ModuleType):
+    """Keeps functions and modules of the same name apart, whatever is imported first."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, _ModuleType) and name in _HOME:
+            return  # `import petl.wrap` brings the module, and petl.wrap stays the function
+        super().__setattr__(name, value)
+        if name == "method":
+            _importlib.import_module("petl.methods")  # whoever can look a method up finds petl's own
+
+
+_sys.modules[__name__].__class__ = _Package
+
+if not TYPE_CHECKING:  # type checkers would take every name for known
+
+    def __getattr__(name: str) -> object:
+        if name in _HOME:
+            value = getattr(_importlib.import_module(f"petl.{_HOME[name]}"), name)
+            globals()[name] = value
+            return value
+        if name.startswith("_") or _find_spec(f"petl.{name}") is None:
+            raise AttributeError(f"module 'petl' has no attribute {name!r}")
+        return _importlib.import_module(f"petl.{name}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

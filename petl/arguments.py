@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from inspect import signature
 from pathlib import Path
-from typing import Annotated, Any
+from types import UnionType
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-import timm
 import typer
-from torch import nn
 
-from petl.delta import load, read
-from petl.errors import MethodError, PetlError, StateError, near
-from petl.method import Method, method_class, resolve
+from petl.errors import ITEM, MethodError, PetlError, StateError, near, printable, shortened
+
+if TYPE_CHECKING:  # torch and timm take seconds, which `petl --help` needn't: functions bring what they need
+    from torch import nn
+
+    from petl.method import Method
 
 Delta = Annotated[Path, typer.Argument(metavar="DELTA", help="A delta file.")]
 Data = Annotated[
@@ -36,7 +37,12 @@ Base = Annotated[
 ]
 Count = Annotated[int, typer.Option(min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Stop at an image that can't be read, instead of leaving it out.")
+]
 
+SAID = 400  # characters of what timm says: of wrong weights it names every tensor
 SOURCES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
 
 
@@ -56,24 +62,50 @@ def pairs(words: Sequence[str] | None) -> dict[str, Any]:
     split = [word.partition("=") for word in words or ()]
     for key, equals, _ in split:
         if not key or not equals:
-            raise MethodError(f"got {key!r}; expected KEY=VALUE, such as rank=8")
+            raise MethodError(f"got {shortened(key, ITEM)!r}; expected KEY=VALUE, such as rank=8")
     return {key: _value(text) for key, _, text in split}
 
 
 def _value(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text.split(",") if "," in text else text
 
 
-def keywords(function: Callable[..., Any], words: Sequence[str] | None) -> dict[str, Any]:
-    """``KEY=VALUE`` words as keyword arguments of ``function``."""
-    values, known = pairs(words), [*signature(function).parameters]
-    for key in values:
-        if key not in known:
-            raise MethodError(f"{function.__name__} has no option {key!r}{near(key, known)}; it has {', '.join(known)}")
+def keywords(function: Callable[..., Any], words: Sequence[str] | None, but: Sequence[str] = ()) -> dict[str, Any]:
+    """``KEY=VALUE`` words as keyword arguments of ``function``, without those of ``but``, which have words of their own."""
+    values = pairs(words)
+    hints = {key: hint for key, hint in get_type_hints(function).items() if key not in (*but, "return")}
+    for key, value in values.items():
+        if key not in hints:
+            raise MethodError(f"{function.__name__} has no option {key!r}{near(key, hints)}; it has {', '.join(hints)}")
+        if not _fits(value, hints[key]):
+            said = shortened(printable(str(value)), ITEM)
+            raise MethodError(f"{key}={said} can't be; expected {_spelt(hints[key])}")
     return values
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether the value is of the type; what a command line can't spell is left to the function."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, one) for one in get_args(hint))
+    if get_origin(hint) is Literal:
+        return value in get_args(hint)
+    if hint in (int, float):
+        return isinstance(value, (int, hint)) and not isinstance(value, bool)
+    if hint in (str, bool, type(None)):
+        return isinstance(value, hint)
+    return hint is Any or ((get_origin(hint) or hint) is Sequence and isinstance(value, list))
+
+
+def _spelt(hint: Any) -> str:
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(dict.fromkeys(_spelt(one) for one in get_args(hint) if one is not type(None)))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+    return plain.get(hint, "values with commas between them")
 
 
 def chosen(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:
@@ -91,6 +123,8 @@ def chosen(names: Sequence[str] | None, settings: Sequence[str] | None, **common
 
 def _takers(key: str, names: list[str]) -> list[str]:
     """Which of the methods the option is for."""
+    from petl.method import method_class
+
     owner, _, option = key.rpartition(".")
     mine = [name for name in names if owner in ("", name.partition(":")[0])]
     known = {name: [f.name for f in dataclasses.fields(method_class(name.partition(":")[0]))] for name in mine}
@@ -102,6 +136,8 @@ def _takers(key: str, names: list[str]) -> list[str]:
 
 
 def _made(name: str, options: Mapping[str, Any]) -> Method:
+    from petl.method import resolve
+
     try:
         return resolve(name, options)[0]
     except TypeError as error:  # such as text where a number belongs
@@ -110,7 +146,9 @@ def _made(name: str, options: Mapping[str, Any]) -> Method:
 
 def backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
     """The timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
-    name, file = _parts(text)
+    import timm
+
+    name, file = name_and_file(text)
     overlay = (
         {"file": str(existing(file))} if file else None
     )  # timm's road for pretrained weights also resizes positions
@@ -119,10 +157,11 @@ def backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> 
     except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
         hint = "" if name in timm.list_models() else near(name, timm.list_models())
         where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
-        raise StateError(f"timm can't build {text}: {error}{hint}{where}") from error
+        said = shortened(" ".join(str(error).split()), SAID)
+        raise StateError(f"timm can't build {shortened(text, ITEM)}: {said}{hint}{where}") from error
 
 
-def _parts(text: str) -> tuple[str, str]:
+def name_and_file(text: str) -> tuple[str, str]:
     """Name and file; names such as ``hf-hub:owner/name`` keep their own colon."""
     name, _, rest = text.partition(":")
     if name not in SOURCES:
@@ -131,8 +170,15 @@ def _parts(text: str) -> tuple[str, str]:
     return f"{name}:{inner}", file
 
 
+def weights_file(model: str | None) -> list[str]:
+    """The weights file in ``NAME:FILE`` or ``:FILE``, as a list of one, or of none."""
+    return [file] if model and (file := name_and_file(model)[1]) else []
+
+
 def loaded(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
     """The delta on its backbone, ready to use, and the delta's header; ``model`` replaces the header's backbone."""
+    from petl.delta import load, read
+
     header = read(existing(delta))
     recorded = header["backbone"]
     if model and model.startswith(":"):

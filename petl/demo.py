@@ -134,8 +134,14 @@ class Trial:
     channels: int = 3
     epochs: int = 3
 
+    @property
+    def file(self) -> str:
+        """The name of its delta."""
+        return f"{self.name.replace(' + ', '-').replace(' ', '-').lower()}.safetensors"
+
 
 SIZE = 64
+ROOM = 2_000_000  # bytes that the demo's deltas take together
 # BatchNorm's statistics are kept: following batches of 32 small images makes every one of these worse
 STILL = BN(stats="keep")
 TRIALS = (
@@ -159,7 +165,7 @@ def attempt(trial: Trial, folder: Path, *, quick: bool = False, seed: int = 0) -
     part = Subset(train, range(len(train) // 10)) if quick else train
     fit(model, part, epochs=1 if quick else trial.epochs, lr=trial.lr, batch_size=32, seed=seed, labels=train.classes)
     metrics = evaluate(model, test)
-    path = folder / f"{trial.name.replace(' + ', '-').replace(' ', '-').lower()}.safetensors"
+    path = folder / trial.file
     save(model, path, labels=train.classes, results={"accuracy": metrics.accuracy})
     numbers, logits = summary(model).trainable, _answers(model, test)
     return Result(trial.name, numbers, path, metrics.accuracy, time.perf_counter() - start, logits)

@@ -6,7 +6,8 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
-LONGEST = 1500  # characters of a message: a damaged file can name anything
+LONGEST = 1500  # characters of a message: a damaged file can name anything, and other libraries' words can be pages
+ITEM = 100  # characters of one name in a listing
 HIDDEN = (
     "Cc",
     "Cf",
@@ -25,8 +26,7 @@ class PetlError(Exception):
     """
 
     def __init__(self, message: object = ""):
-        text = printable(str(message), keep="\n")
-        super().__init__(text if len(text) <= LONGEST else f"{text[: LONGEST - 40]} ... ({len(text):,} characters)")
+        super().__init__(shortened(printable(str(message), keep="\n"), LONGEST))
 
 
 class MethodError(PetlError):
@@ -67,14 +67,28 @@ def _spelled(character: str) -> str:
     return character.encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
+def shortened(text: str, most: int) -> str:
+    """The text, or its first two thirds and its end (what to do), with the number of characters between them.
+
+    >>> shortened("a" * 10_000 + ": what to do", 30)
+    'aaaaaaaaaaaaaaaaaaaa... (9,982 characters left out) ...what to do'
+    """
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end]}... ({len(text) - most:,} characters left out) ...{text[-end:]}"
+
+
 def near(name: str, names: Iterable[str], most: int = 3) -> str:
     """A hint such as ``; near names: lora, bias`` for a misspelt ``name``, or nothing."""
+    if len(name) > ITEM:  # no misspelling, and the comparison is slow
+        return ""
     found = difflib.get_close_matches(name, list(names), n=most, cutoff=0.4)
-    return f"; near names: {', '.join(found)}" if found else ""
+    return f"; near names: {listing(found, most)}" if found else ""
 
 
 def listing(names: Iterable[str], most: int = 5) -> str:
     """``a, b, c and 4 more``: a long list of names cut for an error message."""
-    names = list(names)
+    names = [shortened(printable(str(name)), ITEM) for name in names]
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

@@ -16,15 +16,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl.batches import set_epoch
-from petl.checkpoint import copied, put, write
+from petl.checkpoint import copied, newest, put, write
 from petl.datasets import LEFT_OUT
-from petl.errors import DataError, PetlError
+from petl.delta import read
+from petl.errors import DataError, PetlError, printable
 from petl.feed import Batch, answered, pair, windows
 from petl.launch import in_eval
 from petl.logits import scores
 from petl.metrics import History, Metrics, measured
 from petl.record import record
 from petl.rehearsal import keep_delta, still_savable
+from petl.runs import note_run
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +51,7 @@ class Run:
     scheduler: Any
     progress: Any
     moving: dict[str, Tensor]
+    split: dict[str, Any] | None = None
     road: Any = None
     ema: Any = None
     history: History = field(default_factory=History)
@@ -116,10 +119,13 @@ def train_all(run: Run) -> History:
         start = time.perf_counter()
         with run.skipping():
             row = train_epoch(run, epoch, task)
+        run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
         with run.averaged():
             row.update(validated(run, row), seconds=time.perf_counter() - start)
             failed = keep(run) if history.add(row) else None
+        tell(run, history.line(row, settings.epochs))
         history.stopped = settings.patience is not None and history.stale >= settings.patience
+        note(run)
         if settings.checkpoint:
             write(run.accelerator, Path(settings.checkpoint), epoch + 1)
         if failed:
@@ -278,3 +284,37 @@ def keep(run: Run) -> PetlError | None:
             failed = error
     run.accelerator.wait_for_everyone()
     return failed
+
+
+def note(run: Run) -> None:
+    """Settings, history and split go beside the delta; an epoch isn't lost where they can't."""
+    if run.settings.out and run.accelerator.is_main_process:
+        try:
+            note_run(run.settings.out, run.settings, run.history, run.split)
+        except PetlError as error:
+            log.warning("%s", error)
+
+
+def tell(run: Run, line: str) -> None:
+    """A line on stderr: above the bar on a terminal, one after the other in log files and notebooks."""
+    if run.settings.progress and run.accelerator.is_main_process:
+        run.progress.console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def interrupted(run: Run) -> None:
+    """Say what is left of a training that Ctrl-C ended."""
+    settings, kept = run.settings, []
+    if settings.out and (row := written(run)):
+        kept.append(f"{settings.out} holds {run.history.told(row)}")
+    if settings.checkpoint and (place := newest(Path(settings.checkpoint))):
+        kept.append(f"{place} is the last whole epoch, from which resume goes on")
+    tell(run, f"interrupted in epoch {len(run.history) + 1}: {'; '.join(kept) or 'nothing was written'}")
+
+
+def written(run: Run) -> dict[str, Any] | None:
+    """The row of this run's epoch whose values are in ``out``."""
+    with contextlib.suppress(PetlError):
+        results = read(run.settings.out)["results"] or {}
+        same = ("epoch", "train_loss", "seconds")
+        return next((row for row in run.history.rows if all(row[k] == results.get(k) for k in same)), None)
+    return None

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petl.tables import html_table, table
+
 SHOWN = 30  # classes in a printed table
 UP = ("accuracy", "balanced_accuracy", "precision", "recall", "f1")
 NAMES = ("loss", *UP)
@@ -50,11 +52,23 @@ class Metrics:
         return {name: getattr(self, name) for name in NAMES}
 
     def __repr__(self) -> str:
-        head = "  ".join(f"{name} {value:.4f}" for name, value in self.scalars.items())
-        rows = [("class", "images", "precision", "recall", "f1")]
-        rows += [(c.label, *_decimals(c)) for c in self.classes[:SHOWN]]
+        return "\n".join([self._head(), table(self._rows()), *self._rest()])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), [self._head(), *self._rest()])
+
+    def _head(self) -> str:
+        return "  ".join(f"{name} {value:.4f}" for name, value in self.scalars.items())
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        return [
+            ("class", "images", "precision", "recall", "f1"),
+            *((c.label, *_decimals(c)) for c in self.classes[:SHOWN]),
+        ]
+
+    def _rest(self) -> list[str]:
         rest = len(self.classes) - SHOWN
-        return "\n".join([head, table(rows), *([f"and {rest} more classes in .classes"] if rest > 0 else [])])
+        return [f"and {rest} more classes in .classes"] if rest > 0 else []
 
 
 def _decimals(one: ClassMetrics) -> tuple[str, ...]:
@@ -126,20 +140,30 @@ class History:
         return len(self.rows) - self.best.get("epoch", 0)
 
     def __repr__(self) -> str:
+        return "\n".join([table(self._cells()), *([self.road] if self.road else [])])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells(), [self.road] if self.road else [])
+
+    def _cells(self) -> list[tuple[str, ...]]:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]
-        rows = [(*names, ""), *((*(_cell(n, row[n]) for n in names), self._mark(row)) for row in self.rows)]
-        return "\n".join([table(rows), *([self.road] if self.road else [])])
+        return [(*names, ""), *((*(_cell(n, row[n]) for n in names), self._mark(row)) for row in self.rows)]
 
     def _mark(self, row: dict[str, Any]) -> str:
         return f"best {self.monitor}" if row is self.best and self.monitor in row else ""
 
+    def line(self, row: dict[str, Any], epochs: int) -> str:
+        """One epoch in one line, for log files and narrow terminals: ``epoch 3/10  train_loss 0.412  loss 0.38 ...``."""
+        names = dict.fromkeys(("train_loss", "loss", "accuracy", self.monitor))
+        cells = [f"{name} {row[name]:.3g}" for name in names if name in row]
+        best = "best so far" if self._mark(row) else ""
+        return "  ".join(filter(None, [f"epoch {row['epoch']}/{epochs}", *cells, f"{row['seconds']:.1f} s", best]))
+
+    def told(self, row: dict[str, Any]) -> str:
+        """An epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
+        figure = f" ({self.monitor} {row[self.monitor]:.5g})" if self.monitor in row else ""
+        return f"epoch {row['epoch']}{figure}"
+
 
 def _cell(name: str, value: float) -> str:
     return f"{value:.2g}" if name == "lr" else f"{value:.1f}" if name == "seconds" else f"{value:.5g}"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Cells in columns, the first to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [[c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(r, widths, strict=True))] for r in rows]
-    return "\n".join("  ".join(cells).rstrip() for cells in lines)

@@ -22,6 +22,7 @@ from petl.origins import pipeline_of
 from petl.record import record
 from petl.rehearsal import rehearse
 from petl.road import Loaders, road
+from petl.runs import held_out
 from petl.settings import Settings
 from petl.targets import class_weights, refuse_targets
 
@@ -51,6 +52,7 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
         ema=_ema(model, settings),
         history=History(settings.monitor),
         road=found,
+        split=held_out(*data) if settings.out else None,
     )
     keep_small(accelerator, run.moving)
     accelerator.register_for_checkpointing(run)

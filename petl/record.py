@@ -17,7 +17,7 @@ _HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
 _ABSENT = object()
 
 
-@dataclass
+@dataclass(repr=False)
 class Record:
     """What ``wrap`` did.
 
@@ -55,6 +55,20 @@ class Record:
     structure: dict[str, str] = field(default_factory=dict)  # of the base, as petl.structure tells it
     classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there
 
+    def __repr__(self) -> str:
+        """A few lines' worth; all of it is in the attributes."""
+        methods = ", ".join(
+            f"{method.name} at {_counted(len(sites), 'site')}"
+            for method, sites in zip(self.methods, self.sites, strict=False)
+        )
+        base = f", base in {str(self.base_dtype).removeprefix('torch.')}" if self.base_dtype else ""
+        labels = f", {_counted(len(self.labels), 'label')}" if self.labels else ""
+        return (
+            f"Record({methods or 'no method'}; head: {_counted(len(self.head), 'module')}; "
+            f"{_counted(len(self.planned), 'tensor')} of its own, {len(self.frozen)} frozen; memory={self.memory!r}"
+            f"{base}{labels})"
+        )
+
     @property
     def planned(self) -> set[str]:
         """Every key that some method or the head owns."""
@@ -77,6 +91,10 @@ class Record:
         """The frozen base tensors; an empty one for each that is gone."""
         own = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
         return [torch.empty(0) if tensor is None else tensor for tensor in own]
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def record(model: nn.Module) -> Record | None:

@@ -14,11 +14,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from petl.errors import StateError
-from petl.graft import CACHE, base_class
+from petl.graft import base_class
 from petl.kernels import unchanged
 
 _ABSENT = object()
-_APART = {"_parameters", "_buffers", "_modules", CACHE}
+_APART = {"_parameters", "_buffers", "_modules"}
 
 
 class FirstRun:

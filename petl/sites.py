@@ -13,6 +13,7 @@ from petl.errors import SiteError, near
 from petl.graft import CONTAINERS, Graft, base_class, grafts
 from petl.layout import channel_axis
 from petl.survey import Survey, config, live_outputs, survey, topmost
+from petl.tables import html_table, table
 
 Where = str | Sequence[str]
 
@@ -73,15 +74,16 @@ class Sites(list[Site]):
         self.left = list(left)
 
     def __repr__(self) -> str:
+        return "\n\n".join(table(rows, left=range(len(rows[0]))) for rows in self._tables())
+
+    def _repr_html_(self) -> str:
+        return "".join(html_table(rows, left=range(len(rows[0]))) for rows in self._tables())
+
+    def _tables(self) -> list[list[tuple[str, ...]]]:
         rows = [("name", "kind", "weight", "roles")]
         rows += [(s.name or "(the model)", s.kind, "x".join(map(str, s.shape)), " ".join(s.roles)) for s in self]
         left = [("not reached", "shape", "why"), *((p.name, "x".join(map(str, p.shape)), p.why) for p in self.left)]
-        return "\n".join([*_table(rows), *(["", *_table(left)] if self.left else [])])
-
-
-def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+        return [rows, left] if self.left else [rows]
 
 
 def find(model: nn.Module, where: Where = "all") -> Sites:

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from petl.delta import delta_tensors
 from petl.digest import own_tensor, owned
+from petl.errors import printable
 from petl.graft import grafts
 from petl.lean import steps
 from petl.record import Record, wrapped
+from petl.tables import html_table, table
 from petl.wrap import trainable, unfoldable
 
 
@@ -67,13 +69,19 @@ class Summary(tuple[Row, ...]):
         return sum(row.bytes for row in self)
 
     def __repr__(self) -> str:
-        cells = [("method", "sites", "tensors", "trainable", "of the base", "delta", "folds")]
-        cells += [_cells(row) for row in (*self, self._total())]
-        widths = [max(len(row[i]) for row in cells) for i in range(7)]
-        table = ["  ".join(_pad(c, w, i) for i, (c, w) in enumerate(zip(row, widths, strict=True))) for row in cells]
+        return "\n".join([table(self._rows(), left=(0, 6)), *self._notes()])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows(), self._notes(), left=(0, 6))
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        head = ("method", "sites", "tensors", "trainable", "of the base", "delta", "folds")
+        return [head, *(_cells(row) for row in (*self, self._total()))]
+
+    def _notes(self) -> list[str]:
         ways = Counter(self.steps.values()).most_common()
-        lines = [f"{count} layer{'s' * (count > 1)} {way}" for way, count in ways]
-        return "\n".join([*table, *lines, *([repr(self.base)] if self.base.matrices else [])])
+        lines = [printable(f"{count} layer{'s' * (count > 1)} {way}") for way, count in ways]
+        return [*lines, *([printable(repr(self.base))] if self.base.matrices else [])]
 
     def _total(self) -> Row:
         share = sum(row.share for row in self)
@@ -143,7 +151,3 @@ def _folds(row: Row) -> str:
 def _size(number: int) -> str:
     """Bytes in decimal units."""
     return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
-
-
-def _pad(cell: str, width: int, column: int) -> str:
-    return cell.rjust(width) if 0 < column < 6 else cell.ljust(width)

@@ -17,7 +17,7 @@ from petl.batches import marking
 from petl.feed import Data, classes_of, feed
 from petl.launch import accelerated, bar, lent
 from petl.loaders import Keys, on_device
-from petl.loop import measure, train_all
+from petl.loop import interrupted, measure, train_all
 from petl.metrics import History, Metrics
 from petl.prepare import named, prepared, recorded
 from petl.record import bare
@@ -81,7 +81,8 @@ def fit(
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
         out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
-            has become better on ``val``, with labels and results.
+            has become better on ``val``, with labels and results. Beside it, ``pets.history.json`` for ``pets.safetensors``
+            has the settings, the history so far and, where `petl.data.holdout` made ``val``, which images it holds.
         patience: Stop after this many epochs without a better ``monitor``.
         keep: Leave the model with its last values, or with those of the best epoch.
         checkpoint: A folder for a training checkpoint per epoch (what trains, optimizer, random states; not the backbone).
@@ -101,10 +102,11 @@ def fit(
         strict: Read every file before training, and refuse to train if one can't be read. Without it such files are named and
             left out (`petl.data.sift`).
         precision: Autocast; None is what ``accelerate launch`` was told, or "no".
+        progress: A bar on a terminal, and on stderr a line for each epoch as soon as it is measured.
         on_epoch: Is called with each row of the history, after everything of the epoch is written.
 
-    Ctrl-C raises KeyboardInterrupt as ever, and leaves the model in evaluation mode, the best delta in ``out`` and the last
-    whole epoch in ``checkpoint``.
+    Ctrl-C raises KeyboardInterrupt as ever, says what is kept, and leaves the model in evaluation mode, the best delta in
+    ``out`` and the last whole epoch in ``checkpoint``.
 
     Raises:
         DataError: the data doesn't fit the model. StateError: nothing trains, or ``out`` or ``resume`` can't be.
@@ -125,6 +127,9 @@ def fit(
         run = prepared(accelerator, plain, (train, val), settings, shown)
         try:
             return train_all(run)
+        except KeyboardInterrupt:
+            interrupted(run)
+            raise
         finally:
             run.settle()
 

@@ -21,7 +21,7 @@ def chain(base: set[str], *names: str) -> dict[str, set[str]]:
 
 
 # module -> the modules of petl that it may import. A new file has to be given its place here.
-GROUND = chain(set(), "errors", "version")
+GROUND = chain(set(), "errors", "tables", "version")
 SURGERY = GROUND | chain(
     {*GROUND},
     "kernels",
@@ -78,11 +78,12 @@ IMAGES = chain(
     "batches",
     "data",
 )
-LOOP = ("metrics", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
+LOOP = ("metrics", "runs", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
 LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
-TRAINING = chain({*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "header", "wrap", "delta"}, *LOOP)
+BELOW = {"graft", "structure", "digest", "record", "groups", "header", "wrap", "tensorfile", "delta"}
+TRAINING = chain({*GROUND, *IMAGES, *BELOW}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
-TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")
+TOP = chain({*LIBRARY}, "__init__", "demo", "terminal", "arguments", "answers", "outputs", "cli", "__main__")
 LAYERS = LIBRARY | TOP
 FILES = sorted(PACKAGE.rglob("*.py"))
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
