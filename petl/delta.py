@@ -163,7 +163,11 @@ def load(
         if check_base:
             _refuse_other_base(path, header, model, asked)
         _fill(model, tensors)
-        asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
+        asked.labels, asked.pipeline, asked.results = (
+            header.get("labels"),
+            header.get("pipeline"),
+            header.get("results"),
+        )
         asked.task = header.get("task")
     return model
 

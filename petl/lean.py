@@ -301,8 +301,6 @@ def _weight(layer: nn.Module) -> Tensor:
     return cast(Tensor, layer._parameters["weight"])
 
 
-
-
 def _takes(conv: nn.Module, norm: nn.Module) -> bool:
     """Whether kernels know the two together: not where the norm's scale and the convolution's weight change both."""
     known = not _on_weight(conv) or (_change(conv) is not None and not _scale_trains(norm))

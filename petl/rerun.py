@@ -66,7 +66,9 @@ class FirstRun:
         for tensor, version in (*self.given, *(entry[2:] for entry in self.parameters)):
             unchanged(tensor, version)
         swapped = [(part, leaf, part._parameters[leaf], p) for part, leaf, p, _ in self.parameters]
-        swapped = [entry for entry in swapped if entry[2] is not entry[3]]  # torch.func.functional_call puts others there
+        swapped = [
+            entry for entry in swapped if entry[2] is not entry[3]
+        ]  # torch.func.functional_call puts others there
         now = [(part, key, vars(part).get(key, _ABSENT)) for part, key, _ in self.changes]
         kept = [buffer.put_back() for buffer in self.buffers]
         _set(self.changes)

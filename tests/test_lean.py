@@ -514,8 +514,6 @@ def test_pooling_is_torchs() -> None:
     assert torch.equal(mine, theirs)
 
 
-
-
 # the option
 
 
