@@ -19,7 +19,7 @@ from petl import errors, method
 from petl.cli import app
 
 LATER = [  # title, page, the page before it
-    ("Images and arrays", "data.md", "quick-start.md"),
+    ("Your own data", "data.md", "quick-start.md"),
     ("Several processes", "distributed.md", "pipelines.md"),
     ("Results", "results.md", "new-method.md"),
 ]
@@ -60,11 +60,15 @@ def api(markdown: str) -> str:
 
 
 def chosen(mark: str) -> list[str]:
-    """The names that a mark stands for: those in it, or every error."""
+    """The names that a mark stands for: those in it, every error, or with ``data.others`` what else petl.data offers."""
     if mark == "errors":
         classes = [name for name in petl.__all__ if is_error(getattr(petl, name))]
         return sorted(classes, key=lambda name: (name != "PetlError", name))
-    return [] if mark == "others" else mark.split()
+    names = [] if mark == "others" else mark.split()
+    if "data.others" in names:
+        names.remove("data.others")
+        names += [name for name in (f"data.{each}" for each in petl.data.__all__) if name not in names]
+    return names
 
 
 def is_error(thing: Any) -> bool:
