@@ -19,7 +19,7 @@ from petl import errors, method
 from petl.cli import app
 
 LATER = [  # title, page, the page before it
-    ("Your own data", "data.md", "quick-start.md"),
+    ("Your own data", "data.md", "choosing.md"),
     ("Several processes", "distributed.md", "pipelines.md"),
     ("Results", "results.md", "new-method.md"),
 ]
@@ -32,9 +32,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         if "Methods" in entry:
             entry["Methods"] += [{name: f"methods/{name}.md"} for name in methods()]
     for title, name, before in LATER:
-        places = [n for n, entry in enumerate(config.nav or []) if before in entry.values()]
-        if places and config.nav is not None and (Path(config.docs_dir) / name).exists():
-            config.nav.insert(places[0] + 1, {title: name})
+        nav = [[*entry.values()] for entry in config.nav or []]
+        there = (Path(config.docs_dir) / name).exists() and [name] not in nav
+        if there and config.nav is not None and [before] in nav:
+            config.nav.insert(nav.index([before]) + 1, {title: name})
     return config
 
 
