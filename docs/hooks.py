@@ -19,7 +19,7 @@ from petl import errors, method
 from petl.cli import app
 
 LATER = [  # title, page, the page before it
-    ("Images and arrays", "data.md", "quick-start.md"),
+    ("Your own data", "data.md", "choosing.md"),
     ("Several processes", "distributed.md", "pipelines.md"),
     ("Results", "results.md", "new-method.md"),
 ]
@@ -32,9 +32,10 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
         if "Methods" in entry:
             entry["Methods"] += [{name: f"methods/{name}.md"} for name in methods()]
     for title, name, before in LATER:
-        places = [n for n, entry in enumerate(config.nav or []) if before in entry.values()]
-        if places and config.nav is not None and (Path(config.docs_dir) / name).exists():
-            config.nav.insert(places[0] + 1, {title: name})
+        nav = [[*entry.values()] for entry in config.nav or []]
+        there = (Path(config.docs_dir) / name).exists() and [name] not in nav
+        if there and config.nav is not None and [before] in nav:
+            config.nav.insert(nav.index([before]) + 1, {title: name})
     return config
 
 
@@ -60,11 +61,15 @@ def api(markdown: str) -> str:
 
 
 def chosen(mark: str) -> list[str]:
-    """The names that a mark stands for: those in it, or every error."""
+    """The names that a mark stands for: those in it, every error, or with ``data.others`` what else petl.data offers."""
     if mark == "errors":
         classes = [name for name in petl.__all__ if is_error(getattr(petl, name))]
         return sorted(classes, key=lambda name: (name != "PetlError", name))
-    return [] if mark == "others" else mark.split()
+    names = [] if mark == "others" else mark.split()
+    if "data.others" in names:
+        names.remove("data.others")
+        names += [name for name in (f"data.{each}" for each in petl.data.__all__) if name not in names]
+    return names
 
 
 def is_error(thing: Any) -> bool:
