@@ -188,10 +188,12 @@ def chosen(tree: Tree, split: str | None, notes: list[str]) -> list[Names]:
 def _no_split(tree: Tree, base: Names, split: str, there: dict[str, str]) -> str:
     looked = ", ".join(WORDS.get(kind(split) or "", (split,)))
     found = f"; its splits are {listing(there)}" if there else ""
+    others = [name for name in tree.below(base) if name not in there] if there else []
+    name = f"name one (split={'/'.join((*base, others[0]))!r}), " if others else ""
     return (
-        f"{tree.shown(base)} has no folder for split {split!r} (looked for {looked}, in any spelling)"
-        f"{found}: {tree.contents(base)}; make one, or pass split=None for the whole "
-        f"folder, or split the training images with petl.data.holdout"
+        f"{tree.shown(base)} has no folder for split {split!r} (looked for {looked}, in any spelling){found}: "
+        f"{tree.contents(base)}; make one, {name}or pass split=None for the whole folder, or split the training images "
+        "with petl.data.holdout"
     )
 
 

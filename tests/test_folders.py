@@ -98,6 +98,9 @@ SPELLINGS = [
     ("seg_train", "seg_test"),
     ("seg_train/seg_train", "seg_test/seg_test"),
     ("asl_alphabet_train", "asl_alphabet_test"),
+    ("train_augmented", "test"),
+    ("supervised_train", "Validation"),
+    ("chest_xray/train", "chest_xray/test"),
     ("data/Training", "data/Testing"),
     ("archive/train", "archive/Validation"),
     ("train/images", "test/images"),
@@ -191,6 +194,15 @@ def test_fit_and_evaluate_take_the_right_folders(make: Make, monkeypatch: pytest
     seen.clear()
     assert sum(map(sum, petl.evaluate(model, root, progress=False).confusion)) == 2
     assert {name.split("/")[-3] for name in seen} == {"Testing"}
+
+
+def test_words_that_petl_does_not_know(make: Make) -> None:
+    """They are refused, and their names work."""
+    root = make(*two("Entrenamiento", "test"))
+    with pytest.raises(DataError, match=r"no folder for split 'train' .*name one \(split='.*Entrenamiento'\)") as error:
+        read(root)
+    name = str(error.value).rpartition("name one (split='")[2].partition("'")[0]
+    assert list(read(root, split=name)) == ["Entrenamiento/cat/1.png", "Entrenamiento/dog/2.png"]
 
 
 def test_nothing_to_measure_on(make: Make) -> None:
