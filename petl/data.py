@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from petl.batches import loader, set_epoch
+from petl.channel_statistics import statistics
 from petl.damage import sift
 from petl.datasets import Augment, Images, Stream, holdout
 from petl.errors import DataError, listing
@@ -37,6 +38,7 @@ __all__ = [
     "set_epoch",
     "sift",
     "splits",
+    "statistics",
 ]
 
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")

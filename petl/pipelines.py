@@ -50,7 +50,7 @@ def pipeline(model: nn.Module, *, size: int | tuple[int, int] | None = None, **c
     stored = known.pipeline if known is not None else None
     config = {key: _fixed(value) for key, value in (stored or resolve_model_data_config(inner)).items() if key in KEYS}
     built = getattr(getattr(inner, "patch_embed", None), "img_size", None)  # timm's config doesn't know of img_size=
-    height, width = _pair(size or (None if stored else built) or config["input_size"][1:])
+    height, width = _pair((None if stored else built) or config["input_size"][1:] if size is None else size)
     k = in_chans(model)
     statistics = {key: _per_channel(config[key], k) for key in ("mean", "std")}
     return {**config, **statistics, **_changed(changes, k), "input_size": (k, height, width)}
@@ -102,9 +102,9 @@ def _number(value: Any) -> bool:
 
 
 def _statistic(name: str, value: Any, k: int) -> tuple[float, ...]:
-    values = [value] * k if _number(value) else list(value) if isinstance(value, (Sequence, np.ndarray, Tensor)) else []
-    values = [float(v) for v in values] if not isinstance(value, str) else []
-    if len(values) != k or not all(map(math.isfinite, values)) or (name == "std" and min(values) <= 0):
+    given = [value] * k if _number(value) else value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
+    values = [float(v) for v in given if _number(v)] if isinstance(given, Sequence) else []
+    if len(values) != k or len(given) != k or (name == "std" and min(values) <= 0):
         least = " above 0" if name == "std" else ""
         raise DataError(f"{name}={value!r}; expected {k} numbers{least}, one for each channel, or one for all")
     return tuple(values)

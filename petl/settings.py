@@ -104,7 +104,9 @@ class Settings:
         label_names(self.labels)
         refuse_keys(self.keys)
         if val is None and (self.patience is not None or self.keep == "best"):
-            raise PetlError("patience= and keep='best' need validation data: fit(model, train, val, ...)")
+            raise PetlError(
+                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
+            )
         if self.resume is True and self.checkpoint is None:
             raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
         if self.views and self.mixes:
