@@ -171,6 +171,16 @@ def test_settings_out_of_range(name: str) -> None:
     assert data.read <= len(OUT_OF_RANGE[name]) * (name == "class_weights")
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"schedule": "cosin"}, {"optimizer": "adamv"}, {"resume": "nowhere"}, {"class_weights": "even"}]
+)
+def test_names_that_are_none_are_found_before_features_are_computed(wrong: dict[str, Any]) -> None:
+    data, model = Watched(), petl.wrap(timm.create_model("test_resnet"), "probe", num_classes=3)
+    with pytest.raises(PetlError, match=next(iter(wrong))):
+        fit(model, data, cache=True, **wrong)
+    assert data.read <= 1
+
+
 def test_settings_at_the_edge() -> None:
     import numpy as np
 
