@@ -118,8 +118,8 @@ def fit(
     whole epoch in ``checkpoint``.
 
     Raises:
-        DataError: the data doesn't fit the model, or is of one class alone. StateError: nothing trains; ``out``, ``checkpoint`` or
-            ``resume`` can't be; something frozen has moved, which is told after the first epoch.
+        DataError: the data doesn't fit the model, or is of one class alone. StateError: nothing trains; ``out``, ``checkpoint``
+            or ``resume`` can't be; something frozen has moved, which is told after the first epoch.
         PetlError: a setting that can't be, or a loss that is no longer finite.
 
     >>> import petl, timm, torch
