@@ -156,7 +156,8 @@ class Store:
 
     def _entries(self) -> list[Path]:
         """The entries of the folder: what has such a name and says itself that it is one."""
-        return [path for path in self.folder.iterdir() if ENTRY.fullmatch(path.name) and _is_entry(path)]
+        with no_room():
+            return [path for path in self.folder.iterdir() if ENTRY.fullmatch(path.name) and _is_entry(path)]
 
     def refusal(self, needed: int) -> str:
         """Why ``needed`` bytes can't be had, or ""."""

@@ -123,7 +123,7 @@ def refuse_folder(folder: str | Path) -> None:
         raise StateError(f"checkpoint={str(folder)[:200]!r}: nothing can be written there ({error})") from error
     finally:
         for path in made:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 path.rmdir()
 
 

@@ -88,8 +88,9 @@ def leaf_flaw(images: Images, index: int, strict: bool) -> str:
     """Why an image can't be used, or "" for none that shows; nothing but files of their own is looked at unless ``strict``."""
     if strict:
         return images.flaw(index)
-    path = images.filename(index)
-    return flaw(path) if os.path.isabs(path) or os.path.exists(path) else ""
+    samples = getattr(images.source, "samples", None)
+    path = samples[int(images.indices[index])][0] if samples is not None else None
+    return flaw(path) if isinstance(path, (str, Path)) else ""  # what is in a tar has a place, no path
 
 
 def flaw(path: str | Path) -> str:

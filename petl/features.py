@@ -149,7 +149,10 @@ def _equal(one: Tensor, other: Tensor) -> bool:
 
 def dataset_of(loader: Loader) -> Any:
     """The user's dataset."""
-    return loader.dataset.dataset if isinstance(loader.dataset, (Seeded, Marked)) else loader.dataset
+    dataset = loader.dataset
+    while isinstance(dataset, (Seeded, Marked, Watched)):
+        dataset = dataset.dataset
+    return dataset
 
 
 def count_of(loader: Loader) -> int | None:

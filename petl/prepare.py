@@ -32,8 +32,10 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     model.to(accelerator.device).train()
     train, val, labels = _batches(accelerator, model, data, settings)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
+    made = _optimizer(model, settings)
+    _refuse_early(settings)
     found, why, (train, val) = _on_features(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(found.net if found else model, _optimizer(model, settings))
+    net, optimizer = accelerator.prepare(found.net if found else model, made)
     train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
@@ -186,6 +188,15 @@ def _scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
     return made
 
 
+def _refuse_early(settings: Settings) -> None:
+    """What would be found out only after the features were computed: no such schedule, nothing to resume."""
+    _scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr), settings, 1)
+    if isinstance(settings.resume, (str, Path)) and newest(Path(settings.resume)) is None:
+        raise StateError(
+            f"resume={str(settings.resume)!r} holds no training checkpoint; it is the folder given to checkpoint="
+        )
+
+
 def _no_schedule(settings: Settings, why: str) -> PetlError:
     return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
 
@@ -203,5 +214,3 @@ def _resume(run: Run) -> None:
     found = newest(place) if place else None
     if found:
         go_on(run.accelerator, found, run.moving)  # the learning rates come with the optimizer
-    elif place and resume is not True:
-        raise StateError(f"resume={str(resume)!r} holds no training checkpoint; it is the folder given to checkpoint=")

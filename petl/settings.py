@@ -157,7 +157,7 @@ class Settings:
 def refuse_number(name: str, value: Any, kind: Any, bounds: tuple[float, float, str]) -> None:
     """Refuse what is no number of that kind, or out of its bounds (least, most, and both in words); True is no number."""
     least, most, words = bounds
-    if not isinstance(value, kind) or isinstance(value, bool) or not least <= value <= most:
+    if not isinstance(value, kind) or isinstance(value, bool) or not least <= float(value) <= most:
         whole = "a whole number, " if kind is numbers.Integral else ""
         raise PetlError(f"{name}={value!r}; expected {whole}{words}")
 

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random.mtrand import get_bit_generator
-from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset, default_collate
+from torch.utils.data import ConcatDataset, Subset, TensorDataset, default_collate
 
 from petl.batches import Seeded
 from petl.datasets import BAD, Images, raising
 from petl.digest import fingerprint
 from petl.errors import StateError
 from petl.loaders import Picked
+from petl.origins import Around
 
 TRIED = 8  # images that are read twice to see whether a dataset is what it was said to be
 
@@ -45,18 +46,12 @@ def varies(dataset: Any) -> bool:
     return False
 
 
-class Watched(Dataset[Any]):
+class Watched(Around):
     """A dataset in which an image that draws a random number is an error.
 
     An augmentation draws from Python's, numpy's or torch's generator also when it then does nothing, so this is no guess from a
     few images; only a dataset with a generator of its own escapes it.
     """
-
-    def __init__(self, dataset: Dataset[Any]):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have it
 
     def __getitem__(self, index: int) -> Any:
         before = _chances()

@@ -145,7 +145,7 @@ def top(tree: Tree, base: Names, notes: list[str]) -> Names:
         here = base[-1] if base else Path(tree.root).resolve().stem  # a tar's name has an ending
         same = Path(names[0]).stem.lower() == here.lower()
         telling = not same and (not neutral(names[0]) or kind(names[0]) not in (None, kind(here)))
-        if not tree.below(inner) or tree.direct(inner) or (telling and not kinds(tree.below(inner))):
+        if not tree.below(inner) or ((telling or tree.direct(inner)) and not kinds(tree.below(inner))):
             break
         if not same:
             notes.append(f"everything is in {tree.shown(inner)}, so that is taken")
@@ -188,10 +188,12 @@ def chosen(tree: Tree, split: str | None, notes: list[str]) -> list[Names]:
 def _no_split(tree: Tree, base: Names, split: str, there: dict[str, str]) -> str:
     looked = ", ".join(WORDS.get(kind(split) or "", (split,)))
     found = f"; its splits are {listing(there)}" if there else ""
+    others = [name for name in tree.below(base) if name not in there] if there else []
+    name = f"name one (split={'/'.join((*base, others[0]))!r}), " if others else ""
     return (
-        f"{tree.shown(base)} has no folder for split {split!r} (looked for {looked}, in any spelling)"
-        f"{found}: {tree.contents(base)}; make one, or pass split=None for the whole "
-        f"folder, or split the training images with petl.data.holdout"
+        f"{tree.shown(base)} has no folder for split {split!r} (looked for {looked}, in any spelling){found}: "
+        f"{tree.contents(base)}; make one, {name}or pass split=None for the whole folder, or split the training images "
+        "with petl.data.holdout"
     )
 
 
@@ -214,6 +216,8 @@ def _said_left(tree: Tree, base: Names, notes: list[str]) -> None:
         if name != base[-1] and splits.get(name) in (None, mine):
             beside = (*base[:-1], name)
             notes.append(f"{tree.shown(beside)} ({len(tree.inside(beside))} images) is left out, {base[-1]!r} is taken")
+    if mine and (count := tree.direct(base[:-1])):
+        notes.append(f"{count} images right in {tree.shown(base[:-1])} are left out, {base[-1]!r} is taken")
 
 
 def classified(

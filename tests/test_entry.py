@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -163,6 +165,32 @@ def test_folders_that_cannot_be(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(NoRoom, match="features can't be kept in"):
         Store(tmp_path / name, 1e6)
+
+
+@contextlib.contextmanager
+def nobody() -> Iterator[None]:
+    """Inside, the process may do what anybody may: root may do everything."""
+    root = os.geteuid() == 0
+    if root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("mode", [0o555, 0o000])
+def test_closed_folders(mode: int) -> None:
+    with tempfile.TemporaryDirectory() as outer:
+        os.chmod(outer, 0o755)
+        place = Path(outer) / "closed"
+        made(place)
+        place.chmod(mode)
+        with nobody(), pytest.raises(NoRoom, match="Permission denied"):
+            Store(place, 1e6).entry({"k": 2}, COUNT, parts(), needed=100)
+        place.chmod(0o755)
+        assert len([*place.iterdir()]) == 1
 
 
 @pytest.fixture

@@ -98,6 +98,9 @@ SPELLINGS = [
     ("seg_train", "seg_test"),
     ("seg_train/seg_train", "seg_test/seg_test"),
     ("asl_alphabet_train", "asl_alphabet_test"),
+    ("train_augmented", "test"),
+    ("supervised_train", "Validation"),
+    ("chest_xray/train", "chest_xray/test"),
     ("data/Training", "data/Testing"),
     ("archive/train", "archive/Validation"),
     ("train/images", "test/images"),
@@ -137,9 +140,13 @@ def test_a_folder_of_ones_own_may_be_asked_for(make: Make) -> None:
 
 
 def test_timms_name_is_taken_first_and_the_other_one_said(make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    assert list(read(make(*two("train", "training"), "extra/cat/9.png"))) == ["train/cat/1.png", "train/dog/2.png"]
+    assert list(read(make(*two("train", "training"), "extra/cat/9.png", "0.png"))) == [
+        "train/cat/1.png",
+        "train/dog/2.png",
+    ]
     assert "training (2 images) is left out, 'train' is taken" in caplog.text
     assert "extra (1 images) is left out" in caplog.text
+    assert "1 images right in" in caplog.text
 
 
 def test_splits_that_may_be_the_same_are_not_chosen_between(make: Make) -> None:
@@ -172,6 +179,30 @@ def test_a_split_without_class_folders(make: Make) -> None:
     assert len(read(root)) == 2
     with pytest.raises(DataError, match=r"test has images outside of class folders"):
         read(root, split="test")
+
+
+def test_fit_and_evaluate_take_the_right_folders(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read in a training, and in a measurement, of one and the same folder."""
+    seen: list[str] = []
+    plain = petl.data.Images._read
+    monkeypatch.setattr(petl.data.Images, "_read", lambda self, i: (seen.append(self.filename(i)), plain(self, i))[1])
+    root = make(*two("Training", "Testing"))
+    model = petl.wrap(timm.create_model("test_resnet"), "bn", num_classes=2)
+    petl.record(model).pipeline = petl.data.pipeline(model, size=32)
+    petl.fit(model, root, epochs=1, lr=1e-3, batch_size=2, progress=False)
+    assert {name.split("/")[-3] for name in seen} == {"Training"}
+    seen.clear()
+    assert sum(map(sum, petl.evaluate(model, root, progress=False).confusion)) == 2
+    assert {name.split("/")[-3] for name in seen} == {"Testing"}
+
+
+def test_words_that_petl_does_not_know(make: Make) -> None:
+    """They are refused, and their names work."""
+    root = make(*two("Entrenamiento", "test"))
+    with pytest.raises(DataError, match=r"no folder for split 'train' .*name one \(split='.*Entrenamiento'\)") as error:
+        read(root)
+    name = str(error.value).rpartition("name one (split='")[2].partition("'")[0]
+    assert list(read(root, split=name)) == ["Entrenamiento/cat/1.png", "Entrenamiento/dog/2.png"]
 
 
 def test_nothing_to_measure_on(make: Make) -> None:
