@@ -21,7 +21,7 @@ from petl.bands import tiff_tags
 from petl.datasets import BAD, Images
 from petl.errors import DataError, listing
 from petl.images import NUMPY_MAGIC, decode
-from petl.origins import class_numbers, place
+from petl.origins import class_numbers, origins, place
 
 log = logging.getLogger(__name__)
 Data = TypeVar("Data")
@@ -47,7 +47,8 @@ def sift(dataset: Data, *, training: bool = False, strict: bool = False) -> tupl
         >>> sift([(0, 0)])
         ([(0, 0)], {})
     """
-    count = len(dataset) if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else 0  # type: ignore[arg-type]  # asked
+    mine = any(isinstance(origin, Images) for origin in origins(dataset))
+    count = len(dataset) if mine else 0  # type: ignore[arg-type]  # what holds Images has a length
     bad: dict[int, str] = {}
     named: dict[str, str] = {}
     for index in range(count):

@@ -191,6 +191,27 @@ def test_a_loader_of_ones_own_is_given_back_as_it_was(folder: Path) -> None:
         whole[1]
 
 
+class Lazy:
+    """A reader that opens pictures and lets others read them, as Hugging Face's does; it has no files to look at."""
+
+    targets = (0, 1, 0, 1)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        data = encoded("png", index)
+        return Image.open(io.BytesIO(middle(data) if index == 2 else data)), index % 2
+
+
+def test_pictures_that_a_reader_has_only_opened() -> None:
+    whole = Images(Lazy(), PLAIN)
+    assert next(iter(petl.data.loader(whole, batch_size=4)))[1].tolist() == [0, 1, LEFT_OUT, 1]
+    assert whole.unreadable == ["image 2"]
+    with pytest.raises(DataError, match=r"1 of 4 images can't be read: image 2 \(it can't be read: "):
+        petl.data.sift(whole, strict=True)
+
+
 # ------------------------------------------------------------------------------------------------ fit and evaluate
 
 
