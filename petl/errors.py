@@ -3,11 +3,30 @@
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
+
+LONGEST = 1500  # characters of a message: a damaged file can name anything, and other libraries' words can be pages
+ITEM = 100  # characters of one name in a listing
+HIDDEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Co",
+    "Zl",
+    "Zp",
+)  # Unicode's control, format, surrogate, private and line-breaking characters
+JOINERS = "\u200c\u200d"  # format characters that words and emoji need
 
 
 class PetlError(Exception):
-    """Anything that petl refuses to do; the model, files and data are as they were."""
+    """Anything that petl refuses to do; the model, files and data are as they were.
+
+    Messages may hold words out of files: what would steer a terminal is spelled out, and long ones are cut.
+    """
+
+    def __init__(self, message: object = ""):
+        super().__init__(shortened(printable(str(message), keep="\n"), LONGEST))
 
 
 class MethodError(PetlError):
@@ -30,14 +49,46 @@ class DataError(PetlError):
     """The training or test data doesn't fit the model or can't be read."""
 
 
+def printable(text: str, *, keep: str = "") -> str:
+    """The text with control characters, escape sequences and hidden direction marks spelled out, so that it is safe to print.
+
+    Use it for whatever comes out of a file's header or is a file's name. ``keep`` holds characters that may stay.
+
+    >>> print(printable("cat \\x1b[2J"))
+    cat \\x1b[2J
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    kept = keep + JOINERS
+    return "".join(c if c in kept or unicodedata.category(c) not in HIDDEN else _spelled(c) for c in text)
+
+
+def _spelled(character: str) -> str:
+    return character.encode("unicode_escape", "surrogatepass").decode("ascii")
+
+
+def shortened(text: str, most: int) -> str:
+    """The text, or its first two thirds and its end (what to do), with the number of characters between them.
+
+    >>> shortened("a" * 10_000 + ": what to do", 30)
+    'aaaaaaaaaaaaaaaaaaaa... (9,982 characters left out) ...what to do'
+    """
+    if len(text) <= most:
+        return text
+    end = most // 3
+    return f"{text[: most - end]}... ({len(text) - most:,} characters left out) ...{text[-end:]}"
+
+
 def near(name: str, names: Iterable[str], most: int = 3) -> str:
     """A hint such as ``; near names: lora, bias`` for a misspelt ``name``, or nothing."""
+    if len(name) > ITEM:  # no misspelling, and the comparison is slow
+        return ""
     found = difflib.get_close_matches(name, list(names), n=most, cutoff=0.4)
-    return f"; near names: {', '.join(found)}" if found else ""
+    return f"; near names: {listing(found, most)}" if found else ""
 
 
 def listing(names: Iterable[str], most: int = 5) -> str:
     """``a, b, c and 4 more``: a long list of names cut for an error message."""
-    names = list(names)
+    names = [shortened(printable(str(name)), ITEM) for name in names]
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

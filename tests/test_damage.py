@@ -118,8 +118,15 @@ def test_sift_names_what_it_leaves_out(folder: Path, caplog: pytest.LogCaptureFi
     assert (len(whole), len(kept), type(kept)) == (13, 11, Images)
     assert found[str(bad)].startswith("it can't be read: ")
     assert "2 of 13 images can't be read and are left out" in caplog.text
-    assert "02.jpg" in caplog.text and "99.npy (the file is empty)" in caplog.text
+    assert "02.jpg: it can't be read" in caplog.text and "99.npy: the file is empty" in caplog.text
     assert petl.data.sift(kept) == (kept, {})
+
+
+def test_names_steer_no_terminal(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "cat" / "a\x1b[2J.jpg").write_bytes(b"")
+    petl.data.sift(petl.data.dataset(folder, PLAIN))
+    assert "a\\x1b[2J.jpg: the file is empty" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_sift_looks_into_subsets_and_concatenations(folder: Path) -> None:
@@ -136,7 +143,7 @@ def test_strict_reads_all_of_every_file(folder: Path) -> None:
     hidden_damage(folder / "cat" / "02.jpg")
     whole = petl.data.dataset(folder, PLAIN)
     assert petl.data.sift(whole) == (whole, {})
-    with pytest.raises(DataError, match=r"1 of 12 images can't be read: .*02\.jpg \(it can't be read"):
+    with pytest.raises(DataError, match=r"1 of 12 images can't be read: in .*cat: 02\.jpg \(it can't be read"):
         petl.data.sift(whole, strict=True)
     with pytest.raises(DataError, match=r"1 of 12 images can't be read"):
         petl.fit(model(), folder, epochs=1, lr=1e-3, strict=True, progress=False)
