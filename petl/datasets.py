@@ -148,7 +148,8 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def share(self) -> None:
         """Let worker processes report which files they couldn't read; called before they start."""
-        self._failed.share_memory_()
+        with contextlib.suppress(RuntimeError, OSError):  # no shared memory here: their reports are in the log alone
+            self._failed.share_memory_()
 
     @property
     def unreadable(self) -> list[str]:
