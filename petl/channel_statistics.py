@@ -13,7 +13,7 @@ from torch import Tensor
 
 from petl.bands import Bands
 from petl.datasets import BAD, Images
-from petl.errors import DataError
+from petl.errors import DataError, printable
 from petl.images import DEEP, SIMPLE, Picture, arrange, decode
 from petl.origins import place
 from petl.readers import Reader, existing, reader
@@ -85,7 +85,7 @@ def _pictures(dataset: Any) -> Iterator[Picture]:
         try:
             yield leaf.raw(number) if isinstance(leaf, Images) else _decoded(leaf, number)
         except (*BAD, OSError) as error:
-            log.warning("left out of the statistics: %s: %s", leaf.filename(number), error)
+            log.warning("left out of the statistics: %s: %s", printable(leaf.filename(number)), error)
 
 
 def _decoded(source: Reader, index: int) -> Picture:

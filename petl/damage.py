@@ -19,13 +19,13 @@ from torch.utils.data import Subset
 
 from petl.bands import tiff_tags
 from petl.datasets import BAD, Images
-from petl.errors import DataError, listing
+from petl.errors import DataError, listing, printable
 from petl.images import NUMPY_MAGIC, decode
-from petl.origins import class_numbers, place
+from petl.origins import class_numbers, origins, place
 
 log = logging.getLogger(__name__)
 Data = TypeVar("Data")
-SHOWN = 20  # names of files in a message
+SHOWN = 100  # names of files in a log
 TAIL = 64  # bytes
 STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where the parts of the picture are, and how long
 
@@ -47,7 +47,8 @@ def sift(dataset: Data, *, training: bool = False, strict: bool = False) -> tupl
         >>> sift([(0, 0)])
         ([(0, 0)], {})
     """
-    count = len(dataset) if hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__") else 0  # type: ignore[arg-type]  # asked
+    mine = any(isinstance(origin, Images) for origin in origins(dataset))
+    count = len(dataset) if mine else 0  # type: ignore[arg-type]  # what holds Images has a length
     bad: dict[int, str] = {}
     named: dict[str, str] = {}
     for index in range(count):
@@ -56,7 +57,7 @@ def sift(dataset: Data, *, training: bool = False, strict: bool = False) -> tupl
             bad[index] = named[leaf.filename(inner)] = why
     if not bad:
         return dataset, {}
-    shown = listing((f"{file} ({why})" for file, why in named.items()), SHOWN)
+    shown = _shown(named)
     if strict:
         raise DataError(
             f"{len(bad)} of {count} images can't be read: {shown}; mend or remove them, or leave out strict"
@@ -65,11 +66,26 @@ def sift(dataset: Data, *, training: bool = False, strict: bool = False) -> tupl
         raise DataError(f"none of the {count} images can be read: {shown}")
     if training:
         _refuse_lost_class(dataset, bad, shown)
-    log.warning("%d of %d images can't be read and are left out: %s", len(bad), count, shown)
+    _say(named, count)
     good = np.setdiff1d(np.arange(count), list(bad))
     whole: Any = dataset
     kept: Any = whole.part(good, training=whole.training) if isinstance(whole, Images) else Subset(whole, good.tolist())
     return kept, named
+
+
+def _shown(named: dict[str, str]) -> str:
+    """The first few files with their reasons, by their names below the folder that they share."""
+    folder = os.path.dirname(os.path.commonprefix(list(named)))  # noqa: RUF071  # of letters, then the folder: not all are paths
+    below = [(file.removeprefix(folder).lstrip(os.sep), why) for file, why in named.items()]
+    return f"{f'in {folder}: ' if folder else ''}{listing(f'{file} ({why})' for file, why in below)}"
+
+
+def _say(named: dict[str, str], count: int) -> None:
+    """Name every file in a line of its own, but no thousands of them."""
+    for file, why in list(named.items())[:SHOWN]:
+        log.warning("left out %s: %s", printable(file), printable(why))
+    more = f", {len(named) - SHOWN} more than named here (petl.data.sift lists all)" if len(named) > SHOWN else ""
+    log.warning("%d of %d images can't be read and are left out%s", len(named), count, more)
 
 
 def _refuse_lost_class(dataset: Any, bad: dict[int, str], shown: str) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import contextvars
 import copy
 import logging
+import struct
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -15,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from petl.errors import DataError, listing, near
-from petl.images import Transform, Unfit, Unreadable, decode
+from petl.images import Transform, Unfit, Unreadable, decode, loaded
 
 log = logging.getLogger(__name__)
 Augment = Mapping[str, Any] | Literal[False] | None
@@ -57,7 +59,8 @@ class Images(Dataset[tuple[Tensor, int]]):
       read, and go on without them. What this quick look doesn't find shows when the file is read:
     - in batches for training another image takes its place, in other batches it is an image of zeros with class number
       `LEFT_OUT` (-100), which torch's cross-entropy ignores and petl's metrics leave out. Batches keep their size;
-    - ``dataset[i]`` alone raises `DataError` with the file's name; in training it gives the next image that can be read.
+    - ``dataset[i]`` alone raises `DataError` with the file's name; in training it gives the next image that can be read. In
+      a `Subset` that may be an image of another fold: take `petl.data.loader` for it, or `petl.data.sift` before.
 
     Each is logged once, and listed by `unreadable`, also when worker processes read it.
     """
@@ -115,12 +118,18 @@ class Images(Dataset[tuple[Tensor, int]]):
             return use(picture), self._class(target)
         except DataError as error:
             raise type(error)(f"{self.filename(index)}: {error}") from error
-        except OSError as error:
+        except (
+            OSError,
+            EOFError,
+            SyntaxError,
+            struct.error,
+            zlib.error,
+        ) as error:  # what PIL's codecs raise in a reader
             raise Unreadable(f"{self.filename(index)}: it can't be read: {error}") from error
 
     def raw(self, index: int) -> Any:
         """The picture of image ``index`` as it is in its file: a PIL image, an array, or bands."""
-        return self._used(index, lambda source: decode(source) if isinstance(source, bytes) else source)[0]
+        return self._used(index, lambda source: decode(source) if isinstance(source, bytes) else loaded(source))[0]
 
     def flaw(self, index: int) -> str:
         """Why image ``index`` can't be used, or "": it is read whole, without a transform."""
@@ -139,7 +148,8 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def share(self) -> None:
         """Let worker processes report which files they couldn't read; called before they start."""
-        self._failed.share_memory_()
+        with contextlib.suppress(RuntimeError, OSError):  # no shared memory here: their reports are in the log alone
+            self._failed.share_memory_()
 
     @property
     def unreadable(self) -> list[str]:

@@ -7,9 +7,10 @@ and the same transforms then run on the tensor, without those that only know col
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Transform:
 
     def picture(self, source: bytes | Picture) -> Image.Image | Tensor:
         """The picture with the model's channels, all of it, before the transform."""
-        return arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
+        return arrange(decode(source) if isinstance(source, bytes) else loaded(source), self.channels)
 
     def __call__(self, source: bytes | Picture) -> Tensor:
         image = self.picture(source)
@@ -105,19 +106,38 @@ def decode(data: bytes) -> Picture:
     """
     if not data:
         raise Unreadable("the file is empty")
-    try:
+    with _readable(data):
         picture = _opened(data)
+    array = picture.array if isinstance(picture, Bands) else picture
+    shape = array.shape if isinstance(array, np.ndarray) else array.size
+    if not all(shape):
+        raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
+    return picture
+
+
+def loaded(picture: Picture) -> Picture:
+    """The picture, all pixels read: readers may hand out PIL images that are opened only.
+
+    Raises:
+        Unreadable: It is damaged.
+    """
+    if isinstance(picture, Image.Image):
+        with _readable():
+            picture.load()
+    return picture
+
+
+@contextlib.contextmanager
+def _readable(data: bytes = b"") -> Iterator[None]:
+    """Whatever a codec raises is `Unreadable`."""
+    try:
+        yield
     except DataError:
         raise
     except UnidentifiedImageError as error:
         raise Unreadable(f"no image that petl can read: it begins with {data[:8]!r}, which PIL doesn't know") from error
     except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
         raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
-    array = picture.array if isinstance(picture, Bands) else picture
-    shape = array.shape if isinstance(array, np.ndarray) else array.size
-    if not all(shape):
-        raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
-    return picture
 
 
 def _opened(data: bytes) -> Picture:

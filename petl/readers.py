@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from timm.data.readers.class_map import load_class_map
 
-from petl.errors import DataError, listing, near
+from petl.errors import DataError, listing, near, printable
 from petl.tree import READINGS, Names, Reading, Tree, by_ending, chosen, classified, ending, hidden, order, refuse_empty
 
 log = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def reader(
     _note_empty(tree, bases, notes)
     _note_left(tree, notes)
     for note in notes:
-        log.warning("%s", note)
+        log.warning("%s", printable(note))
     samples = [
         (places.get(file, "") or str(path.joinpath(*file)), numbers[name]) for file, name in pairs if name in numbers
     ]

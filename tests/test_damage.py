@@ -118,8 +118,15 @@ def test_sift_names_what_it_leaves_out(folder: Path, caplog: pytest.LogCaptureFi
     assert (len(whole), len(kept), type(kept)) == (13, 11, Images)
     assert found[str(bad)].startswith("it can't be read: ")
     assert "2 of 13 images can't be read and are left out" in caplog.text
-    assert "02.jpg" in caplog.text and "99.npy (the file is empty)" in caplog.text
+    assert "02.jpg: it can't be read" in caplog.text and "99.npy: the file is empty" in caplog.text
     assert petl.data.sift(kept) == (kept, {})
+
+
+def test_names_steer_no_terminal(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "cat" / "a\x1b[2J.jpg").write_bytes(b"")
+    petl.data.sift(petl.data.dataset(folder, PLAIN))
+    assert "a\\x1b[2J.jpg: the file is empty" in caplog.text
+    assert "\x1b" not in caplog.text
 
 
 def test_sift_looks_into_subsets_and_concatenations(folder: Path) -> None:
@@ -136,7 +143,7 @@ def test_strict_reads_all_of_every_file(folder: Path) -> None:
     hidden_damage(folder / "cat" / "02.jpg")
     whole = petl.data.dataset(folder, PLAIN)
     assert petl.data.sift(whole) == (whole, {})
-    with pytest.raises(DataError, match=r"1 of 12 images can't be read: .*02\.jpg \(it can't be read"):
+    with pytest.raises(DataError, match=r"1 of 12 images can't be read: in .*cat: 02\.jpg \(it can't be read"):
         petl.data.sift(whole, strict=True)
     with pytest.raises(DataError, match=r"1 of 12 images can't be read"):
         petl.fit(model(), folder, epochs=1, lr=1e-3, strict=True, progress=False)
@@ -189,6 +196,27 @@ def test_a_loader_of_ones_own_is_given_back_as_it_was(folder: Path) -> None:
     assert sum(map(sum, metrics.confusion)) == 11
     with pytest.raises(DataError, match=r"02\.jpg: it can't be read"):
         whole[1]
+
+
+class Lazy:
+    """A reader that opens pictures and lets others read them, as Hugging Face's does; it has no files to look at."""
+
+    targets = (0, 1, 0, 1)
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        data = encoded("png", index)
+        return Image.open(io.BytesIO(middle(data) if index == 2 else data)), index % 2
+
+
+def test_pictures_that_a_reader_has_only_opened() -> None:
+    whole = Images(Lazy(), PLAIN)
+    assert next(iter(petl.data.loader(whole, batch_size=4)))[1].tolist() == [0, 1, LEFT_OUT, 1]
+    assert whole.unreadable == ["image 2"]
+    with pytest.raises(DataError, match=r"1 of 4 images can't be read: image 2 \(it can't be read: "):
+        petl.data.sift(whole, strict=True)
 
 
 # ------------------------------------------------------------------------------------------------ fit and evaluate
