@@ -29,7 +29,7 @@ from petl.header import DTYPES, class_names, task_name
 from petl.install import drop_caches, install
 from petl.precision import narrow_dtype
 from petl.record import Record, wrapped
-from petl.structure import structure
+from petl.structure import structure, volatile
 from petl.survey import config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
@@ -249,7 +249,9 @@ def _structure(model: nn.Module, made: Record) -> dict[str, str]:
     """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
     if any(method.reads_base for method in made.methods):
         return made.structure
-    return structure(model, made.classifier, grafted=False)
+    now = structure(model, made.classifier, grafted=False)
+    passing = volatile(model) if now != made.structure else set()
+    return {key: value for key, value in now.items() if key not in passing}
 
 
 def _pipeline(model: nn.Module) -> dict[str, Any] | None:
