@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from petl.backbone import arguments, build
 from petl.deltafile import FORMAT, checked_text, read_all, read_recipe, write
 from petl.digest import own_tensor, owned
-from petl.errors import DeltaError, PetlError, StateError, listing
+from petl.errors import DeltaError, StateError, listing
 from petl.fitting import (
     classes_of,
     compare,
@@ -155,7 +155,7 @@ def load(
     asked = record_of(header, plans, memory=saving, base_dtype=narrow)
     try:
         install(found, plans, asked, num_classes=classes_of(header))
-    except PetlError as error:
+    except Exception as error:  # another library's layers may raise anything
         raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
     with _unwrapped_on_error(model):
         compare(path, delta_tensors(model, asked)[0], tensors)

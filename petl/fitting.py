@@ -66,6 +66,8 @@ def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
         ) from None
     except PetlError as error:
         raise DeltaError(f"the delta's recipe can't be repeated: {error}") from error
+    except Exception as error:  # methods of others may raise anything at values that aren't theirs
+        raise DeltaError(f"the delta's recipe can't be repeated: {type(error).__name__}: {error}") from error
 
 
 def rehearse(
