@@ -43,12 +43,6 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
     args, unrecorded = arguments(model, found.image[0], given)
     known = name is not None and NAME.fullmatch(name)
-    if unrecorded and known:
-        warnings.warn(
-            f"{name} was built with {unrecorded}, which a delta can't record; to load one, build the backbone in the same way "
-            f"and pass it: petl.load(path, model)",
-            stacklevel=5,
-        )
     return {
         "name": name if known else None,
         "num_classes": getattr(model, "num_classes", num_classes),
@@ -57,6 +51,16 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
         "args": args,
         **({"unrecorded": unrecorded} if unrecorded and known else {}),
     }
+
+
+def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
+    """Say early what will be missed late: that no delta can have this backbone built by its name."""
+    if backbone.get("unrecorded"):
+        warnings.warn(
+            f"{backbone['name']} was built with {backbone['unrecorded']}, which a delta can't record; to load one, build the "
+            f"backbone in the same way and pass it: petl.load(path, model)",
+            stacklevel=3,
+        )
 
 
 def arguments(model: nn.Module, channels: int, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from petl.backbone import arguments, build
 from petl.deltafile import FORMAT, checked_text, read_all, read_recipe, write
 from petl.digest import own_tensor, owned
-from petl.errors import DeltaError, PetlError, StateError, listing
+from petl.errors import DeltaError, StateError, listing
 from petl.fitting import (
     classes_of,
     compare,
@@ -30,7 +30,7 @@ from petl.install import drop_caches, install
 from petl.interrupts import uninterrupted
 from petl.precision import narrow_dtype
 from petl.record import Record, record, wrapped
-from petl.structure import structure
+from petl.structure import structure, volatile
 from petl.survey import config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
@@ -157,7 +157,7 @@ def load(
     with _unwrapped_on_error(model):
         try:
             install(found, plans, asked, num_classes=classes_of(header))
-        except PetlError as error:
+        except Exception as error:  # another library's layers may raise anything
             raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
         compare(path, delta_tensors(model, asked)[0], tensors)
         if check_base:
@@ -254,7 +254,9 @@ def _structure(model: nn.Module, made: Record) -> dict[str, str]:
     """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
     if any(method.reads_base for method in made.methods):
         return made.structure
-    return structure(model, made.classifier, grafted=False)
+    now = structure(model, made.classifier, grafted=False)
+    passing = volatile(model) if now != made.structure else set()
+    return {key: value for key, value in now.items() if key not in passing}
 
 
 def _pipeline(model: nn.Module) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from petl.install import Plan, install
 from petl.method import Method, from_json
 from petl.record import Record
 from petl.sites import Sites, all_sites
-from petl.structure import differences, structure
+from petl.structure import differences, structure, volatile
 from petl.survey import Survey, on_meta
 
 
@@ -66,6 +66,8 @@ def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
         ) from None
     except PetlError as error:
         raise DeltaError(f"the delta's recipe can't be repeated: {error}") from error
+    except Exception as error:  # methods of others may raise anything at values that aren't theirs
+        raise DeltaError(f"the delta's recipe can't be repeated: {type(error).__name__}: {error}") from error
 
 
 def rehearse(
@@ -117,6 +119,9 @@ def compare(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tens
 def refuse_other_structure(path: Path, header: Mapping[str, Any], found: Survey) -> None:
     """A DeltaError where the base's modules or their attributes are others than those that the delta was made on."""
     other = differences(header.get("structure") or {}, structure(found.model, found.head or ()))
+    if other:
+        passing = volatile(found.model)
+        other = [key for key in other if key not in passing]
     if other:
         made = listing(f"{key}={value!r}" for key, value in header["backbone"].get("args", {}).items())
         raise DeltaError(

@@ -224,7 +224,7 @@ def _lost(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> l
 
 def _labels_off(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Too many or too few labels: for the classes by timm's word, or the outputs of the classifier in the file."""
-    labels, classes = header["labels"], header["backbone"].get("num_classes")
+    labels, classes = header.get("labels"), header["backbone"].get("num_classes")
     if labels is None or classes is None or len(labels) == classes:
         return []
     if any(shape and shape[0] == len(labels) for shape in shapes.values()):  # a classifier that was put in by hand

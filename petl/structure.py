@@ -7,6 +7,7 @@ that both have, so that an attribute that comes with a later timm makes no diffe
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import functools
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from petl.graft import Graft, base_class
 from petl.sites import within
+from petl.survey import blank, on_meta, survey
 
 # What never changes the answer in evaluation: how training, speed, memory and the classifier's size are set.
 NEUTRAL = frozenset(
@@ -71,6 +73,22 @@ def structure(model: nn.Module, head: Collection[str] = (), *, grafted: bool = T
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     """The attributes, sorted, that both structures have and that differ; ``class`` stands for the modules' classes."""
     return sorted(key for key in one if key in other and one[key] != other[key])
+
+
+def volatile(model: nn.Module) -> set[str]:
+    """Attributes that a forward itself changes (counters, sizes of the last image): they say nothing about what the model is.
+
+    Forwards without memory, in evaluation and in training mode, at two sizes; where the model can't run so, there are none.
+    """
+    try:
+        clone = on_meta(model)
+        before, channels = structure(clone), survey(clone).image[0]
+    except Exception:  # any model code may run here
+        return set()
+    for mode, side in ((False, 224), (True, 224), (True, 160)):
+        with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"):
+            clone.train(mode)(blank(clone, (channels, side, side)))
+    return {*differences(before, structure(clone))}
 
 
 def identity(model: nn.Module, head: Collection[str] = ()) -> str:

@@ -90,7 +90,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             part.unlink(missing_ok=True)
         _flush_folder(target.parent)
     except (OSError, ValueError) as error:
-        raise DeltaError(f"can't write {_named(path)}: {error}") from error
+        raise DeltaError(f"can't write {_named(path)}: {_reason(error)}") from error
 
 
 def _target(path: Path) -> tuple[Path, os.stat_result | None]:
@@ -180,7 +180,14 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         with open(path, "rb") as file:
             yield file, os.fstat(file.fileno()).st_size
     except (Damaged, OSError, ValueError) as error:
-        raise DeltaError(f"{_named(path)} is no whole safetensors file ({error}); copy or save it again") from error
+        raise DeltaError(
+            f"{_named(path)} is no whole safetensors file ({_reason(error)}); copy or save it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The error without the path, which may be as long as it likes."""
+    return error.strerror or str(error)[:200] if isinstance(error, OSError) else str(error)[:200]
 
 
 def _named(path: Path) -> str:

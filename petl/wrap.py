@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl.backbone import takes_channels
+from petl.backbone import takes_channels, warn_unrecorded
 from petl.classifier import Option
 from petl.errors import MethodError, PetlError, StateError, listing
 from petl.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
@@ -70,6 +70,7 @@ def wrap(
     names = [[site.name for site in sites] for _, sites in plans]
     asked = Record(tuple(chosen), names, option, memory=saving, base_dtype=narrow)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
+    warn_unrecorded(asked.backbone)
     return model
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import timm
 import torch
 from torch import nn
 
+import petl
 from petl.structure import differences, identity, structure
 
 TELLS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -78,3 +80,30 @@ def test_the_same_answer_in_another_process() -> None:
     code = "import timm; from petl.structure import identity; print(identity(timm.create_model('test_convnext')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == identity(timm.create_model("test_convnext"))
+
+
+class Counting(nn.Module):
+    """A model that keeps a count and the size of its last image, as some do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc, self.heads, self.steps, self.seen = nn.Linear(3, 4), 2, 0, (0, 0)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.steps, self.seen = self.steps + self.training, tuple(x.shape[2:])
+        return self.fc(x.mean((2, 3)) * self.heads)
+
+
+def test_counters_are_no_structure(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, other, changed = Counting(), Counting(), Counting()
+    for one in (other, changed):
+        one.load_state_dict(model.state_dict())
+    petl.wrap(model, "lora", head=False)
+    for side in (48, 64):
+        model.train()(torch.randn(2, 3, side, side))
+    path = petl.save(model, tmp_path / "d.safetensors")
+    assert petl.load(path, other) is other
+    changed.heads = 3
+    with pytest.raises(petl.DeltaError, match="heads differ"):
+        petl.load(path, changed)
