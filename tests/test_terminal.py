@@ -197,3 +197,41 @@ def test_json_is_safe_to_print() -> None:
 
     text = _json({"label": EVIL + "\x7f"})
     assert text.isascii() and text.isprintable() and json.loads(text)["label"] == EVIL + "\x7f"
+
+
+class Interrupting(torch.utils.data.Dataset):
+    """Ctrl-C comes with item number ``after``."""
+
+    def __init__(self, after: int) -> None:
+        self.asked, self.after = 0, after
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        self.asked += 1
+        if self.asked > self.after:
+            raise KeyboardInterrupt
+        return torch.full((3, 32, 32), float(index)), index % 2
+
+
+def test_fit_tells_each_epoch_and_what_ctrl_c_leaves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = petl.wrap(timm.create_model("test_resnet"), "bn", num_classes=2)
+    out, run = tmp_path / "d.safetensors", tmp_path / "run"
+    data, val = Interrupting(2 * 4 + 2), Interrupting(1000)
+    with pytest.raises(KeyboardInterrupt):
+        petl.fit(model, data, val, epochs=5, lr=1e-3, batch_size=4, out=out, checkpoint=run)
+    shown = " ".join(capsys.readouterr().err.split())
+    assert re.search(
+        r"epoch 1/5 train_loss [\d.]+ loss [\d.]+ accuracy [\d.]+ [\d.]+ s best so far epoch 2/5", shown
+    ), shown
+    best = petl.read(out)["results"]["epoch"]
+    assert f"{out} holds epoch {best} (accuracy" in shown and "epoch-0002 is the last whole epoch" in shown
+    rows = json.loads((tmp_path / "d.history.json").read_text())["history"]["rows"]
+    assert [row["epoch"] for row in rows] == [1, 2]
+
+
+def test_fit_without_progress_is_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    model = petl.wrap(timm.create_model("test_resnet"), "probe", num_classes=2)
+    petl.fit(model, Interrupting(1000), epochs=1, lr=1e-3, batch_size=4, progress=False)
+    assert capsys.readouterr().err == ""
