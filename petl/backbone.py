@@ -10,7 +10,7 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -43,12 +43,6 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
     args, unrecorded = arguments(model, found.image[0], given)
     known = name is not None and NAME.fullmatch(name)
-    if unrecorded and known:
-        warnings.warn(
-            f"{name} was built with {unrecorded}, which a delta can't record; to load one, build the backbone in the same way "
-            f"and pass it: petl.load(path, model)",
-            stacklevel=5,
-        )
     return {
         "name": name if known else None,
         "num_classes": getattr(model, "num_classes", num_classes),
@@ -57,6 +51,16 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
         "args": args,
         **({"unrecorded": unrecorded} if unrecorded and known else {}),
     }
+
+
+def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
+    """Say early what will be missed late: that no delta can have this backbone built by its name."""
+    if backbone.get("unrecorded"):
+        warnings.warn(
+            f"{backbone['name']} was built with {backbone['unrecorded']}, which a delta can't record; to load one, build the "
+            f"backbone in the same way and pass it: petl.load(path, model)",
+            stacklevel=3,
+        )
 
 
 def arguments(model: nn.Module, channels: int, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
@@ -115,6 +119,17 @@ def _timm_name(kind: type) -> str | None:
     return next((name for table in tables for name, cls in table.items() if cls is kind), None)
 
 
+def takes_channels(model: nn.Module, channels: int) -> None:
+    """Say in timm's own words that the model takes images of so many channels, as if it had been created with ``in_chans=``."""
+    if not config(model):
+        return
+    cast(Any, model).in_chans = channels
+    for module in model.modules():
+        if module is not model and "in_chans" in vars(module):
+            cast(Any, module).in_chans = channels
+    cast(Any, model)._model_args = {**getattr(model, "_model_args", {}), "in_chans": channels}
+
+
 def build(header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, held: int = 0) -> nn.Module:
     """The backbone that a checked header describes; ``held`` is how many numbers the file itself has.
 
@@ -155,7 +170,7 @@ def _refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
     """Try the arguments without memory, and stop where they make the backbone out of proportion to timm's own."""
     import timm
 
-    if all(_largest(value) <= USUAL.get(key, 1) for key, value in args.items()):
+    if all(_largest(value) <= USUAL.get(key, 0) for key, value in args.items()):
         return
     with torch.device("meta"), _counted() as plain:
         timm.create_model(name, pretrained=False)
@@ -164,13 +179,15 @@ def _refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
         timm.create_model(name, pretrained=False, **args)
 
 
-def _largest(value: Any) -> int:
-    """The largest whole number in a value."""
+def _largest(value: Any) -> float:
+    """The largest number in a value that isn't a switch or a rate between 0 and 1."""
     if isinstance(value, Mapping):
         value = [*value.values()]
     if isinstance(value, (list, tuple)):
         return max(map(_largest, value), default=0)
-    return value if isinstance(value, int) else 0
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return 0
+    return 0 if isinstance(value, float) and 0 <= value <= 1 else abs(value)
 
 
 @contextlib.contextmanager

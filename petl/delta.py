@@ -231,11 +231,11 @@ def _header(
         "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
         "head": made.head_option or classes != made.backbone["num_classes"],  # the user may have given it a new one
         "also": also,
-        "dtype": str(dtype).removeprefix("torch.") if dtype else None,
+        "dtype": _dtype_name(dtype),
         "labels": names,
         "task": task_name(task) or made.task or (None if (classes or len(names or ())) == 1 else "classification"),
         "pipeline": made.pipeline or _pipeline(model),
-        "results": dict(results) if results is not None else made.results,
+        "results": _results(results, made),
     }
 
 
@@ -262,18 +262,30 @@ def _pipeline(model: nn.Module) -> dict[str, Any] | None:
 
 
 def stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold it."""
-    if dtype is not None and str(dtype).removeprefix("torch.") not in DTYPES:
-        raise DeltaError(
-            f"dtype={dtype}; expected a floating-point type: {', '.join(f'torch.{name}' for name in DTYPES)}"
-        )
+    """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
+        largest = float(tensor.abs().nan_to_num(posinf=0).max())
         raise DeltaError(
-            f"not saved: {key} reaches {float(tensor.abs().nan_to_num(posinf=0).max()):.4g}, and {dtype} ends at "
-            f"{torch.finfo(dtype).max:.4g}; use dtype=torch.bfloat16, or leave it out"
+            f"not saved: {key} reaches {largest:.4g}, and {dtype} ends at {torch.finfo(dtype).max:.4g}; use "
+            f"dtype=torch.bfloat16, or leave it out"
         )
     return kept.cpu().contiguous()
+
+
+def _dtype_name(dtype: torch.dtype | None) -> str | None:
+    name = str(dtype).removeprefix("torch.")
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in DTYPES):
+        raise DeltaError(
+            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in DTYPES)}"
+        )
+    return name if dtype is not None else None
+
+
+def _results(results: Mapping[str, Any] | None, made: Record) -> dict[str, Any] | None:
+    if results is not None and not isinstance(results, Mapping):
+        raise DeltaError(f"results={str(results)[:60]}; expected a dict, such as {{'accuracy': 0.9}}")
+    return dict(results) if results is not None else made.results
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from petl.digest import combined, fingerprints
 from petl.errors import DeltaError, listing
-from petl.header import faults
+from petl.header import SCHEMA, faults
 from petl.tensorfile import read_file, read_header, replacing, write_file
 from petl.version import __version__
 
@@ -38,7 +38,7 @@ def checked_text(path: Path | str, tensors: Mapping[str, Tensor], header: Mappin
     wrong = faults(json.loads(text), {key: tuple(tensor.shape) for key, tensor in tensors.items()})
     if wrong:
         raise DeltaError(
-            f"can't write {path}: the delta's header would misstate {listing(wrong)}, and no petl could load it"
+            f"can't write {path}: {listing(wrong)} can't stand in a delta's header, and no petl could load it"
         )
     return text
 
@@ -90,7 +90,7 @@ def checked_header(path: Path, metadata: Mapping[str, str], shapes: Mapping[str,
         raise DeltaError(
             f"{path}: its header lacks or misstates {listing(wrong)}; the file is damaged, or not to be trusted"
         )
-    return header
+    return {**header, **{key: None for key in SCHEMA if key not in header}}  # what older files lack
 
 
 def _sha256(text: str) -> str:

@@ -126,6 +126,10 @@ def _texts(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= MOST_NAMES and all(_text(item) for item in value)
 
 
+def _unique(names: list[str]) -> bool:
+    return len({*names}) == len(names)
+
+
 def _is_backbone(value: Any) -> bool:
     return isinstance(value, dict) and not _backbone_fault(value)
 
@@ -198,7 +202,7 @@ SCHEMA: dict[str, Callable[[Any], bool]] = {
     "backbone": _is_backbone,
     "digest": _text,
     "methods": _are_methods,
-    "sites": lambda value: isinstance(value, list) and all(_texts(names) for names in value),
+    "sites": lambda value: isinstance(value, list) and all(_texts(names) and _unique(names) for names in value),
     "head": lambda value: isinstance(value, bool) or _text(value) or _texts(value),
     "also": lambda value: value is None or _texts(value),
     "base_dtype": lambda value: value is None or value in ("bfloat16", "float16"),
@@ -220,7 +224,7 @@ def _lost(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> l
 
 def _labels_off(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     """Too many or too few labels: for the classes by timm's word, or the outputs of the classifier in the file."""
-    labels, classes = header["labels"], header["backbone"].get("num_classes")
+    labels, classes = header.get("labels"), header["backbone"].get("num_classes")
     if labels is None or classes is None or len(labels) == classes:
         return []
     if any(shape and shape[0] == len(labels) for shape in shapes.values()):  # a classifier that was put in by hand

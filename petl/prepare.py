@@ -70,9 +70,9 @@ def _batches(
 ) -> tuple[DataLoader[Any], DataLoader[Any] | None, list[str]]:
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
-    options["strict"] = settings.strict
-    train = feed(data[0], model, training=True, classes=settings.labels, seed=settings.seed, **options)
-    known = class_names(settings.labels) or classes_of(train) or recorded(model)
+    options["strict"], asked = settings.strict, class_names(settings.labels)
+    train = feed(data[0], model, training=True, classes=asked, seed=settings.seed, **options)
+    known = asked if asked is not None else classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)
     if len(labels) == 1:
         raise DataError(

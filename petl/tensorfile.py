@@ -36,7 +36,7 @@ TYPES = {
 }
 NAMES = {dtype: name for name, dtype in TYPES.items()}
 METADATA = "__metadata__"
-LONGEST_HEADER = 32 * 2**20  # bytes
+LONGEST_HEADER = 16 * 2**20  # bytes
 MOST_TENSORS = 2**16
 
 
@@ -90,7 +90,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             part.unlink(missing_ok=True)
         _flush_folder(target.parent)
     except (OSError, ValueError) as error:
-        raise DeltaError(f"can't write {_named(path)}: {error}") from error
+        raise DeltaError(f"can't write {_named(path)}: {_reason(error)}") from error
 
 
 def _target(path: Path) -> tuple[Path, os.stat_result | None]:
@@ -180,7 +180,14 @@ def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
         with open(path, "rb") as file:
             yield file, os.fstat(file.fileno()).st_size
     except (Damaged, OSError, ValueError) as error:
-        raise DeltaError(f"{_named(path)} is no whole safetensors file ({error}); copy or save it again") from error
+        raise DeltaError(
+            f"{_named(path)} is no whole safetensors file ({_reason(error)}); copy or save it again"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    """The error without the path, which may be as long as it likes."""
+    return error.strerror or str(error)[:200] if isinstance(error, OSError) else str(error)[:200]
 
 
 def _named(path: Path) -> str:
@@ -222,6 +229,8 @@ def _entry(value: Any) -> Entry:
         raise Damaged(f"an entry of its header is {str(value)[:80]}") from None
     if not all(type(number) is int and 0 <= number < 2**62 for number in (*shape, begin, end)) or len(shape) > 32:
         raise Damaged(f"an entry of its header is {str(value)[:80]}")
+    if math.prod(max(number, 1) for number in shape) >= 2**60:  # even where there are none, torch counts steps
+        raise Damaged(f"shape {str(list(shape))[:80]} can't be")
     if math.prod(shape) * dtype.itemsize != end - begin:
         raise Damaged(f"shape {str(list(shape))[:80]} doesn't fit its {end - begin:,} bytes")
     return Entry(dtype, shape, begin, end)

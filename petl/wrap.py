@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from petl.backbone import takes_channels, warn_unrecorded
 from petl.classifier import Option
 from petl.errors import MethodError, StateError, listing
 from petl.graft import WeightGraft, fold, grafts, is_grafted
@@ -68,6 +69,7 @@ def wrap(
     names = [[site.name for site in sites] for _, sites in plans]
     asked = Record(tuple(chosen), names, option, memory=saving, base_dtype=narrow)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
+    warn_unrecorded(asked.backbone)
     return model
 
 
@@ -150,6 +152,7 @@ def merge(model: nn.Module) -> nn.Module:
         raise StateError(
             f"can't merge {listing(stuck)} into a weight ({reasons}); use the wrapped model as it is, or petl.unwrap it"
         )
+    channels = in_chans(plain)
     for method in made.methods:
         method.merge(plain)
     for module in [m for m in plain.modules() if is_grafted(m)]:
@@ -157,6 +160,8 @@ def merge(model: nn.Module) -> nn.Module:
     for name, parameter in plain.named_parameters():
         parameter.requires_grad_(made.flags.get(name, True))
     del vars(plain)[RECORD]
+    if channels != made.backbone["in_chans"]:
+        takes_channels(plain, channels)
     plain.train(plain.training)
     return model
 
