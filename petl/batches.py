@@ -92,8 +92,12 @@ def marking(*data: Any) -> Iterator[None]:
 
     What is no DataLoader is left alone: `loader` sees to those itself.
     """
-    loaders = [one for one in data if isinstance(one, DataLoader)]
-    found = [origin for one in loaders for origin in origins(one.dataset) if isinstance(origin, Images)]
+    loaders = [
+        one for one in data if isinstance(one, DataLoader) or isinstance(getattr(one, "loader", None), DataLoader)
+    ]
+    found = [
+        origin for one in loaders for origin in origins(getattr(one, "dataset", None)) if isinstance(origin, Images)
+    ]
     before = [origin.marks for origin in found]
     for origin in found:
         origin.marks = True

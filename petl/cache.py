@@ -1,7 +1,7 @@
 """What a frozen lower part computes from the training images, on disk: found again only for the same base, data and release.
 
-An entry is a folder of ``.npy`` files, read memory-mapped, and ``about.json``: all that the values depend on. The entry's name is
-the fingerprint of that, so a stale one is never found. Entries appear whole or not at all.
+The name of an entry (`petl.entry`) is the fingerprint of all that its values depend on, so a stale one is never found. Entries
+appear whole or not at all, whoever else writes to the folder, and what a killed run left is removed by the next one.
 """
 
 from __future__ import annotations
@@ -10,234 +10,279 @@ import contextlib
 import hashlib
 import json
 import os
-import random
 import re
+import secrets
 import shutil
 import tempfile
+import time
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.random.mtrand import get_bit_generator
 from torch import Tensor
-from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
-from petl.batches import Seeded
-from petl.datasets import Images
-from petl.digest import fingerprint
-from petl.errors import DataError, StateError
+from petl.entry import (
+    ABOUT,
+    FEATURES,
+    TARGETS,
+    Batch,
+    NoRoom,
+    about_of,
+    fill,
+    is_plain,
+    move,
+    no_room,
+    read,
+    remove,
+    size_of,
+)
+from petl.errors import StateError
+from petl.steady import contents, unsteady, varies
 
-Batch = tuple[Tensor, Tensor]
+try:
+    import fcntl
+except ImportError:  # Windows: there, what a killed run left is told by its age
+    fcntl = None
+
+__all__ = ["NoRoom", "Store", "contents", "size", "unsteady", "varies"]
+
 GIGA = 10**9
-ENTRY = re.compile("[0-9a-f]{32}")  # the names of entries: nothing else in a folder is ever removed
-TRIED = 8  # images that are read twice to see whether a dataset is what it was said to be
+ENTRY = re.compile("[0-9a-f]{32}")  # the names of entries
+PART, OWN = (
+    ".part-",
+    "petl-features-",
+)  # how the names of unfinished entries, and of folders that go with the run, begin
+TAKEN = -1  # a folder that another process has locked
+OLD = 86400.0  # seconds after which an unfinished entry is nobody's, where locks can't tell
 
 
 class Store:
-    """Entries in a folder, of at most ``limit`` bytes together: a folder of the user's, or one that goes with the store."""
+    """Entries in a folder, of at most ``limit`` bytes together: a folder of the user's, or one that goes with the store.
+
+    Raises:
+        NoRoom: there can be no such folder.
+    """
 
     def __init__(self, folder: str | Path | None, limit: float):
         self.kept, self.limit, self.used, self.found = folder is not None, int(limit), 0, 0
         self.mine: set[Path] = set()  # entries that this store has given out
-        self.folder = Path(folder) if folder is not None else Path(tempfile.mkdtemp(prefix="petl-"))
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._finalizer = None if self.kept else weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        self._close = contextlib.ExitStack()
+        self._finalizer = weakref.finalize(self, self._close.close)
+        try:
+            self.folder = self._made(folder)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            raise NoRoom(f"features can't be kept in {_shown(folder)}: {error}") from error
 
-    def entry(self, about: dict[str, Any], count: int, parts: Iterable[Batch], *, needed: int = 0) -> Batch:
+    def _made(self, folder: str | Path | None) -> Path:
+        if folder is None:
+            place = Path(tempfile.gettempdir())
+            _sweep(place, OWN)
+            return self._close.enter_context(_part(place, OWN))
+        place = Path(folder)
+        place.mkdir(parents=True, exist_ok=True)
+        _sweep(place, PART)
+        return place
+
+    def entry(
+        self,
+        about: dict[str, Any],
+        count: int,
+        parts: Iterable[Batch],
+        *,
+        needed: int = 0,
+        proof: Callable[[Batch], bool] | None = None,
+    ) -> Batch:
         """Features [N, ...] and labels [N], memory-mapped: those kept under ``about``, else those of ``parts``.
 
-        Others may have to go for these, which take about ``needed`` bytes.
+        Others may have to go for these, which take about ``needed`` bytes. Kept ones are used only where ``proof`` holds.
+
+        Raises:
+            NoRoom: they can't fit. StateError: something that isn't petl's has their name. DataError: they are not ``count``.
         """
-        text = json.dumps(about, sort_keys=True, indent=1)
-        place = self.folder / hashlib.sha256(text.encode()).hexdigest()[:32]
-        found = _read(place, text)
-        if found is None:
-            self.make_room(needed)
-            self._write(place, text, count, parts)
-            found = _read(place, text)
-        else:
+        if not self.kept:
+            return self._given(_filled(self.folder, "", count, parts, nameless=True)[0])
+        place, text = self._place(about)
+        found = read(place, text)
+        if found is not None and (proof is None or proof(found)):
             self.found += 1
-        if found is None:
-            raise StateError(f"{place} was removed or changed while it was written; give each run its own cache folder")
-        os.utime(place)
+        else:
+            _clear(place)
+            self.make_room(needed)
+            found = self._written(place, text, count, parts)
+        with contextlib.suppress(OSError):  # another run may have removed it; what is mapped stays
+            os.utime(place)
         self.mine.add(place)
+        return self._given(found)
+
+    def forget(self, about: dict[str, Any]) -> None:
+        """Don't keep this entry for later runs; for this one it is there."""
+        place, _ = self._place(about)
+        if self.kept and _is_entry(place):
+            remove(place)
+
+    def _place(self, about: dict[str, Any]) -> tuple[Path, str]:
+        text = json.dumps(about, sort_keys=True, indent=1, default=str)
+        return self.folder / _name(text), text
+
+    def _given(self, found: Batch) -> Batch:
         self.used += size(found[0])
         return found
 
     def word(self) -> str:
         """What there is, and where."""
         place = self.folder if self.kept else "a temporary folder"
-        return f"{self.used / 1e6:.1f} MB in {place}{' (found there)' if self.found == len(self.mine) else ''}"
+        found = bool(self.found) and self.found == len(self.mine)
+        return f"{self.used / 1e6:.1f} MB in {place}{' (found there)' if found else ''}"
 
     def close(self) -> None:
         """Remove a folder that isn't the user's."""
-        if self._finalizer:
-            self._finalizer()
+        self._finalizer()
 
     def make_room(self, needed: int) -> None:
         """Remove the entries that were used the longest ago, but for the store's own, until ``needed`` bytes fit.
 
         Raises:
-            StateError: they can't fit.
+            NoRoom: they can't fit.
         """
         why = self.refusal(needed)
         if why:
-            raise StateError(f"the features don't fit: {why}")
-        entries = [path for path in self.folder.iterdir() if ENTRY.fullmatch(path.name)]
-        sizes = {place: _on_disk(place) for place in sorted(entries, key=lambda path: path.stat().st_mtime)}
+            raise NoRoom(f"the features don't fit: {why}")
+        sizes = {place: size_of(place) for place in sorted(self._entries(), key=_used_at)}
         for place in list(sizes):
             if sum(sizes.values()) + needed > self.limit and place not in self.mine:
-                shutil.rmtree(place)
+                remove(place)
                 del sizes[place]
+
+    def _entries(self) -> list[Path]:
+        """The entries of the folder: what has such a name and says itself that it is one."""
+        return [path for path in self.folder.iterdir() if ENTRY.fullmatch(path.name) and _is_entry(path)]
 
     def refusal(self, needed: int) -> str:
         """Why ``needed`` bytes can't be had, or ""."""
-        free = shutil.disk_usage(self.folder).free
         if needed > self.limit:
             return f"{needed / GIGA:.1f} GB of features are more than cache_limit={self.limit / GIGA:g}"
-        return (
-            f"{needed / GIGA:.1f} GB of features, and the disk has {free / GIGA:.1f} GB left" if needed > free else ""
-        )
+        with contextlib.suppress(OSError):  # a file system that doesn't say
+            free = shutil.disk_usage(self.folder).free
+            if needed > free:
+                return f"{needed / GIGA:.1f} GB of features, and the disk has {free / GIGA:.1f} GB left"
+        return ""
 
-    def _write(self, place: Path, text: str, count: int, parts: Iterable[Batch]) -> None:
-        part = Path(tempfile.mkdtemp(prefix=".part-", dir=self.folder))
-        try:
-            kind = _fill(part, count, parts)
-            (part / "about.json").write_text(json.dumps({"about": text, "dtype": kind}))
-            shutil.rmtree(place, ignore_errors=True)  # a damaged one
-            os.replace(part, place)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-
-
-def _fill(folder: Path, count: int, parts: Iterable[Batch]) -> str:
-    """Write the parts as they come; the features' type."""
-    features = targets = None
-    start, kind = 0, ""
-    for found, labels in parts:
-        kind = str(found.dtype).removeprefix("torch.")
-        raw = _raw(found)
-        if features is None or targets is None:
-            features = np.lib.format.open_memmap(
-                folder / "features.npy", mode="w+", dtype=raw.dtype, shape=(count, *raw.shape[1:])
-            )
-            targets = np.lib.format.open_memmap(folder / "targets.npy", mode="w+", dtype=np.int64, shape=(count,))
-        features[start : start + len(raw)], targets[start : start + len(raw)] = raw, labels.numpy()
-        start += len(raw)
-    if start != count or features is None or targets is None:
-        raise DataError(f"the dataset gave {start} images, and its length is {count}")
-    features.flush()
-    targets.flush()
-    return kind
-
-
-def _raw(tensor: Tensor) -> np.ndarray:
-    """The bits of a tensor as numpy knows them; it has no bfloat16."""
-    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-def _read(place: Path, text: str) -> Batch | None:
-    """The entry, or None where there is none, or none that is whole."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        about = json.loads((place / "about.json").read_text())
-        if about["about"] != text:
-            return None
-        arrays = [np.load(place / name, mmap_mode="c") for name in ("features.npy", "targets.npy")]
-        features, targets = (torch.from_numpy(array) for array in arrays)
-        return features.view(getattr(torch, about["dtype"])), targets
-    return None
+    def _written(self, place: Path, text: str, count: int, parts: Iterable[Batch]) -> Batch:
+        """New features, which are this run's whatever becomes of the folder."""
+        with _part(self.folder, PART) as part:
+            found, about = _filled(part, text, count, parts)
+            with no_room():
+                (part / ABOUT).write_text(about)
+            _publish(part, place, text)
+        return found
 
 
 def size(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _on_disk(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.iterdir())
+def _shown(folder: Any) -> str:
+    return "a temporary folder" if folder is None else repr(str(folder))
 
 
-# Does a dataset give the same images in every epoch, and which?
+def _is_entry(place: Path) -> bool:
+    """Whether a folder is one of petl's, by its own word: its name is the fingerprint of what it says it depends on."""
+    about = about_of(place)
+    return about is not None and _name(about["about"]) == place.name
 
 
-def unsteady(dataset: Any) -> str:
-    """Why a dataset may give other images in every epoch, as far as petl can tell; "" where it can't happen."""
-    if isinstance(dataset, Subset):
-        return unsteady(dataset.dataset)
-    if isinstance(dataset, Images):
-        return "the training images are augmented at random" if dataset.training else ""
-    if isinstance(dataset, (list, tuple)) or type(dataset) is TensorDataset:
-        return ""
-    return f"petl can't see whether {type(dataset).__name__} changes its images at random"
+def _name(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def varies(dataset: Any) -> bool:
-    """Whether some of the images are others when they are read with other random numbers."""
-    seeded = Seeded(dataset)
-    for index in np.linspace(0, len(dataset) - 1, min(TRIED, len(dataset))).astype(int).tolist():
-        one, other = seeded[index, 1], seeded[index, 2]
-        if not torch.equal(torch.as_tensor(one[0]), torch.as_tensor(other[0])) or int(one[1]) != int(other[1]):
-            return True
-    return False
+def _used_at(place: Path) -> float:
+    with contextlib.suppress(OSError):
+        return place.stat().st_mtime
+    return 0.0
 
 
-class Watched(Dataset[Any]):
-    """A dataset in which an image that draws a random number is an error.
+def _clear(place: Path) -> None:
+    """Make a place free of a damaged entry, and of nothing else.
 
-    An augmentation draws from Python's, numpy's or torch's generator also when it then does nothing, so this is no guess from a
-    few images; only a dataset with a generator of its own escapes it.
+    Raises:
+        StateError: something that is no folder has that name.
     """
-
-    def __init__(self, dataset: Dataset[Any]):
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)  # type: ignore[arg-type]  # map-style datasets have it
-
-    def __getitem__(self, index: int) -> Any:
-        before = _chances()
-        item = self.dataset[index]
-        if _chances() != before:
-            raise StateError(
-                f"image {index} of {type(self.dataset).__name__} draws random numbers, so it may be another one in each epoch; "
-                "turn its augmentation off, or pass cache=False"
-            )
-        return item
+    if os.path.lexists(place) and not place.is_dir():
+        raise StateError(
+            f"{place} is no folder, and has the name of an entry of the feature cache; move it away, or pass another folder "
+            "as cache="
+        )
+    remove(place)
 
 
-def _chances() -> tuple[Any, ...]:
-    """The state of every generator that augmentations use."""
-    return random.getstate(), str(get_bit_generator().state), torch.get_rng_state().numpy().tobytes()
+def _filled(
+    folder: Path, text: str, count: int, parts: Iterable[Batch], *, nameless: bool = False
+) -> tuple[Batch, str]:
+    """Features and labels in two files of a folder. Nameless ones are gone when nobody uses them, also after a kill."""
+    with contextlib.ExitStack() as stack:
+        with no_room():
+            opened = [stack.enter_context(open(folder / name, "w+b", buffering=0)) for name in (FEATURES, TARGETS)]
+        for name in (FEATURES, TARGETS) if nameless else ():
+            with contextlib.suppress(OSError):  # Windows: they go with their folder
+                (folder / name).unlink()
+        return fill((opened[0], opened[1]), text, count, parts)
 
 
-def contents(dataset: Any) -> str:
-    """A fingerprint of the images and labels of a dataset.
-
-    Of files it takes paths, sizes and times of change, and the transform; of tensors their bits. Everything else is read
-    through once.
-    """
-    if isinstance(dataset, Subset):
-        return _hashed("subset", list(dataset.indices), contents(dataset.dataset))
-    if type(dataset) is TensorDataset:
-        return _hashed("tensors", [fingerprint(tensor) for tensor in dataset.tensors])
-    files = _files(dataset) if isinstance(dataset, Images) else None
-    if files is not None:
-        made = [dataset.pipeline, dataset.training, dataset.augment, dataset.classes]
-        return _hashed("files", files, made, dataset.targets.tolist())
-    items = (default_collate([dataset[i]]) for i in range(len(dataset)))
-    return _hashed("items", [[fingerprint(torch.as_tensor(part)) for part in item] for item in items])
+def _publish(part: Path, place: Path, text: str) -> None:
+    """Give a finished entry its name, unless another run has been faster with the same one, which then stays."""
+    if read(place, text) is None:
+        with contextlib.suppress(OSError):  # a later run computes it again
+            move(part, place)
 
 
-def _files(dataset: Images) -> list[Sequence[Any]] | None:
-    """(path, bytes, time of change) of every image, or None where they aren't files of their own."""
-    paths = [Path(dataset.filename(i)) for i in range(len(dataset))]
-    if not all(path.is_absolute() and path.is_file() for path in paths):
+@contextlib.contextmanager
+def _part(folder: Path, prefix: str) -> Iterator[Path]:
+    """A new folder in ``folder``, locked while this process lives, so that nobody takes it for what a killed run left."""
+    with no_room():
+        part, lock = _locked_part(folder, prefix)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_part(folder: Path, prefix: str) -> tuple[Path, int | None]:
+    while True:
+        part = folder / f"{prefix}{secrets.token_hex(4)}"
+        part.mkdir(mode=0o700 if prefix == OWN else 0o777)
+        lock = _lock(part)
+        if lock is None or (lock != TAKEN and part.exists()):
+            return part, lock
+        if lock != TAKEN:  # swept away between the two steps
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """A handle that locks the folder while it is open; TAKEN, or None where there are no such locks."""
+    if fcntl is None:
         return None
-    states = [path.stat() for path in paths]
-    return [(str(path), state.st_size, state.st_mtime_ns) for path, state in zip(paths, states, strict=True)]
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return TAKEN
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return handle
+    except OSError as error:
+        os.close(handle)
+        return TAKEN if isinstance(error, BlockingIOError) else None
 
 
-def _hashed(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
+def _sweep(folder: Path, prefix: str) -> None:
+    """Remove what killed runs left: unfinished entries that no process has locked."""
+    for part in folder.glob(f"{prefix}????????"):
+        lock = _lock(part) if is_plain(part) else TAKEN
+        if lock is None and time.time() - max(map(_used_at, (part, *part.iterdir()))) < OLD:
+            continue
+        if lock != TAKEN:
+            remove(part)
+        if lock is not None and lock != TAKEN:
+            os.close(lock)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
-from PIL import Image
 from torch.utils.data import Subset
 
+from petl.bands import tiff_tags
 from petl.datasets import BAD, Images
 from petl.errors import DataError, listing
 from petl.images import NUMPY_MAGIC, decode
@@ -88,8 +88,9 @@ def leaf_flaw(images: Images, index: int, strict: bool) -> str:
     """Why an image can't be used, or "" for none that shows; nothing but files of their own is looked at unless ``strict``."""
     if strict:
         return images.flaw(index)
-    path = images.filename(index)
-    return flaw(path) if os.path.isabs(path) or os.path.exists(path) else ""
+    samples = getattr(images.source, "samples", None)
+    path = samples[int(images.indices[index])][0] if samples is not None else None
+    return flaw(path) if isinstance(path, (str, Path)) else ""  # what is in a tar has a place, no path
 
 
 def flaw(path: str | Path) -> str:
@@ -152,15 +153,11 @@ def _bmp(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
 
 
 def _tiff(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
-    """Whether every part of every page lies inside of the file."""
-    with Image.open(file) as image:
-        for page in range(getattr(image, "n_frames", 1)):
-            image.seek(page)
-            tags: Any = image.tag_v2  # type: ignore[attr-defined]  # TiffImageFile has it
-            starts, counts = next((tags[a], tags[b]) for a, b in (STRIPS, TILES) if a in tags and b in tags)
-            if any(start + count > size for start, count in zip(starts, counts, strict=True)):
-                return False
-    return True
+    """Whether every part of the first page lies inside of the file."""
+    tags = tiff_tags(file)
+    starts, counts = next((tags[a], tags[b]) for a, b in (STRIPS, TILES) if a in tags and b in tags)
+    pages = tags.next  # type: ignore[attr-defined]  # where the next page is described, 0 for none: those are read whole
+    return not pages and all(start + count <= size for start, count in zip(starts, counts, strict=True))
 
 
 def _npy(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:

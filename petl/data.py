@@ -11,21 +11,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timm.data.config import resolve_model_data_config
 from timm.data.dataset_factory import create_dataset
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from petl.batches import loader, set_epoch
+from petl.channel_statistics import statistics
 from petl.damage import sift
 from petl.datasets import Augment, Images, Stream, holdout
-from petl.errors import DataError, listing, near
-from petl.images import KEYS, Transform
-from petl.readers import reader, tree_of
-from petl.record import bare, record
+from petl.errors import DataError, listing
+from petl.images import Transform
+from petl.pipelines import pipeline
+from petl.readers import existing, reader, tree_of
 from petl.splits import kind
 from petl.tree import Reading, one_of, top
-from petl.wrap import in_chans
 
 __all__ = [
     "Images",
@@ -39,49 +38,11 @@ __all__ = [
     "set_epoch",
     "sift",
     "splits",
+    "statistics",
 ]
 
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")
 REFUSALS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)  # of readers
-
-
-def pipeline(model: nn.Module, *, size: int | tuple[int, int] | None = None) -> dict[str, Any]:
-    """What the model's input looks like: input_size (k, H, W), interpolation, mean, std, crop_pct, crop_mode.
-
-    It is what a loaded delta was trained with, else timm's `resolve_model_data_config` at the image size that the model
-    was built for (``img_size=``) or ``size``. Mean and std have one value per channel, for pictures of 0..1 (integers
-    are scaled to that): more than three channels keep RGB's for the first three and their average for the others; one
-    or two channels take the average.
-
-    Example:
-        >>> import timm
-        >>> pipeline(timm.create_model("test_vit", in_chans=1))["mean"]
-        (0.5,)
-    """
-    known = record(model)
-    inner = bare(model)
-    stored = known.pipeline if known is not None else None
-    config = {key: _fixed(value) for key, value in (stored or resolve_model_data_config(inner)).items() if key in KEYS}
-    built = getattr(getattr(inner, "patch_embed", None), "img_size", None)  # timm's config doesn't know of img_size=
-    height, width = _pair(size or (None if stored else built) or config["input_size"][1:])
-    k = in_chans(model)
-    statistics = {key: _per_channel(config[key], k) for key in ("mean", "std")}
-    return {**config, **statistics, "input_size": (k, height, width)}
-
-
-def _fixed(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
-
-
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
-
-
-def _per_channel(values: Sequence[float], k: int) -> tuple[float, ...]:
-    if len(values) == k:
-        return tuple(values)
-    average = sum(values) / len(values)
-    return (*(values if k > 3 and len(values) == 3 else ()), *[average] * k)[:k]
 
 
 def dataset(
@@ -127,7 +88,7 @@ def dataset(
     if prefix in READERS and not Path(source).exists():
         found = _named(str(source), prefix, split, root, training=training, options=options)
     else:
-        found = reader(_existing(Path(source)), split=split, class_from=class_from, classes=classes, options=options)
+        found = reader(existing(Path(source)), split=split, class_from=class_from, classes=classes, options=options)
     kind = Stream if isinstance(found, IterableDataset) else Images
     return kind(found, pipeline, training=training, classes=classes, augment=augment)
 
@@ -135,7 +96,7 @@ def dataset(
 def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]) -> Any:
     """A source that timm knows by name: a reader, a torchvision dataset, or a stream."""
     if prefix == "torch" and name.partition("/")[2].lower() in ("image_folder", "folder") and root is not None:
-        root, options = _torch_folder(_existing(Path(root)), split), {"search_split": False, **options}
+        root, options = _torch_folder(existing(Path(root)), split), {"search_split": False, **options}
     split = (
         {"val": "validation"}.get(split or "train", split or "train") if prefix.startswith("hf") else split or "train"
     )
@@ -159,14 +120,6 @@ def _torch_folder(root: Path, split: str | None) -> Path:
             f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in there.values())}"
         )
     return there[wanted]
-
-
-def _existing(path: Path) -> Path:
-    if not path.exists():
-        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
-        hint = near(path.name, siblings) or f"; {path.parent} holds {listing(sorted(siblings)) or 'nothing'}"
-        raise DataError(f"no such folder or file: {path}{hint}")
-    return path
 
 
 def splits(source: str | Path) -> dict[str, Path]:

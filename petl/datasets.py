@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 
 from petl.errors import DataError, listing, near
-from petl.images import Transform, Unfit, Unreadable
+from petl.images import Transform, Unfit, Unreadable, decode
 
 log = logging.getLogger(__name__)
 Augment = Mapping[str, Any] | Literal[False] | None
@@ -117,6 +117,10 @@ class Images(Dataset[tuple[Tensor, int]]):
             raise type(error)(f"{self.filename(index)}: {error}") from error
         except OSError as error:
             raise Unreadable(f"{self.filename(index)}: it can't be read: {error}") from error
+
+    def raw(self, index: int) -> Any:
+        """The picture of image ``index`` as it is in its file: a PIL image, an array, or bands."""
+        return self._used(index, lambda source: decode(source) if isinstance(source, bytes) else source)[0]
 
     def flaw(self, index: int) -> str:
         """Why image ``index`` can't be used, or "": it is read whole, without a transform."""

@@ -19,6 +19,7 @@ from timm.data.transforms_factory import create_transform
 from torch import Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
+from petl.bands import BITS_PER_SAMPLE, Bands, read_bands
 from petl.errors import DataError, near
 
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # PIL knows them, and needs a program more to read them
@@ -27,7 +28,7 @@ DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes with more th
 SIMPLE = {"1": "L", "P": "RGB", "PA": "RGBA"}  # PIL's modes whose numbers aren't intensities
 COLOUR_ONLY = {"auto_augment", "color_jitter", "grayscale_prob", "gaussian_blur_prob"}
 NUMPY_MAGIC = b"\x93NUMPY"
-BITS_PER_SAMPLE = 258  # TIFF tag
+Picture = Image.Image | np.ndarray | Bands
 
 
 def extensions() -> set[str]:
@@ -65,11 +66,11 @@ class Transform:
         self.config.update(input_size=tuple(pipeline["input_size"]), is_training=training)
         self.on_pictures = _timm_transform(self.config, self.augment)
 
-    def picture(self, source: bytes | Image.Image | np.ndarray) -> Image.Image | Tensor:
+    def picture(self, source: bytes | Picture) -> Image.Image | Tensor:
         """The picture with the model's channels, all of it, before the transform."""
         return arrange(decode(source) if isinstance(source, bytes) else source, self.channels)
 
-    def __call__(self, source: bytes | Image.Image | np.ndarray) -> Tensor:
+    def __call__(self, source: bytes | Picture) -> Tensor:
         image = self.picture(source)
         return (self.on_tensors if isinstance(image, Tensor) else self.on_pictures)(image)
 
@@ -96,8 +97,8 @@ def _timm_transform(config: Mapping[str, Any], augment: Mapping[str, Any]) -> An
         raise DataError(f"augment takes the options of timm.data.create_transform, not {hints}") from error
 
 
-def decode(data: bytes) -> Image.Image | np.ndarray:
-    """The picture in a file's bytes, all pixels read: an array for ``.npy``, else a PIL image.
+def decode(data: bytes) -> Picture:
+    """The picture in a file's bytes, all pixels read: an array for ``.npy``, bands for what PIL would cut, else a PIL image.
 
     Raises:
         Unreadable: It is damaged, or neither an image that PIL knows nor a ``.npy`` array.
@@ -105,31 +106,39 @@ def decode(data: bytes) -> Image.Image | np.ndarray:
     if not data:
         raise Unreadable("the file is empty")
     try:
-        picture = np.load(io.BytesIO(data), allow_pickle=False) if data.startswith(NUMPY_MAGIC) else _opened(data)
+        picture = _opened(data)
     except DataError:
         raise
     except UnidentifiedImageError as error:
         raise Unreadable(f"no image that petl can read: it begins with {data[:8]!r}, which PIL doesn't know") from error
     except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
         raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
-    shape = picture.shape if isinstance(picture, np.ndarray) else picture.size
+    array = picture.array if isinstance(picture, Bands) else picture
+    shape = array.shape if isinstance(array, np.ndarray) else array.size
     if not all(shape):
         raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
     return picture
 
 
-def _opened(data: bytes) -> Image.Image:
+def _opened(data: bytes) -> Picture:
+    if data.startswith(NUMPY_MAGIC):
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    if (bands := read_bands(data)) is not None:
+        return bands
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
 
 
-def arrange(image: Image.Image | np.ndarray, channels: int) -> Image.Image | Tensor:
+def arrange(image: Picture, channels: int) -> Image.Image | Tensor:
     """The picture with the model's channels: PIL in mode "L" or "RGB" where that loses no depth, else a tensor.
 
     Colour becomes gray by its luminance, gray is repeated for a model that takes colour; nothing else is guessed.
     Integers are divided by the largest value of their type, floats stay as they are.
     """
+    if isinstance(image, Bands):
+        array = image.visible() if channels in (1, 3) else image.array
+        return _match(_scaled(array, 2.0**image.bits - 1 if image.bits else None), channels)
     if isinstance(image, np.ndarray):
         return _match(_scaled(_channels_first(image, channels)), channels)
     if (pages := _pages(image)) not in (1, channels):
@@ -166,10 +175,12 @@ def _stacked(image: Image.Image, pages: int) -> np.ndarray:
 
 def _largest(image: Image.Image) -> float | None:
     """What stands for 1.0 in PIL's mode "I", which also holds numbers of 16 bits; None: the array's type tells."""
+    bits = image.tag_v2.get(BITS_PER_SAMPLE, (32,))[0] if image.format == "TIFF" else 0  # type: ignore[attr-defined]  # TiffImageFile only
+    if image.mode.startswith("I;16") and 8 < bits < 16:
+        return 2.0**bits - 1  # 12 bits, packed
     if image.mode != "I":
         return None
-    if image.format == "TIFF":
-        bits = image.tag_v2.get(BITS_PER_SAMPLE, (32,))[0]  # type: ignore[attr-defined]  # TiffImageFile only
+    if bits:
         return 2.0 ** (bits - 1) - 1  # signed: unsigned 16 bits come as mode "I;16"
     return 65535.0  # what older releases of Pillow make of a PNG with 16 bits
 
@@ -214,8 +225,8 @@ def _match(image: Tensor, channels: int) -> Tensor:
     if (len(image), channels) == (3, 1):
         return rgb_to_grayscale(image)
     raise Unfit(
-        f"the image has {_count(len(image))}, the model takes {_count(channels)}; "
-        f'give images of {_count(channels)} or wrap the model with "input", in_chans={len(image)}'
+        f"the image has {_count(len(image))}, the model takes {_count(channels)}; give images of {_count(channels)}, or adapt "
+        f"the model to these: petl.wrap(model, [petl.Input(in_chans={len(image)}), 'lora'])"
     )
 
 

@@ -18,12 +18,14 @@ from torch import Tensor, nn
 from petl.batches import set_epoch
 from petl.checkpoint import copied, newest, put, write
 from petl.datasets import LEFT_OUT
-from petl.delta import read, save
+from petl.delta import read
 from petl.errors import DataError, PetlError, printable
-from petl.feed import Batch, pair, windows
+from petl.feed import Batch, answered, pair, windows
 from petl.launch import in_eval
+from petl.logits import scores
 from petl.metrics import History, Metrics, measured
 from petl.record import record
+from petl.rehearsal import keep_delta, still_savable
 from petl.runs import note_run
 
 log = logging.getLogger(__name__)
@@ -109,7 +111,8 @@ def train_all(run: Run) -> History:
     settings, history = run.settings, run.history
     updates = -(-len(run.train) // settings.accumulate)
     task = run.progress.add_task("", total=settings.epochs * updates, completed=run.updates, note="")
-    for epoch in range(len(history), settings.epochs):
+    first = len(history)
+    for epoch in range(first, settings.epochs):
         if history.stopped:
             break
         run.progress.update(task, description=f"epoch {epoch + 1}/{settings.epochs}")
@@ -118,14 +121,17 @@ def train_all(run: Run) -> History:
             row = train_epoch(run, epoch, task)
         run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
         with run.averaged():
-            row.update(validate(run), seconds=time.perf_counter() - start)
-            if history.add(row):
-                keep(run)
+            row.update(validated(run, row), seconds=time.perf_counter() - start)
+            failed = keep(run) if history.add(row) else None
         tell(run, history.line(row, settings.epochs))
         history.stopped = settings.patience is not None and history.stale >= settings.patience
         note(run)
         if settings.checkpoint:
             write(run.accelerator, Path(settings.checkpoint), epoch + 1)
+        if failed:
+            raise failed
+        if epoch == first and not (settings.out and history.best is row):
+            still_savable(run.model)
         if settings.on_epoch:
             settings.on_epoch(row)
     return history
@@ -142,6 +148,10 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
         total, images = total + loss * count, images + count
         run.progress.update(task, advance=1, note=f"loss {loss:.3f}")
     agree(run)
+    if not images:
+        raise DataError(
+            f"the training data gave no image in epoch {epoch + 1}; a loader has to start anew in each epoch"
+        )
     return {"epoch": epoch + 1, "train_loss": total / images, "lr": lr}
 
 
@@ -193,7 +203,10 @@ def update(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
 def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
     if run.mix:
         images, targets = run.mix(images, targets)
-    return run.criterion(run.net(images).float(), targets)
+    output = (
+        run.net(images) if run.updates else answered(run.net, images)
+    )  # a model may train on less than it evaluates
+    return run.criterion(scores(output).float(), targets)
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
@@ -225,6 +238,18 @@ def validate(run: Run) -> dict[str, float]:
         return measure(run.accelerator, run.net, run.val, run.labels).scalars
 
 
+def validated(run: Run, row: dict[str, Any]) -> dict[str, float]:
+    """The same; where it fails before any delta is kept, this epoch's is."""
+    try:
+        return validate(run)
+    except Exception:
+        if run.settings.out and not run.history.best and run.accelerator.is_main_process:
+            with contextlib.suppress(PetlError):
+                keep_delta(run.model, run.settings.out, run.labels, row)
+                log.warning("validation failed; %s holds epoch %d as it was trained", run.settings.out, row["epoch"])
+        raise
+
+
 @torch.no_grad()
 def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], tick: Callable[[], Any] = int) -> Metrics:
     """The net's metrics on all batches of all ranks."""
@@ -233,11 +258,13 @@ def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], ti
         for batch in loader:
             images, targets = pair(batch, net, len(labels))
             with accelerator.autocast():
-                answers = net(images)
+                answers = scores(net(images))
             losses = F.cross_entropy(answers.float(), targets, reduction="none")
             found = accelerator.gather_for_metrics((losses, answers.argmax(1), targets))
             parts.append([part.cpu() for part in found])
             tick()
+    if not parts:
+        raise DataError("the data gave no image to measure the model on; a loader has to start anew each time")
     losses, predicted, targets = (torch.cat(part) for part in zip(*parts, strict=True))
     read = targets != LEFT_OUT  # the others are files that couldn't be read
     if not read.any():
@@ -245,13 +272,18 @@ def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], ti
     return measured(losses[read], predicted[read], targets[read], labels)
 
 
-def keep(run: Run) -> None:
-    """This epoch is the best so far: remember its values, and write its delta."""
+def keep(run: Run) -> PetlError | None:
+    """This epoch is the best so far: remember its values, and write its delta; why that can't be, to be raised later."""
+    failed = None
     if run.settings.keep == "best":
         run.best = copied(run.moving)
     if run.settings.out and run.accelerator.is_main_process:
-        save(run.model, run.settings.out, labels=run.labels, results=run.history.best)
+        try:
+            keep_delta(run.model, run.settings.out, run.labels, run.history.best)
+        except PetlError as error:
+            failed = error
     run.accelerator.wait_for_everyone()
+    return failed
 
 
 def note(run: Run) -> None:

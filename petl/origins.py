@@ -85,7 +85,7 @@ def class_names(dataset: Any) -> list[str] | None:
         both = " in one part and ".join(f"({listing(names)})" for names in found[:2])
         raise DataError(
             f"class numbers mean {both} in another of a {type(dataset).__name__}; make all parts with the same "
-            f"names: petl.data.dataset(..., classes=[...])"
+            f"names: petl.data.dataset(folder, petl.data.pipeline(model), classes=names)"
         )
     return found[0] if found else None
 
@@ -110,7 +110,7 @@ def pipeline_of(dataset: Any) -> dict[str, Any] | None:
         odd = next(key for one in found for key in one if one != found[0] and one[key] != found[0].get(key))
         raise DataError(
             f"parts of a {type(dataset).__name__} have different input pipelines ({odd}); make all of them with one: "
-            f"petl.data.dataset(..., petl.data.pipeline(model))"
+            f"petl.data.dataset(folder, petl.data.pipeline(model))"
         )
     return found[0] if found else None
 
@@ -136,7 +136,8 @@ def refuse_other_numbers(dataset: Any, classes: Sequence[str] | None) -> None:
         if name in classes and list(classes).index(name) != number:  # type: ignore[operator, arg-type]  # not None here
             raise DataError(
                 f"class {name!r} has number {number} in the data and {list(classes).index(name)} in the model; make the "  # type: ignore[arg-type]
-                f"dataset with the model's names: petl.data.dataset(..., classes=petl.record(model).labels)"
+                "dataset with the model's names: petl.data.dataset(folder, petl.data.pipeline(model), "
+                "classes=petl.record(model).labels)"
             )
 
 

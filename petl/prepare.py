@@ -8,21 +8,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from petl.checkpoint import keep_small, moving, newest
+from petl.cache import NoRoom
+from petl.checkpoint import go_on, keep_small, moving, newest
 from petl.delta import refuse_unsavable
-from petl.errors import DataError, PetlError, StateError
-from petl.feed import Batch, class_weights, classes_of, feed, first_look
+from petl.errors import PetlError, StateError
+from petl.features import Road
+from petl.feed import Batch, classes_of, feed, first_look
 from petl.groups import param_groups, timm_groups
-from petl.header import class_names
+from petl.loaders import Loader, on_device
 from petl.loop import Run
 from petl.metrics import History
 from petl.origins import pipeline_of
 from petl.record import record
-from petl.road import road
+from petl.rehearsal import rehearse
+from petl.road import Loaders, road
 from petl.runs import held_out
 from petl.settings import Settings
+from petl.targets import class_weights, refuse_targets
 
 
 def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
@@ -32,18 +35,18 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     if settings.out is not None:
         refuse_unsavable(model, settings.out, labels)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
-    found, why = road(accelerator, model, (train, val), settings)
-    if found:
-        train = found.train(train, settings.views or 1, progress)
-        val = found.val(val, progress) if val else None
-    net, optimizer, train = accelerator.prepare(found.net if found else model, _optimizer(model, settings), train)
+    made = _optimizer(model, settings)
+    _refuse_early(settings)
+    found, why, (train, val) = _on_features(accelerator, model, (train, val), settings, progress)
+    net, optimizer = accelerator.prepare(found.net if found else model, made)
+    train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
         settings=settings,
         model=model,
         net=net,
         train=train,
-        val=accelerator.prepare_data_loader(val) if val else None,
+        val=on_device(accelerator, val) if val is not None else None,
         labels=labels,
         criterion=criterion,
         mix=_mix(settings, len(labels)),
@@ -65,23 +68,41 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     return run
 
 
+def _on_features(
+    accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
+) -> tuple[Road | None, str, Loaders]:
+    """The road over features, which are then computed, and their batches; else None, why, and the batches of images."""
+    found, why = road(accelerator, model, loaders, settings)
+    if found is None:
+        return None, why, loaders
+    train, val = loaders
+    try:
+        features = found.train(train, settings.views or 1, progress)
+        return found, "", (features, found.val(val, progress) if val is not None else None)
+    except BaseException as error:
+        found.close()
+        if isinstance(error, NoRoom) and not (settings.cache or settings.views):
+            return None, str(error), loaders
+        raise
+
+
 def _batches(
     accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings
-) -> tuple[DataLoader[Any], DataLoader[Any] | None, list[str]]:
+) -> tuple[Loader, Loader | None, list[str]]:
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
-    options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers}
-    options["strict"], asked = settings.strict, class_names(settings.labels)
-    train = feed(data[0], model, training=True, classes=asked, seed=settings.seed, **options)
-    known = asked if asked is not None else classes_of(train) or recorded(model)
+    options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "keys": settings.keys}
+    options["strict"] = settings.strict
+    train = feed(data[0], model, training=True, classes=settings.names, seed=settings.seed, **options)
+    known = settings.names if settings.labels is not None else classes_of(train) or recorded(model)
     labels = named(accelerator, model, train, known)
-    if len(labels) == 1:
-        raise DataError(
-            f"the model has one class, {labels[0]!r}, and any answer would be right; wrap it with num_classes=2 or more"
-        )
+    refuse_targets(train, labels, training=True)
     val = None if data[1] is None else feed(data[1], model, classes=known, **options)
     if val is not None:
         named(accelerator, model, val, known)
+        refuse_targets(val, labels)
     _note(model, known, train)
+    if settings.out is not None and accelerator.is_main_process:
+        rehearse(model, settings.out, labels)
     return train, val, labels
 
 
@@ -91,13 +112,13 @@ def recorded(model: nn.Module) -> list[str] | None:
     return made.labels if made else None
 
 
-def named(accelerator: Any, model: nn.Module, loader: DataLoader[Any], known: Sequence[str] | None) -> list[str]:
+def named(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
     """The names of the model's classes, or their numbers; the first image has then been tried."""
     classes = first_look(accelerator, model, loader, known)
     return list(known) if known else [str(number) for number in range(classes)]
 
 
-def _note(model: nn.Module, labels: list[str] | None, train: DataLoader[Any]) -> None:
+def _note(model: nn.Module, labels: list[str] | None, train: Loader) -> None:
     """Class names and input pipeline belong in the delta."""
     made = record(model)
     if made is not None:
@@ -105,7 +126,7 @@ def _note(model: nn.Module, labels: list[str] | None, train: DataLoader[Any]) ->
         made.pipeline = made.pipeline or pipeline_of(train.dataset)
 
 
-def _criterion(settings: Settings, train: DataLoader[Any], classes: int) -> nn.Module:
+def _criterion(settings: Settings, train: Loader, classes: int) -> nn.Module:
     """Cross-entropy; mixes bring soft targets, which are smoothed already."""
     weights = class_weights(settings.class_weights, train, classes)
     smoothing = 0.0 if settings.mixes else settings.label_smoothing
@@ -170,6 +191,15 @@ def _scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
     return made
 
 
+def _refuse_early(settings: Settings) -> None:
+    """What would be found out only after the features were computed: no such schedule, nothing to resume."""
+    _scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr), settings, 1)
+    if isinstance(settings.resume, (str, Path)) and newest(Path(settings.resume)) is None:
+        raise StateError(
+            f"resume={str(settings.resume)!r} holds no training checkpoint; it is the folder given to checkpoint="
+        )
+
+
 def _no_schedule(settings: Settings, why: str) -> PetlError:
     return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
 
@@ -186,6 +216,4 @@ def _resume(run: Run) -> None:
     place = None if not resume else Path(folder or "") if resume is True else Path(resume)
     found = newest(place) if place else None
     if found:
-        run.accelerator.load_state(str(found))  # the learning rates come with the optimizer
-    elif place and resume is not True:
-        raise StateError(f"resume={str(resume)!r} holds no training checkpoint; it is the folder given to checkpoint=")
+        go_on(run.accelerator, found, run.moving)  # the learning rates come with the optimizer

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from timm.data.readers.class_map import load_class_map
 
 from petl.errors import DataError, listing, near
-from petl.tree import READINGS, Names, Reading, Tree, chosen, classified, ending, hidden, order, refuse_empty
+from petl.tree import READINGS, Names, Reading, Tree, by_ending, chosen, classified, ending, hidden, order, refuse_empty
 
 log = logging.getLogger(__name__)
 TAKEN = ("class_map", "input_key", "cache_tarfiles", "cache_tarinfo")  # of timm's options; the last two do nothing here
@@ -58,6 +58,15 @@ class TarReader(Reader):
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         name = self.samples[index][0][0]
         return name.rpartition("/")[2] if basename else name
+
+
+def existing(path: Path) -> Path:
+    """The path, or a DataError with names that are near."""
+    if not path.exists():
+        siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+        hint = near(path.name, siblings) or f"; {path.parent} holds {listing(sorted(siblings)) or 'nothing'}"
+        raise DataError(f"no such folder or file: {path}{hint}")
+    return path
 
 
 def reader(
@@ -152,12 +161,7 @@ def _note_empty(tree: Tree, bases: Sequence[Names], notes: list[str]) -> None:
 
 def _note_left(tree: Tree, notes: list[str]) -> None:
     """Count the files that are no images for petl."""
-    kinds = collections.Counter(ending(file) or "without ending" for file in tree.others)
-    parts = (
-        [f"{kinds.total()} files of other kinds ({listing(f'{n} {k}' for k, n in kinds.most_common())})"]
-        if kinds
-        else []
-    )
+    parts = [f"{len(tree.others)} files of other kinds ({by_ending(tree.others)})"] if tree.others else []
     if tree.hidden:
         names = collections.Counter(next(n for n in file if hidden((n,))) for file in tree.hidden)
         parts.append(f"{len(tree.hidden)} hidden or system files ({listing(sorted(names), 3)})")

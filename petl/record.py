@@ -108,7 +108,7 @@ def wrapped(model: nn.Module) -> tuple[nn.Module, Record]:
     found = record(plain)
     if found is None:
         raise StateError(
-            f"this {type(plain).__name__} is not wrapped; call petl.wrap(model, ...) or petl.load(path, model)"
+            f"this {type(plain).__name__} is not wrapped; call petl.wrap(model, 'lora') or petl.load(path, model)"
         )
     return plain, found
 

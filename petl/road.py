@@ -13,23 +13,22 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader
 
 from petl.batches import Shuffle
-from petl.cache import Store, unsteady, varies
+from petl.cache import NoRoom, Store
 from petl.data import pipeline
 from petl.depth import cuts, hooked, restless, share
-from petl.digest import combined, fingerprint
 from petl.errors import PetlError, StateError
 from petl.features import Road, count_of, dataset_of
 from petl.feed import pair, sample
 from petl.graft import seen_dtype
-from petl.record import record
+from petl.loaders import Loader
+from petl.provenance import provenance
 from petl.settings import Settings
+from petl.steady import unsteady, varies
 from petl.upper import REFUSALS, Upper, upper
-from petl.version import __version__
 
-Loaders = tuple[DataLoader[Any], DataLoader[Any] | None]
+Loaders = tuple[Loader, Loader | None]
 WORTH = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
 
 
@@ -57,16 +56,19 @@ def road(accelerator: Any, model: nn.Module, loaders: Loaders, settings: Setting
 def _stored(found: Road, loaders: Loaders, settings: Settings) -> str:
     """Give the road its place on disk; why it can't have one, or ""."""
     folder = settings.cache if isinstance(settings.cache, (str, Path)) else None
-    store = Store(folder, settings.limit)
+    try:
+        store = Store(folder, settings.limit)
+    except NoRoom as error:
+        return str(error)
     why = _room(found, store, loaders, settings)
     if why:
         store.close()
     else:
-        found.store, found.about = store, _about(found, settings) if folder else {}
+        found.store, found.about = store, _about(found) if folder else {}
     return why
 
 
-def _found(accelerator: Any, model: nn.Module, loader: DataLoader[Any], settings: Settings) -> tuple[Road | None, str]:
+def _found(accelerator: Any, model: nn.Module, loader: Loader, settings: Settings) -> tuple[Road | None, str]:
     head = None if settings.mixes else extractor(accelerator, model, loader)
     if head or settings.views:
         return head, ""
@@ -87,7 +89,7 @@ def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
         return True  # images of another size, perhaps: the real ones will tell
 
 
-def _irregular(accelerator: Any, loader: DataLoader[Any], settings: Settings) -> str:
+def _irregular(accelerator: Any, loader: Loader, settings: Settings) -> str:
     """Why the inputs of the steps are not those of the step's images in the first epoch, or ""."""
     if settings.mixes:
         return "mixup and cutmix mix the images themselves"
@@ -102,9 +104,7 @@ def _irregular(accelerator: Any, loader: DataLoader[Any], settings: Settings) ->
     return f"{why}; cache=True says that they stay the same" if why.startswith("petl can't see") else why
 
 
-def _upper_road(
-    accelerator: Any, model: nn.Module, loader: DataLoader[Any], settings: Settings
-) -> tuple[Road | None, str]:
+def _upper_road(accelerator: Any, model: nn.Module, loader: Loader, settings: Settings) -> tuple[Road | None, str]:
     """The road over the smallest upper part that can be proven."""
     images = pair(sample(loader), model)[0].to(accelerator.device)
     images = torch.cat([images, images.flip(-1)])  # statistics of one image can't be had
@@ -136,30 +136,22 @@ def _room(found: Road, store: Store, loaders: Loaders, settings: Settings) -> st
     return store.refusal(needed)
 
 
-def _about(found: Road, settings: Settings) -> dict[str, Any]:
+def _about(found: Road) -> dict[str, Any]:
     """All that the features depend on but the images, for a folder that outlives the run."""
     own = f"{trained_module(found.model)}."
     cut = found.net.cut if isinstance(found.net, Upper) else None
-    tensors = [*found.model.named_parameters(), *found.model.named_buffers()]
-    below = {name: t for name, t in tensors if (cut.needs(name) if cut else not name.startswith(own))}
-    made = record(found.model)
-    return {
-        "base": combined({name: fingerprint(tensor) for name, tensor in below.items()}),
-        "structure": str(found.model),
-        "backbone": made.backbone if made else None,
-        "from": cut.name if cut else own,
-        "precision": str(found.accelerator.mixed_precision),
-        "device": found.accelerator.device.type,
-        "releases": [__version__, torch.__version__],
-    }
+    needs = cut.needs if cut else lambda name: not name.startswith(own)
+    return provenance(found.accelerator, found.model, cut.name if cut else own, needs)
 
 
-def extractor(accelerator: Any, model: nn.Module, loader: DataLoader[Any]) -> Road | None:
+def extractor(accelerator: Any, model: nn.Module, loader: Loader) -> Road | None:
     """The road over the head alone, or None where it can't be trained apart from the model."""
     name = trained_module(model)
     if not name or not isinstance(loader.sampler, Shuffle):
         return None
     head = model.get_submodule(name)
+    if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
+        return None  # a model in an outer module, no head on a frozen part
     found = Road(accelerator, model, head, head)
     images, _ = pair(sample(loader), model)
     return found if found.proven(images.to(accelerator.device)) else None

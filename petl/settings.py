@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import numbers
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,37 @@ from typing import Any
 import torch
 from torch import nn
 
+from petl.checkpoint import refuse_folder
 from petl.errors import PetlError, StateError, near
 from petl.metrics import NAMES
-from petl.record import bare, record
+from petl.record import bare
+from petl.rehearsal import refuse_path
 
 Optimizer = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+MOST = float("inf")
+# name: least, most, and what is expected in words. Whole numbers first, then any.
+WHOLE: dict[str, tuple[float, float, str]] = {
+    "epochs": (1, MOST, "at least 1"),
+    "batch_size": (1, MOST, "at least 1"),
+    "accumulate": (1, MOST, "at least 1"),
+    "workers": (0, MOST, "at least 0"),
+    "seed": (0, MOST, "at least 0"),
+    "patience": (1, MOST, "at least 1, or None"),
+    "views": (0, MOST, "at least 0, or None"),
+}
+REAL: dict[str, tuple[float, float, str]] = {
+    "lr": (math.ulp(0.0), math.nextafter(MOST, 0), "a number above 0, such as 1e-3"),
+    "weight_decay": (0, math.nextafter(MOST, 0), "0 or more, such as 0.01"),
+    "layer_decay": (math.ulp(0.0), 1, "a factor above 0 and up to 1, such as 0.75, or None"),
+    "min_lr": (0, math.nextafter(MOST, 0), "0 or more"),
+    "clip": (math.ulp(0.0), MOST, "a number above 0, such as 1.0, or None"),
+    "label_smoothing": (0, math.nextafter(1, 0), "0 or more, and less than 1"),
+    "mixup": (0, math.nextafter(MOST, 0), "0 (off) or more, such as 0.2"),
+    "cutmix": (0, math.nextafter(MOST, 0), "0 (off) or more, such as 1.0"),
+    "ema": (0, math.nextafter(1, 0), "a decay of 0 or more and less than 1, such as 0.999, or None"),
+    "cache_limit": (math.ulp(0.0), math.nextafter(MOST, 0), "gigabytes above 0, such as 10"),
+}
+OPTIONAL = ("patience", "views", "layer_decay", "clip", "ema", "warmup_epochs")  # None is "not at all"
 
 
 @dataclass(frozen=True)
@@ -39,6 +67,7 @@ class Settings:
     ema: float | None
     out: str | Path | None
     labels: Sequence[str] | None
+    keys: Sequence[str | int] | None
     monitor: str
     patience: int | None
     keep: str
@@ -59,25 +88,25 @@ class Settings:
         return self.mixup > 0 or self.cutmix > 0
 
     @property
+    def names(self) -> list[str] | None:
+        """The class names that were given, as texts."""
+        return label_names(self.labels)
+
+    @property
     def limit(self) -> float:
         """Bytes that features may take."""
         return self.cache_limit * 1e9
 
     def refuse_impossible(self, val: Any, model: nn.Module) -> None:
         """What can be known before anything is read."""
-        for name, least in (("epochs", 1), ("batch_size", 1), ("accumulate", 1), ("workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise PetlError(f"{name}={getattr(self, name)}; expected at least {least}")
-        if self.warmup_epochs is not None and not 0 <= self.warmup_epochs <= self.epochs:
-            raise PetlError(f"warmup_epochs={self.warmup_epochs}; expected 0 to epochs={self.epochs}")
-        if not self.lr > 0:
-            raise PetlError(f"lr={self.lr}; expected a number above 0, such as 1e-3")
-        if self.monitor not in NAMES:
-            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(NAMES)}{near(self.monitor, NAMES)}")
-        if self.keep not in ("last", "best"):
-            raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
+        self._refuse_numbers()
+        self._refuse_words()
+        label_names(self.labels)
+        refuse_keys(self.keys)
         if val is None and (self.patience is not None or self.keep == "best"):
-            raise PetlError("patience= and keep='best' need validation data: fit(model, train, val, ...)")
+            raise PetlError(
+                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
+            )
         if self.resume is True and self.checkpoint is None:
             raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
         if self.views and self.mixes:
@@ -88,16 +117,78 @@ class Settings:
             raise PetlError(
                 f"cache={self.cache!r} with views=0, which runs the backbone in every epoch; leave one of them out"
             )
-        if not self.cache_limit > 0:
-            raise PetlError(f"cache_limit={self.cache_limit}; expected gigabytes above 0, such as 10")
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
-        self._refuse_out(model)
+        if self.out is not None:
+            refuse_path(self.out, model)
+        if self.checkpoint is not None:
+            refuse_folder(self.checkpoint)
 
-    def _refuse_out(self, model: nn.Module) -> None:
-        if self.out is None:
-            return
-        if record(model) is None:
-            raise StateError("out= is for a delta, and this model is not wrapped; call petl.wrap first")
-        if not Path(self.out).absolute().parent.is_dir():
-            raise StateError(f"out={str(self.out)!r}: {Path(self.out).parent} is not a folder; make it first")
+    def _refuse_numbers(self) -> None:
+        warmup = {"warmup_epochs": (0, self.epochs, f"0 to epochs={self.epochs}, or None")}
+        for kind, table in ((numbers.Integral, WHOLE), (numbers.Real, REAL), (numbers.Real, warmup)):
+            for name, bounds in table.items():
+                if not (name in OPTIONAL and getattr(self, name) is None):
+                    refuse_number(name, getattr(self, name), kind, bounds)
+        if self.min_lr > self.lr:
+            raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
+
+    def _refuse_words(self) -> None:
+        if self.monitor not in NAMES:
+            hint = near(self.monitor, NAMES) if isinstance(self.monitor, str) else ""
+            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(NAMES)}{hint}")
+        if self.keep not in ("last", "best"):
+            raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
+        words: tuple[tuple[str, Any, str], ...] = (
+            ("optimizer", (str, Callable), "a name of timm.optim's, or what makes an optimizer from parameter groups"),
+            ("schedule", (str,), "'cosine', 'poly', 'tanh' or 'none'"),
+            ("out", (str, Path, type(None)), "the path of a file, or None"),
+            ("checkpoint", (str, Path, type(None)), "the path of a folder, or None"),
+            ("resume", (bool, str, Path), "True, False, or the path of a folder"),
+            ("cache", (bool, str, Path, type(None)), "None, True, False, or the path of a folder"),
+            ("on_epoch", (Callable, type(None)), "a function of a row of the history, or None"),
+        )
+        for name, kinds, expected in words:
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or value == "":
+                raise PetlError(f"{name}={value!r}; expected {expected}")
+
+
+def refuse_number(name: str, value: Any, kind: Any, bounds: tuple[float, float, str]) -> None:
+    """Refuse what is no number of that kind, or out of its bounds (least, most, and both in words); True is no number."""
+    least, most, words = bounds
+    if not isinstance(value, kind) or isinstance(value, bool) or not least <= float(value) <= most:
+        whole = "a whole number, " if kind is numbers.Integral else ""
+        raise PetlError(f"{name}={value!r}; expected {whole}{words}")
+
+
+def label_names(labels: Any) -> list[str] | None:
+    """Class names as texts, in their order; whole numbers become their digits.
+
+    Raises:
+        PetlError: they have no order (a set), or are no names.
+    """
+    if labels is None:
+        return None
+    if isinstance(labels, (str, bytes, Mapping, Set)) or not isinstance(labels, Iterable):
+        raise PetlError(
+            f"labels={labels!r} of type {type(labels).__name__}; expected a list of class names in the order of the outputs"
+        )
+    return [_label(label) for label in labels]
+
+
+def _label(label: Any) -> str:
+    if isinstance(label, str):
+        return str(label)
+    if isinstance(label, numbers.Integral) and not isinstance(label, bool):
+        return str(int(label))
+    raise PetlError(f"labels hold {label!r}, a {type(label).__name__}; expected class names, such as 'cat'")
+
+
+def refuse_keys(keys: Any) -> None:
+    """Refuse what can't name the two parts of a batch."""
+    good = isinstance(keys, Sequence) and not isinstance(keys, (str, bytes)) and len(keys) == 2
+    if keys is not None and not (good and all(isinstance(k, (str, int)) and not isinstance(k, bool) for k in keys)):
+        raise PetlError(
+            f"keys={keys!r}; expected the names or numbers of two parts, such as ('image', 'label') or (0, 1)"
+        )

@@ -1,7 +1,8 @@
 """Which folders hold a split (training, validation, test images), whatever they are called.
 
 A name is a split's if it is made of a split's word and words that say nothing (``Training``, ``TRAIN_images``, ``val2017``,
-``imagesTs``), or if a folder beside it differs by the word alone (``seg_train`` and ``seg_test``).
+``imagesTs``), if a folder beside it differs by the word alone (``seg_train`` and ``seg_test``), or if it has such a word in it
+and lies beside a split (``train_augmented`` and ``test``).
 """
 
 from __future__ import annotations
@@ -132,11 +133,15 @@ def kinds(names: Iterable[str]) -> dict[str, str]:
     """
     names = list(names)
     alike: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
+    told = {}
     for name in names:
         words = tokens(name)
         said = {KIND[word] for word in words if word in KIND}
         if len(said) == 1:
-            alike[tuple(word for word in words if word not in KIND)][name] = said.pop()
+            told[name] = said.pop()
+            alike[tuple(word for word in words if word not in KIND)][name] = told[name]
     twins = {n: k for group in alike.values() if len({*group.values()}) > 1 for n, k in group.items()}
     found = {name: kind(name) or twins.get(name) for name in names}
+    if any(found.values()):  # beside a split lie no classes, so a split's word in a name means one
+        found = {name: split or told.get(name) for name, split in found.items()}
     return {name: split for name, split in found.items() if split}

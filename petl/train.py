@@ -7,6 +7,7 @@ brings the model to its device, its precision and its ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,11 +16,12 @@ from torch import Tensor, nn
 from petl.batches import marking
 from petl.feed import Data, classes_of, feed
 from petl.launch import accelerated, bar, lent
+from petl.loaders import Keys, on_device
 from petl.loop import interrupted, measure, train_all
 from petl.metrics import History, Metrics
 from petl.prepare import named, prepared, recorded
 from petl.record import bare
-from petl.settings import Optimizer, Settings
+from petl.settings import WHOLE, Optimizer, Settings, label_names, refuse_keys, refuse_number
 
 __all__ = ["History", "Metrics", "evaluate", "fit"]
 
@@ -47,6 +49,7 @@ def fit(
     ema: float | None = None,
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
+    keys: Keys | None = None,
     monitor: str = "accuracy",
     patience: int | None = None,
     keep: Literal["last", "best"] = "last",
@@ -64,9 +67,17 @@ def fit(
 ) -> History:
     """Train what is trainable in ``model``, in place, and leave it in evaluation mode on accelerate's device.
 
+    The model returns class scores [N, classes]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple
+    (Inception, GoogLeNet and distilled DeiT in training), whose auxiliary scores aren't trained on.
+
     Args:
-        train, val: A folder (read through the model's own pipeline), a Dataset of pairs (image [C, H, W], class number), or
-            a DataLoader of such pairs, which is taken as it is. Without ``val`` the last epoch counts as the best one.
+        train, val: A folder (read through the model's own pipeline), a Dataset or other collection of pairs (image [C, H, W],
+            class number), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher, webdataset's, or any
+            other iterable with a length whose batches are (images [N, C, H, W], class numbers [N]). Under several ranks
+            accelerate shares out a DataLoader's batches; any other loader has to give each rank its own. Without ``val``
+            the last epoch counts as the best one.
+        keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
+            ``("image", "label")`` or ``(0, 2)``.
         lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
         optimizer: A name of timm.optim's, or what makes an optimizer from parameter groups.
@@ -78,11 +89,15 @@ def fit(
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
         out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
-            has become better on ``val``, with labels and results. Beside it, ``pets.history.json`` for ``pets.safetensors``
-            has the settings, the history so far and, where `petl.data.holdout` made ``val``, which images it holds.
+            has become better on ``val``, with labels and results (it is tried before the training, and where it can't be
+            written later, the delta goes to a temporary folder, which the error names). Beside it,
+            ``pets.history.json`` for ``pets.safetensors`` has the settings, the history so far and, where `petl.data.holdout`
+            made ``val``, which images it holds.
         patience: Stop after this many epochs without a better ``monitor``.
         keep: Leave the model with its last values, or with those of the best epoch.
+        labels: Class names in the order of the model's outputs; else the data's, or those in the model's record.
         checkpoint: A folder for a training checkpoint per epoch (what trains, optimizer, random states; not the backbone).
+            Its files are pickles, which can run any code when they are loaded: resume only from folders that you trust.
         resume: Go on from ``checkpoint``'s newest (True; from the start if there is none) or from another such folder. With
             the same settings the result is that of an unbroken run, bit for bit on a CPU.
         views: If only the classifier trains on a Dataset or folder, its inputs are computed once, and it trains on these.
@@ -106,7 +121,8 @@ def fit(
     ``out`` and the last whole epoch in ``checkpoint``.
 
     Raises:
-        DataError: the data doesn't fit the model. StateError: nothing trains, or ``out`` or ``resume`` can't be.
+        DataError: the data doesn't fit the model, or is of one class alone. StateError: nothing trains; ``out``, ``checkpoint``
+            or ``resume`` can't be; something frozen has moved, which is told after the first epoch.
         PetlError: a setting that can't be, or a loss that is no longer finite.
 
     >>> import petl, timm, torch
@@ -137,6 +153,7 @@ def evaluate(
     *,
     batch_size: int = 64,
     labels: Sequence[str] | None = None,
+    keys: Keys | None = None,
     workers: int = 0,
     strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
@@ -145,9 +162,11 @@ def evaluate(
     """Loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
 
     Args:
-        model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
-        data: A folder (its ``val`` where it has one), a Dataset or a DataLoader, as for `petl.fit`.
+        model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
+            it is taken to accelerate's device.
+        data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
+        keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.
 
     Under several ranks each one measures its share, and all get the same answer.
@@ -162,11 +181,14 @@ def evaluate(
     6
     """
     plain = bare(model)
-    known = list(labels) if labels is not None else recorded(plain)
+    refuse_keys(keys)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        refuse_number(name, value, Integral, WHOLE[name])
+    known = label_names(labels) if labels is not None else recorded(plain)
     with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, strict=strict, batch_size=batch_size, workers=workers)
+        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
         names = named(accelerator, plain, loader, known or classes_of(loader))
-        prepared = accelerator.prepare_data_loader(loader)
+        prepared = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
         return measure(accelerator, model, prepared, names, lambda: shown.advance(task))

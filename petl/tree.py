@@ -43,6 +43,12 @@ def ending(file: Names) -> str:
     return os.path.splitext(file[-1])[1].lower()
 
 
+def by_ending(files: Iterable[Names]) -> str:
+    """How many there are of each kind: ``10 .gif, 2 .txt``."""
+    kinds = collections.Counter(ending(file) or "without ending" for file in files)
+    return listing(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+
+
 @dataclass
 class Tree:
     """The files under ``root`` (its name is for messages), and the folders, also those without files."""
@@ -83,6 +89,11 @@ class Tree:
         """How many images lie in ``base`` itself."""
         return self.counts[base]
 
+    def advice(self, **options: Any) -> str:
+        """The line that reads this folder with an option."""
+        words = "".join(f", {name}={value!r}" for name, value in options.items())
+        return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words})"
+
     def shown(self, base: Names) -> str:
         """The folder as the user would write it."""
         return "/".join([self.root, *base])
@@ -92,12 +103,10 @@ class Tree:
         depth = len(base)
         folders = sorted({f[depth] for f in self.folders if len(f) > depth and f[:depth] == base}, key=order)
         files = [*self.inside(base), *self.inside(base, self.others)]
-        kinds = collections.Counter(ending(file) or "without ending" for file in files)
         there = f" ({listing(folders)})" if folders else ""
-        counts = listing(f"{count} {kind}" for kind, count in kinds.most_common())
         unseen = len(self.inside(base, self.hidden))
         return (
-            f"found {len(folders)} folders{there} and {len(files)} files{f' ({counts})' if files else ''}"
+            f"found {len(folders)} folders{there} and {len(files)} files{f' ({by_ending(files)})' if files else ''}"
             f"{f', and {unseen} hidden or system files' if unseen else ''}"
         )
 
@@ -116,7 +125,7 @@ class Tree:
         others = [name for name in names if name not in found]
         raise DataError(
             f"{self.shown(base)}: {listing(map(repr, flat))} looks like a split, but has no class folders in it and lies "
-            f"beside {listing(others)}. If it is a class: petl.data.dataset(..., split='.'), or rename it; if not, move it out"
+            f"beside {listing(others)}. If it isn't a class, move it out; if it is: {self.advice(split='.')}"
         )
 
 
@@ -136,7 +145,7 @@ def top(tree: Tree, base: Names, notes: list[str]) -> Names:
         here = base[-1] if base else Path(tree.root).resolve().stem  # a tar's name has an ending
         same = Path(names[0]).stem.lower() == here.lower()
         telling = not same and (not neutral(names[0]) or kind(names[0]) not in (None, kind(here)))
-        if not tree.below(inner) or tree.direct(inner) or (telling and not kinds(tree.below(inner))):
+        if not tree.below(inner) or ((telling or tree.direct(inner)) and not kinds(tree.below(inner))):
             break
         if not same:
             notes.append(f"everything is in {tree.shown(inner)}, so that is taken")
@@ -179,10 +188,12 @@ def chosen(tree: Tree, split: str | None, notes: list[str]) -> list[Names]:
 def _no_split(tree: Tree, base: Names, split: str, there: dict[str, str]) -> str:
     looked = ", ".join(WORDS.get(kind(split) or "", (split,)))
     found = f"; its splits are {listing(there)}" if there else ""
+    others = [name for name in tree.below(base) if name not in there] if there else []
+    name = f"name one (split={'/'.join((*base, others[0]))!r}), " if others else ""
     return (
-        f"{tree.shown(base)} has no folder for split {split!r} (looked for {looked}, in any spelling)"
-        f"{found}: {tree.contents(base)}; make one, or pass split=None for the whole "
-        f"folder, or split the training images with petl.data.holdout"
+        f"{tree.shown(base)} has no folder for split {split!r} (looked for {looked}, in any spelling){found}: "
+        f"{tree.contents(base)}; make one, {name}or pass split=None for the whole folder, or split the training images "
+        "with petl.data.holdout"
     )
 
 
@@ -193,7 +204,7 @@ def one_of(tree: Tree, base: Names, names: Sequence[str], sort: str) -> str:
         return (best or list(names))[0]
     raise DataError(
         f"{tree.shown(base)} has several folders that may be split {sort!r}: {listing(names)}; say which one: "
-        f"petl.data.dataset(..., split={names[0]!r})"
+        f"{tree.advice(split=names[0])}"
     )
 
 
@@ -205,6 +216,8 @@ def _said_left(tree: Tree, base: Names, notes: list[str]) -> None:
         if name != base[-1] and splits.get(name) in (None, mine):
             beside = (*base[:-1], name)
             notes.append(f"{tree.shown(beside)} ({len(tree.inside(beside))} images) is left out, {base[-1]!r} is taken")
+    if mine and (count := tree.direct(base[:-1])):
+        notes.append(f"{count} images right in {tree.shown(base[:-1])} are left out, {base[-1]!r} is taken")
 
 
 def classified(
@@ -288,12 +301,12 @@ def _by_folders(tree: Tree, base: Names, folders: Sequence[Names], notes: list[s
 
 def _two_readings(tree: Tree, base: Names, leaf: str, ways: tuple[set[str], set[str]], folders: Sequence[Names]) -> str:
     first, path = ways
+    one = "/".join((*base, sorted(first, key=order)[0]))
     examples = sorted({"/".join(f) for f in folders if f[-1] == leaf}, key=order)
     return (
         f"{tree.shown(base)} has {leaf!r} under several folders ({listing(examples, 2)}), so the classes can be read in two "
         f"ways: class_from='first' gives {len(first)} ({_few(first)}), class_from='path' gives {len(path)} ({_few(path)}); say "
-        f"which: petl.data.dataset(..., class_from='first'). If the first folders are splits, name one: "
-        f"petl.data.dataset(..., split={sorted(first, key=order)[0]!r})"
+        f"which: {tree.advice(class_from='first')}. If the first folders are splits, name one: split={one!r}"
     )
 
 
@@ -310,5 +323,5 @@ def _refuse_inner_splits(tree: Tree, base: Names, folders: Sequence[Names]) -> N
             raise DataError(
                 f"{listing(tree.shown((*base, *folder)) for folder in found.values())} look like splits, below the folders "
                 f"that would be classes; they are not merged unasked. Put the splits above the classes (train/cat, test/cat), "
-                f"or take all images together: petl.data.dataset(..., split=None)"
+                f"or take all images together: {tree.advice(split=None)}"
             )

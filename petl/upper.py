@@ -15,10 +15,19 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from petl.depth import Cut, Empty
-from petl.errors import StateError
+from petl.errors import DataError, StateError
 from petl.launch import in_eval
+from petl.logits import logits, scores
 
-REFUSALS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError)  # of a model's own code, given NaN
+REFUSALS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AssertionError,
+    AttributeError,
+    DataError,
+)  # of a model's own code, given NaN
 TRIALS = 128  # points that are tried, from the deepest on; a trial costs little more than what runs above the point
 
 
@@ -110,7 +119,7 @@ def _inputs(model: nn.Module, points: list[Cut], images: Tensor) -> tuple[list[T
     """What goes into each of the points, and the model's answer, in evaluation mode."""
     with in_eval(model), contextlib.ExitStack() as taps:
         seen = [taps.enter_context(tapped(cut.module)) for cut in points]
-        answer = model(images)
+        answer = logits(model(images))
     return [each[0] for each in seen], answer
 
 
@@ -119,8 +128,8 @@ def _answers(net: Upper, x: Tensor, answer: Any) -> bool:
     """Whether the net makes the model's answer of ``x`` alone, bit for bit, in evaluation mode."""
     net.dtype, net.per_image = x.dtype, x.numel() * x.element_size() // max(len(x), 1)
     with contextlib.suppress(*REFUSALS), in_eval(net), net.skipping():
-        found = net(x.clone())
-        return isinstance(found, Tensor) and isinstance(answer, Tensor) and torch.equal(found, answer)
+        found = logits(net(x.clone()))
+        return found is not None and answer is not None and torch.equal(found, answer)
     return False
 
 
@@ -150,7 +159,7 @@ def _tried(model: nn.Module, net: nn.Module, x: Tensor) -> tuple[Tensor, Sequenc
     with in_eval(model), torch.random.fork_rng(), torch.enable_grad():
         torch.manual_seed(0)
         model.train()
-        answer = net(x)
+        answer = scores(net(x))
         loss = (answer.float() * torch.randn(answer.shape, device=answer.device)).sum()
         grads = list(torch.autograd.grad(loss, trainable, allow_unused=True))
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 import petl
 from petl.cache import Store, contents, unsteady
@@ -384,6 +385,13 @@ def changed_base(model: nn.Module) -> nn.Module:
     return model
 
 
+def rewritten(model: nn.Module) -> nn.Module:
+    """With another forward in a block below the cut."""
+    block: Any = model.blocks[1]  # type: ignore[index]
+    block.forward = lambda x, **options: type(block).forward(block, x, **options) * 2
+    return model
+
+
 STALE: list[Any] = [
     (lambda: partial(changed_base(built())), {}),
     (lambda: partial(built()), {"data": TensorDataset(pairs().tensors[0] + 1e-6, pairs().tensors[1])}),
@@ -393,6 +401,9 @@ STALE: list[Any] = [
     (lambda: partial(built()), {"batch_size": 5}),
     (lambda: petl.wrap(built(), "partial", last=2), {}),
     (lambda: partial(built(global_pool="avg")), {}),
+    (lambda: partial(built(num_heads=4)), {}),  # the same weights
+    (lambda: partial(built(act_layer="relu")), {}),
+    (lambda: rewritten(partial(built())), {}),
 ]
 
 
@@ -407,6 +418,77 @@ def test_what_has_changed_is_computed_anew(make: Any, options: dict[str, Any], t
     assert "(found there)" not in history.road
     assert len(entries(tmp_path)) == 2
     assert gap(state(cached), state(plain)) < (5e-2 if "precision" in options else 2e-4)
+
+
+def test_a_model_that_gives_something_else_is_seen(tmp_path: Path) -> None:
+    """By what no fingerprint holds: here a number that a function reads when it runs."""
+    factor = [1.0]
+
+    def scaling(model: nn.Module) -> nn.Module:
+        block: Any = model.blocks[1]  # type: ignore[index]
+        block.forward = lambda x, **options: type(block).forward(block, x, **options) * factor[0]
+        return model
+
+    fit(scaling(partial(built())), epochs=1, cache=tmp_path)
+    assert "(found there)" in fit(scaling(partial(built())), epochs=1, cache=tmp_path).road
+    factor[0] = 1.5
+    cached, plain = scaling(partial(built())), scaling(partial(built()))
+    assert "(found there)" not in fit(cached, epochs=1, cache=tmp_path).road
+    fit(plain, epochs=1, cache=False)
+    assert gap(state(cached), state(plain)) < 2e-4
+
+
+class Brighter(Subset):
+    """A subset that does more than a Subset does."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        image, target = super().__getitem__(index)
+        return image + torch.randn(1), target
+
+    def __getitems__(self, indices: list[int]) -> list[Any]:
+        return [self[index] for index in indices]
+
+
+def test_what_is_known_of_a_class_is_not_of_its_children() -> None:
+    data = pairs()
+    assert unsteady(Brighter(data, range(9))).startswith("petl can't see whether Brighter")
+    assert not unsteady(ConcatDataset([Subset(data, range(9)), data]))
+    assert contents(ConcatDataset([data, data])) != contents(ConcatDataset([data]))
+    assert "can't see whether Brighter" in fit(partial(built()), Brighter(data, range(9)), epochs=1).road
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_disk_that_is_too_small(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for, it is an error; else the images themselves are trained on."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
+    try:
+        model, plain = partial(built()), partial(built())
+        if kept:
+            with pytest.raises(StateError, match="features can't be written"):
+                fit(model, epochs=1, cache=tmp_path)
+            return
+        assert "can't be written" in fit(model, val=pairs(9, seed=1), epochs=1).road
+        fit(plain, val=pairs(9, seed=1), epochs=1, cache=False)
+        assert gap(state(model), state(plain)) == 0
+        assert not entries(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_features_of_other_images_than_asked_for_are_not_kept(tmp_path: Path) -> None:
+    """A file whose middle is damaged: the next image takes its place, and the file may be whole again next time."""
+    folder, kept = picture_folder(tmp_path / "images"), tmp_path / "kept"
+    place = folder / "a" / "2.png"
+    data = bytearray(place.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    place.write_bytes(data)
+    model = petl.wrap(timm.create_model("test_vit", img_size=SIZE), "partial", last=1, num_classes=2)
+    images = petl.data.dataset(folder, petl.data.pipeline(model), split=None)
+    assert "from blocks.5 on" in fit(model, images, epochs=1, cache=kept).road
+    assert images.unreadable == [str(place)]
+    assert not entries(kept)
 
 
 def test_a_changed_file_is_another_data_set(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from PIL import Image
 ROOT = Path(__file__).parent.parent
 PAGES = [
     "README.md",
-    *(f"docs/{p}.md" for p in ("index", "quick-start", "choosing", "pipelines", "format", "new-method")),
+    *(f"docs/{p}.md" for p in ("index", "quick-start", "choosing", "pipelines", "data", "format", "new-method")),
 ]
 SMALL = {"resnet50": "test_resnet", "tf_efficientnet_lite0": "test_efficientnet"}
 

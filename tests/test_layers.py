@@ -60,17 +60,20 @@ WRAPPED = chain(
 IMAGES = chain(
     {*GROUND, "record", "wrap"},
     "splits",
+    "bands",
     "images",
     "tree",
     "readers",
     "datasets",
     "origins",
     "damage",
+    "channel_statistics",
+    "pipelines",
     "batches",
     "data",
 )
-LOOP = ("metrics", "settings", "launch", "checkpoint", "feed", "runs")
-LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
+LOOP = ("metrics", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets", "runs")
+LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
 TRAINING = chain(
     {*GROUND, *IMAGES, "graft", "structure", "digest", "record", "groups", "header", "wrap", "tensorfile", "delta"},
     *LOOP,

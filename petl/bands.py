@@ -1,0 +1,115 @@
+"""Files with more than PIL's modes hold: TIFFs of any number of bands and bits (by tifffile), PNGs with 16 bits a colour.
+
+PIL refuses some of these and opens others with bands or bits missing, without a word; so it is asked only for what it can
+give whole.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from PIL import TiffImagePlugin
+
+from petl.errors import DataError
+
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: files of more than 4 GB
+PNG = b"\x89PNG\r\n\x1a\n"
+BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 258, 262, 277, 338  # TIFF tags
+ALPHA = (1, 2)  # what kinds of extra samples are transparency
+COLOUR, WITH_ALPHA = (2, 4, 6), (4, 6)  # PNG's colour types with several channels
+
+
+@dataclass(frozen=True)
+class Bands:
+    """Numbers [k, H, W] that stand for channels for sure.
+
+    bits: how many of the type's bits are used, None for all. alpha: whether the last channel is transparency.
+    """
+
+    array: np.ndarray
+    bits: int | None = None
+    alpha: bool = False
+
+    def visible(self) -> np.ndarray:
+        """The channels without transparency."""
+        return self.array[:-1] if self.alpha else self.array
+
+
+def read_bands(data: bytes) -> Bands | None:
+    """The bands of a file that PIL can't give whole; None for any other file.
+
+    Raises:
+        DataError: tifffile is needed and isn't installed, or the TIFF's pages are no channels of one picture.
+    """
+    if data.startswith(PNG):
+        deep = len(data) > 25 and data[24] == 16 and data[25] in COLOUR
+        return _png(data) if deep else None
+    return None if not data.startswith(TIFF) or _is_simple(data) else _tiff(data)
+
+
+def _is_simple(data: bytes) -> bool:
+    """Whether PIL gives all bands and bits of a TIFF, by the tags of its first page."""
+    tags = tiff_tags(io.BytesIO(data))
+    samples, deepest = int(tags.get(SAMPLES_PER_PIXEL, 1)), max(tags.get(BITS_PER_SAMPLE, (1,)))
+    extra = tags.get(EXTRA_SAMPLES, ())
+    colours = {0: 1, 1: 1, 5: 4}.get(tags.get(PHOTOMETRIC, 1), 3)  # gray, gray, ink; RGB, YCbCr and Lab
+    known = not extra or (len(extra) == 1 and extra[0] in ALPHA)
+    return samples == 1 or (deepest <= 8 and known and samples - len(extra) == colours)
+
+
+def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
+    """The tags of a TIFF's first page; nothing else is read, and PIL doesn't log what it thinks of them."""
+    header = file.read(8)
+    if header[2] == 43 or header[3] == 43:  # of more than 4 GB: offsets take 8 bytes
+        header += file.read(8)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(header)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _png(data: bytes) -> Bands | None:
+    try:
+        from torchvision.io import ImageReadMode, decode_png
+    except ImportError:  # torchvision announces that its decoders will go; PIL then gives 8 of the 16 bits
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
+    return Bands(pixels.numpy(), alpha=data[25] in WITH_ALPHA)
+
+
+def _tiff(data: bytes) -> Bands:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise DataError(
+            "a TIFF with these bands or bits needs tifffile, which is not installed: pip install 'petl-vision[tiff]'"
+        ) from error
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        picture = file.series[0]
+        page: Any = file.pages[0]
+        array = _first_axis(picture.asarray(), picture.axes)
+        bits = page.bitspersample
+        extra = [int(kind) for kind in page.extrasamples or ()]
+    used = bits if isinstance(bits, int) and array.dtype.kind in "iu" and bits < 8 * array.dtype.itemsize else None
+    return Bands(array, used, alpha=bool(extra) and extra[-1] in ALPHA)
+
+
+def _first_axis(array: np.ndarray, axes: str) -> np.ndarray:
+    """[k, H, W] from whatever order the file has; axes of one number are none."""
+    for place in reversed([i for i, name in enumerate(axes) if name not in "YX" and array.shape[i] == 1]):
+        array, axes = array.squeeze(place), axes[:place] + axes[place + 1 :]
+    others = [name for name in axes if name not in "YX"]
+    if len(others) > 1 or axes.count("Y") != 1 or axes.count("X") != 1:
+        shape = ", ".join(f"{name} {size}" for name, size in zip(axes, array.shape, strict=True))
+        raise DataError(f"a TIFF of {shape}; expected one picture of [bands, H, W]")
+    order = [axes.index(name) for name in (*others, "Y", "X")]
+    found = array.transpose(order)
+    return found if others else found[None]
