@@ -34,6 +34,7 @@ from petl.arguments import (
     pairs,
     weights_file,
 )
+from petl.errors import printable
 from petl.terminal import Commands, note, say, show
 from petl.version import __version__
 
@@ -110,7 +111,7 @@ def train(
         training, validation = petl.data.holdout(training, seed=seed)
     tried(path, lambda trial: petl.save(net, trial, labels=classes))
     history = petl.fit(net, training, validation, out=path, labels=classes, **options)
-    say(f"{petl.summary(net)}\n{history}\nwrote {path}: {path.stat().st_size:,} bytes")
+    say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")
 
 
 @app.command("eval", epilog="Example: petl eval pets.safetensors pets")
@@ -137,7 +138,11 @@ def evaluate(
     refuse_other_tasks(header, getattr(net, "num_classes", None))
     images, which = to_measure(delta, data, petl.data.pipeline(net), split=split, classes=header["labels"])
     metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
-    say(_json({**dataclasses.asdict(metrics), "measured": which}) if as_json else f"{metrics}\nmeasured: {which}")
+    say(
+        _json({**dataclasses.asdict(metrics), "measured": which})
+        if as_json
+        else f"{metrics}\nmeasured: {printable(which)}"
+    )
 
 
 @app.command(epilog="Example: petl predict pets.safetensors cat.jpg dog.jpg --top 3")
@@ -240,7 +245,8 @@ def merge(
     folder(path)
     write_merged(path, merged, header)
     options = {**base["args"], "num_classes": base["num_classes"], "in_chans": channels, "checkpoint_path": str(path)}
-    say(f"wrote {path}; timm.create_model({base['name']!r}, {', '.join(f'{k}={v!r}' for k, v in options.items())})")
+    given = ", ".join(f"{key}={value!r}" for key, value in options.items())
+    say(f"wrote {printable(str(path))}; timm.create_model({base['name']!r}, {given})")
 
 
 @app.command("methods", epilog="Example: petl methods")

@@ -52,10 +52,11 @@ def tried(path: Path, write: Callable[[Path], object]) -> None:
     """Write to a folder beside ``path`` and take it away again: a full disk or a closed folder is seen before the work."""
     folder(path)
     with _as_state_error(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".petl-") as trial:
+        place = Path(trial) / path.name
         try:
-            write(Path(trial) / path.name)
+            write(place)
         except PetlError as error:
-            raise type(error)(str(error).replace(trial, str(path.parent))) from error
+            raise type(error)(str(error).replace(str(place), str(path))) from error
 
 
 def folder(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,14 @@ from petl.lean import steps
 from petl.record import Record, wrapped
 from petl.tables import html_table, table
 from petl.wrap import trainable, unfoldable
+
+WORDS = (
+    (
+        r"^plain: \w+ is not one low-rank change$",
+        "plain: the change is more than a low-rank one, and needs the whole weight's gradient",
+    ),
+    (r"^plain: \w+ on (\w+), which no kernel knows$", r"plain: there is no cheaper way for \1"),
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +88,7 @@ class Summary(tuple[Row, ...]):
         return [head, *(_cells(row) for row in (*self, self._total()))]
 
     def _notes(self) -> list[str]:
-        ways = Counter(self.steps.values()).most_common()
+        ways = Counter(_in_plain_words(way) for way in self.steps.values()).most_common()
         lines = [printable(f"{count} layer{'s' * (count > 1)} {way}") for way, count in ways]
         return [*lines, *([printable(repr(self.base))] if self.base.matrices else [])]
 
@@ -119,6 +128,13 @@ def summary(model: nn.Module) -> Summary:
     return Summary(rows, steps(plain, made.memory), _base(base, made))
 
 
+def _in_plain_words(way: str) -> str:
+    """A way of ``steps`` without the names of classes inside petl."""
+    for inside, words in WORDS:
+        way = re.sub(inside, words, way)
+    return way
+
+
 def _base_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of the base: all but those that grafts brought."""
     inside = {id(p) for module in model.modules() for _, graft in grafts(module) for p in graft.parameters()}
@@ -150,4 +166,4 @@ def _folds(row: Row) -> str:
 
 def _size(number: int) -> str:
     """Bytes in decimal units."""
-    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB"
+    return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB" if number >= 1e3 else f"{number} B"

@@ -115,7 +115,7 @@ def show(head: Sequence[str], rows: Sequence[Sequence[object]], title: str = "")
     """Print a table: in a frame that fits a terminal, else one line for each row, for other programs."""
     if sys.stdout is not None and sys.stdout.isatty():
         return _write(sys.stdout, _framed(head, rows, title))
-    say("\n".join([*([title] if title else []), table([head, *rows], left=range(len(head)))]))
+    say("\n".join([*([printable(title)] if title else []), table([head, *rows], left=range(len(head)))]))
 
 
 def _framed(head: Sequence[str], rows: Sequence[Sequence[object]], title: str) -> str:

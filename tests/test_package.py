@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import re
 import shutil
@@ -24,11 +25,47 @@ def run(code: str, *, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
 
 def test_import_is_cheap() -> None:
     """Beyond what timm loads itself, nothing heavy comes with ``import petl``."""
-    done = run("import sys, timm; before = set(sys.modules); import petl; print(*set(sys.modules) - before)")
+    every = "[getattr(petl, name) for name in petl.__all__]"
+    done = run(f"import sys, timm; before = set(sys.modules); import petl; {every}; print(*set(sys.modules) - before)")
     assert done.returncode == 0, done.stderr
     loaded = {name.partition(".")[0] for name in done.stdout.split()}
     assert "petl" in loaded
     assert not loaded & HEAVY
+
+
+def test_names_come_when_they_are_asked_for_and_are_all_there() -> None:
+    """A function stays what its name says, though a module has the same one, and whatever was imported first."""
+    code = """
+import sys, petl
+assert "torch" not in sys.modules
+assert set(petl.__all__) <= set(dir(petl))
+import petl.wrap, petl.record, petl.check, petl.summary, petl.methods.lora
+from petl import methods, save, wrap
+assert callable(petl.wrap) and callable(petl.record) and callable(petl.check) and callable(methods)
+assert wrap is sys.modules["petl.wrap"].wrap and petl.train.fit is petl.fit and petl.data.dataset
+assert set(vars(sys.modules["petl.methods"])) > {"LoRA"}
+names = {}
+exec("from petl import *", names)
+assert set(petl.__all__) <= set(names)
+assert not hasattr(petl, "nothing") and not hasattr(petl, "_nothing")
+"""
+    done = run(code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_whoever_reads_a_delta_knows_the_methods() -> None:
+    """Also without a public name of petl's having been used."""
+    done = run("from petl.method import method_class; print(method_class('lora').__name__)")
+    assert done.stdout == "LoRA\n", done.stderr
+
+
+def test_type_checkers_see_the_names_that_are_there() -> None:
+    """The imports for type checkers, the list of public names and the table that finds them say the same."""
+    tree = ast.parse((ROOT / "petl" / "__init__.py").read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    seen = {alias.name: node.module for node in block.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(seen) == set(petl.__all__)
+    assert {name: f"petl.{home}" for name, home in petl._HOME.items()} | {"data": "petl"} == seen
 
 
 def test_the_etl_package_in_the_same_folder_is_one_clear_error(tmp_path: Path) -> None:

@@ -536,10 +536,11 @@ def test_the_callers_accelerator_is_as_before() -> None:
         assert not torch.equal(model(IMAGES), type(model).forward(model, IMAGES))  # it still runs in bf16
 
 
-def test_no_bar_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
-    fit(adapted("probe"), pairs(8), pairs(8), epochs=1, lr=1e-3, batch_size=8)
+def test_no_bar_but_a_line_an_epoch_where_there_is_no_terminal(capfd: pytest.CaptureFixture[str]) -> None:
+    fit(adapted("probe"), pairs(8), pairs(8), epochs=2, lr=1e-3, batch_size=8)
     evaluate(adapted(), pairs(8))
-    assert capfd.readouterr() == ("", "")
+    out, err = capfd.readouterr()
+    assert out == "" and [line.split("  ")[0] for line in err.splitlines()] == ["epoch 1/2", "epoch 2/2"]
 
 
 # evaluate
