@@ -69,6 +69,7 @@ def save(
     return write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
 
 
+@torch.inference_mode(False)
 def load(
     path: Paths,
     model: nn.Module | None = None,
@@ -126,7 +127,11 @@ def load(
             raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
         _compare(Path(path), header, tensors, model, asked, check_base)
         _fill(model, tensors)
-        asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
+        asked.labels, asked.pipeline, asked.results = (
+            header.get("labels"),
+            header.get("pipeline"),
+            header.get("results"),
+        )
     return model
 
 

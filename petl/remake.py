@@ -43,7 +43,9 @@ def possible() -> bool:
 
 
 def recording() -> bool:
-    """Whether autograd records this forward; tracing and exporting see the plain layers."""
+    """Whether autograd records this forward; tracing, exporting, torch.func and forward-mode derivatives see the plain layers."""
+    if torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0:
+        return False
     return torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting()
 
 

@@ -20,6 +20,7 @@ from petl.record import RECORD, Record, Whole, bare, record, wrapped
 from petl.survey import Survey, survey
 
 
+@torch.inference_mode(False)
 def wrap(
     model: nn.Module,
     methods: Any,
@@ -96,6 +97,7 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
     """
     if not isinstance(model, nn.Module):
         raise StateError(f"got {type(model).__name__}; petl takes a model (nn.Module), such as timm.create_model gives")
+    _refuse_unfit(model)
     if bare(model) is not model:
         raise StateError(f"got the model inside {type(model).__name__}; wrap it first, then compile or distribute it")
     if record(model) is not None:
@@ -108,6 +110,27 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
     return found
 
 
+def _refuse_unfit(model: nn.Module) -> None:
+    """A StateError for models whose code or tensors nobody can change."""
+    scripted = [name or "it" for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        raise StateError(
+            f"{listing(scripted)} of this {type(model).__name__} is scripted or traced, so its layers can't be changed; "
+            f"wrap the model as Python built it, and script petl.merge(model) afterwards"
+        )
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise StateError(f"{listing(lazy)} has no shape yet (a lazy layer); run one batch first: model(batch)")
+    made = [name for name, tensor in tensors if tensor.is_inference()]
+    if made:
+        raise StateError(
+            f"{listing(made)} was made under torch.inference_mode, so no gradient can go through it; build the model outside of it, "
+            f"or outside of it take model = copy.deepcopy(model)"
+        )
+
+
+@torch.inference_mode(False)
 def unwrap(model: nn.Module) -> nn.Module:
     """Give the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
 
@@ -134,6 +157,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch.inference_mode(False)
 def merge(model: nn.Module) -> nn.Module:
     """Fold everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
 

@@ -111,7 +111,9 @@ class Peft(Method):
             for layer in layers.values():
                 layer.merge(safe_merge=True)  # type: ignore[operator]  # every tuner layer has it
         except Exception as error:  # peft raises whatever its tuner raises
-            raise StateError(f"peft can't merge {self.config.get('peft_type')}: {error}; the model is as it was") from error
+            raise StateError(
+                f"peft can't merge {self.config.get('peft_type')}: {error}; the model is as it was"
+            ) from error
         wrong = [name for name, layer in layers.items() if trials[name].differs(layer)]
         if wrong:
             raise StateError(
