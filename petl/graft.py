@@ -61,6 +61,16 @@ class WeightGraft(Graft):
         with without_autocast(weight.device):
             return laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
 
+    def register_forward_hook(self, hook: Callable[..., Any], **kwargs: Any) -> Any:
+        """As ever, but for hooks that take what goes in for a batch of samples, as Opacus's do: here it is a weight."""
+        if (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] == "opacus":
+            raise StateError(
+                f"gradients of single samples by Opacus's module hooks can't be had of {type(self).__name__}, which changes a "
+                f"weight; torch.func.vmap(torch.func.grad(...)) gives them, as docs/pipelines.md shows, and Opacus takes the methods "
+                f"'probe', 'norm', 'bias' and 'adapter'"
+            )
+        return super().register_forward_hook(hook, **kwargs)
+
     def folded(self, parent: nn.Module) -> None:
         """Called on the parent when the adapted value has been written into it for good."""
 

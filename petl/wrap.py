@@ -125,8 +125,8 @@ def _refuse_unfit(model: nn.Module) -> None:
     made = [name for name, tensor in tensors if tensor.is_inference()]
     if made:
         raise StateError(
-            f"{listing(made)} was made under torch.inference_mode, so no gradient can go through it; build the model outside of it, or "
-            f"outside of it take model = copy.deepcopy(model)"
+            f"{listing(made)} was made under torch.inference_mode, so no gradient can go through it; build the model outside, "
+            f"or outside of it take model = copy.deepcopy(model)"
         )
 
 
@@ -211,8 +211,8 @@ def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
     bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
     if bad:
         raise StateError(
-            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model is "
-            f"as it was. petl.unwrap(model) gives the base back, petl.load(path, model) an earlier delta"
+            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model "
+            f"is as it was. petl.unwrap(model) gives the base back, petl.load(path, model) puts an earlier delta onto it"
         )
     return [(module, values) for _, module, values in named]
 

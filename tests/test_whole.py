@@ -268,6 +268,19 @@ def test_wrap_load_merge_and_unwrap_under_inference_mode(tmp_path: Path) -> None
     assert not any(p.is_inference() for part in (model, again) for p in part.parameters())
 
 
+def test_hooks_that_take_a_weight_for_a_batch_are_refused() -> None:
+    """Opacus isn't needed to see it: its hooks are methods of its own module."""
+    namespace: dict[str, Any] = {"__name__": "opacus.grad_sample.grad_sample_module"}
+    exec("class Samples:\n    def capture(self, module, args, out): pass", namespace)
+    model = petl.wrap(net(), "lora", head=["7"])
+    with pytest.raises(petl.StateError, match=r"Opacus's module hooks.*torch.func.vmap"):
+        model[0].lora.register_forward_hook(namespace["Samples"]().capture)
+    seen = []
+    model[0].lora.register_forward_hook(lambda *given: seen.append(given))
+    output(model, X)
+    assert len(seen) == 1
+
+
 @pytest.mark.filterwarnings("ignore:.*torch.ao.quantization.*:DeprecationWarning")
 def test_eager_quantization_of_a_wrapped_model_is_refused() -> None:
     model = petl.wrap(timm.create_model("test_vit"), "lora").eval()
@@ -276,6 +289,8 @@ def test_eager_quantization_of_a_wrapped_model_is_refused() -> None:
         with pytest.raises(petl.StateError, match=r"quantization on a .*petl.merge\(model\)"):
             torch.ao.quantization.quantize_dynamic(model, kinds)
         assert portrait(model) == before
+    with pytest.raises(petl.StateError, match="layer.weight = .* on a Linear"):  # as torchao does
+        model.blocks[0].mlp.fc1.weight = nn.Parameter(model.blocks[0].mlp.fc1.weight * 1)
     quantised = torch.ao.quantization.quantize_dynamic(petl.merge(model), {nn.Linear})
     assert "DynamicQuantizedLinear" in repr(quantised.blocks)
 
