@@ -77,6 +77,18 @@ def test_weights_that_are_computed(way: str, method: str, tmp_path: Path) -> Non
     assert [*model.state_dict()] == (keys if method != "lora" else plain) or {*model.state_dict()} == {*plain}
 
 
+def test_a_pruned_stem_takes_other_channels() -> None:
+    model = computed("pruned")
+    x, before = torch.randn(2, 5, 16, 16), output(model, X)
+    with torch.no_grad():
+        model[0].weight_orig.add_(0.1)  # what the hook computed last is old now
+    petl.wrap(model, petl.Input(in_chans=5, bias=True, where=["0"]), head=["7"])
+    trained = output(disturb(model), x)
+    assert petl.summary(model).steps["6"].startswith("plain: its weight is computed")
+    assert torch.equal(output(petl.merge(copy.deepcopy(model)), x), trained)
+    assert not torch.equal(output(petl.unwrap(model), X), before)
+
+
 def test_a_spectral_norm_of_a_weight_that_trains_is_refused() -> None:
     model = computed("spectral_norm")
     before = portrait(model)
