@@ -191,6 +191,10 @@ class Guarded:
         with unguarded():
             return super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]  # as above
 
+    def __prepare_scriptable__(self) -> NoReturn:
+        """torch.jit.script asks every module; it knows no class that is made at run time."""
+        self._petl_refuse("torch.jit.script")
+
     @property
     def qconfig(self) -> Any:
         if "qconfig" not in vars(self):

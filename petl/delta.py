@@ -99,6 +99,7 @@ def refuse_unsavable(
     checked_text(as_path(path), tensors, _header(plain, made, also, labels=labels, task=task))
 
 
+@torch.inference_mode(False)
 def load(
     path: Paths,
     model: nn.Module | None = None,

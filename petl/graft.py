@@ -57,9 +57,19 @@ class WeightGraft(Graft):
         raise NotImplementedError
 
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
-        own = next(self.parameters()).dtype
+        own = next(self.parameters(), weight).dtype  # FSDP1 puts tensors in the place of parameters
         with without_autocast(weight.device):
             return laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
+
+    def register_forward_hook(self, hook: Callable[..., Any], **kwargs: Any) -> Any:
+        """As ever, but for hooks that take what goes in for a batch of samples, as Opacus's do: here it is a weight."""
+        if (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] == "opacus":
+            raise StateError(
+                f"gradients of single samples by Opacus's module hooks can't be had of {type(self).__name__}, which changes a "
+                f"weight; torch.func.vmap(torch.func.grad(...)) gives them, as docs/pipelines.md shows, and Opacus takes the "
+                f"methods 'probe', 'norm', 'bias' and 'adapter'"
+            )
+        return super().register_forward_hook(hook, **kwargs)
 
     def folded(self, parent: nn.Module) -> None:
         """Called on the parent when the adapted value has been written into it for good."""
@@ -159,7 +169,7 @@ def folded(module: nn.Module) -> dict[str, Tensor]:
 
 def spoilt(module: nn.Module, values: dict[str, Tensor]) -> list[str]:
     """The parameters whose new value has numbers that aren't finite, and whose own value hasn't."""
-    return [p for p, value in values.items() if not value.isfinite().all() and _own(module, p).isfinite().all()]
+    return [p for p, value in values.items() if not value.isfinite().all() and own_value(module, p).isfinite().all()]
 
 
 def grafts(module: nn.Module) -> list[tuple[str, Graft]]:
@@ -354,22 +364,25 @@ def _adapted(param: str) -> property:
         return guarded(_computed(self, param), self, param)
 
     def put(self: nn.Module, value: Any) -> None:
-        """For hooks that compute a weight before each forward, as torch's pruning does."""
+        """For code that keeps a tensor in a parameter's place: torch's pruning before each forward, FSDP1."""
         vars(self)[param] = value
 
-    return property(get, put)
+    def drop(self: nn.Module) -> None:
+        vars(self).pop(param, None)
+
+    return property(get, put, drop)
 
 
 def _computed(module: nn.Module, param: str) -> Tensor:
     """The value as it is now. Nothing is remembered: a proof that no source was written to costs as much as the value."""
-    value = _own(module, param)
+    value = own_value(module, param)
     for graft in module._modules.values():
         if isinstance(graft, WeightGraft) and graft.param == param:
             value = graft(value, module)
     return value
 
 
-def _own(module: nn.Module, param: str) -> Tensor:
+def own_value(module: nn.Module, param: str) -> Tensor:
     """The module's own parameter, what a hook computed (pruning), or what its class computes (``torch.nn.utils.parametrize``)."""
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])

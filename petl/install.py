@@ -216,8 +216,8 @@ def _hold_norm(module: nn.Module, name: str, planned: Collection[str]) -> None:
     trains = [original for original, _ in iterated(module, name) if original in planned]
     if trains:
         raise SiteError(
-            f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off first "
-            f"(torch.nn.utils.parametrize.remove_parametrizations or remove_spectral_norm), or choose a method such as 'lora'"
+            f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off "
+            f"first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm), or choose a method such as 'lora'"
         )
     hold(module)
 

@@ -316,7 +316,7 @@ def _rows_times(rows: Tensor, pixels: Tensor) -> Tensor:
 
 def _products(ones: Tensor, others: Tensor) -> Tensor:
     """``torch.bmm``, which is slower than ``torch.mm`` where there is but one product."""
-    return torch.bmm(ones, others) if ones.shape[0] > 1 else torch.mm(ones[0], others[0])[None]
+    return torch.mm(ones[0], others[0])[None] if ones.shape[0] == 1 else torch.bmm(ones, others)
 
 
 def _kernel(weight: Tensor, down: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ def steps(model: nn.Module, memory: str | None) -> dict[str, str]:
 def _way(layer: nn.Module, memory: str | None, there: set[int]) -> str:
     changes, given = _on_weight(layer), {Linear, Conv} & {*ways(layer)}
     if _weight_trains(layer):
-        return "plain: the weight itself trains"
+        computed = layer._parameters.get("weight") is None
+        return "plain: its weight is computed" if computed else "plain: the weight itself trains"
     if memory is None:
         return "plain: fused=False" if changes else ""
     if changes and _change(layer) is None:

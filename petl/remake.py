@@ -48,9 +48,9 @@ def possible() -> bool:
 def recording(*given: Any) -> bool:
     """Whether autograd records what becomes of a module's arguments.
 
-    Tracing, exporting, torch.fx (which hands in proxies) and forward-mode gradients see the plain layers.
+    Tracing, exporting, torch.fx (which hands in proxies), torch.func and forward-mode derivatives see the plain layers.
     """
-    if not torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    if not torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         return False
     if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return False

@@ -21,6 +21,7 @@ from petl.record import RECORD, Record, Whole, bare, record, wrapped
 from petl.survey import Survey, survey
 
 
+@torch.inference_mode(False)
 def wrap(
     model: nn.Module,
     methods: Any,
@@ -98,6 +99,7 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
     """
     if not isinstance(model, nn.Module):
         raise StateError(f"got {type(model).__name__}; petl takes a model (nn.Module), such as timm.create_model gives")
+    _refuse_unfit(model)
     if bare(model) is not model:
         raise StateError(f"got the model inside {type(model).__name__}; wrap it first, then compile or distribute it")
     if record(model) is not None:
@@ -110,6 +112,27 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
     return found
 
 
+def _refuse_unfit(model: nn.Module) -> None:
+    """A StateError for models whose code or tensors nobody can change."""
+    scripted = [name or "it" for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
+    if scripted:
+        raise StateError(
+            f"{listing(scripted)} of this {type(model).__name__} is scripted or traced, so its layers can't be changed; "
+            f"wrap the model as Python built it, and script petl.merge(model) afterwards"
+        )
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    lazy = [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
+    if lazy:
+        raise StateError(f"{listing(lazy)} has no shape yet (a lazy layer); run one batch first: model(batch)")
+    made = [name for name, tensor in tensors if tensor.is_inference()]
+    if made:
+        raise StateError(
+            f"{listing(made)} was made under torch.inference_mode, so no gradient can go through it; build the model outside, "
+            f"or outside of it take model = copy.deepcopy(model)"
+        )
+
+
+@torch.inference_mode(False)
 def unwrap(model: nn.Module) -> nn.Module:
     """Give the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
 
@@ -136,6 +159,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
+@torch.inference_mode(False)
 def merge(model: nn.Module) -> nn.Module:
     """Fold everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
 
@@ -192,8 +216,8 @@ def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
     bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
     if bad:
         raise StateError(
-            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model is as "
-            f"it was. petl.unwrap(model) gives the base back, petl.load(path, model) an earlier delta"
+            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model "
+            f"is as it was. petl.unwrap(model) gives the base back, petl.load(path, model) puts an earlier delta onto it"
         )
     return [(module, values) for _, module, values in named]
 

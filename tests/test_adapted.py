@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 from conftest import differing, disturb, images, make, output, state
+from timm.layers import CondConv2d
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
@@ -34,8 +35,6 @@ KINDS = {
     "reads weights": ("beit", "lora", {}),
     "convolutions": ("resnet", "lora", {"fused": False}),
     "standardised": ("nfnet", "lora", {}),
-    "lstm": ("sequencer", "lora", {}),
-    "experts": ("condconv", "lora", {}),
     "low precision": ("vit", "lora", {"base_dtype": torch.bfloat16}),
     "input": ("resnet", "input", {"in_chans": 3}),
 }
@@ -44,6 +43,33 @@ KINDS = {
 def wrapped(kind: str) -> tuple[nn.Module, Tensor]:
     name, method, options = KINDS[kind]
     return disturb(petl.wrap(make(name), method, **options)), images(name, batch=2)
+
+
+class Rare(nn.Module):
+    """Layers whose weights are no single matrix called weight: an LSTM, attention, and timm's experts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.attention = nn.LSTM(8, 8, batch_first=True), nn.MultiheadAttention(8, 2, batch_first=True)
+        self.experts, self.head = CondConv2d(8, 4, 3, num_experts=2), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = self.lstm(x)[0]
+        out = self.attention(out, out, out, need_weights=False)[0].mT.unflatten(2, (4, 4))
+        return self.head(self.experts(out, torch.ones(len(x), 2)).mean((2, 3)))
+
+
+def test_evaluation_sees_every_write_to_rare_layers() -> None:
+    model, x = disturb(petl.wrap(Rare(), "lora", head=["head"])).eval(), torch.randn(2, 16, 8)
+    with torch.inference_mode():
+        before = model(x)
+        for name, parameter in petl.trainable(model).items():
+            WRITES["a teacher's step"](parameter)
+            now = model(x)
+            assert not torch.equal(now, before), name
+            before = now
+    assert torch.equal(before, afresh(model, x))
+    assert torch.equal(output(petl.merge(model), x), before)
 
 
 def afresh(model: nn.Module, x: Tensor) -> Tensor:

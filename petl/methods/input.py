@@ -11,7 +11,7 @@ from einops import einsum
 from torch import Tensor, nn
 
 from petl.errors import MethodError
-from petl.graft import InputGraft, WeightGraft, base_class, grow, seen_dtype
+from petl.graft import InputGraft, WeightGraft, base_class, grow, own_value, seen_dtype
 from petl.method import Method, register
 from petl.sites import Site, Sites, Where, select, within
 from petl.survey import Survey, topmost
@@ -124,7 +124,7 @@ class Shift(WeightGraft):
 
     def before_mix(self, parent: nn.Module) -> Tensor:
         """The stem's weight as the grafts before the mixing leave it."""
-        weight = cast(Tensor, parent._parameters["weight"])
+        weight = own_value(parent, "weight")
         for child in parent.children():
             if isinstance(child, Mix):
                 break

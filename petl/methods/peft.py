@@ -117,8 +117,8 @@ class Peft(Method):
         wrong = [name for name, layer in layers.items() if trials[name].differs(layer)]
         if wrong:
             raise StateError(
-                f"peft merges {self.config.get('peft_type')} on {listing(wrong)} to another function than it trained; the model is as "
-                f"it was: use it wrapped, save its delta, or train another tuner or petl's own 'lora'"
+                f"peft merges {self.config.get('peft_type')} on {listing(wrong)} to another function than it trained; the model "
+                f"is as it was: use it wrapped, save its delta, or train another tuner or petl's own 'lora'"
             )
         for name, layer in layers.items():
             parent, _, leaf = name.rpartition(".")
