@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.backbone import arguments, build
-from petl.deltafile import FORMAT, checked_text, read_all, read_recipe, write
+from petl.deltafile import FORMAT, read_all, read_recipe, write
 from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, StateError, listing
 from petl.fitting import (
@@ -82,21 +82,6 @@ def save(
         )
     header = _header(plain, made, also, labels=labels, task=task, results=results, dtype=dtype)
     return write(as_path(path), {key: stored(key, tensor, dtype) for key, tensor in tensors.items()}, header)
-
-
-def refuse_unsavable(
-    model: nn.Module, path: Paths, labels: Iterable[Any] | None = None, task: str | None = None
-) -> None:
-    """A PetlError now where ``save`` would raise one for its labels, task, pipeline or recipe; for before a training.
-
-    >>> import petl, timm
-    >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3)
-    >>> refuse_unsavable(model, "pets.safetensors", labels=["cat", "dog", "eel"])
-    """
-    plain, made = wrapped(model)
-    tensors, also = delta_tensors(plain, made)
-    _refuse_strangers(plain, made, also)
-    checked_text(as_path(path), tensors, _header(plain, made, also, labels=labels, task=task))
 
 
 @torch.inference_mode(False)

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from petl.cache import NoRoom
 from petl.checkpoint import go_on, keep_small, moving, newest
-from petl.delta import refuse_unsavable
 from petl.errors import PetlError, StateError
 from petl.features import Road
 from petl.feed import Batch, classes_of, feed, first_look

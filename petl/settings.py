@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import nn
 
 from petl.checkpoint import refuse_folder
 from petl.errors import PetlError, StateError, near
+from petl.header import class_names
 from petl.metrics import NAMES
 from petl.record import bare
 from petl.rehearsal import refuse_path
@@ -90,7 +91,7 @@ class Settings:
     @property
     def names(self) -> list[str] | None:
         """The class names that were given, as texts."""
-        return label_names(self.labels)
+        return class_names(self.labels)
 
     @property
     def limit(self) -> float:
@@ -101,7 +102,7 @@ class Settings:
         """What can be known before anything is read."""
         self._refuse_numbers()
         self._refuse_words()
-        label_names(self.labels)
+        class_names(self.labels)
         refuse_keys(self.keys)
         if val is None and (self.patience is not None or self.keep == "best"):
             raise PetlError(
@@ -160,29 +161,6 @@ def refuse_number(name: str, value: Any, kind: Any, bounds: tuple[float, float, 
     if not isinstance(value, kind) or isinstance(value, bool) or not least <= float(value) <= most:
         whole = "a whole number, " if kind is numbers.Integral else ""
         raise PetlError(f"{name}={value!r}; expected {whole}{words}")
-
-
-def label_names(labels: Any) -> list[str] | None:
-    """Class names as texts, in their order; whole numbers become their digits.
-
-    Raises:
-        PetlError: they have no order (a set), or are no names.
-    """
-    if labels is None:
-        return None
-    if isinstance(labels, (str, bytes, Mapping, Set)) or not isinstance(labels, Iterable):
-        raise PetlError(
-            f"labels={labels!r} of type {type(labels).__name__}; expected a list of class names in the order of the outputs"
-        )
-    return [_label(label) for label in labels]
-
-
-def _label(label: Any) -> str:
-    if isinstance(label, str):
-        return str(label)
-    if isinstance(label, numbers.Integral) and not isinstance(label, bool):
-        return str(int(label))
-    raise PetlError(f"labels hold {label!r}, a {type(label).__name__}; expected class names, such as 'cat'")
 
 
 def refuse_keys(keys: Any) -> None:

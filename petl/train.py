@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 from petl.batches import marking
 from petl.feed import Data, classes_of, feed
+from petl.header import class_names
 from petl.launch import accelerated, bar, lent
 from petl.loaders import Keys, on_device
 from petl.loop import interrupted, measure, train_all
 from petl.metrics import History, Metrics
 from petl.prepare import named, prepared, recorded
 from petl.record import bare
-from petl.settings import WHOLE, Optimizer, Settings, label_names, refuse_keys, refuse_number
+from petl.settings import WHOLE, Optimizer, Settings, refuse_keys, refuse_number
 
 __all__ = ["History", "Metrics", "evaluate", "fit"]
 
@@ -184,7 +185,7 @@ def evaluate(
     refuse_keys(keys)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         refuse_number(name, value, Integral, WHOLE[name])
-    known = label_names(labels) if labels is not None else recorded(plain)
+    known = class_names(labels) if labels is not None else recorded(plain)
     with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
         loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
