@@ -66,6 +66,21 @@ ZOO: dict[str, tuple[str, int, dict[str, Any]]] = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what ``sweep(cases)`` leaves over as deep: the cases of a test that are spread evenly over all run always."""
+    groups: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sweep"):
+            groups.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in groups.values():
+        wanted = cases[0].get_closest_marker("sweep").args[0]  # type: ignore[union-attr]  # found above
+        kept = {round(at * (len(cases) - 1) / max(1, wanted - 1)) for at in range(wanted)}
+        for at, item in enumerate(cases):
+            if at not in kept:
+                item.add_marker("deep")
+
+
 def make(name: str) -> nn.Module:
     """A fresh copy of the zoo's lively model, in eval mode."""
     return copy.deepcopy(_built(name))
