@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import os
 import sys
 import traceback
@@ -43,7 +44,7 @@ def _spoken() -> Iterator[None]:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label that the terminal's alphabet lacks is no error
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _logged():
             warnings.showwarning = _warned
             yield
     except USAGE_ERROR as error:
@@ -58,6 +59,23 @@ def _spoken() -> Iterator[None]:
     except Exception:  # ours: the traceback helps whoever mends it
         sys.excepthook = _spelt_out
         raise
+
+
+class _Notes(logging.Handler):
+    """What the library logs (files left out, say), as notes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(shortened(" ".join(record.getMessage().split()), LINE))
+
+
+@contextlib.contextmanager
+def _logged() -> Iterator[None]:
+    log, notes = logging.getLogger("petl"), _Notes(logging.WARNING)
+    log.addHandler(notes)
+    try:
+        yield
+    finally:
+        log.removeHandler(notes)
 
 
 def _usage(error: Any) -> str:

@@ -115,14 +115,15 @@ def test_a_bad_file_costs_predict_that_file_alone(here: Path) -> None:
     assert "none of the 2 images" in refused("predict", "d.safetensors", "bad\x1b[31m.png", "gone.png", *MODEL)
 
 
-def test_a_bad_file_costs_eval_that_file_alone(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_bad_file_costs_eval_that_file_alone(here: Path) -> None:
     delta(2, labels=["bright", "dark"])
     Path("pets/dark/5.png").write_bytes(b"\x89PNG")
+    Path("pets/dark/6\x1b[2J.png").write_bytes(b"\x89PNG")
     done = call("eval", "d.safetensors", "pets", *MODEL, "--json")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout[done.stdout.index("{") :])
+    found = json.loads(done.stdout)
     assert [c["images"] for c in found["classes"]] == [5, 5] and found["accuracy"] == 0.5
-    assert "5.png" in caplog.text + done.stderr
+    assert "5.png" in done.stderr and "6\\x1b[2J.png" in done.stderr and "\x1b" not in done.stderr
     assert "5.png" in refused("eval", "d.safetensors", "pets", *MODEL, "--strict")
 
 
