@@ -14,7 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from petl.errors import DeltaError, listing
+from petl.errors import DeltaError, MethodError, listing
+from petl.method import examine
 from petl.version import __version__
 
 FORMAT = 1
@@ -116,4 +117,9 @@ def checked_header(path: Path, metadata: Mapping[str, str] | None) -> dict[str, 
     wrong += ["format"] if type(number) is not int or number < 1 else []
     if wrong or len(header["methods"]) != len(header["sites"]):
         raise DeltaError(f"{path}: its header lacks or misstates {listing(wrong or ['sites'])}; the file is damaged")
+    try:
+        for values in header["methods"]:
+            examine(values)
+    except MethodError as error:
+        raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
     return header
