@@ -16,6 +16,7 @@ from petl import data
 from petl.check import check
 from petl.delta import load, read, save
 from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+from petl.frozen import rebase
 from petl.graft import InputGraft, OutputGraft, WeightGraft, grow
 from petl.groups import param_groups
 from petl.method import Method, register
@@ -71,6 +72,7 @@ __all__ = [
     "methods",
     "param_groups",
     "read",
+    "rebase",
     "record",
     "register",
     "save",

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves
 
 from petl.delta import load, save
 from petl.errors import StateError
+from petl.frozen import prove_frozen
 from petl.graft import is_grafted, prune
 from petl.precision import widen
 from petl.record import bare, record
@@ -87,7 +88,8 @@ def _pair(model: nn.Module, methods: Any, options: dict[str, Any]) -> tuple[nn.M
         raise StateError("check got a plain model; wrap it first, or say how: petl.check(model, batch, 'lora')")
     if methods is None:
         adapted = copy.deepcopy(model)
-        return unwrap(copy.deepcopy(model)), adapted
+        prove_frozen(adapted, "nothing to compare with")
+        return unwrap(copy.deepcopy(adapted)), adapted
     return model, wrap(copy.deepcopy(model), methods, **options)
 
 

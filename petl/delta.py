@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from petl.deltafile import FORMAT, checked_header, opened, read_all, write
 from petl.digest import own_tensor, owned
-from petl.errors import DeltaError, PetlError, StateError, listing
+from petl.errors import DeltaError, PetlError, listing
+from petl.frozen import names_of, other_base, prove, refresh
 from petl.install import Plan, drop_caches, install
 from petl.method import Method, from_json
 from petl.precision import narrow_dtype
@@ -54,14 +55,10 @@ def save(
     ['cat', 'dog', 'eel']
     """
     plain, made = wrapped(model)
+    refresh(plain, made)
     tensors, also = delta_tensors(plain, made)
     made = _without(made, also)
-    moved = made.moved()
-    if moved:
-        raise StateError(
-            f"not saved: {listing(moved)} changed since wrap although frozen, so the delta would not give this model back; "
-            f"train them through a method (petl.methods()), or set requires_grad before training"
-        )
+    prove(made, "not saved, because the delta would not give this model back")
     header = {**_header(plain, made, also), "dtype": str(dtype).removeprefix("torch.") if dtype else None}
     header["labels"] = list(labels) if labels is not None else made.labels
     header["results"] = dict(results) if results is not None else made.results
@@ -124,7 +121,7 @@ def load(
         raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
     with _unwrapped_on_error(model):
         _compare(Path(path), header, tensors, model, asked, check_base)
-        _fill(model, tensors)
+        _fill(model, tensors, as_stored=header.get("dtype") is None and _dtype(header) == asked.backbone["dtype"])
     asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
     return model
 
@@ -169,6 +166,7 @@ def _header(model: nn.Module, made: Record, also: list[str]) -> dict[str, Any]:
         "version": __version__,
         "backbone": {**made.backbone, "num_classes": classes},
         "digest": made.digest,
+        "frozen": names_of(made),
         "methods": [method.to_json() for method in made.methods],
         "sites": made.sites,
         "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
@@ -261,13 +259,20 @@ def _compare(
     if check_base and made.digest != header["digest"]:
         raise DeltaError(
             f"{path} was made on {header['backbone'].get('name')} with base digest {header['digest'][:12]}, but this "
-            f"{made.backbone['name'] or type(model).__name__} has {made.digest[:12]}: other weights. Load the weights that it "
-            f"was made on, or pass check_base=False"
+            f"{made.backbone['name'] or type(model).__name__} has {made.digest[:12]}: {other_base(header, made)}, or pass "
+            f"check_base=False"
         )
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _dtype(header: Mapping[str, Any]) -> str:
+    return header["backbone"].get("dtype", "float32")
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
+    """Write the values in; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
     for key, owner, leaf in owned(model):
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
+            if as_stored and own.dtype != tensors[key].dtype:
+                own.data = own.detach().to(tensors[key].dtype)
             own.detach().copy_(tensors[key])
     drop_caches(model)

@@ -35,6 +35,10 @@ SCHEMA: dict[str, Callable[[Any], bool]] = {
     "version": lambda value: isinstance(value, str),
     "backbone": _is_backbone,
     "digest": lambda value: isinstance(value, str),
+    "frozen": lambda value: (
+        value is None
+        or (isinstance(value, dict) and type(value.get("tensors")) is int and isinstance(value.get("names"), str))
+    ),
     "methods": lambda value: (
         isinstance(value, list) and all(isinstance(item, dict) and isinstance(item.get("name"), str) for item in value)
     ),

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from petl.classifier import prepare_head
 from petl.digest import marks, own_tensor, owned
 from petl.errors import SiteError, StateError
+from petl.follow import follow
 from petl.graft import guard, hold, prune
 from petl.lean import cheapen, watch
 from petl.method import Method
@@ -54,6 +55,7 @@ def install(
         if made.narrow:
             watch(model)
         guard(model)
+        follow(model, made)
     vars(model)[RECORD] = made
     return model
 
@@ -118,6 +120,8 @@ def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
         module.training = made.modes.get(name, module.training)
     if any(p.device != place for p in model.parameters()):
         model.to(place)
+    if made.cast is not None:
+        model.to(made.cast)
 
 
 def drop_caches(model: nn.Module) -> None:

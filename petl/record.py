@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +16,7 @@ from petl.method import Method
 RECORD = "_petl_record"
 _HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
 _ABSENT = object()
+_LIVE: list[weakref.ref[Record]] = []  # in the order in which they were made
 
 
 @dataclass
@@ -25,7 +27,9 @@ class Record:
     classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
     base tensors that train in place. frozen: key -> (owner, leaf, mark) of all others. memory: how training steps
     save memory (None: the plain layers run). base_dtype: the type that was asked for the frozen base; narrow: the keys of
-    frozen tensors that have it, whose originals are in backup too; wide: why other matrices haven't. labels, pipeline,
+    frozen tensors that have it, whose originals are in backup too; wide: why other matrices haven't. statistics: copies of frozen
+    norms' statistics; samples: a few numbers of every frozen tensor; first: marks from before the model was cast; cast: the type
+    that it was cast to. labels, pipeline,
     results go into the delta's header and may be set by whoever knows them.
     """
 
@@ -47,9 +51,22 @@ class Record:
     base_dtype: torch.dtype | None = None
     narrow: list[str] = field(default_factory=list)
     wide: dict[str, str] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    samples: dict[str, Tensor] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    cast: torch.dtype | None = None
     labels: list[str] | None = None
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        _LIVE[:] = [ref for ref in _LIVE if ref() is not None]
+        _LIVE.append(weakref.ref(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is known as well; one that an older petl has pickled lacks what is newer."""
+        vars(self).update({**vars(Record((), [])), **state})
+        self.__post_init__()
 
     @property
     def planned(self) -> set[str]:
@@ -73,6 +90,11 @@ class Record:
         """The frozen base tensors; an empty one for each that is gone."""
         own = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
         return [torch.empty(0) if tensor is None else tensor for tensor in own]
+
+
+def live() -> list[Record]:
+    """All records that exist, in the order in which they were made: of models, of their copies."""
+    return [found for ref in _LIVE if (found := ref()) is not None]
 
 
 def record(model: nn.Module) -> Record | None:

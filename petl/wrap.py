@@ -10,6 +10,7 @@ from torch import nn
 
 from petl.classifier import Option
 from petl.errors import MethodError, StateError, listing
+from petl.frozen import prove_frozen
 from petl.graft import WeightGraft, fold, grafts, is_grafted
 from petl.install import install, undo
 from petl.lean import MEMORY
@@ -119,7 +120,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     False
     """
     plain, made = wrapped(model)
-    _prove_frozen(made, "unwrap can't give the base back")
+    prove_frozen(plain, "unwrap can't give the base back")
     undo(plain, made, made.changes)
     del vars(plain)[RECORD]
     return model
@@ -192,12 +193,3 @@ def unfoldable(model: nn.Module) -> dict[str, str]:
         for child, graft in grafts(module)
         if not isinstance(graft, WeightGraft)
     }
-
-
-def _prove_frozen(made: Record, what: str) -> None:
-    moved = made.moved()
-    if moved:
-        raise StateError(
-            f"{what}: {listing(moved)} changed since wrap although frozen (unfrozen by hand, cast, or written to); "
-            f"name them in a method so that petl keeps their values, or build the backbone anew"
-        )

@@ -40,12 +40,23 @@ SURGERY = GROUND | chain(
 )
 METHODS = chain({*SURGERY}, "method", "products", "methods")
 WRAPPED = chain(
-    {*SURGERY, "method"}, "digest", "record", "groups", "install", "wrap", "deltafile", "delta", "summary", "check"
+    {*SURGERY, "method"},
+    "digest",
+    "record",
+    "groups",
+    "frozen",
+    "follow",
+    "install",
+    "wrap",
+    "deltafile",
+    "delta",
+    "summary",
+    "check",
 )
 IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
 LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
-TRAINING = chain({*GROUND, *IMAGES, "graft", "digest", "record", "groups", "wrap", "delta"}, *LOOP)
+TRAINING = chain({*GROUND, *IMAGES, "graft", "digest", "record", "groups", "frozen", "wrap", "delta"}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
 TOP = chain({*LIBRARY}, "__init__", "demo", "arguments", "cli", "__main__")
 LAYERS = LIBRARY | TOP
