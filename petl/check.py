@@ -22,7 +22,7 @@ from petl.errors import StateError
 from petl.frozen import prove_frozen
 from petl.graft import is_grafted, prune
 from petl.precision import widen
-from petl.record import bare, record
+from petl.record import bare, record, wrapped
 from petl.sites import within
 from petl.survey import classifier_names
 from petl.wrap import merge, unfoldable, unwrap, wrap
@@ -68,7 +68,8 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
     >>> report.ok
     True
     """
-    base, adapted = _pair(bare(model), methods, options)
+    held = record(model) is not None and methods is None
+    base, adapted = _pair(wrapped(model)[0] if held else bare(model), methods, options)
     trial = _Trial(base, adapted, batch)
     points: dict[str, Callable[[], Finding]] = {
         "injection": trial.injection,

@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,19 @@ from petl.deltafile import FORMAT, checked_header, opened, read_all, write
 from petl.digest import own_tensor, owned
 from petl.errors import DeltaError, PetlError, listing
 from petl.frozen import names_of, other_base, prove, refresh
+from petl.inside import receiver
 from petl.install import Plan, drop_caches, install
+from petl.lean import Memory
 from petl.method import Method, from_json
-from petl.precision import narrow_dtype
-from petl.record import Record, wrapped
+from petl.precision import BaseDtype, narrow_dtype
+from petl.record import Record, refuse_outside, wrapped
 from petl.sites import Sites, all_sites
 from petl.survey import Survey, config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
 
 Paths = str | os.PathLike[str]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save(
@@ -55,6 +58,7 @@ def save(
     ['cat', 'dog', 'eel']
     """
     plain, made = wrapped(model)
+    refuse_outside(model)
     refresh(plain, made)
     tensors, also = delta_tensors(plain, made)
     made = _without(made, also)
@@ -65,6 +69,32 @@ def save(
     return write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
 
 
+@overload
+def load(
+    path: Paths,
+    model: None = None,
+    *,
+    pretrained: bool = True,
+    check_base: bool = True,
+    fused: bool = True,
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
+) -> nn.Module: ...
+
+
+@overload
+def load(
+    path: Paths,
+    model: Model,
+    *,
+    pretrained: bool = True,
+    check_base: bool = True,
+    fused: bool = True,
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
+) -> Model: ...
+
+
 def load(
     path: Paths,
     model: nn.Module | None = None,
@@ -72,8 +102,8 @@ def load(
     pretrained: bool = True,
     check_base: bool = True,
     fused: bool = True,
-    memory: str = "lean",
-    base_dtype: torch.dtype | str | None = "recorded",
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
 ) -> nn.Module:
     """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
 
@@ -103,7 +133,8 @@ def load(
     saving = steps_memory(memory, fused)
     header, tensors = read_all(Path(path))
     narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
-    model = _build(header, pretrained) if model is None else model
+    whole = _build(header, pretrained) if model is None else model
+    model = receiver(whole, header)
     found = look(model, _option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     plans = _plans(header, found)
     refuse_narrow(narrow, [method for method, _ in plans])
@@ -123,7 +154,7 @@ def load(
         _compare(Path(path), header, tensors, model, asked, check_base)
         _fill(model, tensors, as_stored=header.get("dtype") is None and _dtype(header) == asked.backbone["dtype"])
     asked.labels, asked.pipeline, asked.results = header.get("labels"), header.get("pipeline"), header.get("results")
-    return model
+    return whole
 
 
 def read(path: Paths) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.digest import combined, fingerprints, held, marks, own_tensor
-from petl.errors import StateError
+from petl.errors import StateError, listing
 from petl.method import Method
 
 RECORD = "_petl_record"
@@ -98,19 +98,47 @@ def live() -> list[Record]:
 
 
 def record(model: nn.Module) -> Record | None:
-    """The record of what ``wrap`` did to this model, or None where it isn't wrapped."""
-    return vars(bare(model)).get(RECORD)
+    """The record of what ``wrap`` did to this model, or to the one model inside it that is wrapped; None where none is."""
+    found = list(wrapped_inside(model).values())
+    return vars(found[0])[RECORD] if len(found) == 1 else None
 
 
 def wrapped(model: nn.Module) -> tuple[nn.Module, Record]:
-    """The bare model and its record, or a StateError."""
-    plain = bare(model)
-    found = record(plain)
-    if found is None:
+    """The wrapped model, bare, and its record, or a StateError; ``model`` may hold it (an average, a detector)."""
+    found = wrapped_inside(model)
+    if not found:
         raise StateError(
-            f"this {type(plain).__name__} is not wrapped; call petl.wrap(model, ...) or petl.load(path, model)"
+            f"this {type(bare(model)).__name__} is not wrapped, nor is a model inside it; call petl.wrap(model, ...) or "
+            f"petl.load(path, model)"
         )
-    return plain, found
+    if len(found) > 1:
+        raise StateError(
+            f"this {type(bare(model)).__name__} holds {len(found)} wrapped models: {listing(found)}; pass one of them, such as "
+            f"model.{next(iter(found))}"
+        )
+    (inner,) = found.values()
+    return inner, vars(inner)[RECORD]
+
+
+def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
+    """The wrapped models by their names in ``model``: itself under "", or those inside it."""
+    plain = bare(model)
+    if RECORD in vars(plain):
+        return {"": plain}
+    return {name: module for name, module in plain.named_modules() if RECORD in vars(module)}
+
+
+def refuse_outside(model: nn.Module) -> None:
+    """A StateError where a model that holds a wrapped one trains more than that one, which no delta would have."""
+    found = wrapped_inside(model)
+    inside = {parameter for module in found.values() for parameter in module.parameters()}
+    others = [name for name, p in bare(model).named_parameters() if p.requires_grad and p not in inside]
+    if others and found:
+        name = next(iter(found))
+        raise StateError(
+            f"this {type(bare(model)).__name__} also trains {listing(others)} outside of the wrapped model {name!r}, which alone "
+            f"a delta holds; save that one, petl.save(model.{name}, path), and keep the others yourself"
+        )
 
 
 def bare(model: nn.Module) -> nn.Module:

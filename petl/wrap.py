@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,25 +13,27 @@ from petl.errors import MethodError, StateError, listing
 from petl.frozen import prove_frozen
 from petl.graft import WeightGraft, fold, grafts, is_grafted
 from petl.install import install, undo
-from petl.lean import MEMORY
+from petl.lean import MEMORY, Memory
 from petl.method import Method, resolve
-from petl.precision import narrow_dtype
-from petl.record import RECORD, Record, bare, record, wrapped
+from petl.precision import BaseDtype, narrow_dtype
+from petl.record import RECORD, Record, bare, record, wrapped, wrapped_inside
 from petl.survey import Survey, survey
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def wrap(
-    model: nn.Module,
+    model: Model,
     methods: Any,
     *,
     num_classes: int | None = None,
     head: bool | str | Sequence[str] = True,
     create_args: dict[str, Any] | None = None,
     fused: bool = True,
-    memory: str = "lean",
-    base_dtype: torch.dtype | str | None = None,
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | None = None,
     **options: Any,
-) -> nn.Module:
+) -> Model:
     """Put methods onto ``model``, in place, and freeze the rest.
 
     Args:
@@ -98,9 +100,10 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
         raise StateError(f"got {type(model).__name__}; petl takes a model (nn.Module), such as timm.create_model gives")
     if bare(model) is not model:
         raise StateError(f"got the model inside {type(model).__name__}; wrap it first, then compile or distribute it")
-    if record(model) is not None:
+    if inside := wrapped_inside(model):
+        what = "this model" if "" in inside else f"{listing(inside)} inside this {type(model).__name__}"
         raise StateError(
-            "this model is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
+            f"{what} is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
         )
     found = survey(model, size)
     if not isinstance(head, bool):
@@ -108,7 +111,7 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
     return found
 
 
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Model) -> Model:
     """Give the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
 
     Raises:
@@ -126,7 +129,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     return model
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: Model) -> Model:
     """Fold everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
 
     After ``base_dtype`` the tensors have the types from before ``wrap`` again, and the values that the layers used: the rounded

@@ -180,6 +180,16 @@ def test_norms_with_an_activation_need_timms_conversion(tmp_path: Path) -> None:
         nn.SyncBatchNorm.convert_sync_batchnorm(model).train()
 
 
+@pytest.mark.parametrize("memory", ["fast", "lean", "min"])
+def test_a_training_step_with_sync_bn_is_the_plain_one(memory: Any) -> None:
+    outs = []
+    for options in ({"memory": memory}, {"fused": False}):
+        torch.manual_seed(0)
+        model = convert_sync_batchnorm(wrapped("resnet", **options)).train()
+        outs.append(model(images("resnet")).detach())
+    torch.testing.assert_close(*outs)
+
+
 def test_norms_that_train_do_so_as_sync_bn_too() -> None:
     model = nn.SyncBatchNorm.convert_sync_batchnorm(petl.wrap(make("resnet"), "bn", num_classes=5)).train()
     assert all(m.training for m in model.modules() if isinstance(m, nn.SyncBatchNorm))
