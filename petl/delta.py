@@ -12,15 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from petl.deltafile import FORMAT, checked_header, opened, read_all, write
-from petl.digest import own_tensor, owned
-from petl.errors import DeltaError, PetlError, listing
+from petl.digest import own_tensor, owned, whole
+from petl.errors import DeltaError, PetlError, StateError, listing
 from petl.frozen import names_of, other_base, prove, refresh
 from petl.inside import receiver
 from petl.install import Plan, drop_caches, install
 from petl.lean import Memory
 from petl.method import Method, from_json
 from petl.precision import BaseDtype, narrow_dtype
-from petl.record import Record, refuse_outside, wrapped
+from petl.record import Record, bare, record, refuse_outside, wrapped
+from petl.sharded import gathered, is_sharded_model, put
 from petl.sites import Sites, all_sites
 from petl.survey import Survey, config
 from petl.version import __version__
@@ -41,7 +42,8 @@ def save(
     """Write what was trained, and nothing else, to one ``.safetensors`` file.
 
     Args:
-        model: wrapped; may be compiled, distributed or prepared by accelerate.
+        model: wrapped; may be compiled, distributed or prepared by accelerate. Where FSDP has sharded it, every rank calls this:
+            all gather, and rank 0 writes.
         path: of the file; it appears whole or not at all.
         labels: class names in the order of the outputs. results: anything worth keeping, as JSON values.
         dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
@@ -59,14 +61,16 @@ def save(
     """
     plain, made = wrapped(model)
     refuse_outside(model)
-    refresh(plain, made)
-    tensors, also = delta_tensors(plain, made)
-    made = _without(made, also)
-    prove(made, "not saved, because the delta would not give this model back")
-    header = {**_header(plain, made, also), "dtype": str(dtype).removeprefix("torch.") if dtype else None}
-    header["labels"] = list(labels) if labels is not None else made.labels
-    header["results"] = dict(results) if results is not None else made.results
-    return write(Path(path), {k: _stored(t, dtype) for k, t in tensors.items()}, header)
+    with gathered(bare(model)) as mine:
+        refresh(plain, made)
+        tensors, also = delta_tensors(plain, made)
+        made = _without(made, also)
+        prove(made, "not saved, because the delta would not give this model back")
+        header = {**_header(plain, made, also), "dtype": str(dtype).removeprefix("torch.") if dtype else None}
+        header["labels"] = list(labels) if labels is not None else made.labels
+        header["results"] = dict(results) if results is not None else made.results
+        values = {k: _stored(t, dtype) for k, t in tensors.items()}
+        return write(Path(path), values, header) if mine else Path(path)
 
 
 @overload
@@ -109,7 +113,8 @@ def load(
 
     Args:
         path: of a file that ``save`` wrote.
-        model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name.
+        model: the backbone, not wrapped, or a model that holds it; changed in place. One that was wrapped by the same recipe and
+            then sharded by FSDP2 gets the values. Without it, timm builds it by the recorded name.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
         check_base: refuse a base whose frozen tensors differ from those that the delta was made on.
         fused, memory: as for ``petl.wrap``: how training goes on from here; they aren't recorded.
@@ -134,6 +139,9 @@ def load(
     header, tensors = read_all(Path(path))
     narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
     whole = _build(header, pretrained) if model is None else model
+    if record(whole) is not None and is_sharded_model(whole):
+        _refill(Path(path), header, tensors, whole, check_base)
+        return whole
     model = receiver(whole, header)
     found = look(model, _option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     plans = _plans(header, found)
@@ -217,6 +225,7 @@ def _pipeline(model: nn.Module) -> dict[str, Any] | None:
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    tensor = whole(tensor)
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     return kept.cpu().contiguous().clone()
 
@@ -305,5 +314,23 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
             if as_stored and own.dtype != tensors[key].dtype:
                 own.data = own.detach().to(tensors[key].dtype)
-            own.detach().copy_(tensors[key])
+            put(own, tensors[key])
     drop_caches(model)
+
+
+def _refill(
+    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, check_base: bool
+) -> None:
+    """Give a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
+    plain, made = wrapped(model)
+    if [m.to_json() for m in made.methods] != [
+        from_json(v).to_json() for v in header["methods"]
+    ] or made.sites != header["sites"]:
+        raise StateError(
+            f"{path} holds {listing(m['name'] for m in header['methods'])} at other places than this sharded model was wrapped "
+            f"for; petl.load it onto the plain backbone, and shard after that"
+        )
+    with gathered(bare(model)):
+        _compare(path, header, tensors, plain, made, check_base)
+        _fill(plain, tensors, as_stored=False)
+    made.labels, made.pipeline, made.results = header.get("labels"), header.get("pipeline"), header.get("results")

@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor, nn
 
+from petl.sharded import is_shard, plain_name
+
 THREADS = 4  # hashlib and zlib let go of the interpreter lock, so tensors are read side by side
 
 
@@ -22,7 +24,7 @@ def owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             tensor = own_tensor(module, leaf)
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield f"{name}.{leaf}".lstrip("."), module, leaf
+                yield plain_name(f"{name}.{leaf}").lstrip("."), module, leaf
 
 
 def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
@@ -66,14 +68,9 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor if gather is None else gather()
 
 
-def is_sharded(tensor: Tensor) -> bool:
-    """Whether ranks hold parts of the tensor (a DTensor)."""
-    return hasattr(tensor, "full_tensor")
-
-
 def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[str]:
     """The tensors read in threads; sharded ones one after the other, in the same order on every rank."""
-    if any(is_sharded(tensor) for tensor in tensors):
+    if any(is_shard(tensor) for tensor in tensors):
         return [read(tensor) for tensor in tensors]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(read, tensors))

@@ -10,11 +10,12 @@ import torch
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
-from petl.digest import held, is_sharded, mark, own_tensor, owned
+from petl.digest import held, mark, own_tensor, owned
 from petl.errors import StateError, listing
 from petl.frozen import adopt, near, refresh, remember
 from petl.graft import PARTNER, Way, base_class, give, hold, is_still
 from petl.record import RECORD, Record
+from petl.sharded import is_shard
 from petl.sites import has_statistics
 
 
@@ -177,7 +178,7 @@ def _take_in(model: nn.Module, made: Record, state: Any, prefix: str) -> None:
         if name not in state and f"{prefix}{key}" in state:  # peft has given it another name
             state[name] = state.pop(f"{prefix}{key}")
         value = state.get(name)
-        if own is None or own.is_meta or is_sharded(own) or not isinstance(value, Tensor) or value.shape != own.shape:
+        if own is None or own.is_meta or is_shard(own) or not isinstance(value, Tensor) or value.shape != own.shape:
             continue
         before = made.backup[key] if key in made.narrow else own.detach()
         new = value.detach().to(before.device, before.dtype)

@@ -9,10 +9,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from petl.digest import combined, held, is_sharded, mark, marks, own_tensor, owned, whole
+from petl.digest import combined, held, mark, marks, own_tensor, owned, whole
 from petl.errors import StateError, listing
 from petl.method import STATISTICS
 from petl.record import Record, live, wrapped
+from petl.sharded import gathered, is_shard
 
 Model = TypeVar("Model", bound=nn.Module)
 SAMPLE = 64  # numbers of each tensor that are kept, to tell averaging's rounding from another change
@@ -59,8 +60,9 @@ def prove_frozen(model: nn.Module, what: str) -> None:
     bits, with a warning.
     """
     plain, made = wrapped(model)
-    refresh(plain, made)
-    prove(made, what)
+    with gathered(model):
+        refresh(plain, made)
+        prove(made, what)
 
 
 def prove(made: Record, what: str) -> None:
@@ -224,7 +226,7 @@ def _put_back(made: Record, key: str) -> bool:
     """Give a frozen tensor that moved by rounding its old bits, if anybody has them."""
     owner, leaf, then = made.frozen[key]
     own = own_tensor(owner, leaf)
-    if own is None or own.is_meta or is_sharded(own):
+    if own is None or own.is_meta or is_shard(own):
         return False
     for other in _candidates(made, key, then):
         there = other.detach().to(own.device)
@@ -239,7 +241,7 @@ def _candidates(made: Record, key: str, then: str) -> list[Tensor]:
     kept = [made.statistics[key]] if key in made.statistics else []
     same = [record.frozen[key] for record in live() if key in record.frozen and record.frozen[key][2] == then]
     found = [own_tensor(owner, leaf) for owner, leaf, _ in same]
-    return [*kept, *(t for t in found if t is not None and not t.is_meta and not is_sharded(t))]
+    return [*kept, *(t for t in found if t is not None and not t.is_meta and not is_shard(t))]
 
 
 def _cause(made: Record, key: str, *, many: bool) -> str:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from petl.errors import SiteError, StateError
 from petl.kernels import Change, laid_out_as, without_autocast
+from petl.sharded import wants_shard
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
@@ -312,9 +313,16 @@ def _adapted(param: str) -> property:
     """A property that answers with ``param``'s value after all of its grafts."""
 
     def get(self: nn.Module) -> Tensor:
+        own = self._parameters.get(param)
+        if wants_shard(own):
+            return cast(Tensor, own)
         return _computed(self, param) if _records() else _remembered(self, param)
 
-    return property(get)
+    def put(self: nn.Module, value: Any) -> None:
+        """For code that computes a weight before each forward (FSDP1): it stands in for the module's own."""
+        vars(self)[param] = value
+
+    return property(get, put)
 
 
 def _computed(module: nn.Module, param: str) -> Tensor:
@@ -377,6 +385,8 @@ def _own(module: nn.Module, param: str) -> Tensor:
     """The module's own parameter, or what its class computes under that name (``torch.nn.utils.parametrize``)."""
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])
+    if param in vars(module):
+        return vars(module)[param]
     return getattr(super(_Grafted, cast(Any, module)), param)
 
 

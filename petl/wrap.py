@@ -17,6 +17,7 @@ from petl.lean import MEMORY, Memory
 from petl.method import Method, resolve
 from petl.precision import BaseDtype, narrow_dtype
 from petl.record import RECORD, Record, bare, record, wrapped, wrapped_inside
+from petl.sharded import is_sharded_model
 from petl.survey import Survey, survey
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -104,6 +105,11 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
         what = "this model" if "" in inside else f"{listing(inside)} inside this {type(model).__name__}"
         raise StateError(
             f"{what} is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
+        )
+    if is_sharded_model(model):
+        raise StateError(
+            f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; petl.wrap or "
+            f"petl.load first, then shard"
         )
     found = survey(model, size)
     if not isinstance(head, bool):

@@ -21,7 +21,7 @@ def chain(base: set[str], *names: str) -> dict[str, set[str]]:
 
 
 # module -> the modules of petl that it may import. A new file has to be given its place here.
-GROUND = chain(set(), "errors", "version")
+GROUND = chain(set(), "errors", "version", "sharded")
 SURGERY = GROUND | chain(
     {*GROUND},
     "kernels",
@@ -39,20 +39,8 @@ SURGERY = GROUND | chain(
     "lean",
 )
 METHODS = chain({*SURGERY}, "method", "products", "methods")
-WRAPPED = chain(
-    {*SURGERY, "method"},
-    "digest",
-    "record",
-    "groups",
-    "frozen",
-    "follow",
-    "install",
-    "wrap",
-    "deltafile",
-    "delta",
-    "summary",
-    "check",
-)
+KEPT = ("digest", "record", "groups", "frozen", "follow")
+WRAPPED = chain({*SURGERY, "method"}, *KEPT, "install", "wrap", "inside", "deltafile", "delta", "summary", "check")
 IMAGES = chain({*GROUND, "record", "wrap"}, "images", "datasets", "batches", "data")
 LOOP = ("metrics", "settings", "launch", "checkpoint", "feed")
 LOOP += ("cache", "depth", "upper", "features", "road", "loop", "prepare", "train")
