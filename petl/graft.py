@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from petl.errors import SiteError, StateError
 from petl.kernels import Change, laid_out_as, without_autocast
-from petl.sharded import wants_shard
+from petl.sharded import wants_own
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
@@ -313,16 +313,20 @@ def _adapted(param: str) -> property:
     """A property that answers with ``param``'s value after all of its grafts."""
 
     def get(self: nn.Module) -> Tensor:
-        own = self._parameters.get(param)
-        if wants_shard(own):
-            return cast(Tensor, own)
+        if wants_own():
+            return _own(self, param)
         return _computed(self, param) if _records() else _remembered(self, param)
 
     def put(self: nn.Module, value: Any) -> None:
         """For code that computes a weight before each forward (FSDP1): it stands in for the module's own."""
         vars(self)[param] = value
 
-    return property(get, put)
+    def drop(self: nn.Module) -> None:
+        if param not in vars(self):
+            raise AttributeError(param)
+        del vars(self)[param]
+
+    return property(get, put, drop)
 
 
 def _computed(module: nn.Module, param: str) -> Tensor:

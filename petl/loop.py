@@ -19,6 +19,7 @@ from petl.checkpoint import copied, put, write
 from petl.delta import save
 from petl.errors import PetlError
 from petl.feed import Batch, pair, windows
+from petl.frozen import prove_frozen
 from petl.launch import in_eval
 from petl.metrics import History, Metrics, measured
 from petl.record import record
@@ -110,6 +111,8 @@ def train_all(run: Run) -> History:
         start = time.perf_counter()
         with run.skipping():
             row = train_epoch(run, epoch, task)
+        if epoch == 0 and record(run.model) is not None:
+            prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
         with run.averaged():
             row.update(validate(run), seconds=time.perf_counter() - start)
             if history.add(row):

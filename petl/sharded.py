@@ -6,21 +6,21 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+FSDP = "torch.distributed.fsdp"
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")  # around modules, in their names
 
 
-def wants_shard(own: Tensor | None) -> bool:
-    """Whether FSDP2 itself asks for a module's weight: it wants the shard that it keeps there, not the adapted weight.
+def wants_own() -> bool:
+    """Whether FSDP asks a module for a weight: it wants what it keeps there, a shard or a view, not the adapted weight.
 
-    ``fully_shard`` looks at its parameters by ``getattr(module, name)`` before the first forward and after every ``.to``; layers,
-    which run on whole tensors, never ask for a shard.
+    ``fully_shard`` looks at its parameters by ``getattr(module, name)`` before the first forward and after every ``.to``, FSDP1
+    wherever it exchanges them. Called by the property that answers; FSDP is whoever has called that.
     """
-    if not is_shard(own):
-        return False
-    return sys._getframe(2).f_code.co_name == "reset_sharded_param"
+    return not torch.compiler.is_compiling() and str(sys._getframe(2).f_globals.get("__name__")).startswith(FSDP)
 
 
 def is_sharded_model(model: nn.Module) -> bool:

@@ -108,8 +108,8 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
         )
     if is_sharded_model(model):
         raise StateError(
-            f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; petl.wrap or "
-            f"petl.load first, then shard"
+            f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; "
+            f"petl.wrap or petl.load first, then shard"
         )
     found = survey(model, size)
     if not isinstance(head, bool):
