@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from petl.check import check
     from petl.delta import load, read, save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.frozen import rebase
     from petl.graft import InputGraft, OutputGraft, WeightGraft, grow
     from petl.groups import param_groups
     from petl.method import Method, methods, register
@@ -38,6 +39,7 @@ _HOMES = {
     "check": "check",
     "delta": "load read save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "frozen": "rebase",
     "graft": "InputGraft OutputGraft WeightGraft grow",
     "groups": "param_groups",
     "method": "Method register methods",
@@ -92,6 +94,7 @@ __all__ = [
     "methods",
     "param_groups",
     "read",
+    "rebase",
     "record",
     "register",
     "save",

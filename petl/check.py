@@ -19,9 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from petl.delta import load, save
 from petl.errors import StateError
+from petl.frozen import prove_frozen
 from petl.graft import is_grafted, prune
 from petl.precision import widen
-from petl.record import bare, record
+from petl.record import bare, record, wrapped
 from petl.sites import within
 from petl.survey import classifier_names
 from petl.wrap import merge, unfoldable, unwrap, wrap
@@ -67,7 +68,8 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
     >>> report.ok
     True
     """
-    base, adapted = _pair(bare(model), methods, options)
+    held = record(model) is not None and methods is None
+    base, adapted = _pair(wrapped(model)[0] if held else bare(model), methods, options)
     trial = _Trial(base, adapted, batch)
     points: dict[str, Callable[[], Finding]] = {
         "injection": trial.injection,
@@ -87,7 +89,8 @@ def _pair(model: nn.Module, methods: Any, options: dict[str, Any]) -> tuple[nn.M
         raise StateError("check got a plain model; wrap it first, or say how: petl.check(model, batch, 'lora')")
     if methods is None:
         adapted = copy.deepcopy(model)
-        return unwrap(copy.deepcopy(model)), adapted
+        prove_frozen(adapted, "nothing to compare with")
+        return unwrap(copy.deepcopy(adapted)), adapted
     return model, wrap(copy.deepcopy(model), methods, **options)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -9,7 +10,7 @@ from torch import nn
 
 from petl.errors import MethodError, SiteError, near
 from petl.sites import within
-from petl.survey import Survey, topmost
+from petl.survey import Survey, ancestors, topmost
 
 Option = bool | str | tuple[str, ...]
 
@@ -45,7 +46,7 @@ def _named(found: Survey, option: Option) -> list[str]:
     if option is True and found.head is None:
         raise SiteError(
             f"{type(found.model).__name__} has no classifier (no reset_classifier to ask); pass head=False to adapt the "
-            f"encoder alone, or name the classifier: head='fc'"
+            f"encoder alone, or name the classifier: head={_last(found)!r}"
         )
     names = list(found.head or []) if option is True else [option] if isinstance(option, str) else list(option)  # type: ignore[arg-type]
     for name in names:
@@ -54,6 +55,14 @@ def _named(found: Survey, option: Option) -> list[str]:
                 f"head={name!r}: {type(found.model).__name__} has no such module{near(name, found.modules)}"
             )
     return names
+
+
+def _last(found: Survey) -> str:
+    """The name that looks like the classifier: the last layer, or what holds it and little else."""
+    layers = sorted((n for n, m in found.modules.items() if isinstance(m, (nn.Linear, nn.Conv2d))), key=found.order)
+    around = [name for name in ancestors(layers[-1]) if name] if layers else []
+    small = [name for name in around if sum(within(layer, [name]) for layer in layers) <= 3]
+    return small[0] if small else layers[-1] if layers else "fc"
 
 
 def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> list[str]:
@@ -77,10 +86,31 @@ def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int
             raise SiteError(
                 f"head={top!r} holds no linear layer or convolution to replace for num_classes={num_classes}"
             )
+        old = _classes(model.get_submodule(layers[-1]))
         parent, _, leaf = layers[-1].rpartition(".")
         setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
-    if "num_classes" in vars(model):  # torchvision's transformers keep it too
-        cast(Any, model).num_classes = num_classes
+        _tell(model, layers[-1], old, num_classes)
+
+
+def _classes(layer: nn.Module) -> int:
+    return cast(int, layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features)
+
+
+def _tell(model: nn.Module, layer: str, old: int, num_classes: int) -> None:
+    """Let everything around the new layer that says how many classes there are say the new number.
+
+    torchvision's transformers keep it, timm's models inside others do, and transformers' models in their configuration, which
+    is exchanged for a copy: the old one comes back with ``unwrap``.
+    """
+    for name in ("", *ancestors(layer)):
+        around = cast(Any, model.get_submodule(name))
+        for attribute in ("num_classes", "num_labels"):
+            if vars(around).get(attribute) == old:
+                setattr(around, attribute, num_classes)
+        settings = vars(around).get("config")
+        if getattr(settings, "num_labels", None) == old:
+            around.config = copy.deepcopy(settings)
+            around.config.num_labels = num_classes
 
 
 def _resized(layer: nn.Module, num_classes: int) -> nn.Module:

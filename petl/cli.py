@@ -99,7 +99,7 @@ def train(
     methods = chosen(method, settings, rank=rank, last=last, in_chans=in_chans)
     classes = petl.data.dataset(data, petl.data.pipeline(net)).classes
     torch.manual_seed(seed)  # the new classifier is random
-    petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)
+    petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
     pipeline = petl.data.pipeline(net, size=size)
     petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
     training = petl.data.dataset(data, pipeline, training=True, classes=classes)

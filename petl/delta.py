@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
@@ -25,17 +25,23 @@ from petl.fitting import (
     refuse_other_structure,
     rehearse,
 )
+from petl.frozen import names_of, other_base, prove, refresh
 from petl.header import DTYPES, class_names, task_name
+from petl.inside import receiver
 from petl.install import drop_caches, install
 from petl.interrupts import uninterrupted
-from petl.precision import narrow_dtype
-from petl.record import Record, record, wrapped
+from petl.lean import Memory
+from petl.method import from_json
+from petl.precision import BaseDtype, narrow_dtype
+from petl.record import Record, bare, record, refuse_outside, wrapped
+from petl.sharded import gathered, is_sharded_model, put
 from petl.structure import structure, volatile
 from petl.survey import config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
 
 Paths = str | os.PathLike[str]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 def save(
@@ -50,7 +56,8 @@ def save(
     """Write what was trained, and nothing else, to one ``.safetensors`` file.
 
     Args:
-        model: wrapped; may be compiled, distributed or prepared by accelerate.
+        model: wrapped; may be compiled, distributed or prepared by accelerate. Where FSDP has sharded it, every rank calls this:
+            all gather, and rank 0 writes.
         path: of the file; it appears whole or not at all. A file that is replaced keeps its permissions.
         labels: class names in the order of the outputs, one for each; whole numbers become texts.
         task: what the outputs mean: "classification" (a softmax over them; what it is unless said otherwise, but for a model
@@ -71,17 +78,44 @@ def save(
     ['cat', 'dog', 'eel']
     """
     plain, made = wrapped(model)
-    tensors, also = delta_tensors(plain, made)
-    _refuse_strangers(plain, made, also)
-    made = _without(made, also)
-    moved = made.moved()
-    if moved:
-        raise StateError(
-            f"not saved: {listing(moved)} changed since wrap although frozen, so the delta would not give this model back; "
-            f"train them through a method (petl.methods()), or set requires_grad before training"
-        )
-    header = _header(plain, made, also, labels=labels, task=task, results=results, dtype=dtype)
-    return write(as_path(path), {key: stored(key, tensor, dtype) for key, tensor in tensors.items()}, header)
+    refuse_outside(model)
+    with gathered(bare(model)) as mine:
+        refresh(plain, made)
+        tensors, also = delta_tensors(plain, made)
+        _refuse_strangers(plain, made, also)
+        made = _without(made, also)
+        prove(made, "not saved, because the delta would not give this model back")
+        header = _header(plain, made, also, labels=labels, task=task, results=results, dtype=dtype)
+        values = {key: stored(key, tensor, dtype) for key, tensor in tensors.items()}
+        return write(as_path(path), values, header) if mine else as_path(path)
+
+
+@overload
+def load(
+    path: Paths,
+    model: None = None,
+    *,
+    pretrained: bool = True,
+    check_base: bool = True,
+    fused: bool = True,
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
+    trust_remote: bool = False,
+) -> nn.Module: ...
+
+
+@overload
+def load(
+    path: Paths,
+    model: Model,
+    *,
+    pretrained: bool = True,
+    check_base: bool = True,
+    fused: bool = True,
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
+    trust_remote: bool = False,
+) -> Model: ...
 
 
 @torch.inference_mode(False)
@@ -92,8 +126,8 @@ def load(
     pretrained: bool = True,
     check_base: bool = True,
     fused: bool = True,
-    memory: str = "lean",
-    base_dtype: torch.dtype | str | None = "recorded",
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
     trust_remote: bool = False,
 ) -> nn.Module:
     """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
@@ -103,7 +137,8 @@ def load(
 
     Args:
         path: of a file that ``save`` wrote.
-        model: the backbone, not wrapped; changed in place. Without it, timm builds it by the recorded name and arguments.
+        model: the backbone, not wrapped, or a model that holds it; changed in place. One that was wrapped by the same recipe and
+            then sharded by FSDP2 gets the values. Without it, timm builds it by the recorded name and arguments.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
         check_base: refuse a base whose frozen tensors or structure (heads, pooling, activations ...) differ from those that the
             delta was made on.
@@ -133,6 +168,11 @@ def load(
     if model is None:
         held = sum(tensor.numel() for tensor in tensors.values())
         model = build(header, pretrained=pretrained, trust_remote=trust_remote, held=held)
+    outer = model
+    if record(outer) is not None and is_sharded_model(outer):
+        _refill(path, header, tensors, outer, check_base)
+        return outer
+    model = receiver(outer, header)
     found = look(model, head_option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     if check_base:
         refuse_other_structure(path, header, found)
@@ -148,14 +188,9 @@ def load(
         compare(path, delta_tensors(model, asked)[0], tensors)
         if check_base:
             _refuse_other_base(path, header, model, asked)
-        _fill(model, tensors)
-        asked.labels, asked.pipeline, asked.results = (
-            header.get("labels"),
-            header.get("pipeline"),
-            header.get("results"),
-        )
-        asked.task = header.get("task")
-    return model
+        _fill(model, tensors, as_stored=header.get("dtype") is None and _dtype(header) == asked.backbone["dtype"])
+        _note(asked, header)
+    return outer
 
 
 def read(path: Paths) -> dict[str, Any]:
@@ -217,6 +252,7 @@ def _header(
         "backbone": {**made.backbone, **_arguments(model, made), "num_classes": classes},
         "digest": made.digest,
         "structure": _structure(model, made),
+        "frozen": names_of(made),
         "methods": [method.to_json() for method in made.methods],
         "sites": made.sites,
         "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
@@ -256,6 +292,7 @@ def _pipeline(model: nn.Module) -> dict[str, Any] | None:
 
 def stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
+    tensor = whole(tensor)
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
         largest = float(tensor.abs().nan_to_num(posinf=0).max())
@@ -297,13 +334,46 @@ def _refuse_other_base(path: Path, header: Mapping[str, Any], model: nn.Module, 
     if mine != header["digest"]:
         raise DeltaError(
             f"{path} was made on {header['backbone'].get('name')} with base digest {header['digest'][:12]}, but this "
-            f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: other weights. Load the weights that it "
-            f"was made on, or pass check_base=False"
+            f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: {other_base(header, made)}, or pass "
+            f"check_base=False"
         )
 
 
-def _fill(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def _dtype(header: Mapping[str, Any]) -> str:
+    return header["backbone"].get("dtype", "float32")
+
+
+def _fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
+    """Write the values in; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
     for key, owner, leaf in owned(model):
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
-            own.detach().copy_(tensors[key])
+            if as_stored and own.dtype != tensors[key].dtype:
+                own.data = own.detach().to(tensors[key].dtype)
+            put(own, tensors[key])
     drop_caches(model)
+
+
+def _refill(
+    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, check_base: bool
+) -> None:
+    """Give a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
+    plain, made = wrapped(model)
+    if [m.to_json() for m in made.methods] != [
+        from_json(v).to_json() for v in header["methods"]
+    ] or made.sites != header["sites"]:
+        raise StateError(
+            f"{path} holds {listing(m['name'] for m in header['methods'])} at other places than this sharded model was wrapped "
+            f"for; petl.load it onto the plain backbone, and shard after that"
+        )
+    with gathered(bare(model)):
+        compare(path, delta_tensors(plain, made)[0], tensors)
+        if check_base:
+            _refuse_other_base(path, header, plain, made)
+        _fill(plain, tensors, as_stored=False)
+    _note(made, header)
+
+
+def _note(made: Record, header: Mapping[str, Any]) -> None:
+    """Keep on the record what the header knows beside the recipe."""
+    made.labels, made.pipeline, made.results = header.get("labels"), header.get("pipeline"), header.get("results")
+    made.task = header.get("task")

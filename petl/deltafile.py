@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from petl.digest import combined, fingerprints
-from petl.errors import DeltaError, listing
+from petl.errors import DeltaError, MethodError, listing
 from petl.header import SCHEMA, faults
+from petl.method import examine
 from petl.tensorfile import read_file, read_header, replacing, write_file
 from petl.version import __version__
 
@@ -90,6 +91,11 @@ def checked_header(path: Path, metadata: Mapping[str, str], shapes: Mapping[str,
         raise DeltaError(
             f"{path}: its header lacks or misstates {listing(wrong)}; the file is damaged, or not to be trusted"
         )
+    try:
+        for values in header["methods"]:
+            examine(values)
+    except MethodError as error:
+        raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
     return {**header, **{key: None for key in SCHEMA if key not in header}}  # what older files lack
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor, nn
+
+from petl.sharded import is_shard, plain_name
 
 THREADS = 4  # hashlib and zlib let go of the interpreter lock, so tensors are read side by side
 
@@ -22,7 +24,7 @@ def owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             tensor = own_tensor(module, leaf)
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield f"{name}.{leaf}".lstrip("."), module, leaf
+                yield plain_name(f"{name}.{leaf}").lstrip("."), module, leaf
 
 
 def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
@@ -32,11 +34,11 @@ def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
 
 def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
     """SHA-256 of each tensor's dtype, shape and bytes; tensors on the meta device have only the first two."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(fingerprint, tensors))
+    return _side_by_side(fingerprint, list(tensors))
 
 
 def fingerprint(tensor: Tensor) -> str:
+    tensor = whole(tensor)
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     if not tensor.is_meta:
         digest.update(_bytes(tensor))
@@ -45,8 +47,7 @@ def fingerprint(tensor: Tensor) -> str:
 
 def marks(tensors: Iterable[Tensor]) -> list[str]:
     """What tells whether a tensor has moved: dtype, shape, and a CRC-32 of its bytes, a third of a SHA-256's time."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(_mark, tensors))
+    return _side_by_side(mark, list(tensors))
 
 
 def held(then: str, now: str) -> bool:
@@ -54,9 +55,25 @@ def held(then: str, now: str) -> bool:
     return now == then or then == f"{now.rpartition(' ')[0]} meta"
 
 
-def _mark(tensor: Tensor) -> str:
+def mark(tensor: Tensor) -> str:
+    """One tensor's mark."""
+    tensor = whole(tensor)
     seen = "meta" if tensor.is_meta else f"{zlib.crc32(_bytes(tensor)):08x}"
     return f"{tensor.dtype} {tuple(tensor.shape)} {seen}"
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The tensor, gathered from all ranks where FSDP2 or tensor parallelism has sharded it: then every rank has to call this."""
+    gather = getattr(tensor, "full_tensor", None)
+    return tensor if gather is None else gather()
+
+
+def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[str]:
+    """The tensors read in threads; sharded ones one after the other, in the same order on every rank."""
+    if any(is_shard(tensor) for tensor in tensors):
+        return [read(tensor) for tensor in tensors]
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(read, tensors))
 
 
 def combined(prints: Mapping[str, str]) -> str:

@@ -18,6 +18,7 @@ from petl.adapted import Guarded, guarded
 from petl.computed import check_known, refresh, settle
 from petl.errors import SiteError, StateError
 from petl.kernels import Change, laid_out_as, without_autocast
+from petl.sharded import wants_own
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
@@ -361,6 +362,8 @@ def _adapted(param: str) -> property:
     """A property that answers with ``param``'s value after all of its grafts."""
 
     def get(self: nn.Module) -> Tensor:
+        if wants_own():
+            return own_value(self, param)
         return guarded(_computed(self, param), self, param)
 
     def put(self: nn.Module, value: Any) -> None:
@@ -368,7 +371,9 @@ def _adapted(param: str) -> property:
         vars(self)[param] = value
 
     def drop(self: nn.Module) -> None:
-        vars(self).pop(param, None)
+        if param not in vars(self):
+            raise AttributeError(param)
+        del vars(self)[param]
 
     return property(get, put, drop)
 

@@ -201,6 +201,9 @@ SCHEMA: dict[str, Callable[[Any], bool]] = {
     "version": _text,
     "backbone": _is_backbone,
     "digest": _text,
+    "frozen": lambda value: (
+        value is None or (isinstance(value, dict) and type(value.get("tensors")) is int and _text(value.get("names")))
+    ),
     "methods": _are_methods,
     "sites": lambda value: isinstance(value, list) and all(_texts(names) and _unique(names) for names in value),
     "head": lambda value: isinstance(value, bool) or _text(value) or _texts(value),

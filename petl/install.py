@@ -15,6 +15,7 @@ from petl.classifier import prepare_head
 from petl.computed import iterated
 from petl.digest import marks, own_tensor, owned
 from petl.errors import DeltaError, MethodError, SiteError, StateError, listing
+from petl.follow import follow
 from petl.graft import guard, hold, prune
 from petl.header import oversized, refuse_unwritable
 from petl.interrupts import uninterrupted
@@ -64,6 +65,7 @@ def install(
         if made.narrow:
             watch(model)
         guard(model)
+        follow(model, made)
         vars(model)[RECORD] = made
     return model
 
@@ -116,6 +118,8 @@ def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
         module.training = made.modes.get(name, module.training)
     if any(p.device != place for p in model.parameters()):
         model.to(place)
+    if made.cast is not None:
+        model.to(made.cast)
 
 
 def drop_caches(model: nn.Module) -> None:

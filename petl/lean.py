@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations, pad_same
@@ -26,7 +26,8 @@ from petl.segment import Segment, call, is_watched, segments
 from petl.sites import has_statistics, layer_roles, matrices
 from petl.survey import Survey, ancestors
 
-MEMORY = ("fast", "lean", "min")
+Memory = Literal["fast", "lean", "min"]
+MEMORY: tuple[Memory, ...] = get_args(Memory)
 ACTIVATIONS = (
     *(nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish),
     *(activations.Swish, activations.Mish, activations.HardSwish),

@@ -21,6 +21,7 @@ from petl.datasets import LEFT_OUT
 from petl.delta import read
 from petl.errors import DataError, PetlError, printable
 from petl.feed import Batch, answered, pair, windows
+from petl.frozen import prove_frozen
 from petl.launch import in_eval
 from petl.logits import scores
 from petl.metrics import History, Metrics, measured
@@ -119,6 +120,8 @@ def train_all(run: Run) -> History:
         start = time.perf_counter()
         with run.skipping():
             row = train_epoch(run, epoch, task)
+        if epoch == 0 and record(run.model) is not None:
+            prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
         run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
         with run.averaged():
             row.update(validated(run, row), seconds=time.perf_counter() - start)

@@ -152,6 +152,15 @@ def from_json(values: Mapping[str, Any]) -> Method:
     return method_class(values["name"]).from_values({k: v for k, v in values.items() if k != "name"})
 
 
+def examine(values: Mapping[str, Any]) -> None:
+    """A MethodError where a recipe asks a known method for what it doesn't do; unknown methods may be registered later."""
+    if values["name"] in _REGISTRY:
+        try:
+            from_json(values)
+        except (TypeError, ValueError, AttributeError) as error:  # of values of a kind that no method expects
+            raise MethodError(f"{values['name']}: {error}") from None
+
+
 def resolve(asked: Any, options: Mapping[str, Any]) -> list[Method]:
     """What the user passed to ``wrap`` (a name, a Method, a peft config, or a list of these) as a list of methods."""
     one = asked if isinstance(asked, (list, tuple)) else [asked]

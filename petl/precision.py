@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from petl.errors import MethodError
 from petl.graft import WeightGraft, grafts, grow
 from petl.sites import is_layer, matrices, within
 
+BaseDtype = torch.dtype | Literal["bfloat16", "float16"]
 NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 

@@ -14,6 +14,7 @@ from petl.checkpoint import go_on, keep_small, moving, newest
 from petl.errors import PetlError, StateError
 from petl.features import Road
 from petl.feed import Batch, classes_of, feed, first_look
+from petl.frozen import prove_frozen
 from petl.groups import param_groups, timm_groups
 from petl.loaders import Loader, on_device
 from petl.loop import Run
@@ -30,6 +31,8 @@ from petl.targets import class_weights, refuse_targets
 def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Everything that the loop needs; at the point of the checkpoint, where the run resumes one."""
     model.to(accelerator.device).train()
+    if record(model) is not None:
+        prove_frozen(model, "not trained, because no delta could be saved")
     train, val, labels = _batches(accelerator, model, data, settings)
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
     made = _optimizer(model, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from petl.digest import combined, fingerprints, held, marks, own_tensor
-from petl.errors import StateError
+from petl.errors import StateError, listing
 from petl.method import Method
 
 RECORD = "_petl_record"
 _HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
 _ABSENT = object()
+_LIVE: list[weakref.ref[Record]] = []  # in the order in which they were made
 
 
 @dataclass(repr=False)
@@ -25,7 +27,9 @@ class Record:
     classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
     base tensors that train in place. frozen: key -> (owner, leaf, mark) of all others. memory: how training steps
     save memory (None: the plain layers run). base_dtype: the type that was asked for the frozen base; narrow: the keys of
-    frozen tensors that have it, whose originals are in backup too; wide: why other matrices haven't. labels, pipeline,
+    frozen tensors that have it, whose originals are in backup too; wide: why other matrices haven't. statistics: copies of frozen
+    norms' statistics; samples: a few numbers of every frozen tensor; first: marks from before the model was cast; cast: the type
+    that it was cast to. labels, pipeline,
     results go into the delta's header and may be set by whoever knows them.
     """
 
@@ -47,6 +51,10 @@ class Record:
     base_dtype: torch.dtype | None = None
     narrow: list[str] = field(default_factory=list)
     wide: dict[str, str] = field(default_factory=dict)
+    statistics: dict[str, Tensor] = field(default_factory=dict)
+    samples: dict[str, Tensor] = field(default_factory=dict)
+    first: dict[str, str] = field(default_factory=dict)
+    cast: torch.dtype | None = None
     labels: list[str] | None = None
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
@@ -68,6 +76,15 @@ class Record:
             f"{_counted(len(self.planned), 'tensor')} of its own, {len(self.frozen)} frozen; memory={self.memory!r}"
             f"{base}{labels})"
         )
+
+    def __post_init__(self) -> None:
+        _LIVE[:] = [ref for ref in _LIVE if ref() is not None]
+        _LIVE.append(weakref.ref(self))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """A copy is known as well; one that an older petl has pickled lacks what is newer."""
+        vars(self).update({**vars(Record((), [])), **state})
+        self.__post_init__()
 
     @property
     def planned(self) -> set[str]:
@@ -97,20 +114,53 @@ def _counted(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
+def live() -> list[Record]:
+    """All records that exist, in the order in which they were made: of models, of their copies."""
+    return [found for ref in _LIVE if (found := ref()) is not None]
+
+
 def record(model: nn.Module) -> Record | None:
-    """The record of what ``wrap`` did to this model, or None where it isn't wrapped."""
-    return vars(bare(model)).get(RECORD)
+    """The record of what ``wrap`` did to this model, or to the one model inside it that is wrapped; None where none is."""
+    found = list(wrapped_inside(model).values())
+    return vars(found[0])[RECORD] if len(found) == 1 else None
 
 
 def wrapped(model: nn.Module) -> tuple[nn.Module, Record]:
-    """The bare model and its record, or a StateError."""
-    plain = bare(model)
-    found = record(plain)
-    if found is None:
+    """The wrapped model, bare, and its record, or a StateError; ``model`` may hold it (an average, a detector)."""
+    found = wrapped_inside(model)
+    if not found:
         raise StateError(
-            f"this {type(plain).__name__} is not wrapped; call petl.wrap(model, 'lora') or petl.load(path, model)"
+            f"this {type(bare(model)).__name__} is not wrapped, nor is a model inside it; call petl.wrap(model, 'lora') or "
+            f"petl.load(path, model)"
         )
-    return plain, found
+    if len(found) > 1:
+        raise StateError(
+            f"this {type(bare(model)).__name__} holds {len(found)} wrapped models: {listing(found)}; pass one of them, such as "
+            f"model.{next(iter(found))}"
+        )
+    (inner,) = found.values()
+    return inner, vars(inner)[RECORD]
+
+
+def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
+    """The wrapped models by their names in ``model``: itself under "", or those inside it."""
+    plain = bare(model)
+    if RECORD in vars(plain):
+        return {"": plain}
+    return {name: module for name, module in plain.named_modules() if RECORD in vars(module)}
+
+
+def refuse_outside(model: nn.Module) -> None:
+    """A StateError where a model that holds a wrapped one trains more than that one, which no delta would have."""
+    found = wrapped_inside(model)
+    inside = {parameter for module in found.values() for parameter in module.parameters()}
+    others = [name for name, p in bare(model).named_parameters() if p.requires_grad and p not in inside]
+    if others and found:
+        name = next(iter(found))
+        raise StateError(
+            f"this {type(bare(model)).__name__} also trains {listing(others)} outside of the wrapped model {name!r}, which alone "
+            f"a delta holds; save that one, petl.save(model.{name}, path), and keep the others yourself"
+        )
 
 
 def bare(model: nn.Module) -> nn.Module:

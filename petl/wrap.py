@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +11,33 @@ from torch import Tensor, nn
 from petl.backbone import takes_channels, warn_unrecorded
 from petl.classifier import Option
 from petl.errors import MethodError, PetlError, StateError, listing
+from petl.frozen import prove_frozen
 from petl.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
 from petl.install import install, undo
 from petl.interrupts import uninterrupted
-from petl.lean import MEMORY
+from petl.lean import MEMORY, Memory
 from petl.method import Method, resolve
-from petl.precision import narrow_dtype
-from petl.record import RECORD, Record, Whole, bare, record, wrapped
+from petl.precision import BaseDtype, narrow_dtype
+from petl.record import RECORD, Record, Whole, bare, record, wrapped, wrapped_inside
+from petl.sharded import is_sharded_model
 from petl.survey import Survey, survey
+
+Model = TypeVar("Model", bound=nn.Module)
 
 
 @torch.inference_mode(False)
 def wrap(
-    model: nn.Module,
+    model: Model,
     methods: Any,
     *,
     num_classes: int | None = None,
     head: bool | str | Sequence[str] = True,
     create_args: dict[str, Any] | None = None,
     fused: bool = True,
-    memory: str = "lean",
-    base_dtype: torch.dtype | str | None = None,
+    memory: Memory = "lean",
+    base_dtype: BaseDtype | None = None,
     **options: Any,
-) -> nn.Module:
+) -> Model:
     """Put methods onto ``model``, in place, and freeze the rest.
 
     Args:
@@ -102,9 +106,15 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
     _refuse_unfit(model)
     if bare(model) is not model:
         raise StateError(f"got the model inside {type(model).__name__}; wrap it first, then compile or distribute it")
-    if record(model) is not None:
+    if inside := wrapped_inside(model):
+        what = "this model" if "" in inside else f"{listing(inside)} inside this {type(model).__name__}"
         raise StateError(
-            "this model is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
+            f"{what} is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
+        )
+    if is_sharded_model(model):
+        raise StateError(
+            f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; "
+            f"petl.wrap or petl.load first, then shard"
         )
     found = survey(model, size)
     if not isinstance(head, bool):
@@ -133,7 +143,7 @@ def _refuse_unfit(model: nn.Module) -> None:
 
 
 @torch.inference_mode(False)
-def unwrap(model: nn.Module) -> nn.Module:
+def unwrap(model: Model) -> Model:
     """Give the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
 
     Raises:
@@ -145,7 +155,7 @@ def unwrap(model: nn.Module) -> nn.Module:
     False
     """
     plain, made = wrapped(model)
-    _prove_frozen(made, "unwrap can't give the base back")
+    prove_frozen(plain, "unwrap can't give the base back")
     try:
         undo(plain, made, made.changes)
         del vars(plain)[RECORD]
@@ -160,7 +170,7 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode(False)
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: Model) -> Model:
     """Fold everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
 
     After ``base_dtype`` the tensors have the types from before ``wrap`` again, and the values that the layers used: the rounded
@@ -253,12 +263,3 @@ def unfoldable(model: nn.Module) -> dict[str, str]:
         for child, graft in grafts(module)
         if not isinstance(graft, WeightGraft)
     }
-
-
-def _prove_frozen(made: Record, what: str) -> None:
-    moved = made.moved()
-    if moved:
-        raise StateError(
-            f"{what}: {listing(moved)} changed since wrap although frozen (unfrozen by hand, cast, or written to); "
-            f"name them in a method so that petl keeps their values, or build the backbone anew"
-        )

@@ -21,7 +21,7 @@ def chain(base: set[str], *names: str) -> dict[str, set[str]]:
 
 
 # module -> the modules of petl that it may import. A new file has to be given its place here.
-GROUND = chain(set(), "errors", "tables", "version")
+GROUND = chain(set(), "errors", "tables", "version", "sharded")
 SURGERY = GROUND | chain(
     {*GROUND},
     "kernels",
@@ -51,11 +51,14 @@ WRAPPED = chain(
     "digest",
     "record",
     "groups",
+    "frozen",
+    "follow",
     "create_args",
     "header",
     "backbone",
     "install",
     "wrap",
+    "inside",
     "fitting",
     "tensorfile",
     "deltafile",
@@ -80,7 +83,7 @@ IMAGES = chain(
 )
 LOOP = ("metrics", "runs", "checkpoint", "rehearsal", "settings", "launch", "logits", "loaders", "feed", "targets")
 LOOP += ("entry", "steady", "cache", "depth", "upper", "features", "provenance", "road", "loop", "prepare", "train")
-BELOW = {"graft", "structure", "digest", "record", "groups", "header", "wrap", "tensorfile", "delta"}
+BELOW = {"graft", "structure", "digest", "record", "groups", "frozen", "header", "wrap", "tensorfile", "delta"}
 TRAINING = chain({*GROUND, *IMAGES, *BELOW}, *LOOP)
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
 TOP = chain({*LIBRARY}, "__init__", "demo", "terminal", "arguments", "answers", "outputs", "cli", "__main__")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import differing, disturb, images, make, output, portrait, state
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 import petl
@@ -150,3 +153,110 @@ def test_layers_by_hand_of_a_plain_module() -> None:
     assert petl.record(net).sites == [["3"]] or petl.record(net).sites
     petl.unwrap(net)
     assert portrait(net) == before
+
+
+@pytest.mark.parametrize("init", ["pissa", "pissa_niter_2", "olora", "corda", "eva", "lora_ga"])
+def test_inits_that_change_the_base_or_need_data_are_refused_at_wrap(init: str) -> None:
+    model = make("vit")
+    before = portrait(model)
+    with pytest.raises(petl.MethodError, match=f"{init}.*'gaussian'"):
+        petl.wrap(model, peft.LoraConfig(r=2, init_lora_weights=init), num_classes=5)
+    assert portrait(model) == before
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_an_init_that_rewrites_the_base_unannounced_is_undone(stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where peft stops half-way, after the first layers."""
+    monkeypatch.setattr(sys.modules["petl.methods._peft_fields"], "INITS", {})
+    model = make("vit")
+    before = portrait(model)
+    config = peft.LoraConfig(r=2, init_lora_weights="pissa", target_modules=["qkv"])
+    if stops:
+        plain, calls = peft.tuners.lora.layer.LoraLayer.pissa_init, []
+
+        def stop(self: Any, *args: Any) -> None:
+            calls.append(1)
+            plain(self, *args)
+            if len(calls) == 3:
+                raise OSError("the disk")
+
+        monkeypatch.setattr(peft.tuners.lora.layer.LoraLayer, "pissa_init", stop)
+    with pytest.raises(petl.SiteError, match="the disk" if stops else "rewrites the base.*another init"):
+        petl.wrap(model, config, num_classes=5)
+    assert portrait(model) == before
+
+
+EVIL: dict[str, Any] = {
+    "megatron_config": {"hidden_size": 4},
+    "megatron_core": "antigravity",
+    "auto_mapping": {"parent_library": "antigravity", "base_model_class": "x"},
+    "rank_pattern": {"(a+)+$": 2},
+    "alpha_pattern": {"(a|a)(a|a)(a|a)": 2},
+    "exclude_modules": "(.*)*x",
+    "layers_pattern": ["(x*)*"],
+    "target_modules": "[",
+    "modules_to_save": ["head"],
+    "loftq_config": {"loftq_bits": 4},
+    "corda_config": {"cache_file": "/etc/passwd"},
+    "eva_config": {"rho": 2.0},
+    "layer_replication": [[0, 4]],
+    "runtime_config": {"ephemeral_gpu_offload": True},
+    "trainable_token_indices": [1],
+    "bias": "all",
+    "init_lora_weights": "pissa",
+    "lora_dropout": float("nan"),
+    "r": 10**9,
+    "use_dora": "yes",
+    "no_such_field": 1,
+    "peft_type": "BOFT",
+}
+
+
+def altered(path: Path, changes: dict[str, Any]) -> Path:
+    """A copy of the delta whose peft config has these fields too."""
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["petl"])
+    header["methods"][0]["config"] |= changes
+    metadata = {"petl": json.dumps(header), "format": "pt"}
+    save_file(load_file(path), path.with_name("altered.safetensors"), metadata=metadata)
+    return path.with_name("altered.safetensors")
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model = petl.wrap(make("vit"), peft.LoraConfig(r=2, target_modules=["qkv"]), num_classes=5)
+    return petl.save(model, tmp_path_factory.mktemp("peft") / "d.safetensors")
+
+
+@pytest.mark.parametrize("field", EVIL)
+def test_a_file_asks_peft_only_for_what_is_listed(field: str, lora: Path) -> None:
+    path = altered(lora, {field: EVIL[field]})
+    with pytest.raises(petl.DeltaError, match="peft: "):
+        petl.read(path)
+    model = make("vit")
+    before = portrait(model)
+    with pytest.raises(petl.DeltaError, match="peft: "):
+        petl.load(path, model)
+    assert portrait(model) == before
+
+
+def test_what_older_files_say_of_unused_fields_is_read(lora: Path) -> None:
+    idle = {"megatron_core": "megatron.core", "runtime_config": {"ephemeral_gpu_offload": False}, "bias": "none"}
+    path = altered(lora, {**idle, "loftq_config": {}, "layer_replication": None, "qalora_group_size": 16})
+    assert torch.equal(
+        output(petl.load(path, make("vit")), images("vit")), output(petl.load(lora, make("vit")), images("vit"))
+    )
+
+
+@pytest.mark.parametrize("config", [3, [], {"r": 2}, {"peft_type": None}, {"peft_type": ["LORA"]}, {1: 2}])
+def test_what_is_no_config_is_one_error(config: Any) -> None:
+    with pytest.raises(petl.MethodError, match="peft: "):
+        petl.Peft(config=config)
+
+
+def test_patterns_of_users_that_end_are_taken() -> None:
+    config = peft.LoraConfig(
+        r=2, target_modules=r".*\.(qkv|proj)", rank_pattern={r"blocks\.0\.attn\.qkv": 4, "proj": 1}
+    )
+    model = petl.wrap(make("vit"), config, num_classes=5)
+    assert [model.blocks[i].attn.qkv.lora_A["default"].out_features for i in range(2)] == [4, 2]

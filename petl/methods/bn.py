@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import nn
 
 from petl.errors import MethodError
 from petl.method import STATISTICS, Method, register
 from petl.sites import Site, Where, layer_roles
+
+Stats = Literal["adapt", "keep"]
 
 
 @register("bn")
@@ -33,7 +36,7 @@ class BN(Method):
 
     where: Where = "batchnorm"
     affine: bool = True
-    stats: str = "adapt"
+    stats: Stats = "adapt"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.method import STATISTICS, Method, register
-from petl.methods.bn import check_stats
+from petl.methods.bn import Stats, check_stats
 from petl.sites import Site, Sites, all_sites
 from petl.survey import Survey
 
@@ -29,7 +29,7 @@ class Full(Method):
     True
     """
 
-    stats: str = "keep"
+    stats: Stats = "keep"
 
     def __post_init__(self) -> None:
         super().__post_init__()

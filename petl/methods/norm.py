@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.method import register
-from petl.methods.bn import BN
+from petl.methods.bn import BN, Stats
 from petl.sites import Where, layer_roles
 
 
@@ -26,7 +26,7 @@ class Norm(BN):
     """
 
     where: Where = "norm"
-    stats: str = "keep"
+    stats: Stats = "keep"
 
     def fits(self, module: nn.Module) -> bool:
         return "norm" in layer_roles(module)

@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.errors import MethodError, SiteError
 from petl.method import Method, register
-from petl.methods.bn import check_stats
+from petl.methods.bn import Stats, check_stats
 from petl.methods.full import own_tensors, owns
 from petl.sites import Site, Sites, all_sites, select
 from petl.survey import Survey
@@ -36,7 +36,7 @@ class Partial(Method):
 
     last: int = 1
     first: int = 0
-    stats: str = "keep"
+    stats: Stats = "keep"
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from petl.errors import MethodError, SiteError, StateError, listing, near
 from petl.graft import base_class
 from petl.method import Method, register
+from petl.methods._peft_fields import KNOWN, checked, is_idle
 from petl.sites import Site, Sites, Where, all_sites, select
 from petl.survey import Survey
 
@@ -42,20 +44,22 @@ class Peft(Method):
     config: Mapping[str, Any] = field(default_factory=dict)
     where: Where = ()
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "config", checked(self.config))  # the way to set a field of a frozen dataclass
+
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
-        import peft
-
+        peft = _library()
         kinds = {name.removesuffix("Config"): name for name in dir(peft) if name.endswith("Config")}
         if text not in kinds:
             raise MethodError(f"peft:{text}: peft has no {text}Config{near(text, kinds)}; try peft:LoHa")
         own = {key: value for key, value in options.items() if key != "where"}
         try:
-            config = getattr(peft, kinds[text])(**own)
-            peft.get_peft_config(dict(_values(config)))  # an abstract config names no tuner
-        except (TypeError, ValueError, KeyError) as error:
+            values = _values(getattr(peft, kinds[text])(**own))
+        except Exception as error:  # each config of peft's checks, and fails, in its own way
             raise MethodError(f"peft:{text}: {kinds[text]} refused {own}: {error!r}") from None
-        return cls(config=_values(config), where=options.get("where", ()))
+        return cls(config=values, where=options.get("where", ()))
 
     @classmethod
     def from_foreign(cls, item: Any) -> Method | None:
@@ -86,15 +90,22 @@ class Peft(Method):
         return select(found, "linear") or Sites(s for s in select(found, "conv") if _is_plain(found.modules[s.name]))
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
-        import peft
-
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
         config = self._config()
-        config.target_modules = [site.name for site in sites]  # type: ignore[attr-defined]  # of every layer tuner
+        config.target_modules = [site.name for site in sites]  # of every layer tuner
+        before = _Copies(model, sites)
         try:
-            peft.inject_adapter_in_model(config, model)
-        except (ValueError, NotImplementedError, TypeError, RuntimeError) as error:
-            raise SiteError(f"peft: {config.peft_type} can't go onto these layers: {error}") from error
+            _library().inject_adapter_in_model(config, model)
+        except BaseException as error:
+            before.put_back()
+            if not isinstance(error, Exception):
+                raise
+            raise SiteError(f"peft: {self.config['peft_type']} can't go onto these layers: {error!r}") from error
+        if written := before.put_back():
+            raise SiteError(
+                f"peft: {self.config['peft_type']} rewrites the base's own tensors when it starts ({listing(written)}), which "
+                f"could then neither be saved apart from the change nor be given back; choose another init"
+            )
         for parameter, flag in flags.items():  # peft freezes all that isn't its own, also other methods' grafts
             parameter.requires_grad_(flag)
 
@@ -125,9 +136,55 @@ class Peft(Method):
             setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
 
     def _config(self) -> Any:
-        import peft
+        try:
+            return _library().get_peft_config(dict(self.config))
+        except MethodError:
+            raise
+        except Exception as error:  # each config of peft's checks, and fails, in its own way
+            raise MethodError(
+                f"peft: {self.config['peft_type']} of the installed peft refused {dict(self.config)}: {error!r}"
+            ) from None
 
-        return peft.get_peft_config(dict(self.config))
+
+class _Copies:
+    """Copies of the tensors of the layers that peft goes onto: some of its inits write to them, and stop half-way."""
+
+    def __init__(self, model: nn.Module, sites: Sequence[Site]):
+        layers = {site.name: model.get_submodule(site.name) for site in sites}
+        self.own = [(name, layer, leaf, t) for name, layer in layers.items() for leaf, t in _tensors(layer)]
+        self.values = [tensor.detach().clone() for *_, tensor in self.own]
+
+    def put_back(self) -> list[str]:
+        """Give the layers their tensors again; the names of those that differed."""
+        written = []
+        for (name, layer, leaf, tensor), value in zip(self.own, self.values, strict=True):
+            there = dict(_tensors(layer)).get(leaf)
+            if there is tensor and _same_bits(tensor, value):
+                continue
+            written.append(f"{name}.{leaf}")
+            cast(Any, layer._parameters if leaf in layer._parameters else layer._buffers)[leaf] = tensor
+            tensor.data = value
+        return written
+
+
+def _tensors(layer: nn.Module) -> list[tuple[str, Tensor]]:
+    return [(leaf, t) for leaf, t in (*layer._parameters.items(), *layer._buffers.items()) if t is not None]
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return (
+        one.is_meta or torch.equal(one.detach(), other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
+    )
+
+
+def _library() -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise MethodError(f"this method needs Hugging Face peft ({error}); pip install peft") from None
+    return peft
 
 
 class _Trial:
@@ -184,6 +241,8 @@ def _is_plain(conv: nn.Module) -> bool:
 
 
 def _values(config: Any) -> dict[str, Any]:
-    """A peft config as plain JSON values, without what belongs to peft's own files."""
-    values = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
-    return {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in values.items()}
+    """A peft config as plain JSON values, without what belongs to peft's own files or asks for nothing."""
+    given = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
+    values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in given.items()}
+    usual = {field.name: field.default for field in dataclasses.fields(config)}
+    return {k: v for k, v in values.items() if k in KNOWN or not (is_idle(k, v) or v == usual.get(k, config))}

@@ -1,0 +1,177 @@
+"""Which of peft's tuners and fields petl takes, from users and from delta files alike: an allow-list.
+
+A peft config can name a module to import, a file to open, code to compile, or a pattern that never ends. What isn't listed
+here has to have its harmless default.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from petl.errors import MethodError, near
+
+TUNERS = set(
+    """
+    ADALORA ADAMSS BEFT BONE C3A DEFT DELORA FOURIERFT GLORA GRALORA HIRA HRA IA3 LILY LN_TUNING LOHA LOKR LORA
+    MISS OFT OSF PEANUT PSOFT RANDLORA ROAD SUPERTUNING VBLORA VERA WAVEFT
+    """.split()
+)
+FLAGS = set(
+    """
+    apply_GS block_share coft decompose_both fan_in_fan_out init_ia3_weights init_lora_weights init_weights
+    lora_bias para proportional_parameters psoft_mag_a psoft_mag_b psoft_orth rank_dropout_scale save_indices
+    save_only_topk_weights save_precomputed_indices save_projection select_top sparse use_asa use_cayley_neumann
+    use_dora use_dynamic_rank use_effective_conv2d use_idwt use_rslora very_sparse
+    """.split()
+)
+NUMBERS = set(
+    """
+    alpha asa_importance_beta asa_schedule_exponent asa_target_subspaces asa_uncertainty_beta beta1 beta2
+    block_size cayley_neumann_eps d_initial decompose_factor deft_dropout delora_lambda deltaT depth
+    effective_rank eps final_warmup gralora_dropout gralora_k group_size hira_dropout hybrid_r init_logits_std
+    init_r init_scale init_vector_bank_bound init_warmup lora_alpha lora_dropout mask_interval mini_r miss_dropout
+    module_dropout n_frequency num_B num_cayley_neumann_terms num_subspaces num_vectors oft_block_size
+    orth_reg_weight projection_prng_key psoft_alpha psoft_dropout psoft_svd_lowrank_niter r randlora_alpha
+    randlora_dropout random_loc_seed random_seed rank_dropout scaling sparsity stride_A subspace_rank
+    svd_threshold target_r tfinal tinit topk total_step vblora_dropout vector_length vera_dropout
+    """.split()
+)
+SEEDS = {"projection_prng_key", "random_loc_seed", "random_seed"}
+WORDS = set(
+    """
+    ab_svd_init act_fn config_A_B config_C config_D_E decomposition_method init_lora_weights init_weights
+    psoft_svd variant wavelet_family
+    """.split()
+)
+NAMES = {"exclude_modules", "feedforward_modules", "layers_pattern", "target_modules"}
+PATTERNS = {"alpha_pattern", "block_size_pattern", "lambda_pattern", "n_frequency_pattern", "rank_pattern"}
+PLACES = {"layers_to_transform"}
+KNOWN = {"peft_type", *FLAGS, *NUMBERS, *WORDS, *NAMES, *PATTERNS, *PLACES}
+
+# what peft's own defaults write into a config, also in deltas of petl 0.1: they ask for nothing
+IDLE: dict[str, tuple[Any, ...]] = {
+    "bias": ("none",),
+    "megatron_core": ("megatron.core",),
+    "runtime_config": ({"ephemeral_gpu_offload": False},),
+    "qalora_group_size": (16,),
+    "mask_type": ("random",),
+}
+INSTEAD = {
+    "bias": "name petl's method beside it: [config, 'bias']",
+    "modules_to_save": "name them in a method of petl's beside it: [config, petl.Partial(where=...)]",
+}
+REWRITES = "starts from a changed base, which could neither be saved apart from the change nor be given back"
+NEEDS_DATA = "needs images or another library's preparation before it starts"
+INITS = {
+    **dict.fromkeys(("pissa", "olora", "corda", "loftq"), REWRITES),
+    **dict.fromkeys(("eva", "lora_ga"), NEEDS_DATA),
+}
+
+_WORD = re.compile(r"[\w.-]{1,64}")
+_SAFE = re.compile(r"[\w.*+?|^$\\\[\]()-]{1,200}")
+_REPEATS = re.compile(r"(?<!\\)[*+?]")
+
+
+def checked(config: Any) -> dict[str, Any]:
+    """The fields of a peft config that petl hands to peft; a MethodError names the first that it doesn't take."""
+    if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
+        raise MethodError(f"peft: the config is {type(config).__name__}; expected peft's field names with their values")
+    kind = config.get("peft_type")
+    if not isinstance(kind, str) or kind not in TUNERS:
+        raise MethodError(
+            f"peft: {_short(kind)} is no tuner that petl takes{_why_not(kind)}; it takes {', '.join(sorted(TUNERS))}"
+        )
+    _refuse_init(kind, config.get("init_lora_weights"))
+    kept = {key: value for key, value in config.items() if key in KNOWN}
+    for key, value in config.items():
+        if key not in KNOWN and not is_idle(key, value):
+            hint = INSTEAD.get(key, f"leave it out{near(key, KNOWN)}")
+            raise MethodError(f"peft: {kind} with {key[:60]}={_short(value)}, which petl doesn't take; {hint}")
+        if key in KNOWN and not _fits(key, value):
+            raise MethodError(f"peft: {kind} with {key}={_short(value)}; expected {_expected(key)}")
+    return kept
+
+
+def is_idle(key: str, value: Any) -> bool:
+    """Whether a field that petl doesn't take has a value that asks for nothing."""
+    return value is None or value is False or value in ({}, [], "") or value in IDLE.get(key, ())
+
+
+def _why_not(kind: Any) -> str:
+    return " (it compiles C++ and CUDA code when its layers are made)" if kind == "BOFT" else ""
+
+
+def _refuse_init(kind: str, init: Any) -> None:
+    found = next((word for word in INITS if isinstance(init, str) and init.lower().startswith(word)), None)
+    if found:
+        raise MethodError(
+            f"peft: {kind} with init_lora_weights={init!r} {INITS[found]}; use init_lora_weights=True, 'gaussian' or 'orthogonal'"
+        )
+
+
+def _fits(key: str, value: Any) -> bool:
+    if value is None:
+        return key != "peft_type"
+    kinds = {
+        "flag": key in FLAGS and isinstance(value, bool),
+        "number": key in NUMBERS and _is_number(value, 2**63 if key in SEEDS else 1e6),
+        "word": (key in WORDS or key == "peft_type") and isinstance(value, str) and bool(_WORD.fullmatch(value)),
+        "names": key in NAMES and _are_names(value),
+        "patterns": key in PATTERNS and _is_pattern_table(value),
+        "places": key in PLACES and _are_places(value),
+    }
+    return any(kinds.values())
+
+
+def _expected(key: str) -> str:
+    sets = {
+        "True or False": FLAGS,
+        "a number below a million": NUMBERS,
+        "a word": WORDS,
+        "names of layers, or one pattern with at most two repeats and two groups": NAMES,
+        "layer names or simple patterns, each with a number": PATTERNS,
+        "numbers of layers": PLACES,
+    }
+    return " or ".join(words for words, keys in sets.items() if key in keys)
+
+
+def _is_number(value: Any, most: float = 1e6) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) < most  # which no NaN is
+
+
+def _are_names(value: Any) -> bool:
+    if isinstance(value, str):
+        return _is_safe(value)
+    return isinstance(value, (list, tuple)) and all(isinstance(name, str) and _is_safe(name) for name in value)
+
+
+def _are_places(value: Any) -> bool:
+    listed = value if isinstance(value, (list, tuple)) else [value]
+    return all(type(place) is int and abs(place) < 1e6 for place in listed)
+
+
+def _is_pattern_table(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(
+        isinstance(key, str) and _is_safe(key) and _is_number(number) for key, number in value.items()
+    )
+
+
+def _is_safe(pattern: str) -> bool:
+    """Whether matching the pattern ends soon on any layer name: no repeat of a group, two repeats and two groups at most."""
+    repeats = len(_REPEATS.findall(pattern))
+    if not _SAFE.fullmatch(pattern) or repeats > 2 or pattern.count("(") > 2 or re.search(r"\)[*+?]", pattern):
+        return False
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError):
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

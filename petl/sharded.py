@@ -1,0 +1,75 @@
+"""Models that FSDP has sharded: who asks for a weight, gathering what a file holds, and who writes it."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+FSDP = "torch.distributed.fsdp"
+WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")  # around modules, in their names
+
+
+def wants_own() -> bool:
+    """Whether FSDP asks a module for a weight: it wants what it keeps there, a shard or a view, not the adapted weight.
+
+    ``fully_shard`` looks at its parameters by ``getattr(module, name)`` before the first forward and after every ``.to``, FSDP1
+    wherever it exchanges them. Called by the property that answers; FSDP is whoever has called that.
+    """
+    return not torch.compiler.is_compiling() and str(sys._getframe(2).f_globals.get("__name__")).startswith(FSDP)
+
+
+def is_sharded_model(model: nn.Module) -> bool:
+    """Whether FSDP (1 or 2) or tensor parallelism holds parts of the model's tensors."""
+    names = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
+    return bool(names & {"FSDPModule", "FullyShardedDataParallel"}) or any(is_shard(p) for p in model.parameters())
+
+
+def is_shard(tensor: Tensor | None) -> bool:
+    """Whether ranks hold parts of the tensor (a DTensor)."""
+    return hasattr(tensor, "full_tensor")
+
+
+@contextlib.contextmanager
+def gathered(model: nn.Module) -> Iterator[bool]:
+    """Inside, the model's tensors are whole (FSDP1) or DTensors that are up to date (FSDP2); whether this rank is to write.
+
+    Every rank has to come here; none leaves before the file is there.
+    """
+    if not dist.is_available() or not dist.is_initialized() or not is_sharded_model(model):
+        yield True
+        return
+    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # after an evaluation its root still has whole tensors
+    old = any(isinstance(module, FullyShardedDataParallel) for module in model.modules())
+    whole = FullyShardedDataParallel.summon_full_params(model, writeback=False) if old else contextlib.nullcontext()
+    try:
+        with whole:
+            yield dist.get_rank() == 0
+    finally:
+        dist.barrier()
+
+
+def put(own: Tensor, value: Tensor) -> None:
+    """Write a whole value into a tensor, or into this rank's shard of it."""
+    value = value.to(own.device, own.dtype)
+    if is_shard(own):
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(own, DTensor)
+        value = distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
+    own.detach().copy_(value)
+
+
+def plain_name(name: str) -> str:
+    """A module's or tensor's name without what FSDP, checkpointing and torch.compile put between its parts."""
+    for wrapper in WRAPPERS:
+        name = name.replace(wrapper, "")
+    return name
