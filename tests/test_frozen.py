@@ -364,3 +364,25 @@ def test_a_base_with_exchanged_norms_is_told_from_other_weights(tmp_path: Path) 
     assert output(again, images("resnet")).isfinite().all()
     with pytest.raises(petl.DeltaError, match="other weights"):
         petl.load(path, other("resnet"))
+
+
+# ---- fit
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+def test_fit_stops_early_where_no_delta_could_be_saved(when: str) -> None:
+    model = petl.wrap(make("vit"), "bias", num_classes=2)
+    data = torch.utils.data.TensorDataset(images("vit", batch=4), torch.tensor([0, 1, 0, 1]))
+
+    def move(*_: Any) -> None:
+        with torch.no_grad():
+            model.norm.weight.add_(1)
+
+    if when == "before":
+        move()
+    else:
+        model.register_forward_pre_hook(move)
+    epochs: list[Any] = []
+    with pytest.raises(petl.StateError, match=r"no delta could be saved.*norm\.weight"):
+        petl.fit(model, data, epochs=3, lr=1e-3, on_epoch=epochs.append)
+    assert not epochs
