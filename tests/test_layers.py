@@ -79,7 +79,7 @@ TRAINING = chain(
     *LOOP,
 )
 LIBRARY = SURGERY | METHODS | WRAPPED | IMAGES | TRAINING
-TOP = chain({*LIBRARY}, "__init__", "demo", "terminal", "arguments", "answers", "outputs", "cli", "__main__")
+TOP = chain({*LIBRARY}, "__init__", "demo", "terminal", "phrases", "arguments", "answers", "outputs", "cli", "__main__")
 LAYERS = LIBRARY | TOP
 FILES = sorted(PACKAGE.rglob("*.py"))
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
