@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -35,11 +34,11 @@ from petl.arguments import (
     weights_file,
 )
 from petl.errors import printable
+from petl.phrases import as_json_text, brief, figure, kilobytes
 from petl.terminal import Commands, note, say, show
 from petl.version import __version__
 
 OWN = ("model", "train", "val", "out", "labels", "on_epoch")  # of fit: they have options of their own, or need Python
-MANY = 20  # items of a list in a header that `inspect` shows
 
 app = typer.Typer(
     cls=Commands,
@@ -139,7 +138,7 @@ def evaluate(
     images, which = to_measure(delta, data, petl.data.pipeline(net), split=split, classes=header["labels"])
     metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
     say(
-        _json({**dataclasses.asdict(metrics), "measured": which})
+        as_json_text({**dataclasses.asdict(metrics), "measured": which})
         if as_json
         else f"{metrics}\nmeasured: {printable(which)}"
     )
@@ -165,19 +164,10 @@ def predict(
         {"image": str(path), "predictions": best} for path, best in answers(net, header, images, top, strict=strict)
     ]
     if as_json:
-        return say(_json(found))
-    rows = [(one["image"], row["label"], _figure(row)) for one in found for row in one["predictions"]]
+        return say(as_json_text(found))
+    rows = [(one["image"], row["label"], figure(row)) for one in found for row in one["predictions"]]
     values = any("value" in row for one in found for row in one["predictions"])
     return show(("image", "label", "value" if values else "confidence"), rows)
-
-
-def _figure(row: dict[str, Any]) -> str:
-    return f"{row['value']:.6g}" if "value" in row else f"{row['confidence']:.1%}"
-
-
-def _json(value: Any) -> str:
-    """In ASCII, the one control character in it spelt too."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 @app.command(epilog="Example: petl plan resnet50 --method input --method lora --in-chans 1 --rank 8")
@@ -210,18 +200,10 @@ def inspect(delta: Delta, as_json: AsJson = False) -> None:
 
     header = petl.read(existing(delta))
     if as_json:
-        return say(_json(header))
+        return say(as_json_text(header))
     rows = [("bytes", f"{delta.stat().st_size:,}")]
-    rows += [(key, _brief(value)) for key, value in {**header, "sites": [len(s) for s in header["sites"]]}.items()]
+    rows += [(key, brief(value)) for key, value in {**header, "sites": [len(s) for s in header["sites"]]}.items()]
     return show(("", str(delta)), rows)
-
-
-def _brief(value: Any) -> str:
-    """As JSON, long lists cut."""
-    if isinstance(value, list) and len(value) > MANY:
-        shown = json.dumps(value[:MANY], ensure_ascii=False)
-        return f"{shown[:-1]}, ... {len(value) - MANY} more]; --json has them"
-    return json.dumps(value, ensure_ascii=False)
 
 
 @app.command(epilog="Example: petl merge pets.safetensors merged.safetensors")
@@ -281,13 +263,9 @@ def demo(
     for trial in material.TRIALS:
         note(f"{trial.name} ...")
         results.append(material.attempt(trial, to, quick=quick))
-    rows = [(r.name, f"{r.trainable:,}", _kilobytes(r.path), f"{r.accuracy:.1%}", f"{r.seconds:.0f}") for r in results]
+    rows = [(r.name, f"{r.trainable:,}", kilobytes(r.path), f"{r.accuracy:.1%}", f"{r.seconds:.0f}") for r in results]
     head = ("method", "trainable", "delta", "accuracy", "seconds")
     show(head, rows, title="EfficientNet-Lite0 on scikit-learn's digits")
     equal = torch.equal(material.elsewhere(results[-1]), results[-1].logits)
     say(f"{results[-1].path}, reloaded in a fresh process: its logits {'are bit-equal' if equal else 'DIFFER'}")
     raise typer.Exit(0 if equal else 1)
-
-
-def _kilobytes(path: Path) -> str:
-    return f"{path.stat().st_size / 1000:,.0f} kB"

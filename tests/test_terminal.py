@@ -193,9 +193,9 @@ def test_a_record_prints_in_a_line() -> None:
 
 
 def test_json_is_safe_to_print() -> None:
-    from petl.cli import _json
+    from petl.phrases import as_json_text
 
-    text = _json({"label": EVIL + "\x7f"})
+    text = as_json_text({"label": EVIL + "\x7f"})
     assert text.isascii() and text.isprintable() and json.loads(text)["label"] == EVIL + "\x7f"
 
 

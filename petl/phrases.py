@@ -1,0 +1,30 @@
+"""How the command line spells single values."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+MANY = 20  # items of a list in a header that `inspect` shows
+
+
+def figure(row: dict[str, Any]) -> str:
+    return f"{row['value']:.6g}" if "value" in row else f"{row['confidence']:.1%}"
+
+
+def as_json_text(value: Any) -> str:
+    """In ASCII, the one control character in it spelt too."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def brief(value: Any) -> str:
+    """As JSON, long lists cut."""
+    if isinstance(value, list) and len(value) > MANY:
+        shown = json.dumps(value[:MANY], ensure_ascii=False)
+        return f"{shown[:-1]}, ... {len(value) - MANY} more]; --json has them"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def kilobytes(path: Path) -> str:
+    return f"{path.stat().st_size / 1000:,.0f} kB"
