@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from petl.backbone import arguments, build
 from petl.deltafile import FORMAT, read_all, read_recipe, write
-from petl.digest import own_tensor, owned
+from petl.digest import own_tensor, owned, whole
 from petl.errors import DeltaError, StateError, listing
 from petl.fitting import (
     classes_of,
