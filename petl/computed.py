@@ -73,6 +73,12 @@ def iterated(module: nn.Module, name: str) -> list[tuple[str, str]]:
     return [(f"{name}.{param}_orig".lstrip("."), f"{name}.{param}_u".lstrip(".")) for param in hooks]
 
 
+def by_hooks(model: nn.Module) -> bool:
+    """Whether hooks of torch's compute weights in the model; a copy without hooks is another model then."""
+    kinds = tuple(way.kind for way in HOOKS)
+    return any(isinstance(hook, kinds) for module in model.modules() for hook in module._forward_pre_hooks.values())
+
+
 def _is_parametrized(module: nn.Module, param: str) -> bool:
     found = getattr(module, "parametrizations", None)
     return isinstance(found, nn.ModuleDict) and param in found
