@@ -356,7 +356,7 @@ def test_types_that_can_not_hold_the_numbers(tmp_path: Path) -> None:
     assert petl.save(model, path, dtype=torch.float16)
 
 
-@pytest.mark.parametrize("results", [[1], {"a": torch.ones(1)}, {"a": object()}, "text", {"a": {1, 2}}], ids=str)
+@pytest.mark.parametrize("results", [[1], {"a": torch.ones(1)}, {"a": print}, "text", {"a": {1, 2}}], ids=str)
 def test_results_that_are_no_json(results: Any, tmp_path: Path) -> None:
     with pytest.raises(petl.DeltaError):
         petl.save(small(), tmp_path / "d.safetensors", results=results)
