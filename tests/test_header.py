@@ -308,7 +308,9 @@ class Shards(Dataset[Any]):
 
 
 @pytest.mark.parametrize(
-    "classes", [3, len, lambda: ["a"], None, {"a": 0}, "abc", {"x", "y"}, ["a", "b", "c"]], ids=str
+    "classes",
+    [3, len, lambda: ["a"], None, {"a": 0}, "abc", {"x", "y"}, ["a", "b", "c"]],
+    ids=["number", "method", "lambda", "nothing", "dict", "text", "set", "list"],
 )
 def test_attributes_of_other_datasets_mean_other_things(classes: Any, tmp_path: Path) -> None:
     path = tmp_path / "d.safetensors"
