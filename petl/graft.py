@@ -67,7 +67,7 @@ class WeightGraft(Graft):
         if (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] == "opacus":
             raise StateError(
                 f"gradients of single samples by Opacus's module hooks can't be had of {type(self).__name__}, which changes a "
-                f"weight; torch.func.vmap(torch.func.grad(...)) gives them, as docs/pipelines.md shows, and Opacus takes the "
+                f"weight; torch.func gives them, as docs/pipelines.md shows, and Opacus takes the "
                 f"methods 'probe', 'norm', 'bias' and 'adapter'"
             )
         return super().register_forward_hook(hook, **kwargs)

@@ -1,8 +1,8 @@
 """Cheaper training steps with the same numbers: ways to run layers that keep less for the backward.
 
-``memory="fast"`` trains low-rank changes through ``kernels`` and multiplies norms that are held still into the convolution
-before them. ``"lean"`` also doesn't keep what is cheap to compute again: outputs of norms and activations (``remake``).
-``"min"`` also runs whole blocks again in the backward (activation checkpointing, Chen et al. 2016, arXiv:1604.06174).
+``memory="fast"`` trains low-rank changes through ``kernels`` and folds frozen norms into the convolution before them, where
+the forward shows that it may (``deferred``). ``"lean"`` also recomputes outputs of norms and activations (``remake``).
+``"min"`` also runs whole blocks a second time in the backward (activation checkpointing, Chen et al. 2016, arXiv:1604.06174).
 Evaluation always runs the plain layers.
 """
 

@@ -47,11 +47,11 @@ def wrap(
         head: train the classifier (True), leave it alone (False), or the names of its modules where the model isn't timm's.
         create_args: further ``timm.create_model`` arguments of this model (``img_size`` ...), for the delta's header.
         fused: False runs the plain layers in training too: the same gradients up to rounding, more time and memory.
-        memory: of training steps. "fast" trains low-rank changes without a gradient of the whole weight and multiplies
-            BatchNorms that are held still into the convolution before them; "lean" also computes outputs of norms and
-            activations again instead of keeping them; "min" also runs whole blocks again. Evaluation is the same in all.
+        memory: of training steps. "fast" trains low-rank changes without a gradient of the whole weight and folds frozen
+            BatchNorms into the convolution before them; "lean" also recomputes outputs of norms and activations instead
+            of keeping them; "min" also runs whole blocks a second time. Evaluation is the same in all.
         base_dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the frozen matrices and kernels of layers in that type,
-            rounded, and widens them wherever they are used; everything else, activations too, keeps its type. The originals
+            rounded, and casts them up wherever they are used; everything else, activations too, keeps its type. The originals
             stay in main memory for ``unwrap`` and the digest: this saves a GPU's memory, on a CPU it saves none.
         options: options of the method, if it is a single name: ``rank=16``.
 

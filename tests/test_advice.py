@@ -24,6 +24,7 @@ from torch.utils.data import TensorDataset
 import petl
 from petl import cli
 from petl.errors import PetlError
+from petl.methods._peft_fields import KNOWN
 from petl.readers import TAKEN
 
 ROOT = Path(petl.__file__).parent
@@ -71,7 +72,7 @@ def base() -> nn.Module:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
-    """Names that the advised lines use: state("plain") has a plain model, state("wrapped") a wrapped one."""
+    """Names that the advised lines use, "model" among them: "plain" or "wrapped", or such a model "inside" another."""
 
     def make(kind: str) -> dict[str, Any]:
         pairs = TensorDataset(torch.randn(4, 3, 64, 64), torch.arange(4) % 2)
@@ -80,13 +81,16 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         petl.record(wrapped).labels = ["cat", "dog"]
         names = {"petl": petl, "timm": timm, "torch": torch, "train": pairs, "val": pairs, "batch": pairs.tensors[0]}
         names |= {"path": petl.save(wrapped, tmp_path / "delta.safetensors"), "folder": folder, "names": ["cat", "dog"]}
-        return {**names, "model": wrapped if kind == "wrapped" else base()}
+        model = wrapped if "wrapped" in kind else base()
+        model = nn.ModuleDict({"part": model, "own": nn.Linear(2, 2)}) if "inside" in kind else model
+        return {**names, "model": model, "base": base()}
 
     return make
 
 
 # line -> (state in which it is run, values for its holes)
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "petl.BN(stats='adapt')": ("plain", ()),
     "petl.LoRA(rank=16)": ("plain", ()),
     "petl.check(model, batch, 'lora')": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model))": ("plain", ()),
@@ -97,12 +101,18 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.find(model, 'block')": ("plain", ()),
     "petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)": ("wrapped", ()),
     "petl.load(path, model)": ("plain", ()),
+    "petl.load(path, model.{})": ("plain, inside", ("part",)),
+    "petl.merge(model)": ("wrapped", ()),
     "petl.methods()": ("plain", ()),
+    "petl.rebase(model)": ("wrapped", ()),
+    "petl.rebase(model, base)": ("wrapped", ()),
+    "petl.save(model.{}, path)": ("wrapped, inside", ("part",)),
     "petl.wrap(model, 'lora')": ("plain", ()),
     "petl.wrap(model, ['lora', 'peft:LoHa'])": ("plain", ()),
     "petl.wrap(model, [petl.Input(in_chans={}), 'lora'])": ("plain", ("4",)),
     "petl.unwrap(model)": ("wrapped", ()),
     "print(petl.find(model))": ("plain", ()),
+    "timm.layers.convert_sync_batchnorm(model)": ("plain", ()),
     "timm.optim.list_optimizers()": ("plain", ()),
 }
 
@@ -180,7 +190,7 @@ def known_words() -> set[str]:
     return (
         words
         | {field.name for cls in petl.methods().values() for field in dataclasses.fields(cls)}
-        | {"img_size", *TAKEN}
+        | {"img_size", *TAKEN, *KNOWN}
     )
 
 

@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 import petl
+from petl.header import SCHEMA
 
 ROOT = Path(__file__).parent.parent
 WIDE = 0.57  # of the font's size: the mean width of a character in wide fonts; in those of equal widths it is 0.6
@@ -143,6 +144,11 @@ def _words(root: ElementTree.Element, sizes: dict[str, float], down: float = 0) 
         wide = (0.6 if element.attrib.get("class") in ("mono", "verb") else WIDE) * size * len(text)
         left = x - wide * {"middle": 0.5, "end": 1.0}.get("".join(re.findall(r"text-anchor: (\w+)", style)), 0)
         yield text, (left, y + down - 0.8 * size, left + wide, y + down + 0.2 * size)
+
+
+def test_the_format_page_has_every_key_of_the_header() -> None:
+    page = (ROOT / "docs" / "format.md").read_text()
+    assert not [key for key in ("format", *SCHEMA) if f"| `{key}` |" not in page]
 
 
 def test_sizes_of_deltas_on_the_format_page() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -127,6 +128,15 @@ def test_imports_go_one_way(path: Path) -> None:
     allowed = LAYERS[layer(path)] | ({"methods"} if layer(path) == "methods" else set())  # they share pieces
     wrong = [f"line {line} imports petl.{name}" for name, line in imports(path) if name not in allowed]
     assert not wrong, f"{path.relative_to(ROOT)} may import only {sorted(allowed)}: {'; '.join(wrong)}"
+
+
+def test_the_house_page_names_every_file_in_this_order() -> None:
+    rows = [
+        line.split("|")[1] for line in (ROOT / "docs" / "house.md").read_text().splitlines() if line.startswith("| `")
+    ]
+    named = [name for row in rows for name in re.findall(r"`(\w+)(?:\.py|/)`", row)]
+    assert not {layer(path) for path in FILES} - {*named}, "give each new file its row in docs/house.md"
+    assert named == list(LAYERS), "docs/house.md has another order than LAYERS, or names what is gone"
 
 
 def test_there_is_no_drawer_for_everything() -> None:

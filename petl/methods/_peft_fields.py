@@ -60,7 +60,7 @@ IDLE: dict[str, tuple[Any, ...]] = {
 }
 INSTEAD = {
     "bias": "name petl's method beside it: [config, 'bias']",
-    "modules_to_save": "name them in a method of petl's beside it: [config, petl.Partial(where=...)]",
+    "modules_to_save": "leave it out, and let them train after petl.wrap: model.get_submodule(name).requires_grad_()",
 }
 REWRITES = "starts from a changed base, which could neither be saved apart from the change nor be given back"
 NEEDS_DATA = "needs images or another library's preparation before it starts"
