@@ -359,3 +359,19 @@ def test_devices_and_pipes_are_no_images(delta: Path, weights: Path, pictures: P
     shown = call("eval", delta, tmp_path / "data", *base)
     assert shown.exit_code == 0, shown.output
     assert "pipe.png: it is no ordinary file" in shown.stderr
+
+
+def test_a_broken_link_costs_one_image_and_notes_are_said_once(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """The held-out images are named beside the delta, and all of this folder's links would be among them."""
+    shutil.copytree(pictures / "val", tmp_path / "data")
+    (tmp_path / "data" / "notes.txt").write_text("not an image")
+    for name in ("bright", "dark"):
+        for i in range(3):
+            (tmp_path / "data" / name / f"gone{i}.png").symlink_to("nowhere.png")
+    words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--size", 32, "--out", tmp_path / "x")
+    done = call("train", tmp_path / "data", *words)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("notes.txt") + done.stderr.count("1 .txt") == 1
+    assert done.stderr.count("No such file") == 6
+    assert all(json.loads((tmp_path / "x.history.json").read_text())["split"]["files"].values())
+    assert call("eval", tmp_path / "x", tmp_path / "data", "--model", f":{weights}").exit_code == 0
