@@ -84,14 +84,20 @@ def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
 
 
 def answers(
-    model: nn.Module, header: Mapping[str, Any], images: Sequence[Path], top: int | None, *, strict: bool
+    model: nn.Module,
+    header: Mapping[str, Any],
+    images: Sequence[Path],
+    top: int | None,
+    *,
+    pipeline: Mapping[str, Any],
+    strict: bool,
 ) -> list[tuple[Path, list[dict[str, Any]]]]:
     """What the model says of each image that can be read; the others are counted and named on stderr.
 
     Raises:
         DataError: none can be read, or with ``strict`` one can't.
     """
-    pipeline, found, bad = data.pipeline(model), [], []
+    found, bad = [], []
     model.eval()
     for path in images:
         try:

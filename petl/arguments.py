@@ -37,6 +37,10 @@ Base = Annotated[
 ]
 Count = Annotated[int, typer.Option(min=1)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Reading = Annotated[
+    list[str] | None,
+    typer.Option("--data", help="KEY=VALUE for how images are read: crop_pct=1, augment=false, class_from=path ..."),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")]
 Strict = Annotated[
     bool, typer.Option("--strict", help="Stop at an image that can't be read, instead of leaving it out.")
@@ -70,20 +74,28 @@ def _value(text: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return text.split(",") if "," in text else text
+        return [_value(part) for part in text.split(",")] if "," in text else text
 
 
 def keywords(function: Callable[..., Any], words: Sequence[str] | None, but: Sequence[str] = ()) -> dict[str, Any]:
     """``KEY=VALUE`` words as keyword arguments of ``function``, without those of ``but``, which have words of their own."""
-    values = pairs(words)
     hints = {key: hint for key, hint in get_type_hints(function).items() if key not in (*but, "return")}
+    return typed(function.__name__, hints, pairs(words))
+
+
+def typed(name: str, hints: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """The values, if they are options of ``name`` and of their types."""
     for key, value in values.items():
         if key not in hints:
-            raise MethodError(f"{function.__name__} has no option {key!r}{near(key, hints)}; it has {', '.join(hints)}")
+            raise MethodError(f"{name} has no option {key!r}{near(key, hints)}; it has {', '.join(hints)}")
         if not _fits(value, hints[key]):
-            said = shortened(printable(str(value)), ITEM)
+            said = shortened(printable(_written(value)), ITEM)
             raise MethodError(f"{key}={said} can't be; expected {_spelt(hints[key])}")
     return values
+
+
+def _written(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -96,7 +108,11 @@ def _fits(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, hint)) and not isinstance(value, bool)
     if hint in (str, bool, type(None)):
         return isinstance(value, hint)
-    return hint is Any or ((get_origin(hint) or hint) is Sequence and isinstance(value, list))
+    if hint is Mapping:
+        return isinstance(value, dict)
+    inner = [one for one in get_args(hint) if one in (int, float)]  # of a sequence of numbers
+    good = isinstance(value, list) and all(_fits(part, inner[0]) for part in (value if inner else ()))
+    return hint is Any or ((get_origin(hint) or hint) is Sequence and good)
 
 
 def _spelt(hint: Any) -> str:
@@ -105,7 +121,10 @@ def _spelt(hint: Any) -> str:
     if get_origin(hint) is Literal:
         return " or ".join(map(str, get_args(hint)))
     plain = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
-    return plain.get(hint, "values with commas between them")
+    if hint is Mapping:
+        return "options such as augment.hflip=0"
+    numbers = any(one in (int, float) for one in get_args(hint))
+    return plain.get(hint, f"{'numbers' if numbers else 'values'} with commas between them")
 
 
 def chosen(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:

@@ -23,6 +23,7 @@ from petl.arguments import (
     Methods,
     Overwrite,
     Rank,
+    Reading,
     Settings,
     Strict,
     backbone,
@@ -33,7 +34,8 @@ from petl.arguments import (
     pairs,
     weights_file,
 )
-from petl.errors import printable
+from petl.data_words import DATASET, PIPELINE, TRAINING, asked, to_train
+from petl.errors import MethodError, printable
 from petl.phrases import as_json_text, brief, figure, kilobytes
 from petl.terminal import Commands, note, say, show
 from petl.version import __version__
@@ -82,6 +84,7 @@ def train(
     ] = None,
     seed: int = 0,
     strict: Strict = False,
+    reading: Reading = None,
     more: Annotated[list[str] | None, typer.Option("--fit", help="KEY=VALUE for petl.fit: patience=3 ...")] = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -93,21 +96,18 @@ def train(
 
     options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
     options |= keywords(petl.fit, more, but=OWN)
+    said = asked(reading, known=PIPELINE | DATASET | TRAINING)
+    if size and "size" in said.pipeline:
+        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
     path = for_training(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
     net, extra = backbone(model, pairs(args)), pairs(args)
     methods = chosen(method, settings, rank=rank, last=last, in_chans=in_chans)
-    classes = petl.data.dataset(data, petl.data.pipeline(net)).classes
+    classes = petl.data.dataset(data, petl.data.pipeline(net), **said.dataset, **said.training).classes
     torch.manual_seed(seed)  # the new classifier is random
     petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
-    pipeline = petl.data.pipeline(net, size=size)
+    pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
     petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
-    training = petl.data.dataset(data, pipeline, training=True, classes=classes)
-    if val:
-        validation = petl.data.dataset(val, pipeline, split=petl.data.held_out(val) or ".", classes=classes)
-    elif "val" in petl.data.splits(data):
-        validation = petl.data.dataset(data, pipeline, split="val", classes=classes)
-    else:
-        training, validation = petl.data.holdout(training, seed=seed)
+    training, validation = to_train(data, val, pipeline, said, classes=classes, seed=seed)
     tried(path, lambda trial: petl.save(net, trial, labels=classes))
     history = petl.fit(net, training, validation, out=path, labels=classes, **options)
     say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")
@@ -126,6 +126,7 @@ def evaluate(
     ] = None,
     batch_size: Count = 64,
     strict: Strict = False,
+    reading: Reading = None,
     as_json: AsJson = False,
 ) -> None:
     """Accuracy, balanced accuracy and figures per class on labelled images."""
@@ -133,9 +134,11 @@ def evaluate(
     from petl.answers import refuse_other_tasks
     from petl.runs import to_measure
 
+    said = asked(reading, known=PIPELINE | DATASET)
     net, header = loaded(delta, model)
     refuse_other_tasks(header, getattr(net, "num_classes", None))
-    images, which = to_measure(delta, data, petl.data.pipeline(net), split=split, classes=header["labels"])
+    pipeline = petl.data.pipeline(net, **said.pipeline)
+    images, which = to_measure(delta, data, pipeline, split=split, classes=header["labels"], **said.dataset)
     metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
@@ -154,15 +157,18 @@ def predict(
         typer.Option(min=1, help="How many labels for each image. [1; those above .5 of a multi-label delta]"),
     ] = None,
     strict: Strict = False,
+    reading: Reading = None,
     as_json: AsJson = False,
 ) -> None:
     """Print labels and confidences of images, or values where the delta's task is a regression."""
     from petl.answers import answers
+    from petl.data import pipeline
 
+    said = asked(reading, known=PIPELINE)
     net, header = loaded(delta, model)
-    found = [
-        {"image": str(path), "predictions": best} for path, best in answers(net, header, images, top, strict=strict)
-    ]
+    seen = pipeline(net, **said.pipeline)
+    answered = answers(net, header, images, top, pipeline=seen, strict=strict)
+    found = [{"image": str(path), "predictions": best} for path, best in answered]
     if as_json:
         return say(as_json_text(found))
     rows = [(one["image"], row["label"], figure(row)) for one in found for row in one["predictions"]]

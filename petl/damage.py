@@ -20,7 +20,7 @@ from torch.utils.data import Subset
 from petl.bands import tiff_tags
 from petl.datasets import BAD, Images
 from petl.errors import DataError, listing, printable
-from petl.images import NUMPY_MAGIC, decode
+from petl.images import NUMPY_MAGIC, decode, opened
 from petl.origins import class_numbers, origins, place
 
 log = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def flaw(path: str | Path) -> str:
         'No such file or directory'
     """
     try:
-        with open(path, "rb") as file:
+        with opened(path) as file:
             if _looks_well(file):
                 return ""
             file.seek(0)

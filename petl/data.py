@@ -20,16 +20,17 @@ from petl.channel_statistics import statistics
 from petl.damage import sift
 from petl.datasets import Augment, Images, Stream, holdout
 from petl.errors import DataError, listing
-from petl.images import Transform
+from petl.images import Transform, opened
 from petl.pipelines import pipeline
 from petl.readers import existing, reader, tree_of
 from petl.splits import kind
-from petl.tree import Reading, one_of, top
+from petl.tree import Names, Reading, Tree, one_of, top
 
 __all__ = [
     "Images",
     "Stream",
     "dataset",
+    "has_split",
     "held_out",
     "holdout",
     "image",
@@ -134,16 +135,29 @@ def splits(source: str | Path) -> dict[str, Path]:
         >>> splits("no/such/folder")
         {}
     """
-    path = Path(source)
-    if not path.exists():
-        return {}
-    tree, _ = tree_of(path)
-    if not tree.images:
-        return {}
-    base = top(tree, (), [])
-    there = tree.splits(base)
+    base, tree, there = _split_folders(source)
     found = {sort: [name for name in there if there[name] == sort] for sort in ("train", "val", "test")}
-    return {sort: path.joinpath(*base, one_of(tree, base, names, sort)) for sort, names in found.items() if names}
+    return {
+        sort: Path(source).joinpath(*base, one_of(tree, base, names, sort)) for sort, names in found.items() if names
+    }
+
+
+def has_split(source: str | Path, sort: str) -> bool:
+    """Whether ``source`` has a folder for the split, or several.
+
+    Example:
+        >>> has_split("no/such/folder", "val")
+        False
+    """
+    return sort in _split_folders(source)[2].values()
+
+
+def _split_folders(source: str | Path) -> tuple[Names, Tree, dict[str, str]]:
+    """The folder in ``source`` that has splits, what is in ``source``, and which of the names are which splits."""
+    path = Path(source)
+    tree = tree_of(path)[0] if path.exists() else Tree(str(path))
+    base = top(tree, (), []) if tree.images else ()
+    return base, tree, tree.splits(base) if tree.images else {}
 
 
 def held_out(source: str | Path) -> str | None:
@@ -171,7 +185,8 @@ def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:
         DataError: The file doesn't exist, can't be read, or has channels that don't fit; it names the file.
     """
     try:
-        return Transform(pipeline)(Path(path).read_bytes())
+        with opened(path) as file:
+            return Transform(pipeline)(file.read())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
     except DataError as error:

@@ -8,10 +8,13 @@ and the same transforms then run on the tensor, without those that only know col
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import io
+import os
+import stat
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -28,6 +31,7 @@ KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 DEEP = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes with more than 8 bits
 SIMPLE = {"1": "L", "P": "RGB", "PA": "RGBA"}  # PIL's modes whose numbers aren't intensities
 COLOUR_ONLY = {"auto_augment", "color_jitter", "grayscale_prob", "gaussian_blur_prob"}
+PIPELINES = {"input_size", "mean", "std", "is_training", "use_prefetcher", "normalize", "separate"}  # no augmentation
 NUMPY_MAGIC = b"\x93NUMPY"
 Picture = Image.Image | np.ndarray | Bands
 
@@ -61,6 +65,7 @@ class Transform:
     """
 
     def __init__(self, pipeline: Mapping[str, Any], training: bool = False, augment: Mapping[str, Any] | None = None):
+        _refuse_pipelines(augment or {})
         self.channels = int(pipeline["input_size"][0])
         self.augment = dict(augment or {}) if training else {}
         self.config = {key: pipeline[key] for key in KEYS if key in pipeline}
@@ -88,6 +93,15 @@ class Transform:
         return _timm_transform(config, {**self.augment, "color_jitter": None})
 
 
+def _refuse_pipelines(augment: Mapping[str, Any]) -> None:
+    """What measuring must share with training is the pipeline's: ``augment`` would change it for training alone."""
+    odd = sorted(PIPELINES & set(augment))
+    if odd:
+        raise DataError(
+            f"augment is of training alone and can't change {', '.join(odd)}: that belongs into the pipeline"
+        )
+
+
 def _timm_transform(config: Mapping[str, Any], augment: Mapping[str, Any]) -> Any:
     try:
         return create_transform(**{**config, **augment})
@@ -96,6 +110,23 @@ def _timm_transform(config: Mapping[str, Any], augment: Mapping[str, Any]) -> An
         odd = [name for name in augment if name not in known]
         hints = "".join(f"{name!r}{near(name, known)}" for name in odd[:1]) or str(error)
         raise DataError(f"augment takes the options of timm.data.create_transform, not {hints}") from error
+
+
+def opened(path: str | os.PathLike[str]) -> BinaryIO:
+    """The file, open to read; a device might never end, and a pipe may have no writer.
+
+    Raises:
+        Unreadable: It is no ordinary file.
+        OSError: It can't be opened.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe would wait
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise Unreadable("it is no ordinary file, and no other is read")
+    return os.fdopen(handle, "rb")
 
 
 def decode(data: bytes) -> Picture:

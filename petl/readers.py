@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from timm.data.readers.class_map import load_class_map
 
 from petl.errors import DataError, listing, near, printable
+from petl.images import opened
 from petl.tree import READINGS, Names, Reading, Tree, by_ending, chosen, classified, ending, hidden, order, refuse_empty
 
 log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class Reader:
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
         path, number = self.samples[index]
-        return open(path, "rb"), number
+        return opened(path), number
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         path = Path(self.samples[index][0])

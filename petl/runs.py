@@ -13,7 +13,7 @@ from typing import Any
 
 from petl.data import READERS, Images, dataset, splits
 from petl.data import held_out as apart
-from petl.errors import StateError
+from petl.errors import DataError, StateError
 from petl.metrics import History
 from petl.origins import leaves, origins, place
 from petl.tensorfile import replacing
@@ -98,7 +98,8 @@ def held_out(train: Any, val: Any) -> dict[str, Any] | None:
         return None
     if _numbers(train) & _numbers(val):
         return None  # it measures what it trains on
-    files = {name(*at): mark(*at) for at in _places(val)}
+    marks = {name(*at): mark(*at) for at in _places(val)}
+    files = {file: one for file, one in marks.items() if one}  # a broken link, say, isn't measured anyhow
     return {"held_out": len(files), "of": len(files) + len(train), "files": files}
 
 
@@ -124,17 +125,23 @@ def _tail(path: str) -> str:
 
 
 def mark(images: Images, index: int) -> str:
-    """What tells an image from another of the same name: of a file its size and start, of anything else its numbers."""
-    path = Path(images.filename(index))
-    if path.is_file():
-        with path.open("rb") as file:
-            start = file.read(START)
-            return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
-    picture = images.source[int(images.indices[index])][0]
-    if hasattr(picture, "read"):
-        with picture:
-            return _digest(picture.read())
-    return _digest(picture.tobytes() if hasattr(picture, "tobytes") else bytes(picture))
+    """What tells an image from another of the same name: of a file its size and start, of anything else its numbers.
+
+    "" for one that can't be read.
+    """
+    try:
+        path = Path(images.filename(index))
+        if path.is_file():
+            with path.open("rb") as file:
+                start = file.read(START)
+                return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
+        picture = images.source[int(images.indices[index])][0]
+        if hasattr(picture, "read"):
+            with picture:
+                return _digest(picture.read())
+        return _digest(picture.tobytes() if hasattr(picture, "tobytes") else bytes(picture))
+    except (OSError, DataError):
+        return ""
 
 
 def _digest(data: bytes) -> str:

@@ -62,15 +62,22 @@ def _spoken() -> Iterator[None]:
 
 
 class _Notes(logging.Handler):
-    """What the library logs (files left out, say), as notes."""
+    """What the library logs (files left out, say), as notes; the same words once, however often a folder is read."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.said: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
-        note(shortened(" ".join(record.getMessage().split()), LINE))
+        words = shortened(" ".join(record.getMessage().split()), LINE)
+        if words not in self.said:
+            self.said.add(words)
+            note(words)
 
 
 @contextlib.contextmanager
 def _logged() -> Iterator[None]:
-    log, notes = logging.getLogger("petl"), _Notes(logging.WARNING)
+    log, notes = logging.getLogger("petl"), _Notes()
     log.addHandler(notes)
     try:
         yield

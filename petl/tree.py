@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import os
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -90,9 +91,10 @@ class Tree:
         return self.counts[base]
 
     def advice(self, **options: Any) -> str:
-        """The line that reads this folder with an option."""
+        """The line that reads this folder with an option, in Python and on the command line."""
         words = "".join(f", {name}={value!r}" for name, value in options.items())
-        return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words})"
+        spelt = " ".join(f"--data {shlex.quote(f'{k}={v}' if v else f'{k}=null')}" for k, v in options.items())
+        return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words}), or petl train ... {spelt}"
 
     def shown(self, base: Names) -> str:
         """The folder as the user would write it."""
@@ -294,7 +296,7 @@ def _by_folders(tree: Tree, base: Names, folders: Sequence[Names], notes: list[s
     if deep:
         notes.append(
             f"the classes are the {len(first)} folders in {tree.shown(base)} ({_few(first)}), not the {deep} folders inside "
-            f"them; class_from='path' takes those"
+            f"them; class_from='path' (petl train: --data class_from=path) takes those"
         )
     return "first"
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import petl
+from petl import data_words
 from petl.cli import app
 
 COMMANDS = ("train", "eval", "predict", "plan", "inspect", "merge", "methods", "demo")
@@ -243,3 +246,132 @@ def test_train_refuses_a_folder_without_classes(weights: Path, tmp_path: Path) -
     words = ("--model", f"{NAME}:{weights}", "--out", tmp_path / "x.safetensors")
     assert str(tmp_path / "nothing") in refused("train", tmp_path / "nothing", *words)
     assert not (tmp_path / "x.safetensors").exists()
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``day/city``, ``day/sea``, ``night/city``, ``night/sea``: the classes can be read in two ways."""
+    folder, noise = tmp_path_factory.mktemp("nested"), np.random.default_rng(0)
+    for name in ("day/city", "day/sea", "night/city", "night/sea"):
+        (folder / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(noise.integers(0, 255, (40, 60)).astype(np.uint8)).save(folder / name / f"{i}.png")
+    return folder
+
+
+def test_data_options_hold_in_training_measuring_and_the_delta(weights: Path, nested: Path, tmp_path: Path) -> None:
+    base, made = ("--model", f"{NAME}:{weights}"), tmp_path / "made.safetensors"
+    short = ("-m", "probe", "--epochs", 1, "--size", 32, "--out", made)
+    assert "petl train ... --data class_from=first" in refused("train", nested, *base, *short)
+    words = ["class_from=path", "crop_pct=1", "crop_mode=squash", "mean=0.25,0.5,0.25", "augment=false"]
+    data = [word for pair in words for word in ("--data", pair)]
+    done = call("train", nested, *base, *short, *data, "--fit", "cache=false")
+    assert done.exit_code == 0, done.output
+    header = petl.read(made)
+    assert header["labels"] == ["day/city", "day/sea", "night/city", "night/sea"]
+    assert {"crop_pct": 1, "crop_mode": "squash", "mean": [0.25, 0.5, 0.25]}.items() <= header["pipeline"].items()
+    model = petl.load(made, timm.create_model(NAME, checkpoint_path=str(weights))).eval()
+    images = petl.data.dataset(nested, petl.data.pipeline(model), split=".", classes=header["labels"])
+    shown = call("eval", made, nested, *base, "--split", "all", "--json")
+    assert shown.exit_code == 0, shown.output
+    assert json.loads(shown.output)["loss"] == pytest.approx(petl.evaluate(model, images).loss, abs=1e-6)
+    other = call("eval", made, nested, *base, "--split", "all", "--json", "--data", "mean=0.9")
+    assert json.loads(other.output)["loss"] != json.loads(shown.output)["loss"]
+
+
+def test_augmentation_is_what_was_asked_for() -> None:
+    known = data_words.PIPELINE | data_words.DATASET | data_words.TRAINING
+    assert data_words.asked(["augment=false"], known=known).training == {"augment": False}
+    assert data_words.asked(["augment=true"], known=known).training == {}
+    found = data_words.asked(["augment.scale=0.8,1", "augment.hflip=0", "split=2024", "size=48,64"], known=known)
+    assert found.training == {"augment": {"scale": [0.8, 1], "hflip": 0}, "split": "2024"}
+    assert found.pipeline == {"size": (48, 64)}
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("crop=1", "near names: crop_pct"),
+        ("crop_pct=7", "crop_pct=7"),
+        ("crop_pct=wide", "expected a number"),
+        ("crop_mode=round", "center or squash or border"),
+        ("mean=0.5,0.5", "3 numbers"),
+        ("mean=a,b,c", "numbers with commas"),
+        ("std=0", "above 0"),
+        ("augment=no", "true or false"),
+        ("augment.hflop=0", "near names: hflip"),
+        ("augment.mean=0", "belongs into the pipeline"),
+        ("class_from=leaf", "first or path or last"),
+        ("size=3,4,5", "height,width"),
+        ("augment", "KEY=VALUE"),
+        ("class_map=no-such-file", "no-such-file"),
+    ],
+)
+def test_data_options_that_cannot_be_are_one_line(word: str, said: str, weights: Path, pictures: Path) -> None:
+    words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--out", weights.parent / "x.safetensors")
+    assert said in refused("train", pictures, *words, "--data", word)
+    assert not (weights.parent / "x.safetensors").exists()
+
+
+def test_eval_and_predict_take_what_is_theirs(delta: Path, weights: Path, pictures: Path) -> None:
+    image, base = next(pictures.glob("val/dark/*.png")), ("--model", f":{weights}")
+    assert "of training alone" in refused("eval", delta, pictures, *base, "--data", "augment=false")
+    assert "class_from" in refused("predict", delta, image, *base, "--data", "class_from=path")
+    plain, cut = (
+        json.loads(call("predict", delta, image, *base, "--json", *more).output)
+        for more in ((), ("--data", "mean=0.1"))
+    )
+    assert plain != cut
+
+
+def test_a_folder_taken_as_it_is_has_no_validation_split(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """``val`` is a class here."""
+    data = tmp_path / "data"
+    for name, source in (("cat", "dark"), ("val", "bright")):
+        shutil.copytree(pictures / "train" / source, data / name)
+    words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--size", 32, "--out", tmp_path / "x")
+    assert "--data split=." in refused("train", data, *words)
+    done = call("train", data, *words, "--data", "split=.")
+    assert done.exit_code == 0, done.output
+    assert petl.read(tmp_path / "x")["labels"] == ["cat", "val"]
+    assert json.loads((tmp_path / "x.history.json").read_text())["split"]["of"] == 16
+
+
+def test_one_of_two_training_splits_can_be_named(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    for name in ("Train1", "Train2", "val"):
+        shutil.copytree(pictures / "val", tmp_path / "data" / name)
+    words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--size", 32, "--out", tmp_path / "x")
+    assert "--data split=Train1" in refused("train", tmp_path / "data", *words)
+    done = call("train", tmp_path / "data", *words, "--data", "split=Train2")
+    assert done.exit_code == 0, done.output
+
+
+def test_devices_and_pipes_are_no_images(delta: Path, weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """They may have no end, or wait for ever."""
+    os.mkfifo(tmp_path / "pipe.png")
+    base, image = ("--model", f":{weights}"), next(pictures.glob("val/dark/*.png"))
+    assert "ordinary file" in refused("predict", delta, "/dev/zero", *base)
+    done = call("predict", delta, tmp_path / "pipe.png", image, *base)
+    assert done.exit_code == 0
+    assert "skipped 1 of 2" in done.stderr
+    shutil.copytree(pictures / "val", tmp_path / "data")
+    (tmp_path / "pipe.png").rename(tmp_path / "data" / "dark" / "pipe.png")
+    shown = call("eval", delta, tmp_path / "data", *base)
+    assert shown.exit_code == 0, shown.output
+    assert "pipe.png: it is no ordinary file" in shown.stderr
+
+
+def test_a_broken_link_costs_one_image_and_notes_are_said_once(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    """The held-out images are named beside the delta, and all of this folder's links would be among them."""
+    shutil.copytree(pictures / "val", tmp_path / "data")
+    (tmp_path / "data" / "notes.txt").write_text("not an image")
+    for name in ("bright", "dark"):
+        for i in range(3):
+            (tmp_path / "data" / name / f"gone{i}.png").symlink_to("nowhere.png")
+    words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--size", 32, "--out", tmp_path / "x")
+    done = call("train", tmp_path / "data", *words)
+    assert done.exit_code == 0, done.output
+    assert done.stderr.count("notes.txt") + done.stderr.count("1 .txt") == 1
+    assert done.stderr.count("No such file") == 6
+    assert all(json.loads((tmp_path / "x.history.json").read_text())["split"]["files"].values())
+    assert call("eval", tmp_path / "x", tmp_path / "data", "--model", f":{weights}").exit_code == 0
