@@ -112,7 +112,7 @@ class Linear(Way):
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         layer = cast(nn.Linear, self)
         change = _change(layer)
-        if not recording(input) or not _is_frozen(layer):
+        if not recording(input) or not _is_frozen(layer) or input.dim() < 2:  # a single row may come without a batch
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         return call(kernels.linear, _converted(input), _weight(layer), layer.bias, change)
 
@@ -122,7 +122,7 @@ class Conv(Way):
 
     def forward(self, input: Tensor) -> Tensor:
         layer = cast(nn.Conv2d, self)
-        if not recording(input) or not _is_frozen(layer):
+        if not recording(input) or not _is_frozen(layer) or input.dim() != 4:  # a single image may come without a batch
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         x, geometry = _padded(layer, _converted(input))
         weight, bias, change = _weight(layer), layer.bias, _change(layer)
