@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from petl import kernels, remake
 from petl.deferred import Convolution, Partner, Scope, deferred, may_defer, settled, waiting
+from petl.errors import StateError
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still, ways
 from petl.mlp import LARGE, Layer, mlp
 from petl.precision import Upcast, is_narrow
 from petl.remake import recording
+from petl.rerun import GONE
 from petl.segment import Segment, call, is_watched, segments
 from petl.sites import has_statistics, layer_roles, matrices
 from petl.survey import Survey, ancestors
@@ -200,6 +202,9 @@ class Again(Way):
 
     def _anew(self, x: Tensor) -> Tensor:
         """The plain forward into a new tensor, also where the layer would overwrite its input."""
+        if not isinstance(self, Again):  # a class that a module has lost since the forward
+            kind = type(self).__name__
+            raise StateError(f"{kind} can't run again for this backward: {GONE}; run the backward first")
         before = getattr(self, "inplace", None)
         if before:
             self.inplace = False
