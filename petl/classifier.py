@@ -44,10 +44,12 @@ def _whole(num_classes: Any) -> int | None:
     """``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
     if num_classes is None:
         return None
+    if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
+        raise MethodError(f"num_classes={num_classes!r}; expected a whole number, such as 10")
     try:
-        return operator.index(None if isinstance(num_classes, bool) else num_classes)
-    except TypeError:
-        raise MethodError(f"num_classes={num_classes!r}; expected a whole number, such as 10") from None
+        return operator.index(num_classes)
+    except (TypeError, ValueError):  # a tensor of several numbers, or of fractions
+        raise MethodError(f"num_classes={num_classes!r:.60}; expected a whole number, such as 10") from None
 
 
 def _refuse_new_head(num_classes: int | None) -> None:
