@@ -45,7 +45,7 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
     known = name is not None and NAME.fullmatch(name)
     return {
         "name": name if known else None,
-        "num_classes": getattr(model, "num_classes", num_classes),
+        "num_classes": unboxed(getattr(model, "num_classes", num_classes)),
         "in_chans": found.image[0],
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
         "args": args,
@@ -109,7 +109,12 @@ def _worded(value: Any) -> Any:
         return [_worded(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _worded(item) for key, item in value.items()}
-    return _timm_name(value) or value if isinstance(value, type) else value
+    return _timm_name(value) or value if isinstance(value, type) else unboxed(value)
+
+
+def unboxed(value: Any) -> Any:
+    """A number of numpy's or torch's (``labels.max() + 1``) as Python's own, which a header can hold."""
+    return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _timm_name(kind: type) -> str | None:

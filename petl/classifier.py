@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -15,19 +16,40 @@ from petl.survey import Survey, ancestors, topmost
 Option = bool | str | tuple[str, ...]
 
 
+def head_option(head: Any) -> Option:
+    """``head=`` as it is kept: True, False, a name, or names, whose order is that of the user."""
+    if isinstance(head, (bool, str)):
+        return head
+    if isinstance(head, Sequence) and all(isinstance(name, str) for name in head):
+        return tuple(head)
+    raise MethodError(f"head={head!r:.60}; expected True, False, the classifier's name, or a list of names")
+
+
 def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list[str]:
     """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train."""
     model = found.model
     if option is False:
         _refuse_new_head(num_classes)
         return []
-    names = _named(found, option)
+    names, num_classes = _named(found, option), _whole(num_classes)
     if num_classes is None or num_classes == getattr(model, "num_classes", None):
         return names
     if num_classes < 1:
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
     fresh = _replace(model, names, num_classes)
     return fresh or names if option is True else names
+
+
+def _whole(num_classes: Any) -> int | None:
+    """``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
+    if num_classes is None:
+        return None
+    if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
+        raise MethodError(f"num_classes={num_classes!r}; expected a whole number, such as 10")
+    try:
+        return operator.index(num_classes)
+    except (TypeError, ValueError):  # a tensor of several numbers, or of fractions
+        raise MethodError(f"num_classes={num_classes!r:.60}; expected a whole number, such as 10") from None
 
 
 def _refuse_new_head(num_classes: int | None) -> None:

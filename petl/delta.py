@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from petl.backbone import arguments, build
+from petl.backbone import arguments, build, unboxed
 from petl.deltafile import FORMAT, read_all, read_recipe, write
 from petl.digest import own_tensor, owned, whole
 from petl.errors import DeltaError, StateError, listing
@@ -244,7 +244,9 @@ def _header(
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    classes = getattr(model, "num_classes", made.backbone["num_classes"])  # timm's, after the user's own reset too
+    classes = unboxed(
+        getattr(model, "num_classes", made.backbone["num_classes"])
+    )  # timm's, after the user's own reset too
     names = class_names(labels if labels is not None else made.labels)
     return {
         "format": FORMAT,

@@ -18,10 +18,12 @@ from torch import Tensor, nn
 
 from petl import kernels, remake
 from petl.deferred import Convolution, Partner, Scope, deferred, may_defer, settled, waiting
+from petl.errors import StateError
 from petl.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still, ways
 from petl.mlp import LARGE, Layer, mlp
 from petl.precision import Upcast, is_narrow
 from petl.remake import recording
+from petl.rerun import GONE
 from petl.segment import Segment, call, is_watched, segments
 from petl.sites import has_statistics, layer_roles, matrices
 from petl.survey import Survey, ancestors
@@ -112,7 +114,7 @@ class Linear(Way):
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         layer = cast(nn.Linear, self)
         change = _change(layer)
-        if not recording(input) or not _is_frozen(layer):
+        if not recording(input) or not _is_frozen(layer) or input.dim() < 2:  # a single row may come without a batch
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         return call(kernels.linear, _converted(input), _weight(layer), layer.bias, change)
 
@@ -122,7 +124,7 @@ class Conv(Way):
 
     def forward(self, input: Tensor) -> Tensor:
         layer = cast(nn.Conv2d, self)
-        if not recording(input) or not _is_frozen(layer):
+        if not recording(input) or not _is_frozen(layer) or input.dim() != 4:  # a single image may come without a batch
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         x, geometry = _padded(layer, _converted(input))
         weight, bias, change = _weight(layer), layer.bias, _change(layer)
@@ -200,6 +202,9 @@ class Again(Way):
 
     def _anew(self, x: Tensor) -> Tensor:
         """The plain forward into a new tensor, also where the layer would overwrite its input."""
+        if not isinstance(self, Again):  # a class that a module has lost since the forward
+            kind = type(self).__name__
+            raise StateError(f"{kind} can't run again for this backward: {GONE}; run the backward first")
         before = getattr(self, "inplace", None)
         if before:
             self.inplace = False

@@ -105,10 +105,12 @@ class Method:
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether the value fits an option of this kind; True is no number, and an int is a float."""
+    """Whether the value fits an option of this kind; True is no number, an int is a float, infinity and nan are none."""
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
-    return isinstance(value, (int, float) if kind is float else kind)
+    if kind is float:
+        return isinstance(value, (int, float)) and abs(value) < float("inf")
+    return isinstance(value, kind)
 
 
 def register(name: str) -> Callable[[_Kind], _Kind]:

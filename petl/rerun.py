@@ -1,8 +1,8 @@
 """What a block must find when it runs a second time in the backward, and what it must leave alone.
 
-The second run computes what the first one did: from the same inputs and parameters, which nobody may have written to, and
-from the buffers and attributes as they were then. What it writes itself, running statistics above all, the first run has
-written already.
+The second run computes what the first one did: from the same inputs and parameters, which nobody may have written to, in the
+same modes, and from the buffers and attributes that it changed as they were then. What it writes itself, running statistics
+above all, the first run has written already.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from petl.errors import StateError
 from petl.graft import base_class
 from petl.kernels import unchanged
 
+GONE = "the model has been unwrapped, merged or given other classes since the forward"
 _ABSENT = object()
 _APART = {"_parameters", "_buffers", "_modules"}
 
@@ -37,6 +38,7 @@ class FirstRun:
             _Buffer(part, leaf, tensor) for part in block.modules() for leaf, tensor in part._buffers.items()
         ]
         self.attributes = [(part, _plain(part)) for part in block.modules()]
+        self.modes = [(part, type(part), part.training) for part in block.modules()]
         self.changes: list[tuple[nn.Module, str, Any]] = []
         self.is_over = False
 
@@ -63,6 +65,9 @@ class FirstRun:
         if not self.is_over:
             yield
             return
+        if any(type(part) is not kind for part, kind, _ in self.modes):
+            kind = base_class(self.block).__name__
+            raise StateError(f"{kind} can't run again for this backward: {GONE}; run the backward first")
         for tensor, version in (*self.given, *(entry[2:] for entry in self.parameters)):
             unchanged(tensor, version)
         swapped = [(part, leaf, part._parameters[leaf], p) for part, leaf, p, _ in self.parameters]
@@ -71,14 +76,19 @@ class FirstRun:
         ]  # torch.func.functional_call puts others there
         now = [(part, key, vars(part).get(key, _ABSENT)) for part, key, _ in self.changes]
         kept = [buffer.put_back() for buffer in self.buffers]
+        modes = [(part, part.training) for part, _, _ in self.modes]
         _set(self.changes)
         try:
+            for part, _, mode in self.modes:
+                part.training = mode
             for part, leaf, _, then in swapped:
                 part._parameters[leaf] = then
             yield
         finally:
             for part, leaf, present, _ in swapped:
                 part._parameters[leaf] = present
+            for part, mode in modes:
+                part.training = mode
             _set(now)
             for buffer, tensor in zip(self.buffers, kept, strict=True):
                 buffer.part._buffers[buffer.leaf] = tensor

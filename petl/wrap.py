@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.backbone import takes_channels, warn_unrecorded
-from petl.classifier import Option
+from petl.classifier import Option, head_option
 from petl.errors import MethodError, PetlError, StateError, listing
 from petl.frozen import prove_frozen
 from petl.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
@@ -69,14 +69,23 @@ def wrap(
     """
     saving, narrow, chosen = steps_memory(memory, fused), narrow_dtype(base_dtype), resolve(methods, options)
     refuse_narrow(narrow, chosen)
-    option = head if isinstance(head, (bool, str)) else tuple(head)
-    found = look(model, option, (create_args or {}).get("img_size"))
+    option = head_option(head)
+    found = look(model, option, _size(create_args))
     plans = [(method, method.plan(found)) for method in chosen]
     names = [[site.name for site in sites] for _, sites in plans]
     asked = Record(tuple(chosen), names, option, memory=saving, base_dtype=narrow)
     install(found, plans, asked, num_classes=num_classes, create_args=create_args)
     warn_unrecorded(asked.backbone)
     return model
+
+
+def _size(create_args: Any) -> Any:
+    """The size of the images that the model was created for, where ``create_args`` says it."""
+    if create_args is None or isinstance(create_args, dict):
+        return (create_args or {}).get("img_size")
+    raise MethodError(
+        f"create_args={create_args!r:.60}; expected a dict of timm.create_model's arguments, such as {{'img_size': 64}}"
+    )
 
 
 def steps_memory(memory: str, fused: bool) -> str | None:

@@ -378,6 +378,31 @@ def test_a_training_forward_that_the_survey_has_not_seen(how: str, memory: str) 
     same(plain_call, cheap, plain, x)
 
 
+class Single(nn.Module):
+    """Takes the images of a batch one by one in training: torch's layers take images and rows without a batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act, self.pool = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2)
+        self.mix, self.fc = nn.Linear(8, 8), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            maps = [self.pool(self.act(self.norm(self.conv(image)[None])[0])) for image in x]
+            return torch.stack([self.fc(self.mix(one.mean((1, 2)))) for one in maps])
+        return self.fc(self.mix(self.pool(self.act(self.norm(self.conv(x)))).mean((2, 3))))
+
+
+@pytest.mark.parametrize("memory", MEMORY)
+def test_images_and_rows_without_a_batch(memory: str) -> None:
+    torch.manual_seed(0)
+    net, x = Single().double().eval(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
+    plain = disturb(petl.wrap(copy.deepcopy(net), "lora", head="fc", fused=False)).train()
+    cheap = petl.wrap(net, "lora", head="fc", memory=memory).train()
+    cheap.load_state_dict(plain.state_dict())
+    same(plain_call, cheap, plain, x)
+
+
 def test_an_input_that_is_written_to_before_the_norm_reads_is_an_error() -> None:
     class Writes(nn.Module):
         def __init__(self) -> None:

@@ -165,6 +165,36 @@ def test_a_step_between_forward_and_backward_is_an_error(name: str, memory: str 
             loss.backward()
 
 
+@pytest.mark.parametrize("name", ["vit", "resnext"])
+def test_evaluation_mode_between_forward_and_backward_changes_no_gradient(name: str) -> None:
+    """Dropout too is again what it was, and the model stays in evaluation mode."""
+    found = []
+    for options in ({"memory": "min"}, {"fused": False}):
+        torch.manual_seed(0)
+        model = petl.wrap(make(name).double(), "lora", num_classes=3, **options).train()
+        disturb(model)
+        for part in [*model.modules()]:
+            if isinstance(part, nn.Dropout):
+                part.p = 0.3
+        torch.manual_seed(1)
+        loss = (model(images(name).double()) ** 2).sum()
+        model.eval()
+        loss.backward()
+        assert not any(part.training for part in model.modules())
+        found.append([p.grad for p in petl.trainable(model).values()])
+    torch.testing.assert_close(*found, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("memory", ["lean", "min"])
+@pytest.mark.parametrize("end", [petl.unwrap, petl.merge])
+def test_a_model_that_is_unwrapped_before_its_backward_says_so(end: Any, memory: Any) -> None:
+    model = petl.wrap(make("vit"), "lora", num_classes=3, memory=memory).train()
+    loss = model(images("vit")).sum()
+    end(model)
+    with pytest.raises(petl.StateError, match="run the backward first"):
+        loss.backward()
+
+
 @pytest.mark.parametrize("memory", MEMORY)
 def test_results_that_are_written_to_after_the_forward_change_no_gradient(memory: str) -> None:
     """What was kept for the backward is what it was, is computed again from what was kept, or the backward raises."""

@@ -6,8 +6,10 @@ import copy
 import pickle
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -360,8 +362,23 @@ WRONG = {
     "same place twice": ([petl.LoRA(rank=2), petl.LoRA(rank=4)], {}, petl.SiteError, "already has an attribute 'lora'"),
     "no classes": ("lora", {"num_classes": 0}, petl.MethodError, "num_classes=0"),
     "fewer than no classes": ("lora", {"num_classes": -3}, petl.MethodError, "num_classes=-3"),
+    "classes that are no number": ("lora", {"num_classes": "five"}, petl.MethodError, "expected a whole number"),
+    "half a class": ("lora", {"num_classes": 1.5}, petl.MethodError, "expected a whole number"),
+    "scale that is none": ("lora", {"alpha": float("nan")}, petl.MethodError, "alpha=nan"),
+    "arguments as a list": ("lora", {"create_args": [("img_size", 64)]}, petl.MethodError, "expected a dict"),
+    "no head's name": ("lora", {"head": 5}, petl.MethodError, "list of names"),
+    "head's names in no order": ("lora", {"head": {"head"}}, petl.MethodError, "list of names"),
     "unknown head": ("lora", {"head": "heed"}, petl.SiteError, "near names: head"),
 }
+
+
+@pytest.mark.parametrize("five", [np.int64(5), torch.tensor(4) + 1], ids=["numpy", "torch"])
+def test_classes_counted_by_numpy_or_torch_are_saved(five: Any, tmp_path: Path) -> None:
+    """As ``labels.max() + 1`` gives them; a header holds Python's own numbers."""
+    built = timm.create_model("test_resnet", num_classes=np.int64(5))
+    for model in (petl.wrap(make("resnet"), "probe", num_classes=five), petl.wrap(built, "probe")):
+        petl.save(model, tmp_path / "delta.safetensors")
+        assert petl.read(tmp_path / "delta.safetensors")["backbone"]["num_classes"] == 5
 
 
 @pytest.mark.parametrize("case", WRONG)
