@@ -16,7 +16,10 @@ Option = bool | str | tuple[str, ...]
 
 
 def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list[str]:
-    """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train."""
+    """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train.
+
+    None at all is how timm takes a classifier away: a delta of a model from which that was done has to do it again.
+    """
     model = found.model
     if option is False:
         _refuse_new_head(num_classes)
@@ -24,7 +27,7 @@ def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list
     names = _named(found, option)
     if num_classes is None or num_classes == getattr(model, "num_classes", None):
         return names
-    if num_classes < 1:
+    if num_classes < 0 or (num_classes == 0 and not hasattr(model, "reset_classifier")):
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
     fresh = _replace(model, names, num_classes)
     return fresh or names if option is True else names
@@ -90,6 +93,13 @@ def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int
         parent, _, leaf = layers[-1].rpartition(".")
         setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
         _tell(model, layers[-1], old, num_classes)
+
+
+def classes_now(model: nn.Module, names: Sequence[str]) -> int | None:
+    """How many outputs the classifier's layers have, where they are plain layers that agree; else None."""
+    found = dict(model.named_modules())
+    sizes = {_classes(found[n]) for n in names if isinstance(found.get(n), (nn.Linear, nn.Conv2d))}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _classes(layer: nn.Module) -> int:

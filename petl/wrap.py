@@ -69,6 +69,10 @@ def wrap(
     """
     saving, narrow, chosen = steps_memory(memory, fused), narrow_dtype(base_dtype), resolve(methods, options)
     refuse_narrow(narrow, chosen)
+    if num_classes is not None and num_classes < 1:
+        raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
+    if create_args is not None and not isinstance(create_args, dict):
+        raise MethodError(f"create_args={str(create_args)[:60]}; expected a dict, such as {{'img_size': 96}}")
     option = head if isinstance(head, (bool, str)) else tuple(head)
     found = look(model, option, (create_args or {}).get("img_size"))
     plans = [(method, method.plan(found)) for method in chosen]
