@@ -26,21 +26,24 @@ def head_option(head: Any) -> Option:
 
 
 def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list[str]:
-    """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train."""
+    """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train.
+
+    None at all is how timm takes a classifier away: a delta of a model from which that was done has to do it again.
+    """
     model = found.model
     if option is False:
         _refuse_new_head(num_classes)
         return []
-    names, num_classes = _named(found, option), _whole(num_classes)
+    names, num_classes = _named(found, option), whole_classes(num_classes)
     if num_classes is None or num_classes == getattr(model, "num_classes", None):
         return names
-    if num_classes < 1:
+    if num_classes < 0 or (num_classes == 0 and not hasattr(model, "reset_classifier")):
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
     fresh = _replace(model, names, num_classes)
     return fresh or names if option is True else names
 
 
-def _whole(num_classes: Any) -> int | None:
+def whole_classes(num_classes: Any) -> int | None:
     """``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
     if num_classes is None:
         return None
@@ -112,6 +115,13 @@ def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int
         parent, _, leaf = layers[-1].rpartition(".")
         setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
         _tell(model, layers[-1], old, num_classes)
+
+
+def classes_now(model: nn.Module, names: Sequence[str]) -> int | None:
+    """How many outputs the classifier's layers have, where they are plain layers that agree; else None."""
+    found = dict(model.named_modules())
+    sizes = {_classes(found[n]) for n in names if isinstance(found.get(n), (nn.Linear, nn.Conv2d))}
+    return sizes.pop() if len(sizes) == 1 else None
 
 
 def _classes(layer: nn.Module) -> int:

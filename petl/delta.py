@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.backbone import arguments, build, unboxed
+from petl.classifier import classes_now
 from petl.deltafile import FORMAT, read_all, read_recipe, write
 from petl.digest import own_tensor, owned, whole
 from petl.errors import DeltaError, StateError, listing
@@ -244,10 +245,14 @@ def _header(
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    classes = unboxed(
+    said = unboxed(
         getattr(model, "num_classes", made.backbone["num_classes"])
     )  # timm's, after the user's own reset too
+    outputs = classes_now(model, made.head) or said  # after a classifier that was put in by hand too
+    classes = None if said is None else outputs
     names = class_names(labels if labels is not None else made.labels)
+    if names is not None and outputs is not None and len(names) != outputs:
+        raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
     return {
         "format": FORMAT,
         "version": __version__,

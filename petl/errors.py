@@ -6,7 +6,8 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
-LONGEST = 1500  # characters of a message: a damaged file can name anything, and other libraries' words can be pages
+# characters of a message, without the note of what was left out: a damaged file can name anything, other libraries say pages
+LONGEST = 1450
 ITEM = 100  # characters of one name in a listing
 HIDDEN = (
     "Cc",

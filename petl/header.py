@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Any
@@ -29,6 +31,8 @@ NO_SIZES = (
     "tfinal",
     "delta",
 )  # words in the names of integers that make nothing large
+TABLES = ("rank_pattern", "alpha_pattern", "lambda_pattern", "block_size_pattern", "n_frequency_pattern")  # peft's
+DEEPEST = 16  # tables and lists in each other in a method's options
 LARGEST_OPTION = 2**20
 LARGEST_FOREIGN = 1024  # for another library's tuners, unless a tensor in the file is as large
 
@@ -90,7 +94,8 @@ def _label(label: Any) -> str:
             raise DeltaError(f"the label {_shown(name)} is no text of up to {LONGEST_TEXT} characters")
         return name
     if hasattr(label, "__index__") and not isinstance(label, bool) and getattr(label, "ndim", 0) == 0:
-        return str(int(label))
+        with contextlib.suppress(TypeError):  # a tensor of a fraction has the method, too
+            return str(operator.index(label))
     raise DeltaError(f"labels hold {_shown(label)} ({type(label).__name__}); expected class names, such as 'cat'")
 
 
@@ -155,12 +160,12 @@ def _are_methods(value: Any) -> bool:
     return all(isinstance(item, dict) and _text(item.get("name")) and _finite(item) for item in value)
 
 
-def _finite(value: Any) -> bool:
-    """Whether all numbers in there are."""
+def _finite(value: Any, depth: int = 0) -> bool:
+    """Whether all numbers in there are, and no list or table lies deeper in others than any option's."""
     if isinstance(value, float):
         return math.isfinite(value)
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return all(_finite(part) for part in parts)
+    return depth < DEEPEST and all(_finite(part, depth + 1) for part in parts)
 
 
 def _pipeline_fault(value: Mapping[str, Any]) -> str:
@@ -168,7 +173,7 @@ def _pipeline_fault(value: Mapping[str, Any]) -> str:
     size, crop = value.get("input_size") or [], value.get("crop_pct", 1.0)
     if not _numbers(size, 3) or not all(type(n) is int and n >= 1 for n in size) or math.prod(size) > LARGEST_IMAGE:
         return f"input_size={_shown(size)}"
-    if not _number(crop) or not 0 < crop <= 100 or math.prod(size) / crop**2 > LARGEST_IMAGE:
+    if not _number(crop) or not 0 < crop <= 100 or math.prod(size) > LARGEST_IMAGE * crop**2:
         return f"crop_pct={_shown(crop)}"
     for key in ("mean", "std"):
         if key in value and not (_numbers(value[key]) and len(value[key]) in (1, 3, size[0])):
@@ -230,7 +235,8 @@ def _labels_off(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     labels, classes = header.get("labels"), header["backbone"].get("num_classes")
     if labels is None or classes is None or len(labels) == classes:
         return []
-    if any(shape and shape[0] == len(labels) for shape in shapes.values()):  # a classifier that was put in by hand
+    rows = {shape[0] for shape in shapes.values() if shape}
+    if header["head"] and len(labels) in rows and classes not in rows:  # a classifier that was put in by hand
         return []
     return [f"labels ({len(labels)} for {classes} classes)"]
 
@@ -251,8 +257,8 @@ def oversized(methods: Iterable[Mapping[str, Any]], shapes: Mapping[str, tuple[i
 
 
 def _integers(value: Any, key: str = "") -> list[tuple[str, int]]:
-    if isinstance(value, dict):
-        return [pair for name, item in value.items() for pair in _integers(item, str(name))]
+    if isinstance(value, dict):  # a table of layers' names, such as rank_pattern, keeps its own name
+        return [pair for name, item in value.items() for pair in _integers(item, key if key in TABLES else str(name))]
     if isinstance(value, list):
         return [pair for item in value for pair in _integers(item, key)]
     return [(key, value)] if isinstance(value, int) and not isinstance(value, bool) else []

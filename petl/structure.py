@@ -28,7 +28,7 @@ NEUTRAL = frozenset(
     """training num_classes out_features num_features in_features head_hidden_size num_batches_tracked inplace name label
     grad_checkpointing gradient_checkpointing checkpointing fused_attn momentum scale_by_keep process_group memory_efficient
     use_checkpoint requires_grad device pretrained_cfg default_cfg pretrained_model_args feature_info weight_init_mode
-    fix_init forward""".split()  # noqa: SIM905  # a list literal takes thirty lines
+    fix_init forward num_labels id2label label2id problem_type""".split()  # noqa: SIM905  # a list literal takes thirty lines
 )
 # Modules that answer with their input in evaluation count as absent: timm leaves them out, or not, by their rate.
 IDLE = frozenset(
@@ -164,5 +164,6 @@ def _named(value: Any, depth: int) -> Any:
     if callable(value) and hasattr(value, "__qualname__"):
         return f"<{value.__qualname__}>"
     if dataclasses.is_dataclass(value):
-        return [type(value).__name__, _many(vars(value), depth)]
+        told = {key: item for key, item in vars(value).items() if not key.startswith("_") and key not in NEUTRAL}
+        return [type(value).__name__, _many(told, depth)]
     return _UNKNOWN

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.backbone import takes_channels, warn_unrecorded
-from petl.classifier import Option, head_option
+from petl.classifier import Option, head_option, whole_classes
 from petl.errors import MethodError, PetlError, StateError, listing
 from petl.frozen import prove_frozen
 from petl.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
@@ -69,6 +69,9 @@ def wrap(
     """
     saving, narrow, chosen = steps_memory(memory, fused), narrow_dtype(base_dtype), resolve(methods, options)
     refuse_narrow(narrow, chosen)
+    num_classes = whole_classes(num_classes)
+    if num_classes is not None and num_classes < 1:
+        raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
     option = head_option(head)
     found = look(model, option, _size(create_args))
     plans = [(method, method.plan(found)) for method in chosen]

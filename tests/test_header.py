@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -269,6 +270,7 @@ BAD_LABELS: dict[str, Any] = {
     "a number": 3,
     "nothing": [None, None, None],
     "fractions": [0.5, 1.5, 2.5],
+    "fractions in a tensor": torch.tensor([0.5, 1.5, 2.5]),
     "bytes": [b"a", b"b", b"c"],
     "lists": [["a"], ["b"], ["c"]],
     "half a character": ["a", "b", "\ud800"],
@@ -376,3 +378,45 @@ def test_create_args_are_refused_at_wrap(given: dict[str, Any]) -> None:
     with pytest.raises(petl.MethodError, match="create_args"):
         petl.wrap(model, "bias", create_args=given)
     assert petl.record(model) is None
+
+
+# ---- what only a whole look found
+
+ODD: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a crop whose square is no number any more": pipe(crop_pct=1e-200),
+    "as many labels as channels": lambda header: {"labels": [str(i) for i in range(32)]},
+    "options that are lists in lists": lambda header: {
+        "methods": [{**header["methods"][0], "x": json.loads("[" * 900 + "]" * 900)}]
+    },
+    "a large rank under a pattern named like a seed": lambda header: {
+        "methods": [{"name": "peft", "config": {"peft_type": "LORA", "rank_pattern": {"seed|.*": 999_999}}}]
+    },
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_odd_values_are_found_in_the_header(what: str, delta: Path) -> None:
+    for verb in (petl.read, petl.load, lambda path: petl.load(path, timm.create_model(NAME, num_classes=3))):
+        with pytest.raises(petl.DeltaError, match="header"):
+            verb(edit(delta, ODD[what]))
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+def test_a_classifier_changed_by_hand_after_wrap_comes_back(classes: int, tmp_path: Path) -> None:
+    """Put in by hand, where timm's own number says nothing of it, or taken away."""
+    base, x = timm.create_model(NAME), torch.randn(2, 3, 32, 32)
+    model: Any = petl.wrap(copy.deepcopy(base), "lora", num_classes=5).eval()
+    if classes:
+        model.fc = torch.nn.Linear(model.fc.in_features, classes)
+    else:
+        model.reset_classifier(0)
+    labels = [str(i) for i in range(classes)] or None
+    again = petl.load(petl.save(model, tmp_path / "d.safetensors", labels=labels), base).eval()
+    assert torch.equal(again(x), model(x))
+    with pytest.raises(petl.DeltaError, match="labels"):
+        petl.save(model, tmp_path / "d.safetensors", labels=[str(i) for i in range(8)])
+
+
+def test_create_args_that_are_no_dict_are_refused() -> None:
+    with pytest.raises(petl.MethodError, match="create_args"):
+        petl.wrap(timm.create_model(NAME), "bias", create_args=[1])  # type: ignore[arg-type]  # on purpose

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -107,3 +108,18 @@ def test_counters_are_no_structure(tmp_path: Path) -> None:
     changed.heads = 3
     with pytest.raises(petl.DeltaError, match="heads differ"):
         petl.load(path, changed)
+
+
+def test_a_configuration_that_counts_the_classes_is_no_other_structure(tmp_path: Path) -> None:
+    """transformers keeps the number of classes, and their names, in a configuration that the modules have."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
+    config = transformers.ViTConfig(**sizes, image_size=32, patch_size=16, num_labels=10)
+    base = transformers.ViTForImageClassification(config)
+    model = petl.wrap(copy.deepcopy(base), "lora", head="classifier", num_classes=4).eval()
+    path, x = petl.save(model, tmp_path / "d.safetensors"), torch.randn(2, 3, 32, 32)
+    other = transformers.ViTForImageClassification(transformers.ViTConfig(**{**config.to_dict(), "hidden_act": "relu"}))
+    other.load_state_dict(base.state_dict())
+    with pytest.raises(petl.DeltaError, match="differ"):
+        petl.load(path, other)
+    assert torch.equal(petl.load(path, base).eval()(x).logits, model(x).logits)
