@@ -36,8 +36,9 @@ from petl.method import from_json
 from petl.precision import BaseDtype, narrow_dtype
 from petl.record import Record, bare, record, refuse_outside, wrapped
 from petl.sharded import gathered, is_sharded_model, put
+from petl.sites import within
 from petl.structure import structure, volatile
-from petl.survey import config
+from petl.survey import classifier_names, config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
 
@@ -189,7 +190,8 @@ def load(
         compare(path, delta_tensors(model, asked)[0], tensors)
         if check_base:
             _refuse_other_base(path, header, model, asked)
-        _fill(model, tensors, as_stored=header.get("dtype") is None and _dtype(header) == asked.backbone["dtype"])
+        exact = header.get("dtype") is None and header.get("base_dtype") is None
+        _fill(model, tensors, as_stored=exact and _dtype(header) == asked.backbone["dtype"])
         _note(asked, header)
     return outer
 
@@ -227,6 +229,9 @@ def _refuse_strangers(model: nn.Module, made: Record, also: Sequence[str]) -> No
     """A StateError for parameters that came after ``wrap`` and that ``load`` couldn't make again."""
     known = {*made.frozen, *made.planned}
     strange = [key for key in also if key not in known]
+    if strange and getattr(model, "num_classes", None) != made.backbone["num_classes"]:
+        heads = classifier_names(model) or []  # timm's own, which load makes again by the number of classes
+        strange = [key for key in strange if not within(key, heads)]
     if strange:
         raise StateError(
             f"not saved: {listing(strange)} came to this {type(model).__name__} after petl.wrap (another library's layers, or "

@@ -480,33 +480,37 @@ class Slot:
     """
 
     def __init__(self, output: Tensor, high: float, keep: bool, again: Callable[[], Tensor] | None):
-        self.shape, self.stride = output.shape, output.stride()
-        self.numbers = again or (_kept(output) if keep else None)
-        self.is_packed = self.numbers is None and _is_dense(output) and output.numel() % 8 == 0
-        self.mask = self._bits(_is_open(output, high)) if self.numbers is None else None
+        self.shape, self.stride, self.again = output.shape, output.stride(), again
+        self.kept, self.version = output if keep and again is None else None, output._version
+        self.is_packed = not self.is_told() and _is_dense(output) and output.numel() % 8 == 0
+        self.mask = None if self.is_told() else self._bits(_is_open(output, high))
 
     def _bits(self, mask: Tensor) -> Tensor:
         return _packed(mask.as_strided((mask.numel(),), (1,))) if self.is_packed else mask
 
+    def is_told(self) -> bool:
+        """Whether numbers tell, so that no bits are kept."""
+        return self.kept is not None or self.again is not None
+
     def take(self, output: Tensor) -> None:
         """Somebody keeps the output: the bits aren't needed."""
-        self.numbers, self.mask = _kept(output), None
+        self.kept, self.version, self.mask = output, output._version, None
+
+    def made(self) -> None:
+        """The gate's forward is over: autograd counts a write in place once more when it is."""
+        self.version = self.version if self.kept is None else self.kept._version
+
+    def numbers(self) -> Tensor:
+        """The gate's output, or its input."""
+        if self.kept is None:
+            return cast("Callable[[], Tensor]", self.again)()
+        unchanged(self.kept, self.version)
+        return self.kept
 
     def open(self) -> Tensor:
         """Bytes in the output's layout, 0 where no gradient passes."""
         mask = cast(Tensor, self.mask)
         return _unpacked(mask).as_strided(self.shape, self.stride) if self.is_packed else mask.view(torch.uint8)
-
-
-def _kept(output: Tensor) -> Callable[[], Tensor]:
-    """Returns the tensor, if nobody has written to it by then."""
-    version = output._version
-
-    def read() -> Tensor:
-        unchanged(output, version)
-        return output
-
-    return read
 
 
 def gate(
@@ -518,6 +522,7 @@ def gate(
     """
     slots: list[Slot] = []
     out = cast(Tensor, _Gate.apply(x, high, inplace and not x._is_view() and not x.is_leaf, keep, again, slots))
+    slots[0].made()
     return out, slots[0] if out.requires_grad else None
 
 
@@ -543,7 +548,7 @@ class _Gate(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (out,), slot, high = grads, ctx.slot, ctx.high
-        if slot.numbers is None:
+        if not slot.is_told():
             gx = torch.ops.aten.threshold_backward(out, slot.open(), 0)  # several times as fast as torch.where
         elif high == float("inf"):
             gx = torch.ops.aten.threshold_backward(out, slot.numbers(), 0)

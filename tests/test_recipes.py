@@ -106,7 +106,7 @@ def test_a_folder_and_a_weights_file(pictures: Path, tmp_path: Path, monkeypatch
     result(capsys.readouterr().out)
     header = petl.read(out)
     assert header["labels"] == ["bright", "dark"]
-    assert header["backbone"]["args"] == {"img_size": [64, 64]}
+    assert header["backbone"]["args"]["img_size"] == [64, 64]
     assert header["pipeline"]["input_size"][1:] == [64, 64]
 
 

@@ -247,3 +247,19 @@ def test_torch_func_sees_the_plain_layers(name: str, memory: str) -> None:
     for mine, theirs in zip(found(cheap), found(plain), strict=True):
         for key, value in theirs.items():
             torch.testing.assert_close(mine[key], value, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.ReLU6])
+def test_an_activation_in_place_whose_output_a_layer_keeps_is_no_write(kind: type[nn.Module]) -> None:
+    """Autograd counts a custom function's write in place a second time when the function is over."""
+    torch.manual_seed(0)
+    parts = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), kind(inplace=True), nn.Conv2d(8, 8, 1), nn.BatchNorm2d(8)]
+    pooled = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)]
+    net, x = nn.Sequential(*parts, kind(inplace=True), *pooled), torch.randn(4, 3, 6, 6)
+    methods = [petl.BN(), petl.LoRA(rank=2)]
+    plain = disturb(petl.wrap(copy.deepcopy(net).double(), methods, head="8", fused=False)).train()
+    for memory in MEMORY:
+        cheap = petl.wrap(copy.deepcopy(net).double(), methods, head="8", memory=memory).train()
+        cheap.load_state_dict(plain.state_dict())
+        mine, theirs = gradients(cheap, x.double()), gradients(plain, x.double())
+        assert all(torch.allclose(mine[key], value, rtol=1e-9, atol=1e-9) for key, value in theirs.items())

@@ -46,7 +46,9 @@ class Peft(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "config", checked(self.config))  # the way to set a field of a frozen dataclass
+        object.__setattr__(
+            self, "config", checked(self.config) if self.config else {}
+        )  # the way to set a field of a frozen dataclass
 
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
@@ -137,12 +139,12 @@ class Peft(Method):
 
     def _config(self) -> Any:
         try:
-            return _library().get_peft_config(dict(self.config))
+            return _library().get_peft_config(checked(self.config))
         except MethodError:
             raise
         except Exception as error:  # each config of peft's checks, and fails, in its own way
             raise MethodError(
-                f"peft: {self.config['peft_type']} of the installed peft refused {dict(self.config)}: {error!r}"
+                f"peft: {self.config.get('peft_type')} of the installed peft refused {dict(self.config)}: {error!r}"
             ) from None
 
 
