@@ -229,8 +229,8 @@ def _refuse_strangers(model: nn.Module, made: Record, also: Sequence[str]) -> No
     """A StateError for parameters that came after ``wrap`` and that ``load`` couldn't make again."""
     known = {*made.frozen, *made.planned}
     strange = [key for key in also if key not in known]
-    if strange and getattr(model, "num_classes", None) != made.backbone["num_classes"]:
-        heads = classifier_names(model) or []  # timm's own, which load makes again by the number of classes
+    if strange:
+        heads = _heads(model, made)
         strange = [key for key in strange if not within(key, heads)]
     if strange:
         raise StateError(
@@ -238,6 +238,12 @@ def _refuse_strangers(model: nn.Module, made: Record, also: Sequence[str]) -> No
             f"modules put in by hand), and petl.load couldn't make them again; change the model before petl.wrap, or name the "
             f"other library's method there: petl.wrap(model, ['lora', 'peft:LoHa'])"
         )
+
+
+def _heads(model: nn.Module, made: Record) -> list[str]:
+    """The classifier of timm's that a reset after ``wrap`` has made, and that ``load`` makes again by the number of classes."""
+    was_reset = getattr(model, "num_classes", None) != made.backbone["num_classes"]
+    return (classifier_names(model) or []) if was_reset else []
 
 
 def _header(
@@ -288,7 +294,8 @@ def _structure(model: nn.Module, made: Record) -> dict[str, str]:
     """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
     if any(method.reads_base for method in made.methods):
         return made.structure
-    now = structure(model, made.classifier, grafted=False)
+    heads = [*made.classifier, *(_heads(model, made) if not made.classifier else [])]
+    now = structure(model, heads, grafted=False)
     passing = volatile(model) if now != made.structure else set()
     return {key: value for key, value in now.items() if key not in passing}
 

@@ -46,9 +46,7 @@ class Peft(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(
-            self, "config", checked(self.config) if self.config else {}
-        )  # the way to set a field of a frozen dataclass
+        object.__setattr__(self, "config", checked(self.config) if self.config else {})
 
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
