@@ -264,6 +264,9 @@ def holdout(dataset: Images | Stream, fraction: float = 0.2, *, seed: int = 0) -
 
     ``train`` keeps its augmentation (or gets timm's), ``val`` has the evaluation transform. Classes with two or more
     images have at least one on either side; a single image stays in ``train``. The same seed gives the same split.
+
+    Raises:
+        DataError: A stream, a fraction that can't be, or no class with two images.
     """
     if isinstance(dataset, Stream):
         raise DataError(
@@ -275,5 +278,10 @@ def holdout(dataset: Images | Stream, fraction: float = 0.2, *, seed: int = 0) -
     for number in np.unique(targets):
         members = chance.permutation(np.flatnonzero(targets == number))
         held += members[: int(np.clip(round(fraction * len(members)), 1, len(members) - 1))].tolist()
+    if not held:
+        raise DataError(
+            "every class has one image alone, so none can be held out for validation; bring two of a class, or validation "
+            "images of their own (petl train: --val FOLDER)"
+        )
     rest = np.setdiff1d(np.arange(len(dataset)), held)
     return dataset.part(rest, training=True), dataset.part(np.sort(held).astype(int), training=False)

@@ -91,7 +91,9 @@ def _label(label: Any) -> str:
     if isinstance(label, str):
         name = str(label)
         if len(name) > LONGEST_TEXT or not _encodes(name):
-            raise DeltaError(f"the label {_shown(name)} is no text of up to {LONGEST_TEXT} characters")
+            raise DeltaError(
+                f"the label {_shown(name)} is no text (UTF-8) of up to {LONGEST_TEXT} characters; rename the class"
+            )
         return name
     if hasattr(label, "__index__") and not isinstance(label, bool) and getattr(label, "ndim", 0) == 0:
         with contextlib.suppress(TypeError):  # a tensor of a fraction has the method, too

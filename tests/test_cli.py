@@ -375,3 +375,12 @@ def test_a_broken_link_costs_one_image_and_notes_are_said_once(weights: Path, pi
     assert done.stderr.count("No such file") == 6
     assert all(json.loads((tmp_path / "x.history.json").read_text())["split"]["files"].values())
     assert call("eval", tmp_path / "x", tmp_path / "data", "--model", f":{weights}").exit_code == 0
+
+
+def test_classes_of_one_image_need_validation_images(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    for name in ("bright", "dark"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        shutil.copy(pictures / "val" / name / "0.png", tmp_path / "data" / name)
+    words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--size", 32, "--out", tmp_path / "x")
+    assert "--val" in refused("train", tmp_path / "data", *words)
+    assert call("train", tmp_path / "data", *words, "--val", pictures / "val").exit_code == 0
