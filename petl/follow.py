@@ -184,7 +184,7 @@ def _take_in(model: nn.Module, made: Record, state: Any, prefix: str) -> None:
         new = value.detach().to(before.device, before.dtype)
         if torch.equal(new, before):
             continue
-        if near(new, before) and held(then, mark(own)):
+        if near(new, before) and mark(own) == then:  # not what was on the meta device: it has no bits of its own
             state[name] = before.clone()
         else:
             fresh.append(key)

@@ -46,7 +46,7 @@ class Peft(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "config", checked(self.config) if self.config else {})
+        object.__setattr__(self, "config", {} if self.config == {} else checked(self.config))
 
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
