@@ -77,6 +77,7 @@ def afresh(model: nn.Module, x: Tensor) -> Tensor:
     return output(pickle.loads(pickle.dumps(model)), x)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_evaluation_sees_every_write(kind: str) -> None:
     """To the delta and to the base, whatever the way."""
@@ -104,6 +105,7 @@ def test_merging_after_a_write_folds_what_is_there() -> None:
         assert torch.equal(petl.merge(model)(x), expected)
 
 
+@pytest.mark.deep
 def test_a_compiled_model_sees_writes_too() -> None:
     model, x = wrapped("lora")
     compiled = torch.compile(model.eval(), backend="eager")

@@ -123,6 +123,7 @@ def test_every_line_of_code_in_a_message_is_known_here() -> None:
     assert not missing, f"give each of these a row in LINES, so that it is run: {missing}"
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("line", LINES)
 def test_the_line_works(line: str, state: Callable[[str], dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     kind, values = LINES[line]
@@ -165,6 +166,7 @@ def test_folders_that_can_be_read_in_two_ways(case: str, tmp_path: Path) -> None
         assert len(eval(line, {"petl": petl, "model": model})) >= 1
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("channels", [1, 4, 13])
 def test_images_of_other_channels(channels: int, tmp_path: Path) -> None:
     """The advice of `petl.fit` for a model of three channels makes it take the images."""
@@ -217,6 +219,7 @@ def test_arguments_in_messages_exist() -> None:
     assert not odd
 
 
+@pytest.mark.deep
 def test_extras_in_messages_exist() -> None:
     text = (ROOT.parent / "pyproject.toml").read_text()
     extras = {e for path in FILES for string in strings(path) for e in re.findall(r"petl-vision\[(\w+)\]", string)}

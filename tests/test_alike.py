@@ -29,6 +29,7 @@ def told(model: nn.Module) -> dict[str, object]:
     }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", FAMILIES)
 def test_twenty_wraps_are_alike(name: str) -> None:
     first = None
@@ -42,6 +43,7 @@ def told_of_lite0() -> dict[str, object]:
     return told(petl.wrap(timm.create_model("tf_efficientnet_lite0"), "lora"))
 
 
+@pytest.mark.deep
 def test_a_net_with_many_norms_in_one_process_and_in_others() -> None:
     first = [told_of_lite0() for _ in range(20)]
     assert all(found == first[0] for found in first)
@@ -88,6 +90,7 @@ class Keyed(nn.Module):
         return self.fc(self.act(self.norm(self.conv(pixel_values))).mean((2, 3))) * scale
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", ["vit", "resnet", "efficientnet", "convnext", "swin", "own"])
 def test_signatures_are_those_of_the_base_classes(name: str, memory: str) -> None:
@@ -110,6 +113,7 @@ def copy_of(module: nn.Module, base: type[nn.Module]) -> nn.Module:
     return bare
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("memory", MEMORY)
 def test_tools_that_trace_a_model(memory: str) -> None:
     model = petl.wrap(make("resnet"), "lora", num_classes=3, memory=memory)

@@ -48,6 +48,7 @@ def built(family: str) -> nn.Module:
     return lively(fresh, size)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("family", UNLIKE)
 def test_adapters_keep_the_contract(family: str) -> None:
     model, size = built(family), UNLIKE[family][1]

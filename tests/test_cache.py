@@ -104,6 +104,7 @@ ROADS: list[Any] = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("method", "name", "start"), ROADS, ids=lambda v: getattr(v, "__name__", v))
 def test_features_change_nothing(method: Callable[..., nn.Module], name: str, start: str) -> None:
     """Up to the last bits: the frozen part's kernels round differently for batches of another composition."""
@@ -310,6 +311,7 @@ def test_no_random_number_escapes(workers: int) -> None:
         fit(partial(built()), Rarely(0.0), cache=True, workers=workers)
 
 
+@pytest.mark.deep
 def test_hooks_see_every_forward() -> None:
     model, seen, marks = partial(built()), [], []
     model.blocks[1].register_forward_hook(lambda module, args, out: seen.append(bool(out.isnan().any())))  # type: ignore
@@ -407,6 +409,7 @@ STALE: list[Any] = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("make", "options"), STALE)
 def test_what_has_changed_is_computed_anew(make: Any, options: dict[str, Any], tmp_path: Path) -> None:
     fit(partial(built()), epochs=1, cache=tmp_path)

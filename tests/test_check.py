@@ -32,6 +32,7 @@ def test_a_report() -> None:
     assert not bad.ok and "drift" in repr(bad) and Report([Finding("merge", "n/a")]).ok
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_the_model_is_not_touched(wrapped: bool) -> None:
     model = make("resnet").train()
@@ -62,6 +63,7 @@ def test_a_trained_model_is_checked_but_for_its_start() -> None:
     assert report.ok and {f.point: f.status for f in report}["injection"] == "n/a"
 
 
+@pytest.mark.deep
 def test_dead_layers_of_an_untrained_model_are_found() -> None:
     """timm starts the last gain of a residual block at zero: nothing before it gets a gradient."""
     model = timm.create_model("test_resnet", zero_init_last=True)
@@ -130,6 +132,7 @@ def test_a_sound_method_passes() -> None:
     assert report.ok and {f.status for f in report} == {"pass"}, report
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     ("flaw", "point"),
     [
@@ -244,6 +247,7 @@ class Attentive(nn.Module):
         return self.top(x.mean((2, 3)) * weights[:, :1] + self.gain * self.side(x).mean((2, 3)))
 
 
+@pytest.mark.deep
 def test_tensors_without_influence_are_told_and_no_failure() -> None:
     """What a softmax subtracts again has no influence; what stands behind a zero gain would have, and fails."""
     x = torch.randn(3, 3, 8, 8)

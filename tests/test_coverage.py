@@ -93,6 +93,7 @@ def test_statuses_to_try_again(tmp_path: Path) -> None:
     assert {method: line["status"] for (_, method), line in results.read().items()} == {"fail": "pass", "pass": "pass"}
 
 
+@pytest.mark.deep
 def test_a_whole_contract() -> None:
     line = coverage_trials.tried(Pair("real", "test_resnet", "combined"))
     assert line["status"] == "pass" and line["used"] == "lora+bn+input" and line["size"] == 64, line
@@ -100,6 +101,7 @@ def test_a_whole_contract() -> None:
     assert coverage_trials.tried(Pair("real", "test_vit", "bn"))["status"] == "n/a"
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("column", coverage_plan.GRAPHS)
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 def test_graphs_of_bare_and_wrapped_models(name: str, column: str) -> None:
@@ -108,6 +110,7 @@ def test_graphs_of_bare_and_wrapped_models(name: str, column: str) -> None:
     assert max(line["gap"], line["bare_gap"]) <= coverage_graphs.OUTPUT
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("column", coverage_plan.GRAPHS)
 def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the bare model, and of the wrapped one alone."""
@@ -130,6 +133,7 @@ def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.M
     assert line["status"] == "n/a" and line["reason"].startswith("the bare model: "), line
 
 
+@pytest.mark.deep
 def test_a_broken_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LoRA that doesn't start at zero, norms that aren't held, and a refusal that the model doesn't bear out."""
     with monkeypatch.context() as broken:

@@ -209,6 +209,7 @@ CHANGES += [function_writes_between, noise_between, wider_convolution, norms_tha
 CHANGES += [hooks_on_convolutions, hooks_on_norms, hooks_on_gradients, patched_forward, thawed, recomputing]
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_a_changed_model(change: Callable[[Net], None], memory: str) -> None:
@@ -305,6 +306,7 @@ RUNS += [
 RUNS += [with_other_values, run_twice]
 
 
+@pytest.mark.sweep(9)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("run", RUNS, ids=lambda f: f.__name__)
 def test_another_way_to_run_it(run: Run, memory: str) -> None:
@@ -313,6 +315,7 @@ def test_another_way_to_run_it(run: Run, memory: str) -> None:
         same(run, cheap, plain, images("resnext").double())
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", ["vit", "levit", "coatnet", "efficientnet"])
 def test_hooks_and_parts_of_other_kinds(name: str, memory: str) -> None:

@@ -113,6 +113,7 @@ torch.save(output(petl.merge(model), images("swinv2")), sys.argv[3])
 """
 
 
+@pytest.mark.deep
 def test_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
     model = trained("swinv2", ["norm", "bias", petl.LoRA(rank=2)])
     path = petl.save(model, tmp_path / "d.safetensors")
@@ -655,6 +656,7 @@ def test_a_third_party_method(tmp_path: Path) -> None:
 # ---- wrappers around the model
 
 
+@pytest.mark.deep
 def test_saving_through_torch_compile(tmp_path: Path) -> None:
     model = trained("vit", "lora")
     expected = output(model, images("vit"))

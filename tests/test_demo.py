@@ -27,6 +27,7 @@ def test_lite0_has_the_wheels_weights_in_their_places(lite0: torch.nn.Module) ->
         assert torch.equal(ours, theirs)
 
 
+@pytest.mark.deep
 def test_lite0_is_trained(lite0: torch.nn.Module) -> None:
     """Its features tell the digits apart by the nearest class mean better than those of the untrained net."""
     train, test = demo.digits(64, channels=3)

@@ -103,6 +103,7 @@ def fsdp1(folder: Path) -> None:
         assert torch.equal(output(petl.load(path, make(name)), images(name)), found)
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("trial", ["fsdp2", "fsdp1"])
 def test_in_two_processes(trial: str, tmp_path: Path) -> None:
     run(trial, tmp_path)

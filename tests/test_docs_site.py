@@ -34,6 +34,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.deep
 def test_examples_are_code(site: Path) -> None:
     for page in site.rglob("*.html"):
         text = re.sub(r"<pre.*?</pre>", "", page.read_text(), flags=re.DOTALL)

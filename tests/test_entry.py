@@ -270,6 +270,7 @@ KILLED = """
 """
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_killed_run_leaves_nothing_for_ever(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The next run removes its part; those of runs that live stay. Temporary features have no names from the beginning."""

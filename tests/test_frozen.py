@@ -60,6 +60,7 @@ def average(kind: str, model: nn.Module, times: int = 6) -> Any:
     return kept
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("kind", AVERAGES)
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_averages_are_saved_with_the_bits_of_the_base(kind: str, name: str, tmp_path: Path) -> None:
@@ -75,6 +76,7 @@ def test_averages_are_saved_with_the_bits_of_the_base(kind: str, name: str, tmp_
     assert torch.equal(output(petl.load(path, make(name)), images(name)), output(kept, images(name)))
 
 
+@pytest.mark.deep
 @pytest.mark.filterwarnings("ignore:.*put the old bits back")
 def test_an_average_is_unwrapped_merged_and_checked_too() -> None:
     model = wrapped("vit")

@@ -164,6 +164,7 @@ def shuffled(tensors: dict[str, Tensor], chance: random.Random) -> dict[str, Ten
     return tensors
 
 
+@pytest.mark.deep
 def test_headers_and_tensors_by_an_enemy(victim: Victim) -> None:
     """The enemy knows the checksums; what is taken is a delta that petl itself can save again, and comes off again."""
     chance, taken = random.Random(1), 0

@@ -207,6 +207,7 @@ assert grown < 300, f"{grown} MB"
 """
 
 
+@pytest.mark.deep
 def test_sizes_in_a_header_take_neither_memory_nor_time(tmp_path: Path) -> None:
     here = Path(__file__).parent
     where = {"PYTHONPATH": f"{here.parent}:{here}:{here.parent / 'benchmarks'}", "PATH": "", "HOME": str(tmp_path)}

@@ -39,6 +39,7 @@ def held(kind: str, methods: Any = "lora") -> Any:
     return HOLDERS[kind](disturb(petl.wrap(make("vit"), methods, num_classes=5)))
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("kind", HOLDERS)
 @pytest.mark.parametrize("methods", ["lora", "probe"])
 def test_the_verbs_work_on_what_is_inside(kind: str, methods: str, tmp_path: Path) -> None:
@@ -55,6 +56,7 @@ def test_the_verbs_work_on_what_is_inside(kind: str, methods: str, tmp_path: Pat
     assert torch.equal(output(outer, x), out)
 
 
+@pytest.mark.deep
 def test_unwrap_and_check_inside() -> None:
     outer = held("holder")
     assert petl.check(outer, images("vit")).ok

@@ -68,6 +68,7 @@ def close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1
     )
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None:
@@ -82,6 +83,7 @@ def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None
 OTHERS = ["norm", "adapter", NORMS, petl.BN(), "partial", "full", "input", ["lora", NORMS], ["lora", petl.BN()]]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", ["resnet", "efficientnet"])
 @pytest.mark.parametrize("methods", OTHERS, ids=str)
 def test_gradients_of_other_methods(methods: object, name: str) -> None:
@@ -124,6 +126,7 @@ TWICE = [(name, methods) for name in ("resnet", "efficientnet") for methods in D
 TWICE += [("resnet", ["lora", petl.BN()])]  # of the other net, the biases' are rounding and nothing else
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize(("name", "methods"), TWICE, ids=str)
 def test_second_derivatives(name: str, methods: object, memory: str) -> None:
@@ -140,6 +143,7 @@ def kept(model: nn.Module, batch: Tensor) -> int:
     return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("name", "shares"), [("resnet", (0.6, 0.5, 0.3)), ("vit", (1.01, 0.7, 0.2))])
 def test_each_setting_keeps_less(name: str, shares: tuple[float, ...]) -> None:
     batch = images(name)
@@ -148,6 +152,7 @@ def test_each_setting_keeps_less(name: str, shares: tuple[float, ...]) -> None:
     assert all(mine < most for mine, most in zip(found, shares, strict=True)), found
 
 
+@pytest.mark.deep
 def test_a_frozen_half_needs_no_layer_input() -> None:
     batch = images("resnet")
     both = kept(petl.wrap(make("resnet"), "lora", num_classes=7), batch)
@@ -173,6 +178,7 @@ def test_norms_that_train_keep_their_input_alone() -> None:
     assert sum(inputs) < seen < sum(inputs) + others
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("name", "most"), [("resnet", 0.9), ("efficientnet", 0.6)])
 def test_between_norms_and_layers_that_train_nothing_is_kept(name: str, most: float) -> None:
     """A layer's input is made again from the input of the norm before it; "fast" keeps both."""
@@ -181,6 +187,7 @@ def test_between_norms_and_layers_that_train_nothing_is_kept(name: str, most: fl
     assert lean < most * fast, lean / fast
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", ["resnet", "vit", "efficientnet", "densenet"])
 @pytest.mark.parametrize("methods", ["lora", ["norm", "lora"], "norm"], ids=str)
@@ -291,6 +298,7 @@ def test_a_result_that_is_overwritten_is_not_made_again() -> None:
     assert close(step(cheap.train(), x)[1], step(plain.train(), x)[1])
 
 
+@pytest.mark.deep
 def test_what_autocast_casts_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Layers keep their input in autocast's type; of a norm's output that is a second tensor."""
     batch = images("vit")
@@ -448,6 +456,7 @@ def test_the_last_stages_of_a_pyramid_run_once() -> None:
     assert [name for name, module in model.named_modules() if Segment in ways(module)] == ["layer1", "layer2", "layer3"]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("memory", ["lean", "min"])
 @pytest.mark.parametrize(("name", "methods", "rounding"), [("vit", "lora", 0.15), ("resnet", NORMS, 0.3)])
 def test_under_autocast(name: str, methods: object, rounding: float, memory: str) -> None:
@@ -459,6 +468,7 @@ def test_under_autocast(name: str, methods: object, rounding: float, memory: str
     assert close(mine, exact, rounding) and close(theirs, exact, rounding) and close(mine, theirs, 0.5 * rounding)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("resnet", NORMS)])
 def test_with_timms_own_checkpointing(name: str, methods: object, memory: str) -> None:
@@ -480,6 +490,7 @@ def test_per_sample_gradients_by_torch_func(methods: object) -> None:
     assert close({key: value.sum(0) for key, value in each.items()}, step(model, batch)[1])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("resnet", NORMS)])
 def test_compiled_in_one_graph(name: str, methods: object, memory: str) -> None:

@@ -70,6 +70,7 @@ CONTRACT = {
 CASES = [(row, arch) for row in CONTRACT for arch in CONTRACT[row].archs.split()]
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize(("name", "arch"), CASES, ids=["-".join(case) for case in CASES])
 def test_contract(name: str, arch: str) -> None:
     row = CONTRACT[name]
@@ -358,6 +359,7 @@ def test_lora_on_every_kind_of_convolution(kind: str, dora: bool) -> None:
     assert torch.equal(output(petl.merge(model), x), before)
 
 
+@pytest.mark.deep
 def test_lora_of_torchs_own_attention() -> None:
     """nn.MultiheadAttention reads its matrices itself: [q | k | v] fused or apart, and the output's without a call."""
     from torchvision.models import VisionTransformer

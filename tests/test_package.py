@@ -23,6 +23,7 @@ def run(code: str, *, path: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-c", code], cwd=path, capture_output=True, text=True, timeout=120)
 
 
+@pytest.mark.deep
 def test_import_is_cheap() -> None:
     """Beyond what timm loads itself, nothing heavy comes with ``import petl``."""
     every = "[getattr(petl, name) for name in petl.__all__]"
@@ -33,6 +34,7 @@ def test_import_is_cheap() -> None:
     assert not loaded & HEAVY
 
 
+@pytest.mark.deep
 def test_names_come_when_they_are_asked_for_and_are_all_there() -> None:
     """A function stays what its name says, though a module has the same one, and whatever was imported first."""
     code = """
@@ -53,6 +55,7 @@ assert not hasattr(petl, "nothing") and not hasattr(petl, "_nothing")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.deep
 def test_whoever_reads_a_delta_knows_the_methods() -> None:
     """Also without a public name of petl's having been used."""
     done = run("from petl.method import method_class; print(method_class('lora').__name__)")

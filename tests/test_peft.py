@@ -30,6 +30,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("kind", ["LoHa", "LoKr", "LoRA", "IA3", "OFT"])
 def test_contract(kind: str) -> None:
     torch.manual_seed(0)
@@ -102,6 +103,7 @@ def test_round_trip_merge_and_unwrap(name: str, tmp_path: Path) -> None:
     assert {n: type(m) for n, m in model.named_modules()} == {n: type(m) for n, m in make(name).named_modules()}
 
 
+@pytest.mark.deep
 def test_together_with_petls_own_lora() -> None:
     methods: Any = [petl.LoRA(rank=2, where="conv"), peft.LoHaConfig(r=2)]
     report = petl.check(make("vit"), images("vit"), methods, num_classes=5)

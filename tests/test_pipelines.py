@@ -246,6 +246,7 @@ def free_port() -> int:
         return open_socket.getsockname()[1]
 
 
+@pytest.mark.deep
 def test_two_ranks(tmp_path: Path) -> None:
     """accelerate launch with two ranks on the CPU (gloo): a loop of one's own, and fit and evaluate.
 

@@ -65,6 +65,7 @@ def low(model: nn.Module) -> list[str]:
 # the contract
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "methods"),
     [*((n, m) for n in FAMILIES for m in ("lora", "adapter")), *((n, "lora") for n in OTHERS if n != "condconv")],
@@ -74,6 +75,7 @@ def test_the_contract_holds(name: str, methods: str) -> None:
     assert report.ok, report
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("methods", [petl.BN(), "norm", "probe", "partial", "full", petl.LoRA(dora=True), "input"])
 def test_the_contract_holds_for_other_methods(methods: Any) -> None:
     batch = images("resnet", 1 if methods == "input" else 3)
@@ -95,6 +97,7 @@ class Attends(nn.Module):
         return self.fc(self.attention(x, x, x)[0].mean(1))
 
 
+@pytest.mark.deep
 def test_the_contract_holds_for_slices_and_torchs_own_attention() -> None:
     for model, head in ((Attends(), "fc"), (make("vit"), True)):
         report = petl.check(model, images("vit"), "lora", slices="qv", head=head, base_dtype="bfloat16")
@@ -106,6 +109,7 @@ def test_the_contract_holds_for_slices_and_torchs_own_attention() -> None:
 # the numbers
 
 
+@pytest.mark.sweep(3)
 @settings
 @pytest.mark.parametrize(
     ("name", "methods"),
@@ -121,6 +125,7 @@ def test_a_step_is_that_of_the_rounded_base(name: str, methods: str, setting: di
     assert torch.equal(output(model, images(name)), output(twin, images(name)))
 
 
+@pytest.mark.sweep(1)
 @settings
 def test_a_step_under_autocast(setting: dict[str, Any]) -> None:
     model = disturb(narrow("vit", **setting))
@@ -130,6 +135,7 @@ def test_a_step_under_autocast(setting: dict[str, Any]) -> None:
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("vit", "adapter")])
 def test_gradients_are_those_of_the_plain_layers_on_the_rounded_base(name: str, methods: str, memory: str) -> None:
@@ -174,6 +180,7 @@ def kept(model: nn.Module, batch: Tensor) -> int:
     return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))
 
 
+@pytest.mark.sweep(3)
 @settings
 @pytest.mark.parametrize(
     ("name", "methods"),
@@ -184,6 +191,7 @@ def test_a_step_keeps_no_byte_more(name: str, methods: Any, setting: dict[str, A
     assert kept(narrow(name, methods, **setting), images(name)) <= kept(wide, images(name))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", ["condconv", "sequencer", "nfnet", "lowformer"])
 def test_a_step_of_rare_layers_keeps_no_byte_more(name: str) -> None:
     assert kept(narrow(name, "bias"), images(name)) <= kept(petl.wrap(make(name), "bias", num_classes=7), images(name))
@@ -319,6 +327,7 @@ def test_copies(way: str) -> None:
     assert portrait(petl.unwrap(other))["bits"] == portrait(make("resnet"))["bits"]
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("name", "setting"), [*(("vit", key) for key in SETTINGS), ("resnet", "lean"), ("swinv2", "lean")]
 )

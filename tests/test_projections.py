@@ -185,6 +185,7 @@ def built(family: str) -> tuple[nn.Module, int]:
     return model, size
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_do_what_their_letters_say(family: str) -> None:
     """Without values nothing else matters; without keys values still do; a query stays at its token, a key doesn't."""
@@ -222,6 +223,7 @@ def same(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= 1e-11 * one.abs().max())
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("slices", ["q", "v", "qv", "kv"])
 @pytest.mark.parametrize("family", ["vit", "maxvit", "levit, several heads", "shvit", "vit parallel", "pvt"])
 def test_slices_change_these_rows_and_no_others(family: str, slices: str) -> None:

@@ -38,6 +38,7 @@ FUSED += [(name, "input") for name in ("repvgg", "mobileone", "fastvit", "effici
 FUSED += [(name, "bias") for name in ("repvgg", "levit")]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(("name", "methods"), FUSED)
 def test_timm_reparameterises_with_the_delta_attached(name: str, methods: str) -> None:
     """The fused net equals the adapted one as closely as timm's own fusing is exact, and not the base; else one clear error."""
@@ -61,6 +62,7 @@ def test_timm_reparameterises_with_the_delta_attached(name: str, methods: str) -
         assert float((output(base, x) - expected).abs().max()) > 0.01 * float(expected.std())
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("methods", [["lora", "norm"], ["adapter", "bias"]])
 @pytest.mark.parametrize("name", ["vit", "beit", "swin", "convnext", "resnet", "efficientnet", "levit", "mambaout"])
 def test_checkpointing_gives_the_same_gradients(name: str, methods: list[str]) -> None:
@@ -160,6 +162,7 @@ METHODS: dict[str, dict[str, Any]] = {
 REFUSED = {("vit", "bn"), ("swin", "bn"), ("convnext", "bn"), ("plain", "adapter")}
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", OTHERS)
 def test_models_of_others_keep_the_contract(name: str) -> None:
     """Every method on models without timm's contract, with the classifier named by hand."""

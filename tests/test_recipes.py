@@ -47,6 +47,7 @@ def run(name: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", RECIPES)
 def test_runs_and_writes_a_delta(name: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     out = tmp_path / "delta.safetensors"
@@ -69,6 +70,7 @@ def limited_digits(model: Any) -> Any:
     )
 
 
+@pytest.mark.deep
 def test_the_probe_learns(monkeypatch: Any, capsys: Any) -> None:
     run("probe", "--limit", "200", "--size", "32", "--epochs", "20", monkeypatch=monkeypatch)
     assert result(capsys.readouterr().out)[0] > 0.5
@@ -110,6 +112,7 @@ def test_a_folder_and_a_weights_file(pictures: Path, tmp_path: Path, monkeypatch
     assert header["pipeline"]["input_size"][1:] == [64, 64]
 
 
+@pytest.mark.deep
 def test_two_processes(tmp_path: Path) -> None:
     """One line, one delta, from the first of them; on a CPU, where `accelerate launch` starts one alone, with torchrun."""
     out = tmp_path / "delta.safetensors"

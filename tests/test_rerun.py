@@ -23,6 +23,7 @@ def buffers(model: nn.Module) -> dict[str, Tensor]:
     return {key: value.clone() for key, value in model.named_buffers()}
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("methods", MOVING, ids=str)
 @pytest.mark.parametrize("name", ["resnet", "efficientnet", "levit"])
 def test_running_statistics_move_once_a_step(name: str, methods: object) -> None:
@@ -153,6 +154,7 @@ def _step(model: nn.Module) -> None:
             parameter.add_(1e-3)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("memory", [*MEMORY, None])
 @pytest.mark.parametrize("name", ["vit", "resnet", "convnext"])
 def test_a_step_between_forward_and_backward_is_an_error(name: str, memory: str | None) -> None:

@@ -45,6 +45,7 @@ def test_finding_touches_nothing(name: str) -> None:
     assert portrait(model) == before and not calls
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", ZOO)
 def test_roles_are_what_the_classes_say(name: str) -> None:
     modules, head = dict(make(name).named_modules()), playing(name, "head")
@@ -249,6 +250,7 @@ LEFT = {
 }
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", LEFT)
 def test_all_says_what_is_not_reached_and_why(name: str) -> None:
     """Every parameter is reached by a role or listed with its reason, never both, never neither."""
@@ -291,6 +293,7 @@ def test_a_shared_module_is_one_site() -> None:
     assert len({id(model.get_submodule(n)) for n in found}) == len(found)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["vit", "resnet", "beit", "swin", "efficientnet_same"])
 def test_find_on_a_wrapped_model(name: str) -> None:
     """What has grown is no place of its own, and the rest is where it was."""
@@ -300,6 +303,7 @@ def test_find_on_a_wrapped_model(name: str) -> None:
     assert petl.find(model, "all") == before
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("architecture", "options", "channels"),
     [

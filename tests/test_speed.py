@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from live_bytes import live_bytes
 from speed_measure import resident_peak
@@ -20,6 +21,7 @@ def layers() -> nn.Module:
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
 
 
+@pytest.mark.deep
 def test_bytes_by_hand() -> None:
     model, x = layers(), torch.randn(3, 4)
     hidden, loss = 3 * 8 * 4, 4  # the ReLU's result is the second layer's input: one storage
@@ -46,6 +48,7 @@ def run(*words: str) -> None:
     subprocess.run([sys.executable, BENCHMARKS / "speed.py", "--threads", "1", *words], check=True, timeout=600)
 
 
+@pytest.mark.deep
 def test_from_models_to_the_page(tmp_path: Path) -> None:
     work = ["--models", "test_vit", "--batch", "2", "--size", "160", "--sides", "full", "peft", "petl*", "probe"]
     run(*work, "--repeats", "2", "--no-peak", "--out", str(tmp_path / "all"))

@@ -62,6 +62,7 @@ def built(name: str) -> nn.Module:
     return lively(timm.create_model(stem.architecture, **stem.arguments), stem.size)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
 @pytest.mark.parametrize("name", STEMS)
 def test_the_input_adapter_keeps_the_contract(name: str, channels: int) -> None:

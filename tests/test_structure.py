@@ -77,6 +77,7 @@ def test_a_later_attribute_makes_no_difference() -> None:
     assert differences(structure(one), structure(other)) == ["num_heads"]
 
 
+@pytest.mark.deep
 def test_the_same_answer_in_another_process() -> None:
     code = "import timm; from petl.structure import identity; print(identity(timm.create_model('test_convnext')))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -77,6 +77,7 @@ def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
 # What it learns, and what it leaves alone
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     ("methods", "name", "lr"),
     [("bn", "test_resnet", 1e-2), (["bias", petl.LoRA(rank=4)], "test_vit", 1e-2), ("full", "test_efficientnet", 1e-2)],
@@ -596,6 +597,7 @@ def forwards(model: nn.Module) -> list[int]:
     return seen
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_nfnet"])
 def test_the_fast_road_is_the_ordinary_one(name: str) -> None:
     """Up to the last bits: the backbone's kernels round differently for batches of another composition."""

@@ -48,6 +48,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], tuple[int, int], dict[str, Any]]]
 }
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("methods", ["lora", "norm", "adapter"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_save_load_merge_and_unwrap(variant: str, methods: str, tmp_path: Path) -> None:
@@ -113,6 +114,7 @@ def test_built_on_meta_and_wrapped_before_it_has_values(name: str, methods: str,
     assert same(petl.merge(model), expected, x)
 
 
+@pytest.mark.deep
 def test_built_on_meta_and_materialised_before_wrapping() -> None:
     base = built("test_resnet")
     with torch.device("meta"):

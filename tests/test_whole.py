@@ -174,6 +174,7 @@ def looks(model: nn.Module) -> dict[str, Any]:
     return {**seen, "ids": None, "wrapped": petl.record(model) is not None}
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", ACTS)
 def test_ctrl_c_at_any_line_leaves_all_or_nothing(name: str, tmp_path: Path) -> None:
     """At 8 lines spread over the act, and at its last ones, where the writing is."""

@@ -554,6 +554,7 @@ def test_param_groups_hold_what_trains_once() -> None:
 # ---- other people's methods
 
 
+@pytest.mark.deep
 @petl.register("tests-scale")
 @dataclass(frozen=True, kw_only=True)
 class Scale(petl.Method):
