@@ -9,7 +9,7 @@ import threading
 import urllib.parse
 import urllib.request
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
@@ -141,8 +141,41 @@ def build(header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = F
     Raises:
         DeltaError: timm can't build it, the name leads elsewhere and isn't trusted, or it would be out of all proportion.
     """
-    import timm
 
+    def made(name: str, args: dict[str, Any]) -> nn.Module:
+        import timm
+
+        with impatient() if pretrained else contextlib.nullcontext():
+            return timm.create_model(name, pretrained=pretrained, **args)
+
+    return cast(nn.Module, _built(header, made, trust_remote, held))
+
+
+def outline(header: Mapping[str, Any], *, trust_remote: bool = False, held: int = 0) -> nn.Module | None:
+    """``build`` on the meta device, without memory; None where that can't be.
+
+    Raises:
+        DeltaError: as ``build``.
+    """
+
+    def made(name: str, args: dict[str, Any]) -> nn.Module | None:
+        import timm
+
+        try:
+            with torch.device("meta"):
+                return None if remote(header) else timm.create_model(name, pretrained=False, **args)
+        except (RuntimeError, NotImplementedError):  # code that reads values while it builds
+            return None
+
+    return _built(header, made, trust_remote, held)
+
+
+def _built(
+    header: Mapping[str, Any],
+    made: Callable[[str, dict[str, Any]], nn.Module | None],
+    trust_remote: bool,
+    held: int,
+) -> nn.Module | None:
     base = header["backbone"]
     by_hand = "build it yourself and pass it: petl.load(path, model)"
     if not base.get("name"):
@@ -160,9 +193,8 @@ def build(header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = F
     try:
         if not remote(header):
             _refuse_huge(base["name"], args, held)
-        with impatient() if pretrained else contextlib.nullcontext():
-            model = timm.create_model(base["name"], pretrained=pretrained, **args)
-        return model.to(getattr(torch, base.get("dtype", "float32")))
+        model = made(base["name"], args)
+        return None if model is None else model.to(getattr(torch, base.get("dtype", "float32")))
     except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
         raise DeltaError(f"timm can't build the backbone {base['name']} ({str(error)[:300]}); {by_hand}") from error
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from petl.backbone import arguments, build, unboxed
+from petl.backbone import arguments, build, outline, unboxed
 from petl.classifier import classes_now
 from petl.deltafile import FORMAT, read_all, read_recipe, write
 from petl.digest import own_tensor, owned, whole
@@ -38,7 +38,7 @@ from petl.record import Record, bare, record, refuse_outside, wrapped
 from petl.sharded import gathered, is_sharded_model, put
 from petl.sites import within
 from petl.structure import structure, volatile
-from petl.survey import classifier_names, config
+from petl.survey import Survey, classifier_names, config
 from petl.version import __version__
 from petl.wrap import look, refuse_narrow, steps_memory, unwrap
 
@@ -167,20 +167,21 @@ def load(
     path = as_path(path)
     header, tensors = read_all(path)
     narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
-    if model is None:
-        held = sum(tensor.numel() for tensor in tensors.values())
-        model = build(header, pretrained=pretrained, trust_remote=trust_remote, held=held)
-    outer = model
+    options: dict[str, Any] = {"trust_remote": trust_remote, "held": sum(tensor.numel() for tensor in tensors.values())}
+    sketch = outline(header, **options) if model is None else None
+    if sketch is not None:  # whether the recipe fits is known before the backbone takes memory
+        found = _surveyed(path, header, receiver(sketch, header), check_base)
+        rehearse(path, header, tensors, found, plans_of(header, found))
+    outer = build(header, pretrained=pretrained, **options) if model is None else model
     if record(outer) is not None and is_sharded_model(outer):
         _refill(path, header, tensors, outer, check_base)
         return outer
     model = receiver(outer, header)
-    found = look(model, head_option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
-    if check_base:
-        refuse_other_structure(path, header, found)
+    found = _surveyed(path, header, model, check_base)
     plans = plans_of(header, found)
     refuse_narrow(narrow, [method for method, _ in plans])
-    rehearse(path, header, tensors, found, plans)
+    if sketch is None:
+        rehearse(path, header, tensors, found, plans)
     asked = record_of(header, plans, memory=saving, base_dtype=narrow)
     with _unwrapped_on_error(model):
         try:
@@ -356,6 +357,14 @@ def _refuse_other_base(path: Path, header: Mapping[str, Any], model: nn.Module, 
             f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: {other_base(header, made)}, or pass "
             f"check_base=False"
         )
+
+
+def _surveyed(path: Path, header: Mapping[str, Any], model: nn.Module, check_base: bool) -> Survey:
+    """A survey of the backbone, whose structure is the recorded one."""
+    found = look(model, head_option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
+    if check_base:
+        refuse_other_structure(path, header, found)
+    return found
 
 
 def _dtype(header: Mapping[str, Any]) -> str:

@@ -421,3 +421,17 @@ def test_a_classifier_changed_by_hand_after_wrap_comes_back(classes: int, tmp_pa
 def test_create_args_that_are_no_dict_are_refused() -> None:
     with pytest.raises(petl.MethodError, match="create_args"):
         petl.wrap(timm.create_model(NAME), "bias", create_args=[1])  # type: ignore[arg-type]  # on purpose
+
+
+def test_a_recipe_that_does_not_fit_is_refused_before_the_backbone_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*args: Any, **kwargs: Any) -> Any:
+        raise AssertionError("the backbone was built")
+
+    monkeypatch.setattr("petl.delta.build", never)
+    for name, values in (("vit_giant_patch14_dinov2", {}), ("beit_base_patch16_224", {"img_size": 1024})):
+        path = petl.save(small(methods="lora"), tmp_path / "delta.safetensors")
+        edit(path, lambda header, name=name, values=values: {**base(name=name, args=values)(header), "structure": None})
+        with pytest.raises(petl.DeltaError, match=r"the model's is|lacks"):
+            petl.load(path, pretrained=False)
