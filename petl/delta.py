@@ -261,7 +261,7 @@ def _header(
         getattr(model, "num_classes", made.backbone["num_classes"])
     )  # timm's, after the user's own reset too
     outputs = classes_now(model, made.head) or said  # after a classifier that was put in by hand too
-    classes = None if said is None else outputs
+    classes = None if said is None else unboxed(outputs)
     names = class_names(labels if labels is not None else made.labels)
     if names is not None and outputs is not None and len(names) != outputs:
         raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
@@ -293,7 +293,7 @@ def _arguments(model: nn.Module, made: Record) -> dict[str, Any]:
 
 def _structure(model: nn.Module, made: Record) -> dict[str, str]:
     """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
-    if any(method.reads_base for method in made.methods):
+    if any(method.reads_base for method in made.methods) or is_sharded_model(model):
         return made.structure
     heads = [*made.classifier, *(_heads(model, made) if not made.classifier else [])]
     now = structure(model, heads, grafted=False)
