@@ -212,7 +212,7 @@ class Guarded:
         while frame is not None and len(names) < 3:
             names.append(frame.f_globals.get("__name__", ""))
             frame = frame.f_back  # type: ignore[assignment]  # the outermost has none
-        return getattr(_STATE, "loading", 0) > 0 or any(name.startswith("torch.distributed") for name in names)
+        return len(_tokens()) > 0 or any(name.startswith("torch.distributed") for name in names)
 
     def _petl_restore(self) -> None:
         """Give a parameter back that torch.nn.utils.weight_norm has taken out already, and refuse to go on."""
@@ -234,8 +234,19 @@ class Guarded:
 @contextlib.contextmanager
 def unguarded() -> Iterator[None]:
     """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` carries out."""
-    _STATE.loading = getattr(_STATE, "loading", 0) + 1
+    token = _Token()  # dies with this frame, also where Ctrl-C comes between two lines here
+    _tokens().add(token)
     try:
         yield
     finally:
-        _STATE.loading -= 1
+        _tokens().discard(token)
+
+
+class _Token:
+    """One use of ``unguarded`` that isn't over."""
+
+
+def _tokens() -> weakref.WeakSet[_Token]:
+    if not hasattr(_STATE, "tokens"):
+        _STATE.tokens = weakref.WeakSet()
+    return _STATE.tokens
