@@ -29,7 +29,7 @@ def told(model: nn.Module) -> dict[str, object]:
     }
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("name", FAMILIES)
 def test_twenty_wraps_are_alike(name: str) -> None:
     first = None

@@ -142,6 +142,7 @@ def test_the_frozen_part_runs_once_per_image() -> None:
     assert not model.blocks[5]._forward_pre_hooks
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"ema": 0.9, "keep": "best"}, {"accumulate": 2}])
 def test_with_other_options(options: dict[str, Any]) -> None:
     runs = []
@@ -409,7 +410,7 @@ STALE: list[Any] = [
 ]
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.deep
 @pytest.mark.parametrize(("make", "options"), STALE)
 def test_what_has_changed_is_computed_anew(make: Any, options: dict[str, Any], tmp_path: Path) -> None:
     fit(partial(built()), epochs=1, cache=tmp_path)
@@ -525,6 +526,7 @@ def test_other_datasets_are_read_through() -> None:
     assert contents(Read(0.0)) != contents(Read(1e-3))
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("spoil", ["features.npy", "targets.npy", "about.json"])
 def test_a_damaged_entry_is_computed_anew(spoil: str, tmp_path: Path) -> None:
     whole, again = partial(built()), partial(built())

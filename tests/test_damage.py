@@ -222,6 +222,7 @@ def test_pictures_that_a_reader_has_only_opened() -> None:
 # ------------------------------------------------------------------------------------------------ fit and evaluate
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("how", [spoil, hidden_damage])
 @pytest.mark.parametrize("kind", ["folder", "dataset", "subset", "loader"])
 def test_no_epoch_is_lost(folder: Path, how: Any, kind: str, caplog: pytest.LogCaptureFixture) -> None:

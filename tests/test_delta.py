@@ -71,6 +71,7 @@ def rewritten(path: Path, header: dict[str, Any] | str, tensors: dict[str, Tenso
 # ---- round trip
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_bits_on_a_fresh_base(way: str, tmp_path: Path) -> None:
     methods, name, channels = WAYS[way]
@@ -225,6 +226,7 @@ def test_labels_and_pipeline_of_the_record_are_saved_and_come_back(tmp_path: Pat
     assert petl.read(path)["labels"] == list("abcde") and petl.read(path)["results"] == {"f1": 1}
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_file_holds_nothing_but_the_delta(way: str, tmp_path: Path) -> None:
     methods, name, channels = WAYS[way]

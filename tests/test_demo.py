@@ -76,6 +76,7 @@ def test_without_the_extra_the_error_says_what_to_install(module, call, monkeypa
         call()
 
 
+@pytest.mark.deep
 def test_the_demo_trains_saves_and_reloads_elsewhere(tmp_path: Path) -> None:
     results = [demo.attempt(trial, tmp_path, quick=True) for trial in demo.TRIALS]
     assert [r.name for r in results] == ["linear probe", "BN tuning", "LoRA", "input + BN + LoRA"]

@@ -115,7 +115,7 @@ def one_of_one(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.deep
 @pytest.mark.parametrize("page", WITH_CODE)
 @pytest.mark.usefixtures("small_models")
 def test_the_code_runs(

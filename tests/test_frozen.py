@@ -200,6 +200,7 @@ def test_norms_that_train_do_so_as_sync_bn_too() -> None:
 # ---- casts
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize(("name", "methods"), [("vit", ["norm", "lora"]), ("resnet", "adapter")])
 def test_a_model_that_is_cast_as_a_whole_is_saved(dtype: torch.dtype, name: str, methods: Any, tmp_path: Path) -> None:

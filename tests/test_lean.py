@@ -103,6 +103,7 @@ def test_evaluation_is_bit_equal(memory: str) -> None:
     assert torch.equal(cheap(images("resnet")), plain(images("resnet")))  # gradients may be asked for in evaluation too
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("name", ["vit", "resnet", "efficientnet"])
 def test_gradients_with_one_half_frozen(name: str, memory: str) -> None:

@@ -70,7 +70,7 @@ CONTRACT = {
 CASES = [(row, arch) for row in CONTRACT for arch in CONTRACT[row].archs.split()]
 
 
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("name", "arch"), CASES, ids=["-".join(case) for case in CASES])
 def test_contract(name: str, arch: str) -> None:
     row = CONTRACT[name]
@@ -274,6 +274,7 @@ def test_lora_reaches_weights_that_are_read_without_their_layer(name: str) -> No
     assert not torch.equal(adapted, output(make(name), images(name)))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("dora", [False, True])
 def test_lora_of_a_recurrent_layer_by_hand(dora: bool) -> None:
     """Every matrix of the LSTM has its own change, and the kernel computes with the changed ones."""

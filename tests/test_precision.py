@@ -180,7 +180,7 @@ def kept(model: nn.Module, batch: Tensor) -> int:
     return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.deep
 @settings
 @pytest.mark.parametrize(
     ("name", "methods"),
@@ -191,12 +191,13 @@ def test_a_step_keeps_no_byte_more(name: str, methods: Any, setting: dict[str, A
     assert kept(narrow(name, methods, **setting), images(name)) <= kept(wide, images(name))
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("name", ["condconv", "sequencer", "nfnet", "lowformer"])
 def test_a_step_of_rare_layers_keeps_no_byte_more(name: str) -> None:
     assert kept(narrow(name, "bias"), images(name)) <= kept(petl.wrap(make(name), "bias", num_classes=7), images(name))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("hooks", [True, False], ids=["somebody else's hooks", "autocast"])
 def test_kernels_keep_no_wide_weight_where_petls_hooks_stay_away(hooks: bool) -> None:
     """Plain linear layers and convolutions don't need the hooks; autocast's copies are the layers' own, as ever."""
@@ -217,6 +218,7 @@ def test_frozen_parameters_take_half() -> None:
 # back and forth
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["vit", "efficientnet", "sequencer"])
 def test_unwrap_gives_the_bits_back(name: str, dtype: torch.dtype) -> None:

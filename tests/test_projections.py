@@ -185,7 +185,7 @@ def built(family: str) -> tuple[nn.Module, int]:
     return model, size
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rows_do_what_their_letters_say(family: str) -> None:
     """Without values nothing else matters; without keys values still do; a query stays at its token, a key doesn't."""
