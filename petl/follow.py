@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petl.digest import held, mark, own_tensor, owned
 from petl.errors import StateError, listing
 from petl.frozen import adopt, near, refresh, remember
-from petl.graft import PARTNER, Way, base_class, give, hold, is_still
+from petl.graft import Way, base_class, give, hold, is_still
 from petl.record import RECORD, Record
 from petl.sharded import is_shard
 from petl.sites import has_statistics
@@ -86,15 +86,8 @@ def _hold_again(model: nn.Module, made: Record) -> None:
                 f"{key.rpartition('.')[0]} was a norm with an activation, which torch's convert_sync_batchnorm leaves out; "
                 f"build the model anew and use timm.layers.convert_sync_batchnorm(model)"
             )
-        _part(before[key])
         if not is_still(owner):
             hold(owner)
-
-
-def _part(norm: nn.Module) -> None:
-    """The convolution before a norm that is gone doesn't do that norm's work any more."""
-    for partner in vars(norm).pop(PARTNER, ()):
-        vars(partner).pop(PARTNER, None)
 
 
 def _undo_resets(made: Record) -> None:

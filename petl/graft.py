@@ -22,7 +22,7 @@ from petl.sharded import wants_own
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
-PARTNER = "_petl_partner"  # attribute of a module that a way needs: a tuple that holds another module
+PARTNER = "_petl_partner"  # attribute of a convolution: a tuple of the module around it and of the norm after it
 
 
 class Graft(nn.Module):
