@@ -11,7 +11,6 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import differing, disturb, images, make, output, state
 from timm.layers import CondConv2d
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -19,6 +18,8 @@ from torch.nn.utils import parametrizations, parametrize, prune
 import petl
 from petl import scratch
 from petl.adapted import AdaptedWeight
+from tests.support.compare import differing, state
+from tests.support.zoo import disturb, images, make, output
 
 # what changes numbers without a trace in version counters
 WRITES: dict[str, Callable[[Tensor], Any]] = {

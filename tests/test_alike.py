@@ -11,13 +11,13 @@ import sys
 import pytest
 import timm
 import torch
-from conftest import images, make
 from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import petl
 from petl.graft import base_class, ways
 from petl.lean import MEMORY
+from tests.support.zoo import images, make
 
 FAMILIES = ["resnet", "efficientnet", "vit", "convnext", "levit", "densenet", "swin", "mambaout"]
 
@@ -49,7 +49,8 @@ def test_a_net_with_many_norms_in_one_process_and_in_others() -> None:
     assert all(found == first[0] for found in first)
     joined = sum("multiplied in" in words for words in first[0]["steps"].values())  # type: ignore[attr-defined]
     assert joined == 49
-    code = f"import json, sys; sys.path[:0] = {sys.path!r}; import test_alike; print(json.dumps(test_alike.told_of_lite0()))"
+    code = f"import json, sys; sys.path[:0] = {sys.path!r}; from {__name__} import told_of_lite0 as told"
+    code += "; print(json.dumps(told()))"
     for seed in ("0", "1"):
         run = subprocess.run(
             [sys.executable, "-c", code],

@@ -13,26 +13,14 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 import petl
 from petl.answers import answer
-from petl.cli import app
 from petl.runs import beside, read_run
+from tests.support.commands import call, refused
 
 NAME = "test_resnet"
 MODEL = ("--model", f"{NAME}:base.safetensors")
-
-
-def call(*words: Any) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def refused(*words: Any) -> str:
-    done = call(*words)
-    assert done.exit_code == 2, (done.output, done.exception)
-    assert done.stdout == "" and done.stderr.startswith("petl: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
 
 
 def pictures(folder: Path, count: int, seed: int = 0) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import make, output
 from torch import nn
 
 import petl
 from petl.structure import differences, structure
+from tests.support.zoo import make, output
 
 CREATED: dict[str, tuple[str, dict[str, Any]]] = {
     "pooling": ("test_resnet", {"global_pool": "max"}),

@@ -17,6 +17,7 @@ from PIL import Image
 import petl
 from petl.damage import flaw
 from petl.errors import DataError
+from tests.support.data import plain
 
 tifffile = pytest.importorskip("tifffile")
 CHANCE = np.random.default_rng(0)
@@ -25,11 +26,6 @@ RGBN = CHANCE.integers(0, 256, (8, 8, 4), dtype=np.uint8)  # RGB and near infrar
 DEEP = CHANCE.integers(0, 65536, (8, 8, 3), dtype=np.uint16)
 GRAY = {"photometric": "minisblack", "planarconfig": "contig"}
 NIR = {"photometric": "rgb", "extrasamples": ["unspecified"]}
-
-
-def plain(channels: int) -> dict[str, Any]:
-    same = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "crop_pct": 1.0, "crop_mode": "center"}
-    return {"input_size": (channels, 8, 8), "interpolation": "bilinear", **same}
 
 
 def expected(array: np.ndarray, top: float) -> torch.Tensor:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import lively
-from test_projections import FAMILIES
 from torch import nn
 
 import petl
+from tests.support.zoo import lively
+from tests.test_projections import FAMILIES
 
 
 def _vgg(norm: type[nn.Module] | None = None, **options: Any) -> nn.Module:

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
@@ -22,14 +21,13 @@ from petl.cache import Store, contents, unsteady
 from petl.depth import cuts, restless, watched
 from petl.errors import PetlError, StateError
 from petl.upper import upper
+from tests.support.compare import gap, state
+from tests.support.data import CLASSES, SIZE, Noisy
+from tests.support.data import noise_pairs as pairs
 
-CLASSES, SIZE = 3, 64
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 BATCH = torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2))
-
-
-def pairs(count: int = 20, seed: int = 0) -> TensorDataset:
-    chance = torch.Generator().manual_seed(seed)
-    return TensorDataset(torch.randn(count, 3, SIZE, SIZE, generator=chance), torch.arange(count) % CLASSES)
 
 
 def built(name: str = "test_vit", **options: Any) -> nn.Module:
@@ -67,25 +65,9 @@ def adapting(model: nn.Module) -> nn.Module:
     return petl.wrap(model, "partial", last=1, stats="adapt")
 
 
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {key: tensor.clone() for key, tensor in model.state_dict().items()}
-
-
-def gap(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    return max((one[key].float() - other[key].float()).abs().max().item() for key in one)
-
-
 def fit(model: nn.Module, data: Any = None, val: Any = None, **options: Any) -> Any:
     given = {"epochs": 3, "lr": 1e-2, "batch_size": 8, "progress": False, **options}
     return petl.fit(model, pairs() if data is None else data, val, **given)
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """accelerate keeps one state per process; no test sees another's. The bits that are compared are a CPU's."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 # The same numbers
@@ -260,20 +242,6 @@ def test_moving_statistics_below_are_seen() -> None:
 
 
 # Where it isn't done, it says why
-
-
-class Noisy(Dataset):
-    """Images that are others each time."""
-
-    def __init__(self, by: float):
-        self.data, self.by = pairs(), by
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, target = self.data[index]
-        return (image + self.by * torch.randn(1) if self.by else image), target
 
 
 def picture_folder(path: Path) -> Path:

@@ -10,11 +10,12 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
-from conftest import differing, disturb, images, make, portrait, state
 from torch import Tensor, nn
 
 import petl
 from petl.check import Finding, Report
+from tests.support.compare import differing, portrait, state
+from tests.support.zoo import disturb, images, make
 
 POINTS = ["injection", "gradients", "drift", "copies", "reload", "merge", "unwrap"]
 

@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,28 +13,13 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from typer.testing import CliRunner
 
 import petl
 from petl import data_words
-from petl.cli import app
+from tests.support.commands import call, refused
 
 COMMANDS = ("train", "eval", "predict", "plan", "inspect", "merge", "methods", "demo")
 NAME = "test_resnet"
-
-
-def call(*words: Any) -> Any:
-    """What the command did: exit_code, stdout, stderr."""
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def refused(*words: Any) -> str:
-    """The one line that the user sees; nothing else may be shown."""
-    done = call(*words)
-    assert done.exit_code == 2, done.output
-    assert done.stdout == ""
-    assert done.stderr.startswith("petl: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
 
 
 @pytest.fixture(scope="module")

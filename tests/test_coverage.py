@@ -8,32 +8,25 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import coverage_graphs  # pytest finds benchmarks/, see pyproject.toml
-import coverage_index
-import coverage_models
-import coverage_plan
-import coverage_report
-import coverage_run
-import coverage_trials
 import pytest
 import timm
 import torch
-from coverage_plan import COLUMNS, Pair
-from coverage_run import Limits, Results
 
 import petl
+from benchmarks.coverage import graphs, index, models, plan, report, trials
+from benchmarks.coverage import run as runner
+from benchmarks.coverage.plan import COLUMNS, Pair
+from benchmarks.coverage.run import Limits, Results
 from petl.methods.lora import LowRank
 
-INDEX = [
-    coverage_index.Architecture(name, i, f"kind {i % 2}") for i, name in enumerate(("test_vit", "test_resnet", "vgg11"))
-]
+INDEX = [index.Architecture(name, i, f"kind {i % 2}") for i, name in enumerate(("test_vit", "test_resnet", "vgg11"))]
 
 
 def test_the_sample_has_every_family_and_turns_the_methods() -> None:
-    sampled = coverage_plan.sampled()
+    sampled = plan.sampled()
     names = {pair.architecture for pair in sampled}
     assert len(names) >= 120 and len({(p.architecture, p.column) for p in sampled}) == len(sampled)
-    missing = {coverage_index.family(name) for name in timm.list_models()} - {coverage_index.family(n) for n in names}
+    missing = {index.family(name) for name in timm.list_models()} - {index.family(n) for n in names}
     assert not missing or timm.__version__ != "1.0.31"
     counts = Counter(pair.column for pair in sampled)
     assert set(counts) == set(COLUMNS) and min(counts.values()) >= 20
@@ -51,20 +44,20 @@ def test_the_sample_has_every_family_and_turns_the_methods() -> None:
 
 
 def test_the_depths() -> None:
-    assert len(coverage_plan.pairs("shapes", INDEX)) == 3 * len(COLUMNS)
-    assert {p.architecture for p in coverage_plan.pairs("real", INDEX)} == {
+    assert len(plan.pairs("shapes", INDEX)) == 3 * len(COLUMNS)
+    assert {p.architecture for p in plan.pairs("real", INDEX)} == {
         "test_vit",
         "test_resnet",
     }  # smallest of a kind
-    assert [p.column for p in coverage_plan.pairs("every", INDEX, "*vit")] == ["combined"]
-    graphs = coverage_plan.pairs("graphs", INDEX, "test_[rv]*")
-    assert {(p.architecture, p.column) for p in graphs} >= {("test_vit", "compile"), ("test_resnet", "export")}
-    assert {coverage_plan.channels(name) for name in timm.list_models()[:40]} == {1, 2, 4, 13}
+    assert [p.column for p in plan.pairs("every", INDEX, "*vit")] == ["combined"]
+    graph_pairs = plan.pairs("graphs", INDEX, "test_[rv]*")
+    assert {(p.architecture, p.column) for p in graph_pairs} >= {("test_vit", "compile"), ("test_resnet", "export")}
+    assert {plan.channels(name) for name in timm.list_models()[:40]} == {1, 2, 4, 13}
 
 
 def run(folder: Path, pairs: list[Pair], limits: Limits | None = None) -> list[dict[str, Any]]:
     results, told = Results(folder / "lines.jsonl"), []
-    coverage_run.run(pairs, results, 1, limits or Limits(), 2, told.append)
+    runner.run(pairs, results, 1, limits or Limits(), 2, told.append)
     return told
 
 
@@ -96,23 +89,23 @@ def test_statuses_to_try_again(tmp_path: Path) -> None:
 
 @pytest.mark.deep
 def test_a_whole_contract() -> None:
-    line = coverage_trials.tried(Pair("real", "test_resnet", "combined"))
+    line = trials.tried(Pair("real", "test_resnet", "combined"))
     assert line["status"] == "pass" and line["used"] == "lora+bn+input" and line["size"] == 64, line
     assert line["sites"] and line["trainable"] and line["bytes"] and line["passed"] >= 6
-    assert coverage_trials.tried(Pair("real", "test_vit", "bn"))["status"] == "n/a"
+    assert trials.tried(Pair("real", "test_vit", "bn"))["status"] == "n/a"
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("column", coverage_plan.GRAPHS)
+@pytest.mark.parametrize("column", plan.GRAPHS)
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 def test_graphs_of_bare_and_wrapped_models(name: str, column: str) -> None:
-    line = coverage_trials.tried(Pair("graphs", name, column))
+    line = trials.tried(Pair("graphs", name, column))
     assert line["status"] == "pass" and line["sites"] > 10 and line["size"] == 64, line
-    assert max(line["gap"], line["bare_gap"]) <= coverage_graphs.OUTPUT
+    assert max(line["gap"], line["bare_gap"]) <= graphs.OUTPUT
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("column", coverage_plan.GRAPHS)
+@pytest.mark.parametrize("column", plan.GRAPHS)
 def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of the bare model, and of the wrapped one alone."""
     pair = Pair("graphs", "test_resnet", column)
@@ -127,10 +120,10 @@ def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.M
         with monkeypatch.context() as broken:
             broken.setattr(LowRank, "change", change)
             broken.setattr(LowRank, "low_rank", lambda self: None)
-            line = coverage_trials.tried(pair)
+            line = trials.tried(pair)
         assert line["status"] == "fail" and re.search(reason, line["reason"]) and line["bare_gap"] == 0, line
-    monkeypatch.setattr(coverage_models.timm.models.ResNet, "forward", lambda self, x: x.sum() * float(x.sum()))
-    line = coverage_trials.tried(pair)
+    monkeypatch.setattr(models.timm.models.ResNet, "forward", lambda self, x: x.sum() * float(x.sum()))
+    line = trials.tried(pair)
     assert line["status"] == "n/a" and line["reason"].startswith("the bare model: "), line
 
 
@@ -139,19 +132,19 @@ def test_a_broken_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LoRA that doesn't start at zero, norms that aren't held, and a refusal that the model doesn't bear out."""
     with monkeypatch.context() as broken:
         broken.setattr("petl.install.hold", lambda module: None)
-        line = coverage_trials.tried(Pair("real", "test_resnet", "lora"))
+        line = trials.tried(Pair("real", "test_resnet", "lora"))
         assert line["status"] == "fail" and "drift" in line["points"], line
-        line = coverage_trials.tried(Pair("shapes", "test_resnet", "lora"))
+        line = trials.tried(Pair("shapes", "test_resnet", "lora"))
         assert line["status"] == "fail" and "running_mean" in line["points"]["delta"], line
     monkeypatch.setattr(petl.BN, "fits", lambda self, module: False)
     with pytest.raises(petl.SiteError):
-        coverage_trials.tried(Pair("real", "test_resnet", "bn"))
+        trials.tried(Pair("real", "test_resnet", "bn"))
 
 
 def test_models_are_alive_and_small() -> None:
-    model = coverage_models.lively("test_resnet", (), 64)
+    model = models.lively("test_resnet", (), 64)
     assert not [name for name, p in model.named_parameters() if not p.any()]
-    assert coverage_models.sizes("test_vit") == [(64, (("img_size", 64),)), (160, ())]
+    assert models.sizes("test_vit") == [(64, (("img_size", 64),)), (160, ())]
 
 
 def test_the_page(tmp_path: Path) -> None:
@@ -160,15 +153,15 @@ def test_the_page(tmp_path: Path) -> None:
     results.add({"architecture": "test_vit", "method": "bn", "status": "n/a", "reason": "this net has no BatchNorm"})
     results.add({"architecture": "test_resnet", "method": "lora", "status": "fail", "points": {"drift": "moved: [x]"}})
     results.add({"architecture": "vgg11", "method": "full", "status": "memory", "reason": "over 8 GB"})
-    graphs = Results(tmp_path / "graphs.jsonl")
-    graphs.add({"architecture": "test_vit", "method": "compile", "status": "pass", "bare_gap": 0.0, "gap": 2e-6})
-    graphs.add(
+    graph_lines = Results(tmp_path / "graphs.jsonl")
+    graph_lines.add({"architecture": "test_vit", "method": "compile", "status": "pass", "bare_gap": 0.0, "gap": 2e-6})
+    graph_lines.add(
         {"architecture": "test_resnet", "method": "compile", "status": "fail", "bare_gap": 0.0, "reason": "breaks"}
     )
-    graphs.add({"architecture": "vgg11", "method": "compile", "status": "n/a", "reason": "the bare model: data"})
+    graph_lines.add({"architecture": "vgg11", "method": "compile", "status": "n/a", "reason": "the bare model: data"})
     (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("a\n<!-- coverage -->\n<!-- end of coverage -->\nb\n")
-    coverage_report.write(tmp_path, tmp_path / "docs" / "timm.md")
+    report.write(tmp_path, tmp_path / "docs" / "timm.md")
     page = (tmp_path / "docs" / "timm.md").read_text()
     assert (
         "| real | 3 | 4 | 1 | 1 | 1 | 1 | 1.0 |" in page and "| real | 3 | 4 |" in (tmp_path / "README.md").read_text()

@@ -22,15 +22,10 @@ from petl.errors import DataError
 from petl.images import Transform, Unreadable
 from petl.record import record
 from petl.wrap import wrap
+from tests.support.data import plain
 
 IMG_EXTENSIONS = get_img_extensions()
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000  # 0 to 63000: 8 bits can't hold it
-
-
-def plain(channels: int, size: int = 8, **changes: object) -> dict:
-    """A pipeline that changes nothing but the range: files of this size arrive as they are."""
-    same = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "crop_pct": 1.0, "crop_mode": "center"}
-    return {"input_size": (channels, size, size), "interpolation": "bilinear", **same, **changes}
 
 
 def picture(seed: int = 0, size: int = 8, mode: str = "RGB") -> Image.Image:

@@ -14,7 +14,6 @@ import pytest
 import timm.layers
 import timm.utils
 import torch
-from conftest import disturb, images, make
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor
@@ -23,6 +22,7 @@ import petl
 from petl.deferred import Deferred
 from petl.graft import PARTNER
 from petl.lean import MEMORY
+from tests.support.zoo import disturb, images, make
 
 Net = Any  # of timm's: its attributes are modules, which type checkers don't know
 Run = Callable[[Net, Tensor], Tensor]

@@ -17,12 +17,14 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import ZOO, calibrate, differing, disturb, images, make, output, portrait, state
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import petl
+from tests.support.compare import differing, portrait, state
+from tests.support.delta_files import header_of, rewritten
+from tests.support.lively import calibrate
+from tests.support.zoo import ZOO, disturb, images, make, output
 
 WAYS: dict[str, tuple[Any, str, int]] = {
     "probe": ("probe", "levit", 3),
@@ -54,18 +56,6 @@ def trained(name: str, methods: Any, channels: int = 3, **options: Any) -> nn.Mo
 def saved(tmp_path: Path) -> Path:
     """A small delta of the zoo's beit."""
     return petl.save(trained("beit", ["bias", petl.LoRA(rank=2)]), tmp_path / "delta.safetensors")
-
-
-def header_of(path: Path) -> dict[str, Any]:
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["petl"])
-
-
-def rewritten(path: Path, header: dict[str, Any] | str, tensors: dict[str, Tensor] | None = None) -> Path:
-    """The same file with another header or other tensors."""
-    text = header if isinstance(header, str) else json.dumps(header)
-    save_file(load_file(path) if tensors is None else tensors, path, metadata={"petl": text})
-    return path
 
 
 # ---- round trip
@@ -107,7 +97,7 @@ def test_training_goes_on_after_loading_as_if_nothing_had_been(way: str, tmp_pat
 
 FRESH = """
 import sys, torch, petl
-from conftest import images, make, output
+from tests.support.zoo import images, make, output
 model = petl.load(sys.argv[1], make("swinv2"))
 torch.save(output(model, images("swinv2")), sys.argv[2])
 torch.save(output(petl.merge(model), images("swinv2")), sys.argv[3])
@@ -118,11 +108,7 @@ torch.save(output(petl.merge(model), images("swinv2")), sys.argv[3])
 def test_the_same_bits_in_a_fresh_process(tmp_path: Path) -> None:
     model = trained("swinv2", ["norm", "bias", petl.LoRA(rank=2)])
     path = petl.save(model, tmp_path / "d.safetensors")
-    here = Path(__file__).parent
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(map(str, (here, here.parent, here.parent / "benchmarks"))),
-    }
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     answers = [tmp_path / "loaded.pt", tmp_path / "merged.pt"]
     subprocess.run([sys.executable, "-c", FRESH, path, *answers], check=True, env=environment)
     expected = output(model, images("swinv2"))

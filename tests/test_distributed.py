@@ -12,12 +12,12 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from conftest import disturb, images, make, output
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 
 import petl
+from tests.support.zoo import disturb, images, make, output
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="gloo")
 

@@ -103,7 +103,7 @@ def test_words_in_pictures_do_not_overlap(name: str) -> None:
 
 def test_words_in_a_new_picture_of_the_speeds(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from speed_report import picture
+    from benchmarks.speed.report import picture
 
     files = sorted((ROOT / "benchmarks" / "results" / "speed").glob("*.json"))
     results = [json.loads(file.read_text()) for file in files]

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import timm
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from timm.data import create_loader
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, TensorDataset
@@ -18,18 +17,13 @@ from torchvision.models import googlenet
 import petl
 from petl.errors import DataError, PetlError
 
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
 X = torch.randn(24, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 Y = torch.arange(24) % 3
 THREE = TensorDataset(X, Y, torch.arange(24))
 ONE = nn.Sequential(nn.Flatten(), nn.Linear(192, 1))
 BATCHES = [(X[i : i + 8], Y[i : i + 8]) for i in (0, 8, 16)]
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 class Tiny(nn.Module):

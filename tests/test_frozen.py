@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import differing, disturb, images, make, output, portrait, state
 from timm.layers import convert_sync_batchnorm
 from timm.utils import ModelEmaV2, ModelEmaV3
 from torch import Tensor, nn
@@ -19,6 +18,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_a
 
 import petl
 from petl.frozen import near
+from tests.support.compare import differing, portrait, state
+from tests.support.zoo import disturb, images, make, output
 
 Ema = Any
 

@@ -9,12 +9,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from conftest import differing, disturb, state
 from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from torch import Tensor, nn
 
 import petl
 from petl import graft
+from tests.support.compare import differing, state
+from tests.support.zoo import disturb
 
 EVERY_LAYER = ("linear", "conv", "depthwise")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,14 +15,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
 import petl
 from petl.arguments import loaded
 from petl.errors import printable
+from tests.support.delta_files import args, base, edit, header_of
 
 NAME = "test_resnet"
 
@@ -29,19 +29,6 @@ NAME = "test_resnet"
 def small(classes: int = 3, methods: Any = "bias") -> nn.Module:
     torch.manual_seed(0)
     return petl.wrap(timm.create_model(NAME, num_classes=classes), methods)
-
-
-def header_of(path: Path) -> dict[str, Any]:
-    with safe_open(path, "pt") as file:
-        return json.loads(file.metadata()["petl"])
-
-
-def edit(path: Path, change: Callable[[dict[str, Any]], Any] | str) -> Path:
-    """The file with another header; its tensors stay."""
-    header = header_of(path)
-    text = change if isinstance(change, str) else json.dumps(header | (change(header) or {}))
-    save_file(load_file(path), path, metadata={"petl": text})
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -54,14 +41,6 @@ def delta(delta_bytes: bytes, tmp_path: Path) -> Path:
     path = tmp_path / "delta.safetensors"
     path.write_bytes(delta_bytes)
     return path
-
-
-def base(**values: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda header: {"backbone": {**header["backbone"], **values}}
-
-
-def args(**values: Any) -> Callable[[dict[str, Any]], Any]:
-    return lambda header: base(args={**header["backbone"]["args"], **values})(header)
 
 
 def pipe(**values: Any) -> Callable[[dict[str, Any]], Any]:
@@ -167,7 +146,7 @@ def test_nonsense_is_seen_when_the_header_is_read(what: str, delta: Path) -> Non
 LARGE = """
 import resource, sys, timm, torch, petl
 from petl.tensorfile import write_file
-from test_header import args, base, edit
+from tests.support.delta_files import args, base, edit
 resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
 folder = sys.argv[1]
 def one(name, change, model, *methods):
@@ -209,8 +188,7 @@ assert grown < 300, f"{grown} MB"
 
 @pytest.mark.deep
 def test_sizes_in_a_header_take_neither_memory_nor_time(tmp_path: Path) -> None:
-    here = Path(__file__).parent
-    where = {"PYTHONPATH": f"{here.parent}:{here}:{here.parent / 'benchmarks'}", "PATH": "", "HOME": str(tmp_path)}
+    where = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "", "HOME": str(tmp_path)}
     where |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", LARGE, tmp_path], env=where, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import differing, disturb, images, make, output, state
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 import petl
+from tests.support.compare import differing, state
+from tests.support.zoo import disturb, images, make, output
 
 
 class Holder(nn.Module):

@@ -5,12 +5,13 @@ import copy
 import pytest
 import timm
 import torch
-from conftest import gradients, relative
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import petl
 from petl.graft import ways
+from tests.support.compare import relative
+from tests.support.zoo import gradients
 
 CONVS = {
     "1x1 with strides": {"kernel_size": 1, "stride": (2, 3)},

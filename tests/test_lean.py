@@ -11,17 +11,16 @@ from typing import Any, cast
 import pytest
 import timm
 import torch
-from conftest import disturb, images, make, output
-from live_bytes import Storages, live_bytes
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import cross_entropy
 
 import petl
 from petl import kernels, remake
 from petl.graft import PARTNER, ways
 from petl.lean import MEMORY, Linear, Root
 from petl.segment import Segment
+from tests.support.live_bytes import Storages, kept
+from tests.support.zoo import disturb, images, make, output
 
 ARCHITECTURES = [
     "vit",
@@ -136,12 +135,6 @@ def test_second_derivatives(name: str, methods: object, memory: str) -> None:
 
 
 # what a step keeps
-
-
-def kept(model: nn.Module, batch: Tensor) -> int:
-    """Bytes that a training step's forward leaves for the backward."""
-    model.train()
-    return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))
 
 
 @pytest.mark.sweep(1)

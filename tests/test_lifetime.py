@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from conftest import images, make
-from live_bytes import Storages
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import petl
 from petl.lean import MEMORY
+from tests.support.live_bytes import Storages
+from tests.support.zoo import images, make
 
 SETTINGS = [*MEMORY, "plain"]
 METHODS = ["lora", "adapter", petl.BN(), ["lora", "norm", "bias"], "partial", petl.LoRA(dora=True)]

@@ -10,10 +10,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import differing, disturb, images, make, output, state
 from torch import nn
 
 import petl
+from tests.support.compare import differing, state
+from tests.support.zoo import disturb, images, make, output
 
 
 class Row(NamedTuple):

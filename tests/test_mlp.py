@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import disturb, gradients, images, make, relative
-from live_bytes import live_bytes
 from timm.layers import Mlp
 from torch import Tensor, nn
 
 import petl
 from petl import lean, mlp
+from tests.support.compare import relative
+from tests.support.live_bytes import live_bytes
+from tests.support.zoo import disturb, gradients, images, make
 
 
 @pytest.fixture(autouse=True)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +12,12 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from typer.testing import CliRunner
 
 import petl
-from petl.cli import app
+from tests.support.commands import call, refused
+from tests.support.disk import small_files
 
 NAME = "test_resnet"
-
-
-def call(*words: Any) -> Any:
-    return CliRunner().invoke(app, [str(word) for word in words])
-
-
-def refused(*words: Any) -> str:
-    done = call(*words)
-    assert done.exit_code == 2, (done.output, done.exception)
-    assert done.stdout == "" and done.stderr.startswith("petl: ") and done.stderr.count("\n") == 1, done.stderr
-    return done.stderr
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -61,17 +47,6 @@ def training(*words: Any, out: str = "new.safetensors") -> tuple[Any, ...]:
 
 
 MERGE = ("--model", f"{NAME}:base.safetensors")
-
-
-@contextlib.contextmanager
-def small_files(size: int) -> Iterator[None]:
-    """No file can become larger than ``size`` bytes: what a disk without room looks like to whoever writes."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import differing, disturb, images, make, output, portrait, state
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 import petl
+from tests.support.compare import differing, portrait, state
+from tests.support.zoo import disturb, images, make, output
 
 peft = pytest.importorskip("peft")
 

@@ -16,13 +16,14 @@ import timm
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from timm.optim import param_groups_layer_decay
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import petl
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 METHODS = ["bias", petl.LoRA(rank=4)]
 
@@ -71,14 +72,6 @@ def reloads(model: nn.Module, path: Path) -> None:
         wanted = petl.bare(model).eval()(images)
         assert torch.equal(again(images), wanted)
         assert torch.equal(petl.merge(again)(images), wanted)
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """accelerate keeps one state per process; no test sees another's. The bits that are compared are a CPU's."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 def test_a_plain_loop(tmp_path: Path) -> None:

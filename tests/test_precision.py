@@ -9,16 +9,16 @@ from typing import Any, cast
 
 import pytest
 import torch
-from conftest import differing, disturb, images, make, output, portrait, state
-from live_bytes import live_bytes
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 from torch.utils.data import TensorDataset
 
 import petl
 from petl.graft import is_grafted, seen_dtype, ways
 from petl.lean import MEMORY
 from petl.precision import Upcast
+from tests.support.compare import differing, portrait, state
+from tests.support.live_bytes import kept
+from tests.support.zoo import disturb, images, make, output
 
 SETTINGS: dict[str, dict[str, Any]] = {"plain": {"fused": False}, **{memory: {"memory": memory} for memory in MEMORY}}
 FAMILIES = ["vit", "resnet", "efficientnet", "convnext", "swinv2"]
@@ -172,12 +172,6 @@ def test_activations_norms_delta_and_head_stay_wide() -> None:
 
 
 # what it takes
-
-
-def kept(model: nn.Module, batch: Tensor) -> int:
-    """Bytes that a training step's forward leaves for the backward."""
-    model.train()
-    return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))
 
 
 @pytest.mark.deep

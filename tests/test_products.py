@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import timm
 import torch
-from conftest import relative
 from torch import Tensor, nn
 
 import petl
 from petl.products import Grouped, Pointwise
+from tests.support.compare import relative
 
 LAYERS = {
     "grouped": lambda: Grouped(32, 4, 3),

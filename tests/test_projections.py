@@ -9,7 +9,6 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from conftest import ZOO, disturb, lively, output
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -19,6 +18,7 @@ from petl.methods.lora import LowRank
 from petl.projections import Rows, fused_rows, letters
 from petl.sites import all_sites
 from petl.survey import survey
+from tests.support.zoo import ZOO, disturb, lively, output
 
 # name -> (timm name, image size, further arguments, the most often that a layout is repeated, head by head)
 _TINY = {"depth": 1, "embed_dim": 32, "num_heads": 2}

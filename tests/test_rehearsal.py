@@ -4,30 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from accelerate.state import AcceleratorState, GradientState
 from torch import Tensor, nn
 from torch.utils.data import Dataset, TensorDataset
 
 import petl
 from petl.errors import DataError, PetlError, StateError
+from tests.support.disk import small_files
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 X = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 DATA = TensorDataset(X, torch.arange(8) % 3)
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 class Watched(Dataset):
@@ -92,17 +85,6 @@ def test_whole_numbers_are_names(tmp_path: Path) -> None:
     model = adapted()
     fit(model, labels=[7, 8, 9], out=tmp_path / "d.safetensors")
     assert petl.read(tmp_path / "d.safetensors")["labels"] == ["7", "8", "9"]
-
-
-@contextlib.contextmanager
-def small_files(size: int) -> Iterator[None]:
-    """No file may be longer, which a full disk looks like."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_full_disk_is_found_before_the_training(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import disturb, gradients, images, make
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
@@ -15,6 +14,7 @@ import petl
 from petl.graft import ways
 from petl.lean import MEMORY
 from petl.segment import Segment
+from tests.support.zoo import disturb, gradients, images, make
 
 MOVING = [petl.BN(), "full", petl.Partial(last=2, stats="adapt"), ["lora", petl.BN()]]
 

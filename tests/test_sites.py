@@ -7,10 +7,11 @@ import functools
 import pytest
 import timm
 import torch
-from conftest import ZOO, images, make, portrait
 from torch import nn
 
 import petl
+from tests.support.compare import portrait
+from tests.support.zoo import ZOO, images, make
 
 
 def names(model: nn.Module, where: petl.Where) -> list[str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from live_bytes import live_bytes
-from speed_measure import resident_peak
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+
+from benchmarks.speed.measure import resident_peak
+from tests.support.live_bytes import live_bytes
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 

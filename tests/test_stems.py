@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 import pytest
 import timm
 import torch
-from conftest import lively
 from timm.models.byobnet import ByoBlockCfg
 from torch import nn
 
 import petl
 from petl.graft import grafts
+from tests.support.zoo import lively
 
 
 class Stem(NamedTuple):

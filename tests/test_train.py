@@ -14,7 +14,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState
 from PIL import Image
 from sklearn import metrics as oracle
 from sklearn.utils.class_weight import compute_class_weight
@@ -28,19 +27,10 @@ from petl.errors import DataError, PetlError, StateError
 from petl.metrics import measured
 from petl.road import extractor, trained_module
 from petl.train import evaluate, fit
+from tests.support.compare import equal, gap, state
+from tests.support.data import CLASSES, SIZE, Noisy, pairs
 
-CLASSES, SIZE = 3, 64
-
-
-def pairs(count: int = 25, seed: int = 0, channels: int = 3, size: int = SIZE) -> TensorDataset:
-    """Noise, with one brighter third of the image per class."""
-    chance = torch.Generator().manual_seed(seed)
-    targets = torch.arange(count) % CLASSES
-    images = torch.randn(count, channels, size, size, generator=chance) * 0.5
-    for row, target in zip(images, targets, strict=True):
-        start = int(target) * size // CLASSES
-        row[:, start : start + size // CLASSES] += 1.0
-    return TensorDataset(images, targets)
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
 def adapted(methods: Any = "bn", name: str = "test_resnet", **options: Any) -> nn.Module:
@@ -50,28 +40,8 @@ def adapted(methods: Any = "bn", name: str = "test_resnet", **options: Any) -> n
     return petl.wrap(timm.create_model(name, **size), methods, num_classes=CLASSES, **options)
 
 
-def state(model: nn.Module) -> dict[str, Tensor]:
-    return {key: tensor.clone() for key, tensor in model.state_dict().items()}
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
 def without_time(history: Any) -> list[dict[str, Any]]:
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history.rows]
-
-
-def gap(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    return max((one[key].float() - other[key].float()).abs().max().item() for key in one)
-
-
-@pytest.fixture(autouse=True)
-def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """accelerate keeps one state per process; no test sees another's. The bits that are compared are a CPU's."""
-    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    AcceleratorState._reset_state(reset_partial_state=True)
-    GradientState._reset_state()
 
 
 # What it learns, and what it leaves alone
@@ -614,20 +584,6 @@ def test_the_fast_road_is_the_ordinary_one(name: str) -> None:
     assert runs[0][2] > 4 * (3 + 2)
     assert runs[1][2] <= 3 + 2 + 4  # one pass over either set, two first looks, the proof
     assert evaluate(model, pairs(12, seed=1), batch_size=8).loss == pytest.approx(runs[1][1][-1]["loss"], abs=1e-6)
-
-
-class Noisy(Dataset):
-    """A random augmentation."""
-
-    def __init__(self) -> None:
-        self.data = pairs(20)
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, target = self.data[index]
-        return image + torch.randn(3, 1, 1), target
 
 
 def test_views_are_augmented_epochs() -> None:

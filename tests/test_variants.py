@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import disturb, images, lively, make, output
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import petl
+from tests.support.zoo import disturb, images, lively, make, output
 
 LEVIT_S8: dict[str, Any] = {"embed_dim": (16, 32, 48), "num_heads": (1, 2, 3), "depth": (1, 1, 1), "key_dim": 8}
 

@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import differing, disturb, make, output, portrait, state
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, parametrize, prune
 
 import petl
 from petl.interrupts import uninterrupted
+from tests.support.compare import differing, portrait, state
+from tests.support.zoo import disturb, make, output
 
 
 def net() -> nn.Module:

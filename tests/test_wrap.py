@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from conftest import CLASSES, ZOO, differing, disturb, images, make, output, portrait, state
 from torch import Tensor, nn
 
 import petl
+from tests.support.compare import differing, portrait, state
+from tests.support.zoo import CLASSES, ZOO, disturb, images, make, output
 
 SOME = [petl.LoRA(rank=2), "norm", "bias"]
 

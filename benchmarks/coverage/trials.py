@@ -13,12 +13,12 @@ from typing import Any
 from unittest import mock
 
 import torch
-from coverage_models import Arguments, default_size, images, lively, on_meta, sizes
-from coverage_plan import CLASSES, COMBINED, Pair, in_chans, methods
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import petl
+from benchmarks.coverage.models import Arguments, default_size, images, lively, on_meta, sizes
+from benchmarks.coverage.plan import CLASSES, COMBINED, Pair, in_chans, methods
 from petl.delta import delta_tensors
 from petl.survey import Survey, survey
 
@@ -29,11 +29,11 @@ NORMS = ("norm", "globalresponse", "evonorm", "filterresponse")
 def tried(pair: Pair) -> dict[str, Any]:
     """The line of this pair: status, reason, figures and points."""
     if pair.depth == "rival":
-        from coverage_peft import rival
+        from benchmarks.coverage.peft import rival
 
         return rival(pair)
     if pair.depth == "graphs":
-        from coverage_graphs import graphs
+        from benchmarks.coverage.graphs import graphs
 
         return graphs(pair)
     return shapes(pair) if pair.depth == "shapes" else real(pair)

@@ -8,8 +8,9 @@ from typing import Any
 
 import timm
 import torch
-from lively import calibrate, enliven
 from torch import Tensor, nn
+
+from tests.support.lively import calibrate, enliven
 
 SIZES = (64, 96, 112, 128, 160, 192, 224, 240, 256, 288, 320, 384)  # sides of images, in the order of trial
 Arguments = tuple[tuple[str, Any], ...]

@@ -11,8 +11,10 @@ import gc
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
@@ -54,3 +56,9 @@ def live_bytes(model: nn.Module, forward: Callable[[], Tensor], inputs: Iterable
         loss.backward()
     model.zero_grad(set_to_none=True)
     return size
+
+
+def kept(model: nn.Module, batch: Tensor) -> int:
+    """Bytes that a training step's forward leaves for the backward."""
+    model.train()
+    return live_bytes(model, lambda: cross_entropy(model(batch), torch.zeros(len(batch), dtype=torch.long)), (batch,))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import coverage_index
-from coverage_plan import COLUMNS, GRAPHS, RIVALS
-from coverage_run import RAN, Line, Results
+from benchmarks.coverage import index
+from benchmarks.coverage.plan import COLUMNS, GRAPHS, RIVALS
+from benchmarks.coverage.run import RAN, Line, Results
 
 DEPTHS = {
     "shapes": "Shapes: every architecture",
@@ -26,7 +26,7 @@ START, END = "<!-- coverage -->", "<!-- end of coverage -->"
 def write(folder: Path, page: Path) -> None:
     """Write the page, and the totals into README.md beside the folder docs/ if it has a place for them."""
     lines = {depth: [*Results(folder / f"{depth}.jsonl").read().values()] for depth in (*DEPTHS, *OTHERS)}
-    count = len(coverage_index.load(Path(__file__).parent / "results" / "coverage" / "architectures.jsonl"))
+    count = len(index.load(Path(__file__).parents[1] / "results" / "coverage" / "architectures.jsonl"))
     page.write_text("\n".join(_page({depth: found for depth, found in lines.items() if found}, count)))
     readme = page.parent.parent / "README.md"
     if readme.exists() and START in (text := readme.read_text()):
@@ -104,7 +104,7 @@ def _families(found: list[Line]) -> Iterable[str]:
     yield "Passes per method; `p/n` where some of the `n` applicable ones don't pass, a dash where the method applies to none."
     yield ""
     yield from _table(("family", "architectures", *COLUMNS))
-    for name, lines in sorted(_by(found, lambda line: coverage_index.family(line["architecture"])).items()):
+    for name, lines in sorted(_by(found, lambda line: index.family(line["architecture"])).items()):
         cells = [_cell([line for line in lines if line["method"] == column]) for column in COLUMNS]
         yield _row(name, len({line["architecture"] for line in lines}), *cells)
 

@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from coverage_models import images, lively, sizes
-from coverage_plan import Pair, channels
-from coverage_trials import created, head, short
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import petl
+from benchmarks.coverage.models import images, lively, sizes
+from benchmarks.coverage.plan import Pair, channels
+from benchmarks.coverage.trials import created, head, short
 from petl.check import _leave_nothing_out, _loss  # as the oracle trains
 
 OUTPUT = 1e-3  # how far outputs may be apart, in units of their standard deviation

@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from live_bytes import live_bytes
 from torch import Tensor, nn
+
+from tests.support.live_bytes import live_bytes
 
 WARM_UP = 2  # steps before anything is timed; the first ones compile and fill caches
 STATUS = Path("/proc/self/status")  # Linux
@@ -159,10 +160,16 @@ def _highest() -> int:
 
 def in_child(arguments: list[str]) -> Any:
     """What this benchmark prints as JSON in a process of its own, with these arguments."""
-    script = Path(__file__).with_name("speed.py")
     # one arena, and large blocks given back at once: the resident size then follows what is alive
-    environment = {**os.environ, "MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "1048576"}
-    done = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, env=environment)
+    environment = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(sys.path),
+        "MALLOC_ARENA_MAX": "1",
+        "MALLOC_MMAP_THRESHOLD_": "1048576",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.speed", *arguments], capture_output=True, text=True, env=environment
+    )
     if done.returncode:
         raise RuntimeError(f"{' '.join(arguments)} failed in its own process:\n{done.stderr[-2000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import timm
-from coverage_index import Architecture
-from coverage_sample import SAMPLE
 
 import petl
+from benchmarks.coverage.index import Architecture
+from benchmarks.coverage.sample import SAMPLE
 
 DEPTHS = ("shapes", "real", "every", "graphs")
 MOST_PARAMETERS = 100_000_000  # of depth every

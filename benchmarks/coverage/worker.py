@@ -11,8 +11,9 @@ import warnings
 from typing import Any
 
 import torch
-from coverage_plan import Pair
-from coverage_trials import short, tried
+
+from benchmarks.coverage.plan import Pair
+from benchmarks.coverage.trials import short, tried
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from coverage_plan import Pair
+from benchmarks.coverage.plan import Pair
 
 RAN = ("pass", "fail", "n/a")  # the others say why a pair was not run to its end: timeout, memory, crash, skipped
 Line = dict[str, Any]
@@ -149,8 +149,8 @@ def _start(pairs: list[Pair]) -> subprocess.Popen[str]:
         "HF_HUB_OFFLINE": "1",
         "PYTHONWARNINGS": "ignore",
     }
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[1]), env.get("PYTHONPATH")]))
-    command = [sys.executable, str(Path(__file__).with_name("coverage_worker.py"))]
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parents[2]), env.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "benchmarks.coverage.worker"]
     child = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env
     )

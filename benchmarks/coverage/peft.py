@@ -6,10 +6,11 @@ import copy
 from typing import Any
 
 import torch
-from coverage_models import images, lively, sizes
-from coverage_plan import CLASSES, Pair
-from coverage_trials import is_head, judged, short
 from torch import Tensor, nn
+
+from benchmarks.coverage.models import images, lively, sizes
+from benchmarks.coverage.plan import CLASSES, Pair
+from benchmarks.coverage.trials import is_head, judged, short
 
 STEPS = 3
 TOLERANCE = 1e-3  # of a merged model's output, in units of the output's standard deviation

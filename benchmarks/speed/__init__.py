@@ -1,0 +1,1 @@
+"""What a training step and an inference cost, beside full fine-tuning and peft: `python -m benchmarks.speed`."""

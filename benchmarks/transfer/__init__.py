@@ -1,0 +1,1 @@
+"""How well each method learns new data sets from pretrained weights: `python -m benchmarks.transfer`."""

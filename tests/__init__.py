@@ -1,0 +1,1 @@
+"""The tests of petl; `support` holds what several of them share."""

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: small models and data sets, comparisons, bytes that are alive."""
