@@ -155,7 +155,7 @@ def test_the_format_page_has_every_key_of_the_header() -> None:
 @pytest.mark.deep
 def test_sizes_of_deltas_on_the_format_page() -> None:
     """The numbers are exact from shapes alone; the header on top is measured for one delta and small for every other."""
-    import delta_sizes
+    from benchmarks import delta_sizes
 
     rows = delta_sizes.on_page()
     for row, (architectures, method) in delta_sizes.ROWS.items():
