@@ -1,7 +1,7 @@
 """How large deltas are: measures the table of sizes in docs/format.md and writes it there.
 
-    python benchmarks/delta_sizes.py           # writes the table
-    python benchmarks/delta_sizes.py --check   # only says which lines have another size by now
+    python -m benchmarks.delta_sizes           # writes the table
+    python -m benchmarks.delta_sizes --check   # only says which lines have another size by now
 
 Sizes depend on shapes and on the header alone, so the weights are random and nothing is fetched.
 """
@@ -21,7 +21,7 @@ import petl
 from petl.delta import delta_tensors
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
-BEGIN, END = "<!-- sizes: benchmarks/delta_sizes.py -->", "<!-- end of sizes -->"
+BEGIN, END = "<!-- sizes: python -m benchmarks.delta_sizes -->", "<!-- end of sizes -->"
 MODELS = {"resnet50": "ResNet-50", "vit_small_patch16_224": "ViT-S/16 at 224 px"}
 CLASSES = 10
 ROWS: dict[str, tuple[tuple[str, ...], Any]] = {
@@ -81,7 +81,11 @@ def on_page() -> dict[str, list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.delta_sizes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 where a line differs")
     check, before, text = parser.parse_args().check, on_page(), table()
     head, _, rest = PAGE.read_text().partition(BEGIN)

@@ -1,7 +1,7 @@
 """What it saves to compute the frozen part's features once: the two figures of `petl.fit(..., cache=)`.
 
-    python benchmarks/cache.py
-    python benchmarks/cache.py --model vit_small_patch16_224 --images 256 --repeats 1
+    python -m benchmarks.features
+    python -m benchmarks.features --model vit_small_patch16_224 --images 256 --repeats 1
 
 Noise images at random weights, since only time counts. A linear probe: 20 epochs on features, against one forward pass over the
 images in evaluation mode. ``partial``, the last block: 10 epochs with features against 10 epochs without. The runs alternate, and
@@ -69,7 +69,9 @@ def alternately(sides: dict[str, Callable[[], dict[str, Any]]], repeats: int) ->
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.features", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="tf_efficientnet_lite0", help="timm's name")
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--size", type=int, default=224, help="side of the images")

@@ -1,7 +1,7 @@
 """What tools that look inside a model say of a wrapped one, and of the same one merged: the table in docs/tools.md.
 
-    python benchmarks/tools.py            # every tool that is installed; prints a line for each
-    python benchmarks/tools.py thop onnx  # some of them
+    python -m benchmarks.tools            # every tool that is installed; prints a line for each
+    python -m benchmarks.tools thop onnx  # some of them
 
 Tools of other packages are tried where they are installed: ``pip install thop ptflops fvcore torchinfo onnxscript onnxruntime
 torchao captum``.

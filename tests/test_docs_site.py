@@ -103,7 +103,7 @@ def test_words_in_pictures_do_not_overlap(name: str) -> None:
 
 def test_words_in_a_new_picture_of_the_speeds(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from benchmarks.speed.report import picture
+    from benchmarks.speed.picture import picture
 
     files = sorted((ROOT / "benchmarks" / "results" / "speed").glob("*.json"))
     results = [json.loads(file.read_text()) for file in files]
@@ -164,7 +164,7 @@ def test_sizes_of_deltas_on_the_format_page() -> None:
             if cell:
                 size, numbers = _bytes(cell), delta_sizes.expected(name, method)
                 assert numbers - 5000 <= size <= 1.06 * numbers + 2000, (
-                    f"{row}, {name}: python benchmarks/delta_sizes.py"
+                    f"{row}, {name}: python -m benchmarks.delta_sizes"
                 )
     probe = delta_sizes.ROWS["`probe`"][1]
     assert abs(_bytes(rows["`probe`"][1]) - delta_sizes.measured("vit_small_patch16_224", probe)) < 2000

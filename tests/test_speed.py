@@ -61,7 +61,9 @@ def test_from_models_to_the_page(tmp_path: Path) -> None:
     assert {"base", "petl", "petl merged", "peft", "peft merged"} == result["inference"].keys()
 
     page = tmp_path / "speed.md"
-    page.write_text("before\n<!-- tables: benchmarks/speed.py --report -->\nold\n<!-- end of tables -->\nafter\n")
+    page.write_text(
+        "before\n<!-- tables: python -m benchmarks.speed --report -->\nold\n<!-- end of tables -->\nafter\n"
+    )
     run("--out", str(tmp_path / "all"), "--report", str(page))
     text = page.read_text()
     assert text.startswith("before\n") and text.endswith("after\n") and "old" not in text

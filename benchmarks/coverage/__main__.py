@@ -1,10 +1,10 @@
 """Does petl keep its contract on every architecture of timm, with every method?
 
-    python benchmarks/coverage.py --sample               # a fixed sample of architectures, for real: minutes
-    python benchmarks/coverage.py --all                  # the four depths below: hours; stop and start it as you like
-    python benchmarks/coverage.py --depth real --only "swin*"
-    python benchmarks/coverage.py --rival peft           # peft's own LoRA on the sample, judged alike
-    python benchmarks/coverage.py --report docs/timm.md  # only write the page from the results
+    python -m benchmarks.coverage --sample               # a fixed sample of architectures, for real: minutes
+    python -m benchmarks.coverage --all                  # the four depths below: hours; stop and start it as you like
+    python -m benchmarks.coverage --depth real --only "swin*"
+    python -m benchmarks.coverage --rival peft           # peft's own LoRA on the sample, judged alike
+    python -m benchmarks.coverage --report docs/timm.md  # only write the page from the results
 
 Depths:
     shapes   every architecture x every method on the meta device: wraps, runs, head, keys, what would be saved, unwraps
@@ -69,7 +69,9 @@ def depths(args: argparse.Namespace) -> list[str]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.coverage", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sample", action="store_true", help="the fixed sample")
     parser.add_argument("--all", action="store_true", help="all four depths")
     parser.add_argument("--depth", nargs="*", choices=DEPTHS, default=[], help="some of the depths")

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 import petl
-from benchmarks.coverage.models import images, lively, sizes
+from benchmarks.coverage.heads import head
+from benchmarks.coverage.models import create_args, images, lively, sizes
 from benchmarks.coverage.plan import Pair, channels
-from benchmarks.coverage.trials import created, head, short
+from benchmarks.coverage.verdict import short
 from petl.check import _leave_nothing_out, _loss  # as the oracle trains
 
 OUTPUT = 1e-3  # how far outputs may be apart, in units of their standard deviation
@@ -54,7 +55,7 @@ def adapted(pair: Pair, base: nn.Module, arguments: Any) -> nn.Module:
     """A wrapped copy, as if it had been trained."""
     torch.manual_seed(0)
     methods = [petl.LoRA(rank=4, where=EVERY_LAYER), petl.Input(in_chans=channels(pair.architecture))]
-    model = petl.wrap(copy.deepcopy(base), methods, **head(base), **created(arguments))
+    model = petl.wrap(copy.deepcopy(base), methods, **head(base), **create_args(arguments))
     with torch.no_grad():
         for p in petl.trainable(model).values():
             p.add_(torch.randn_like(p), alpha=NOISE)

@@ -77,3 +77,8 @@ def lively(
 def images(side: int, channels: int, *, batch: int = 3) -> Tensor:
     """[batch, channels, side, side] random numbers, always the same."""
     return torch.randn(batch, channels, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def create_args(arguments: Any) -> dict[str, Any]:
+    """What `petl.wrap` must be told of a model that was built with these arguments."""
+    return {"create_args": dict(arguments)} if arguments else {}

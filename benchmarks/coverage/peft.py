@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks.coverage.heads import is_head
 from benchmarks.coverage.models import images, lively, sizes
 from benchmarks.coverage.plan import CLASSES, Pair
-from benchmarks.coverage.trials import is_head, judged, short
+from benchmarks.coverage.verdict import judged, short
 
 STEPS = 3
 TOLERANCE = 1e-3  # of a merged model's output, in units of the output's standard deviation
@@ -34,6 +35,11 @@ def rival(pair: Pair) -> dict[str, Any]:
     except Exception as error:  # peft raises what its layers raise
         return {**line, "status": "fail", "reason": f"injection: {short(f'{type(error).__name__}: {error}')}"}
     line["trainable"] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return judged(line, _points(model, plain, config, batch))
+
+
+def _points(model: nn.Module, plain: nn.Module, config: Any, batch: Tensor) -> dict[str, str]:
+    """What is wrong at each point of the contract, in the order of a training."""
     points = {"injection": _gap("differs from the base", output(model, batch), output(plain, batch))}
     before = {name: t.detach().clone() for name, t in (*model.named_parameters(), *model.named_buffers())}
     points["gradients"] = _trained(model, batch)
@@ -43,7 +49,7 @@ def rival(pair: Pair) -> dict[str, Any]:
     out = output(model, batch)
     points["reload"] = _attempt(lambda: _gap("differs", output(_reloaded(model, plain, config), batch), out))
     points["merge"] = _attempt(lambda: _merged(model, plain, batch, out))
-    return judged(line, points)
+    return points
 
 
 def _wanted(module: nn.Module, column: str) -> bool:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from benchmarks.coverage import index
+from benchmarks.coverage.inapplicable import inapplicable
+from benchmarks.coverage.markdown import grouped, plain, row, table
 from benchmarks.coverage.plan import COLUMNS, GRAPHS, RIVALS
 from benchmarks.coverage.run import RAN, Line, Results
 
-DEPTHS = {
+TITLES = {
     "shapes": "Shapes: every architecture",
     "real": "Real: the smallest architecture of each signature",
     "every": "Real: every architecture up to 100 million parameters",
@@ -25,29 +27,34 @@ START, END = "<!-- coverage -->", "<!-- end of coverage -->"
 
 def write(folder: Path, page: Path) -> None:
     """Write the page, and the totals into README.md beside the folder docs/ if it has a place for them."""
-    lines = {depth: [*Results(folder / f"{depth}.jsonl").read().values()] for depth in (*DEPTHS, *OTHERS)}
+    lines = {depth: [*Results(folder / f"{depth}.jsonl").read().values()] for depth in (*TITLES, *OTHERS)}
     count = len(index.load(Path(__file__).parents[1] / "results" / "coverage" / "architectures.jsonl"))
     page.write_text("\n".join(_page({depth: found for depth, found in lines.items() if found}, count)))
     readme = page.parent.parent / "README.md"
     if readme.exists() and START in (text := readme.read_text()):
-        inside = "\n".join(_totals({depth: found for depth, found in lines.items() if depth in DEPTHS and found}))
+        inside = "\n".join(_totals({depth: found for depth, found in lines.items() if depth in TITLES and found}))
         readme.write_text(re.sub(f"{START}.*{END}", lambda _: f"{START}\n{inside}\n{END}", text, flags=re.DOTALL))
 
 
-def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
+def _introduction(count: int) -> Iterable[str]:
+    """What the page is made of, and with which versions."""
     import timm
     import torch
 
     yield from (
         "# Every architecture of timm",
         "",
-        "`python benchmarks/coverage.py --report docs/timm.md` writes this page from the lines in `benchmarks/results/coverage`:",
+        "`python -m benchmarks.coverage --report docs/timm.md` writes this page from the lines in `benchmarks/results/coverage`:",
         f"timm {timm.__version__} ({count} architectures), torch {torch.__version__.split('+')[0]}. A pair is one architecture",
         "with one method. It passes where every point of the contract holds that applies to it; bit-equal means bit-equal.",
         "`lora-depthwise` is LoRA on every layer, `lora-qv` on queries and values alone.",
         "",
     )
-    ours = {depth: found for depth, found in lines.items() if depth in DEPTHS}
+
+
+def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
+    ours = {depth: found for depth, found in lines.items() if depth in TITLES}
+    yield from _introduction(count)
     yield from _totals(ours)
     yield from (
         "",
@@ -57,11 +64,11 @@ def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
         "",
     )
     for depth, found in ours.items():
-        yield from (f"## {DEPTHS[depth]}", "", *_columns(found), "")
+        yield from (f"## {TITLES[depth]}", "", *_columns(found), "")
     for depth in ("shapes", "real"):
         if depth in lines:
             yield from (f"## Families: {depth}", "", *_families(lines[depth]), "")
-    yield from ("## Not applicable", "", *_inapplicable(ours), "")
+    yield from ("## Not applicable", "", *inapplicable(ours), "")
     if "shapes" in lines:
         yield from ("## What LoRA on every layer leaves alone", "", *_left(lines["shapes"]), "")
     if "graphs" in lines:
@@ -72,13 +79,13 @@ def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
 
 
 def _totals(lines: dict[str, list[Line]]) -> Iterable[str]:
-    yield from _table(
+    yield from table(
         ("depth", "architectures", "pairs", "pass", "not applicable", "fail", "not run", "hours of one core")
     )
     for depth, found in lines.items():
         hours = sum(line.get("s", 0) for line in found) / 3600
         names = len({line["architecture"] for line in found})
-        yield _row(depth, names, len(found), *_counts(found), f"{hours:.1f}")
+        yield row(depth, names, len(found), *_counts(found), f"{hours:.1f}")
 
 
 def _counts(found: Iterable[Line]) -> tuple[int, int, int, int]:
@@ -88,10 +95,10 @@ def _counts(found: Iterable[Line]) -> tuple[int, int, int, int]:
 
 
 def _columns(found: list[Line]) -> Iterable[str]:
-    yield from _table(("method", "pass", "not applicable", "fail", "not run", "seconds to wrap, median"))
-    for name, lines in sorted(_by(found, lambda line: line.get("used") or line["method"]).items(), key=_as_ordered):
+    yield from table(("method", "pass", "not applicable", "fail", "not run", "seconds to wrap, median"))
+    for name, lines in sorted(grouped(found, lambda line: line.get("used") or line["method"]).items(), key=_as_ordered):
         took = sorted(line["wrap_s"] for line in lines if "wrap_s" in line)
-        yield _row(f"`{name}`", *_counts(lines), took[len(took) // 2] if took else "")
+        yield row(f"`{name}`", *_counts(lines), took[len(took) // 2] if took else "")
 
 
 def _as_ordered(entry: tuple[str, Any]) -> tuple[int, str]:
@@ -103,47 +110,16 @@ def _families(found: list[Line]) -> Iterable[str]:
     """Passes of the pairs that apply: one number where all of them pass."""
     yield "Passes per method; `p/n` where some of the `n` applicable ones don't pass, a dash where the method applies to none."
     yield ""
-    yield from _table(("family", "architectures", *COLUMNS))
-    for name, lines in sorted(_by(found, lambda line: index.family(line["architecture"])).items()):
+    yield from table(("family", "architectures", *COLUMNS))
+    for name, lines in sorted(grouped(found, lambda line: index.family(line["architecture"])).items()):
         cells = [_cell([line for line in lines if line["method"] == column]) for column in COLUMNS]
-        yield _row(name, len({line["architecture"] for line in lines}), *cells)
+        yield row(name, len({line["architecture"] for line in lines}), *cells)
 
 
 def _cell(lines: list[Line]) -> str:
     good, inapplicable, *_ = _counts(lines)
     rest = len(lines) - inapplicable
     return "-" if not rest else str(good) if good == rest else f"{good}/{rest}"
-
-
-def _inapplicable(lines: dict[str, list[Line]]) -> Iterable[str]:
-    """Methods that refuse, and points that can't hold, with the reason, counted."""
-    every = [line for found in lines.values() for line in found]
-    refusals = [(line["method"], "the method", line["reason"]) for line in every if line["status"] == "n/a"]
-    points = [(line["method"], point, seen) for line in every for point, seen in line.get("points", {}).items()]
-    skipped = [(method, point, seen) for method, point, seen in points if seen.startswith("n/a")]
-    counted = Counter((method, point, _reason(seen)) for method, point, seen in refusals + skipped)
-    yield from _table(("method", "what", "why", "pairs"))
-    for (method, point, seen), number in sorted(counted.items(), key=lambda entry: (entry[0][0], -entry[1])):
-        yield _row(f"`{method}`", point, seen, number)
-
-
-REASONS = (
-    (r"no BatchNorm", "the net has no BatchNorm"),
-    (r"no norm layers", "the net has no norm layers"),
-    (r"attention projections", "no attention with projections named q, k, v"),
-    (r"nothing to train|no classifier|encoder without", "an encoder without a classifier"),
-    (r"base doesn't take this batch", "the base takes images of three channels"),
-    (r"bottleneck is nonlinear", "the bottleneck is nonlinear and stays a layer"),
-    (
-        r"does not apply one weight|(\w+) does not",
-        "the stem does not apply one weight to the image's channels: a real 1x1 layer stays",
-    ),
-    (r"no biases", "the net has no biases outside the classifier"),
-)
-
-
-def _reason(seen: str) -> str:
-    return next((text for pattern, text in REASONS if re.search(pattern, seen)), _plain(seen.removeprefix("n/a: ")))
 
 
 def _left(found: list[Line]) -> Iterable[str]:
@@ -160,11 +136,11 @@ def _exceptions(lines: dict[str, list[Line]]) -> Iterable[str]:
     if not bad:
         yield "None."
         return
-    yield from _table(("depth", "architecture", "method", "status", "what was seen"))
+    yield from table(("depth", "architecture", "method", "status", "what was seen"))
     for depth, line in bad[:MOST]:
         seen = {k: v for k, v in line.get("points", {}).items() if not v.startswith("n/a")}
         why = line.get("reason") or "; ".join(f"{point}: {text}" for point, text in seen.items())
-        yield _row(depth, line["architecture"], f"`{line['method']}`", line["status"], _plain(why))
+        yield row(depth, line["architecture"], f"`{line['method']}`", line["status"], plain(why))
     if len(bad) > MOST:
         yield f"\nand {len(bad) - MOST} more in the JSON lines."
 
@@ -176,16 +152,16 @@ def _graphs(found: list[Line]) -> Iterable[str]:
     yield "an input adapter, trained. Outputs are compared with those without a graph; the largest distance is in standard"
     yield "deviations of the output."
     yield ""
-    yield from _table(("", "architectures", "bare", "wrapped", "not run", "largest distance, bare", "wrapped"))
+    yield from table(("", "architectures", "bare", "wrapped", "not run", "largest distance, bare", "wrapped"))
     for column in GRAPHS:
         lines = [line for line in found if line["method"] == column]
         good, _, bad, skipped = _counts(lines)
         gaps = (f"{max((line[key] for line in lines if key in line), default=0):.1g}" for key in ("bare_gap", "gap"))
-        yield _row(f"`{column}`", len(lines), good + bad, good, skipped, *gaps)
+        yield row(f"`{column}`", len(lines), good + bad, good, skipped, *gaps)
     refused = [line for line in found if line["status"] == "n/a"]
     if refused:
-        yield from ("", *_table(("architecture", "what", "what the bare model fails at")))
-    yield from (_row(line["architecture"], f"`{line['method']}`", _plain(line["reason"])) for line in refused)
+        yield from ("", *table(("architecture", "what", "what the bare model fails at")))
+    yield from (row(line["architecture"], f"`{line['method']}`", plain(line["reason"])) for line in refused)
 
 
 def _rival(found: list[Line]) -> Iterable[str]:
@@ -193,7 +169,7 @@ def _rival(found: list[Line]) -> Iterable[str]:
     yield "Running statistics that moved count as drift, and are put back before reload and merge are judged."
     yield ""
     points = ("injection", "gradients", "drift", "reload", "merge")
-    yield from _table(
+    yield from table(
         ("adapted", "architectures", "all right", "all right but drift", *(f"fails: {point}" for point in points))
     )
     for rival in RIVALS:
@@ -201,26 +177,4 @@ def _rival(found: list[Line]) -> Iterable[str]:
         ran = [line for line in lines if line["status"] in RAN]
         failed = [{*line.get("points", {})} | ({"injection"} if "reason" in line else set()) for line in ran]
         cells = (sum(point in one for one in failed) for point in points)
-        yield _row(rival, len(ran), sum(not f for f in failed), sum(not f - {"drift"} for f in failed), *cells)
-
-
-def _by(lines: Iterable[Line], key: Callable[[Line], str]) -> dict[str, list[Line]]:
-    found: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        found[key(line)].append(line)
-    return found
-
-
-def _table(names: Iterable[str]) -> list[str]:
-    names = [*names]
-    return [_row(*names), _row(*("---" for _ in names))]
-
-
-def _row(*cells: Any) -> str:
-    return f"| {' | '.join(str(cell) for cell in cells)} |"
-
-
-def _plain(text: str, most: int = 200) -> str:
-    """Text that a table cell can hold."""
-    text = re.sub(r"\s+", " ", text).replace("|", "/").replace("<", "&lt;").replace("[", "\\[")
-    return text if len(text) <= most else f"{text[:most]} ..."
+        yield row(rival, len(ran), sum(not f for f in failed), sum(not f - {"drift"} for f in failed), *cells)

@@ -103,8 +103,7 @@ def _ended(pair: Pair, status: str, reason: str) -> Line:
 def _watched(pairs: list[Pair], keep: Callable[[Line], None], limits: Limits) -> tuple[int, tuple[str, str] | None]:
     """How many pairs a subprocess finished, and what ended it before its time, if anything did."""
     child, lines, seen = _start(pairs), 0, time.monotonic()
-    inbox: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=lambda: [inbox.put(text) for text in child.stdout or ()], daemon=True).start()  # type: ignore[func-returns-value]
+    inbox = _inbox(child)
     try:
         while lines < len(pairs):
             ended = child.poll() is not None
@@ -126,6 +125,13 @@ def _watched(pairs: list[Pair], keep: Callable[[Line], None], limits: Limits) ->
     finally:
         child.kill()
         child.wait()
+
+
+def _inbox(child: subprocess.Popen[str]) -> queue.Queue[str]:
+    """What the subprocess prints, line by line, as it comes."""
+    inbox: queue.Queue[str] = queue.Queue()
+    threading.Thread(target=lambda: [inbox.put(text) for text in child.stdout or ()], daemon=True).start()  # type: ignore[func-returns-value]
+    return inbox
 
 
 def same(pairs: list[Pair], i: int) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from benchmarks.coverage.plan import Pair
-from benchmarks.coverage.trials import short, tried
+from benchmarks.coverage.trials import tried
+from benchmarks.coverage.verdict import short
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """What a training step and an inference cost: full fine-tuning, peft's LoRA, plain parametrization, and petl's methods.
 
-    python benchmarks/speed.py                                    # the six models, float32
-    python benchmarks/speed.py --models vit_base_patch16_224 --autocast --sides full "peft" "petl *"
-    python benchmarks/speed.py --models vit_base_patch16_224 --compile --sides full "peft" "petl *"
-    python benchmarks/speed.py --models resnet50 --bytes-only     # no timing: the same on every machine
-    python benchmarks/speed.py --report docs/speed.md             # the page and its picture, from the results
+    python -m benchmarks.speed                                    # the six models, float32
+    python -m benchmarks.speed --models vit_base_patch16_224 --autocast --sides full "peft" "petl *"
+    python -m benchmarks.speed --models vit_base_patch16_224 --compile --sides full "peft" "petl *"
+    python -m benchmarks.speed --models resnet50 --bytes-only     # no timing: the same on every machine
+    python -m benchmarks.speed --report docs/speed.md             # the page and its picture, from the results
 
 All sides of a model run in one process, in turn, on the same batch with the same loss; the median of the rounds counts. A
-step is forward and backward, no optimizer. Bytes are those alive for the backward (`live_bytes.py`); the peak is how much a few
+step is forward and backward, no optimizer. Bytes are those alive for the backward; the peak is how much a few
 steps raise the resident size of a process that does nothing else. One JSON file per model and variant goes to the folder of
 ``--out``. On a GPU the peak is what the allocator had at most, and events measure the time.
 """
@@ -103,7 +103,9 @@ def inference(name: str, work: Work, repeats: int) -> dict[str, list[float]]:
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="*", default=MODELS, help="timm's names")
     parser.add_argument("--sides", nargs="*", default=[], help="names or patterns of the sides to run; all")
     parser.add_argument("--repeats", type=int, default=9, help="rounds")

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-BEGIN, END = "<!-- tables: benchmarks/transfer.py --report -->", "<!-- end of tables -->"
+BEGIN, END = "<!-- tables: python -m benchmarks.transfer --report -->", "<!-- end of tables -->"
 HEAD = ("method", "accuracy", "trainable", "file", "CPU seconds", "learning rate")
 PACKAGES = ("torch", "timm", "peft", "accelerate", "numpy")
 

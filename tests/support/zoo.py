@@ -123,7 +123,5 @@ def gradients(model: nn.Module, x: Tensor) -> dict[str, Tensor]:
     model.zero_grad()
     x.grad = None
     (model(x) ** 2).sum().backward()
-    return {
-        **{k: p.grad.clone() for k, p in petl.trainable(model).items()},
-        **({"x": x.grad} if x.requires_grad else {}),
-    }
+    found = {k: p.grad for k, p in petl.trainable(model).items()} | ({"x": x.grad} if x.requires_grad else {})
+    return {k: grad.clone() for k, grad in found.items() if grad is not None}
