@@ -15,8 +15,9 @@ from mkdocs.structure.files import File, Files
 from typer.testing import CliRunner
 
 import petl
-from petl import errors, method
-from petl.cli import app
+from petl import errors
+from petl.cli.app import app
+from petl.methods import method
 
 LATER = [  # title, page, the page before it
     ("Your own data", "data.md", "choosing.md"),

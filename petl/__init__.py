@@ -19,37 +19,39 @@ if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and ve
 
 if TYPE_CHECKING:
     from petl import data
-    from petl.check import check
-    from petl.delta import load, read, save
+    from petl.delta.delta import load, read, save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
-    from petl.frozen import rebase
-    from petl.graft import InputGraft, OutputGraft, WeightGraft, grow
-    from petl.groups import param_groups
-    from petl.method import Method, methods, register
+    from petl.graft.graft import InputGraft, OutputGraft, WeightGraft, grow
+    from petl.inspection.check import check
+    from petl.inspection.summary import summary
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
-    from petl.record import Record, bare, record
-    from petl.sites import Site, Sites, Where, find
-    from petl.summary import summary
-    from petl.train import History, Metrics, evaluate, fit
+    from petl.methods.method import Method, methods, register
+    from petl.sites.sites import Site, Sites, Where, find
+    from petl.training.fit import evaluate, fit
+    from petl.training.metrics import History, Metrics
+    from petl.training.parameter_groups import param_groups
     from petl.version import __version__
-    from petl.wrap import in_chans, merge, trainable, unwrap, wrap
+    from petl.wrapping.frozen_base import rebase
+    from petl.wrapping.record import Record, bare, record
+    from petl.wrapping.wrap import in_chans, merge, trainable, unwrap, wrap
 
 # Each public name is brought when it is first asked for: torch and timm take seconds, which `petl --version` needn't.
 _HOMES = {
-    "check": "check",
-    "delta": "load read save",
+    "delta.delta": "load read save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
-    "frozen": "rebase",
-    "graft": "InputGraft OutputGraft WeightGraft grow",
-    "groups": "param_groups",
-    "method": "Method register methods",
+    "graft.graft": "InputGraft OutputGraft WeightGraft grow",
+    "inspection.check": "check",
+    "inspection.summary": "summary",
     "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
-    "record": "Record bare record",
-    "sites": "Site Sites Where find",
-    "summary": "summary",
-    "train": "History Metrics evaluate fit",
+    "methods.method": "Method register methods",
+    "sites.sites": "Site Sites Where find",
+    "training.fit": "evaluate fit",
+    "training.metrics": "History Metrics",
+    "training.parameter_groups": "param_groups",
     "version": "__version__",
-    "wrap": "in_chans merge trainable unwrap wrap",
+    "wrapping.frozen_base": "rebase",
+    "wrapping.record": "Record bare record",
+    "wrapping.wrap": "in_chans merge trainable unwrap wrap",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -110,10 +112,8 @@ class _Package(_ModuleType):
 
     def __setattr__(self, name: str, value: object) -> None:
         if isinstance(value, _ModuleType) and name in _HOME:
-            return  # `import petl.wrap` brings the module, and petl.wrap stays the function
+            return  # `import petl.methods` brings the package, and petl.methods stays the function
         super().__setattr__(name, value)
-        if name == "method":
-            _importlib.import_module("petl.methods")  # whoever can look a method up finds petl's own
 
 
 _sys.modules[__name__].__class__ = _Package

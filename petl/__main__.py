@@ -1,5 +1,5 @@
 """``python -m petl``: the command line."""
 
-from petl.cli import app
+from petl.cli.app import app
 
 app()

@@ -19,14 +19,14 @@ from einops import repeat
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from petl.data import pipeline
-from petl.delta import load, save
+from petl.data.pipelines import pipeline
+from petl.delta.delta import load, save
 from petl.errors import DataError
+from petl.inspection.summary import summary
 from petl.methods import BN, Input, LoRA
-from petl.record import record
-from petl.summary import summary
-from petl.train import evaluate, fit
-from petl.wrap import wrap
+from petl.training.fit import evaluate, fit
+from petl.wrapping.record import record
+from petl.wrapping.wrap import wrap
 
 NAME = "tf_efficientnet_lite0"
 MEAN = STD = 0.5  # what the TensorFlow weights were trained with, not ImageNet's

@@ -19,8 +19,8 @@ from benchmarks.coverage.models import default_size, on_meta
 from benchmarks.coverage.plan import CLASSES, Pair, in_chans
 from benchmarks.coverage.verdict import judged, some
 from benchmarks.coverage.wrapping import wrapped
-from petl.delta import delta_tensors
-from petl.survey import Survey, survey
+from petl.delta.fitting import delta_tensors
+from petl.sites.survey import Survey, survey
 
 
 def shapes(pair: Pair) -> dict[str, Any]:

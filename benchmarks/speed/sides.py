@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import petl
-from petl.sites import has_statistics
-from petl.survey import classifier_names
+from petl.sites.sites import has_statistics
+from petl.sites.survey import classifier_names
 
 RANK = 8
 MEMORY = ("fast", "lean", "min")

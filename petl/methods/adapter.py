@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from petl.errors import MethodError, SiteError
-from petl.graft import OutputGraft, grow, seen_dtype
-from petl.method import Method, register
-from petl.products import Grouped, Pointwise
-from petl.sites import Site, Sites, Where, last_inside
-from petl.survey import Survey
+from petl.graft.graft import OutputGraft, grow, seen_dtype
+from petl.kernels.matmul_convs import Grouped, Pointwise
+from petl.methods.method import Method, register
+from petl.sites.sites import Site, Sites, Where, last_inside
+from petl.sites.survey import Survey
 
 
 @register("adapter")

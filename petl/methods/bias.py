@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.errors import SiteError
-from petl.method import Method, register
-from petl.sites import Site, Sites, Where, all_sites, own_biases, select
-from petl.survey import Survey
+from petl.methods.method import Method, register
+from petl.sites.sites import Site, Sites, Where, all_sites, own_biases, select
+from petl.sites.survey import Survey
 
 
 @register("bias")

@@ -9,8 +9,8 @@ from typing import Literal
 from torch import nn
 
 from petl.errors import MethodError
-from petl.method import STATISTICS, Method, register
-from petl.sites import Site, Where, layer_roles
+from petl.methods.method import STATISTICS, Method, register
+from petl.sites.sites import Site, Where, layer_roles
 
 Stats = Literal["adapt", "keep"]
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl.method import STATISTICS, Method, register
 from petl.methods.bn import Stats, check_stats
-from petl.sites import Site, Sites, all_sites
-from petl.survey import Survey
+from petl.methods.method import STATISTICS, Method, register
+from petl.sites.sites import Site, Sites, all_sites
+from petl.sites.survey import Survey
 
 
 @register("full")

@@ -11,10 +11,10 @@ from einops import einsum
 from torch import Tensor, nn
 
 from petl.errors import MethodError
-from petl.graft import InputGraft, WeightGraft, base_class, grow, own_value, seen_dtype
-from petl.method import Method, register
-from petl.sites import Site, Sites, Where, select, within
-from petl.survey import Survey, topmost
+from petl.graft.graft import InputGraft, WeightGraft, base_class, grow, own_value, seen_dtype
+from petl.methods.method import Method, register
+from petl.sites.sites import Site, Sites, Where, select, within
+from petl.sites.survey import Survey, topmost
 
 
 @register("input")

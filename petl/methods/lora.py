@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import MethodError, SiteError, listing
-from petl.graft import WeightGraft, grow
-from petl.kernels import Change
-from petl.method import Method, register
-from petl.projections import Rows, fused_rows, letters
-from petl.scratch import room
-from petl.sites import Site, Sites, Where, is_cond_conv, matrices
-from petl.survey import Survey
+from petl.graft.graft import WeightGraft, grow
+from petl.kernels.buffers import room
+from petl.kernels.low_rank import Change
+from petl.methods.method import Method, register
+from petl.sites.attention_rows import Rows, fused_rows, letters
+from petl.sites.sites import Site, Sites, Where, is_cond_conv, matrices
+from petl.sites.survey import Survey
 
 
 @register("lora")

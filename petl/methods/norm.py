@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl.method import register
 from petl.methods.bn import BN, Stats
-from petl.sites import Where, layer_roles
+from petl.methods.method import register
+from petl.sites.sites import Where, layer_roles
 
 
 @register("norm")

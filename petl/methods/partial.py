@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.errors import MethodError, SiteError
-from petl.method import Method, register
 from petl.methods.bn import Stats, check_stats
 from petl.methods.full import own_tensors, owns
-from petl.sites import Site, Sites, all_sites, select
-from petl.survey import Survey
+from petl.methods.method import Method, register
+from petl.sites.sites import Site, Sites, all_sites, select
+from petl.sites.survey import Survey
 
 
 @register("partial")

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import MethodError, SiteError, StateError, listing, near
-from petl.graft import base_class
-from petl.method import Method, register
+from petl.graft.graft import base_class
 from petl.methods._peft_fields import KNOWN, checked, is_idle
-from petl.sites import Site, Sites, Where, all_sites, select
-from petl.survey import Survey
+from petl.methods.method import Method, register
+from petl.sites.sites import Site, Sites, Where, all_sites, select
+from petl.sites.survey import Survey
 
 TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision", "peft_version")
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petl.method import Method, register
-from petl.sites import Sites
-from petl.survey import Survey
+from petl.methods.method import Method, register
+from petl.sites.sites import Sites
+from petl.sites.survey import Survey
 
 
 @register("probe")

@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.testing import CliRunner
 
-from petl.cli import app
+from petl.cli.app import app
 
 
 def call(*words: Any) -> Any:

@@ -1,0 +1,1 @@
+"""The command line: words into values, values into calls of the library, results into text. It computes nothing itself."""

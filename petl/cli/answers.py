@@ -1,0 +1,121 @@
+"""What a model's numbers for one image say, by the task that the delta was trained for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petl import data
+from petl.cli.terminal import note
+from petl.errors import DataError, DeltaError
+
+TASKS = ("classification", "multilabel", "regression")
+NAMED = 10  # files that were left out
+EVEN = 0.5  # a label is among a multi-label answer from this confidence on
+
+
+def task_of(header: Mapping[str, Any]) -> str | None:
+    """The task in a delta's header; None where it isn't recorded.
+
+    Raises:
+        DeltaError: it is one that this petl doesn't know.
+    """
+    task = header.get("task")
+    if task is not None and task not in TASKS:
+        raise DeltaError(f"the delta's task is {task!r}, and this petl knows {', '.join(TASKS)}; upgrade petl-vision")
+    return task
+
+
+def answer(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
+    """The labels of one image [1, K outputs] with their confidences, the surest first, or its values.
+
+    A classification gives the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least 0.5
+    (or the ``top`` ones), "regression" every output as it is. Without a recorded task, several outputs are taken for
+    classes, and one is a value: a softmax over one number would be sure of it whatever it is.
+
+    Raises:
+        DeltaError: the outputs aren't [1, K], aren't numbers any more, or aren't as many as the labels.
+
+    >>> answer(torch.tensor([[4.0, 4.0]]), {"labels": ["sun", "sea"], "task": "multilabel"})
+    [{'label': 'sun', 'confidence': 0.98...}, {'label': 'sea', 'confidence': 0.98...}]
+    """
+    task, values = task_of(header), _values(output)
+    labels = header.get("labels") or [str(number) for number in range(len(values))]
+    if len(labels) != len(values):
+        raise DeltaError(
+            f"the model has {len(values)} outputs and the delta {len(labels)} labels; save it again with labels="
+        )
+    if task == "regression" or (task is None and len(values) == 1):
+        return [{"label": name, "value": value} for name, value in zip(labels, values.tolist(), strict=True)]
+    confidences = values.sigmoid() if task == "multilabel" else values.softmax(0)
+    sure = int((confidences >= EVEN).sum()) if task == "multilabel" else 1
+    return _sorted(confidences, labels)[: top or sure]
+
+
+def _values(output: Any) -> Tensor:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
+        what = f"[{', '.join(map(str, output.shape))}]" if isinstance(output, Tensor) else type(output).__name__
+        raise DeltaError(f"the model answers an image with {what}; petl predict takes [1, number of classes]")
+    values = output[0].float()
+    if not torch.isfinite(values).all():
+        raise DeltaError("the model's answer is NaN or infinite; the delta's values are broken: train it again")
+    return values
+
+
+def _sorted(confidences: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
+    surest, order = confidences.sort(descending=True, stable=True)
+    both = zip(order.tolist(), surest.tolist(), strict=True)
+    return [{"label": labels[number], "confidence": confidence} for number, confidence in both]
+
+
+def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
+    """``evaluate`` counts right answers of a classification; for other tasks that number would mean nothing."""
+    task = task_of(header)
+    if task not in (None, "classification"):
+        raise DeltaError(f"petl eval measures a classification, and this delta's task is {task}; measure it in Python")
+    if outputs == 1:
+        raise DeltaError(
+            "petl eval measures a classification, and this delta's model has one output, which is right whatever it says"
+        )
+
+
+def answers(
+    model: nn.Module,
+    header: Mapping[str, Any],
+    images: Sequence[Path],
+    top: int | None,
+    *,
+    pipeline: Mapping[str, Any],
+    strict: bool,
+) -> list[tuple[Path, list[dict[str, Any]]]]:
+    """What the model says of each image that can be read; the others are counted and named on stderr.
+
+    Raises:
+        DataError: none can be read, or with ``strict`` one can't.
+    """
+    found, bad = [], []
+    model.eval()
+    for path in images:
+        try:
+            image = data.image(path, pipeline)
+        except DataError as error:
+            if strict or len(images) == 1:
+                raise
+            bad.append(str(error))
+            continue
+        with torch.no_grad():
+            found.append((path, answer(model(image[None]), header, top)))
+    if not found:
+        raise DataError(f"none of the {len(images)} images can be read; the first one: {bad[0]}")
+    for error in bad[:NAMED]:
+        note(f"skipped {error}")
+    if bad:
+        note(
+            f"skipped {len(bad)} of {len(images)} images"
+            + (", the first of which are named above" * (len(bad) > NAMED))
+        )
+    return found

@@ -1,0 +1,106 @@
+"""What ``--data KEY=VALUE`` says on a command line: how images are read, for `petl.data.pipeline` and `petl.data.dataset`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from petl.cli.arguments import pairs, typed
+from petl.errors import MethodError
+
+if TYPE_CHECKING:  # torch takes seconds, which `petl --help` needn't
+    from petl.data.datasets import Images, Stream
+
+Numbers = float | Sequence[float]
+PIPELINE: dict[str, Any] = {
+    "size": int | Sequence[float],
+    "crop_pct": float,
+    "crop_mode": Literal["center", "squash", "border"],
+    "interpolation": Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"],
+    "mean": Numbers,
+    "std": Numbers,
+}
+DATASET: dict[str, Any] = {
+    "class_from": Literal["first", "path", "last"],
+    "root": str,
+    "class_map": str,
+    "input_key": str,
+    "target_key": str,
+    "download": bool,
+}
+TRAINING: dict[str, Any] = {"augment": bool | Mapping, "split": str | None}
+AUGMENT = "augment."  # --data augment.hflip=0: one of its options
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Keyword arguments for `petl.data.pipeline`, for every `petl.data.dataset`, and for the training images' alone."""
+
+    pipeline: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+
+
+def asked(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> Asked:
+    """The words by whom they are for; ``known`` has the keys that the command takes.
+
+    Raises:
+        MethodError: An unknown key, or a value that it can't have.
+
+    >>> asked(["crop_pct=1", "augment.hflip=0", "class_from=path"], known=PIPELINE | DATASET | TRAINING)
+    Asked(pipeline={'crop_pct': 1}, dataset={'class_from': 'path'}, training={'augment': {'hflip': 0}})
+    """
+    values = _gathered({**pairs(words), **_texts(words)})
+    if "augment" not in known and "augment" in values:
+        raise MethodError("augment is of training alone; here images are read as at evaluation")
+    typed("--data", known, values)
+    if values.get("augment") is True:
+        del values["augment"]  # timm's own, as without a word
+    if isinstance(values.get("size"), list):
+        values["size"] = _sides(values["size"])
+    return Asked(*({k: v for k, v in values.items() if k in keys} for keys in (PIPELINE, DATASET, TRAINING)))
+
+
+def _texts(words: Sequence[str] | None) -> dict[str, str]:
+    """The values that are names, of folders for instance, as they stand there: ``split=2024`` is no number."""
+    split = [word.partition("=") for word in words or ()]
+    names = {key for key, hint in (DATASET | TRAINING).items() if hint in (str, str | None)}
+    return {key: text for key, _, text in split if key in names and text != "null"}
+
+
+def _gathered(values: Mapping[str, Any]) -> dict[str, Any]:
+    """``augment.KEY=VALUE`` as one dict."""
+    inner = {key.removeprefix(AUGMENT): value for key, value in values.items() if key.startswith(AUGMENT)}
+    rest = {key: value for key, value in values.items() if not key.startswith(AUGMENT)}
+    if not inner:
+        return rest
+    whole = rest.get("augment", {})
+    if whole is not True and not isinstance(whole, dict):
+        raise MethodError(f"got augment={whole!r} and {AUGMENT}{next(iter(inner))}; expected one of them")
+    return {**rest, "augment": {**(whole if isinstance(whole, dict) else {}), **inner}}
+
+
+def _sides(sides: list[Any]) -> tuple[int, int]:
+    if len(sides) != 2 or not all(type(side) is int for side in sides):
+        raise MethodError(f"size={sides}; expected a whole number of pixels, or two: height,width")
+    return sides[0], sides[1]
+
+
+def to_train(
+    source: str, val: str | None, pipeline: Mapping[str, Any], said: Asked, *, classes: Sequence[str], seed: int
+) -> tuple[Images | Stream, Images | Stream]:
+    """The images to train on, and those to measure on: of ``val``, else the ``val`` in ``source``, else a fifth held out.
+
+    A folder that is taken as it is (split=".") or whole (split=null) has no split left to measure on.
+    """
+    from petl import data
+
+    training = data.dataset(source, pipeline, training=True, classes=classes, **said.dataset, **said.training)
+    whole = said.training.get("split", "train") in (".", None)
+    if val:
+        split = data.held_out(val) or "."
+        return training, data.dataset(val, pipeline, split=split, classes=classes, **said.dataset)
+    if not whole and data.has_split(source, "val"):
+        return training, data.dataset(source, pipeline, split="val", classes=classes, **said.dataset)
+    return data.holdout(training, seed=seed)  # type: ignore[arg-type,return-value]  # it says what it can't split

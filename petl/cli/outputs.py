@@ -1,0 +1,106 @@
+"""Where commands write: nothing that exists is replaced unasked, and what can't be written is found out before the work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from petl.errors import PetlError, StateError
+from petl.training.checkpoints import newest
+from petl.training.runs import beside, read_run
+
+
+def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Path:
+    """The file to write, or a StateError: a folder's name, one of the inputs under any name, or a file that is there."""
+    path = Path(name)
+    if name.endswith(("/", os.sep)) or _asked(path.is_dir):
+        raise StateError(f"{name!r} is a folder's name; give a file's, such as {path / 'delta.safetensors'}")
+    if same := next((other for other in inputs if _same(path, Path(other))), None):
+        raise StateError(f"{name} and {same} are one file; the input stays as it is: name another file for the output")
+    if not _asked(lambda: os.path.lexists(path)):
+        if above := next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None):
+            raise StateError(f"{name}: {above} is a file, no folder; name another place")
+        return path
+    if path.exists() and not path.is_file():
+        raise StateError(f"{name} is no ordinary file; name one")
+    if not overwrite:
+        raise StateError(f"{name} exists; name another file, or pass --overwrite to replace it")
+    return path
+
+
+def _asked(question: Callable[[], bool]) -> bool:
+    """What the file system answers about a name; some names (too long, with a NUL) it doesn't take."""
+    try:
+        return question()
+    except (OSError, ValueError) as error:
+        raise StateError(f"no file can have this name: {error}") from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether both names lead to one file: through links of either kind, ``./``, or another case."""
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def tried(path: Path, write: Callable[[Path], object]) -> None:
+    """Write to a folder beside ``path`` and take it away again: a full disk or a closed folder is seen before the work."""
+    folder(path)
+    with _as_state_error(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".petl-") as trial:
+        place = Path(trial) / path.name
+        try:
+            write(place)
+        except PetlError as error:
+            raise type(error)(str(error).replace(str(place), str(path))) from error
+
+
+def folder(path: Path) -> None:
+    """Make the folder that ``path`` is in."""
+    with _as_state_error(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def _as_state_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # its reason alone: it names a file of ours
+        raise StateError(f"can't write {path}: {error.strerror or error}") from error
+
+
+def for_training(name: str, options: Mapping[str, Any], *, inputs: Sequence[str | Path], overwrite: bool) -> Path:
+    """The delta to write, or a StateError where it, the run's file beside it or the checkpoints would replace another run's."""
+    resumed = _resumed(options)
+    again = overwrite or (resumed is not None and _of_that_run(name, resumed))
+    path = destination(name, inputs=inputs, overwrite=again)
+    destination(str(beside(path)), overwrite=again)
+    if place := options.get("checkpoint"):
+        found = newest(Path(place))
+        if found and not overwrite and not (resumed and _same(Path(place), resumed)):
+            raise StateError(
+                f"{found} is an earlier run's: --fit resume=true goes on from it, --overwrite starts again, and another "
+                "folder keeps both"
+            )
+        tried(Path(place) / "trial", Path.touch)
+    return path
+
+
+def _resumed(options: Mapping[str, Any]) -> Path | None:
+    """The folder whose checkpoint this training goes on from, if there is one."""
+    resume = options.get("resume")
+    place = options.get("checkpoint") if resume is True else resume
+    return Path(place) if place and newest(Path(place)) else None
+
+
+def _of_that_run(delta: str, resumed: Path) -> bool:
+    """Whether the delta that is there comes from the run with these checkpoints."""
+    try:
+        then = (read_run(delta) or {"settings": {}})["settings"].get("checkpoint")
+    except StateError:
+        return False
+    return bool(then) and _same(Path(then), resumed)

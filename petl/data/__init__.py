@@ -1,0 +1,27 @@
+"""The data that a model sees: image files, folders and tars, datasets, splits, pipelines, batches and loaders.
+
+Public: `petl.data.dataset`, `petl.data.pipeline` and the other names in ``__all__``.
+"""
+
+from petl.data.batches import loader, set_epoch
+from petl.data.channel_statistics import statistics
+from petl.data.damage import sift
+from petl.data.datasets import Images, Stream, holdout
+from petl.data.pipelines import pipeline
+from petl.data.sources import dataset, has_split, held_out, image, splits
+
+__all__ = [
+    "Images",
+    "Stream",
+    "dataset",
+    "has_split",
+    "held_out",
+    "holdout",
+    "image",
+    "loader",
+    "pipeline",
+    "set_epoch",
+    "sift",
+    "splits",
+    "statistics",
+]

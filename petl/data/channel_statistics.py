@@ -1,0 +1,112 @@
+"""Mean and standard deviation of one's own images, channel by channel."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from petl.data.bands import Bands
+from petl.data.datasets import BAD, Images
+from petl.data.images import DEEP, SIMPLE, Picture, arrange, decode
+from petl.data.origins import place
+from petl.data.readers import Reader, existing, reader
+from petl.errors import DataError, printable
+
+log = logging.getLogger(__name__)
+
+
+class Statistics(NamedTuple):
+    """Mean and standard deviation of each channel, over all pixels of all images, in the scale of the pipeline (0..1)."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def statistics(dataset: Any, channels: int | None = None) -> Statistics:
+    """Mean and standard deviation of each channel, over the pixels of all images, as whole as they are on disk.
+
+    Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out.
+
+    Args:
+        dataset: petl's own dataset of the training images, also a part of it (`Subset`), or a folder of training images.
+        channels: As the model takes them; None: as the first image has them.
+
+    Raises:
+        DataError: It is no such dataset, or no image can be read.
+
+    Example:
+        >>> import tempfile, pathlib, numpy
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name, value in (("dark", 0), ("bright", 255)):
+        ...         pathlib.Path(folder, name).mkdir()
+        ...         numpy.save(pathlib.Path(folder, name, "1.npy"), numpy.full((4, 4), value, numpy.uint8))
+        ...     statistics(folder)
+        Statistics(mean=(0.5,), std=(0.5,))
+    """
+    sums = squares = np.zeros(0)
+    pixels = 0
+    for picture in _pictures(dataset):
+        try:
+            channels = channels or _natural(picture)
+            values = _values(arrange(picture, channels))
+        except BAD as error:
+            log.warning("left out of the statistics: %s", error)
+            continue
+        sums, squares = (old if pixels else np.zeros(channels) for old in (sums, squares))
+        sums, squares = sums + values.sum(1), squares + (values**2).sum(1)
+        pixels += values.shape[1]
+    if not pixels:
+        raise DataError("no image can be read, so there is nothing to take the statistics of")
+    mean = sums / pixels
+    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    if not std.all():
+        flat = [int(k) for k in np.flatnonzero(std == 0)]
+        raise DataError(
+            f"channels {flat} have the same value everywhere, so they can't be scaled; leave them out of the images"
+        )
+    return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def _pictures(dataset: Any) -> Iterator[Picture]:
+    """What is in the files, one after the other; files that can't be read are left out."""
+    source = reader(existing(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
+    for index in range(len(source)):
+        leaf, number = (source, index) if isinstance(source, Reader) else place(source, index)
+        if not isinstance(leaf, (Reader, Images)):
+            raise DataError(
+                f"statistics of a {type(leaf).__name__}; expected a folder, or what petl.data.dataset gives"
+            )
+        try:
+            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded(leaf, number)
+        except (*BAD, OSError) as error:
+            log.warning("left out of the statistics: %s: %s", printable(leaf.filename(number)), error)
+
+
+def _decoded(source: Reader, index: int) -> Picture:
+    with source[index][0] as file:
+        return decode(file.read())
+
+
+def _natural(picture: Picture) -> int:
+    """The number of channels that a picture has by itself."""
+    if isinstance(picture, Bands):
+        return len(picture.visible())
+    if isinstance(picture, np.ndarray):
+        return 1 if picture.ndim == 2 else min(picture.shape[0], picture.shape[-1])
+    if picture.mode in DEEP or SIMPLE.get(picture.mode, picture.mode) in ("L", "LA"):
+        return getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+    return 3
+
+
+def _values(picture: Image.Image | Tensor) -> np.ndarray:
+    """[k, pixels] in float64, in the scale of the pipeline."""
+    if isinstance(picture, Tensor):
+        return picture.numpy().reshape(len(picture), -1).astype(np.float64)
+    array = np.asarray(picture, dtype=np.float64) / 255
+    return array.reshape(-1, 1 if array.ndim == 2 else array.shape[-1]).T

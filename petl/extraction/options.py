@@ -1,0 +1,22 @@
+"""What the decision about cached features reads of the settings of a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Protocol
+
+
+class Options(Protocol):
+    """The part of `petl.training.settings.Settings` that feature extraction reads."""
+
+    @property
+    def views(self) -> int | None: ...
+
+    @property
+    def cache(self) -> bool | str | Path | None: ...
+
+    @property
+    def mixes(self) -> bool: ...
+
+    @property
+    def limit(self) -> float: ...

@@ -1,0 +1,145 @@
+"""Attention projections: which layers make q, k and v, and which rows of a fused one are which.
+
+Names say what a layer makes (``qkv``, ``kv``, ``to_q``, ``query.proj``); the model's own forward says how the rows of a fused
+one are laid out, which differs by family: ``[q | k | v]``, the same for each head in turn, or with values of another width.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils.weak import WeakTensorKeyDictionary
+
+from petl.sites.survey import Survey, blank, on_meta
+
+Rows = tuple[tuple[str, int], ...]
+
+WORDS = {"query": "q", "key": "k", "value": "v", "in": "mqkv"}  # in_proj: with the MLP's rows before them
+MOVES = (  # operations that only move elements about, or leave some out
+    *(
+        "view",
+        "_unsafe_view",
+        "reshape",
+        "permute",
+        "transpose",
+        "t",
+        "squeeze",
+        "unsqueeze",
+        "expand",
+        "alias",
+        "detach",
+    ),
+    *("unbind", "split", "split_with_sizes", "select", "slice", "unfold", "as_strided"),
+    *("clone", "_to_copy", "roll", "cat", "constant_pad_nd", "reflection_pad2d", "im2col"),
+)
+
+
+def letters(name: str) -> str:
+    """What the layer of this name makes, out of ``qkv``, and ``m`` for others; empty where the name doesn't say.
+
+    >>> letters("blocks.0.attn.qkv"), letters("blocks.0.attn.k_proj"), letters("stages.1.attn.query.proj"), letters("head")
+    ('qkv', 'k', 'q', '')
+    """
+    for part in name.split(".")[-3:]:
+        word = part.removeprefix("to_").removesuffix("_proj")
+        word = WORDS.get(word, word.removeprefix("w").removesuffix("s"))
+        if word in ("mqkv", "qkv", "kv", "qk", "q", "k", "v"):
+            return word
+    return ""
+
+
+def fused_rows(found: Survey, names: Collection[str]) -> dict[str, Rows]:
+    """For each of these fused projections, its rows in order, as ``(("q", 64), ("k", 64), ("v", 64))``: for all of them, or
+    for each head in turn. Missing where the forward doesn't take the output apart into as many pieces as the name has letters.
+    """
+    clone = on_meta(found.model)
+    counts = {name: clone.get_parameter(f"{name}.weight").shape[0] for name in names}
+    taken = _Apart({id(clone.get_parameter(f"{name}.weight")): name for name in names}, counts)
+    with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"), taken:  # any model code may run here
+        clone(blank(clone, found.image))
+    layouts = {name: _layout(letters(name), counts[name], taken.pieces[name]) for name in names}
+    return {name: rows for name, rows in layouts.items() if rows}
+
+
+def _layout(word: str, count: int, pieces: list[frozenset[int]]) -> Rows:
+    """The runs of letters in the first head's rows; empty where the pieces aren't a regular partition of all rows."""
+    word = "kv" if word == "qkv" and len(pieces) == 2 else word  # queries from elsewhere
+    if len(pieces) != len(word) or sum(map(len, pieces)) != count or len(frozenset().union(*pieces)) != count:
+        return ()
+    whose = {row: letter for letter, rows in zip(word, sorted(pieces, key=min), strict=True) for row in rows}
+    line = "".join(whose[row] for row in sorted(whose))
+    for heads in sorted((h for h in range(1, count + 1) if count % h == 0), reverse=True):
+        one = line[: count // heads]
+        if one * heads == line and one == "".join(letter * one.count(letter) for letter in word):
+            return tuple((letter, one.count(letter)) for letter in word)
+    return ()
+
+
+class _Apart(TorchDispatchMode):
+    """Follows each element of a layer's output by the number of its row, from 1 (0: no element of it), through a forward.
+
+    ``pieces`` are the sets of rows that the model takes out of the whole output.
+    """
+
+    def __init__(self, weights: dict[int, str], counts: dict[str, int]):
+        super().__init__()
+        self.weights, self.counts = weights, counts
+        self.pieces: dict[str, list[frozenset[int]]] = {name: [] for name in counts}
+        self.made: Any = WeakTensorKeyDictionary()  # tensor -> weight's name, each element's row, whether all are there
+        self.seen_as: Any = WeakTensorKeyDictionary()  # views of a weight -> its name
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)]
+        results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
+        name, followed = func.overloadpacket.__name__, [t for t in tensors if t in self.made]
+        owner = next((n for t in tensors if (n := self.weights.get(id(t)) or self.seen_as.get(t))), None)
+        if owner and name in MOVES:
+            self.seen_as[results[0]] = owner
+        elif owner:
+            self._begin(owner, results[0], 1 if "conv" in name else -1)
+        elif followed and name in MOVES:
+            self._move(func, args, kwargs or {}, followed[0], results)
+        elif followed and results and results[0].shape == followed[0].shape:
+            self.made[results[0]] = self.made[followed[0]]  # a norm, a factor, a bias
+        return out
+
+    def _begin(self, owner: str, made: Tensor, axis: int) -> None:
+        shape = [1] * made.ndim
+        shape[axis] = -1
+        numbers = torch.arange(1, made.shape[axis] + 1, device="cpu", dtype=torch.int32)
+        self.made[made] = owner, numbers.view(shape).expand(made.shape), True
+
+    def _move(self, func: Any, args: Any, kwargs: Any, source: Tensor, results: list[Tensor]) -> None:
+        """Do the same to the numbers; where that leaves rows out of a whole output, note the piece."""
+        owner, numbers, whole = self.made[source]
+        pieces = self.pieces[owner]
+        if sum(map(len, pieces)) >= self.counts[owner]:
+            return  # it is apart
+
+        def number(t: Any) -> Any:
+            if not isinstance(t, Tensor):
+                return t
+            return self.made[t][1] if t in self.made else torch.zeros(t.shape, dtype=torch.int32, device="cpu")
+
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("dtype", "device", "layout", "pin_memory")}
+        moved = tree_leaves(func(*tree_map(number, args), **kwargs))
+        for result, there in zip(results, moved, strict=True):
+            rows = _rows(there, self.counts[owner]) if whole and there.numel() < numbers.numel() else frozenset()
+            if 0 < len(rows) < self.counts[owner] and rows not in pieces:
+                pieces.append(rows)
+            self.made[result] = owner, there, whole and len(rows) in (0, self.counts[owner])
+
+
+def _rows(numbers: Tensor, count: int) -> frozenset[int]:
+    """The rows whose elements are in it."""
+    once = numbers[tuple(slice(0, 1) if step == 0 else slice(None) for step in numbers.stride())]
+    there = torch.zeros(count + 1, dtype=torch.bool, device="cpu")
+    there[once.flatten().long()] = True
+    return frozenset(there.nonzero().flatten().tolist()) - {0}

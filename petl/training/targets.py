@@ -1,0 +1,96 @@
+"""The class numbers of a dataset, where they can be had without reading images: for weights, and for early errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import IterableDataset, TensorDataset
+
+from petl.data.datasets import LEFT_OUT
+from petl.data.inputs import no_class
+from petl.data.loaders import Batches, Loader, Picked, picked
+from petl.data.origins import Around, class_numbers
+from petl.errors import DataError, PetlError
+
+
+def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False) -> None:
+    """Refuse class numbers that the model hasn't, and in training one class alone, which teaches nothing.
+
+    Raises:
+        DataError: one of these. Where the numbers can't be had without reading the images, the batches tell.
+    """
+    classes = len(labels)
+    if training and classes == 1:
+        raise DataError(
+            f"there is one class alone ({labels[0]}), and any model that always gives that answer is right; training needs "
+            "images of two classes or more"
+        )
+    numbers = known_targets(loader.dataset)
+    numbers = None if numbers is None else np.unique(numbers[numbers != LEFT_OUT])
+    if numbers is None or not len(numbers):
+        return
+    if not 0 <= numbers[0] <= numbers[-1] < classes:
+        raise no_class(int(numbers[-1] if numbers[-1] >= classes else numbers[0]), classes)
+    if training and len(numbers) == 1:
+        raise DataError(
+            f"all training images are of one class ({labels[numbers[0]]}), and any model that always gives that answer is right; "
+            "training needs images of two classes or more"
+        )
+
+
+def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
+    """The class number of each image, or None where that can't be had (without ``reading`` images)."""
+    inner = dataset.dataset if isinstance(dataset, Around) and not isinstance(dataset, Picked) else dataset
+    numbers = class_numbers(dataset, reading=reading) if not isinstance(inner, Picked) else None
+    if numbers is None and type(inner) is TensorDataset and len(inner.tensors) == 2:
+        numbers = inner.tensors[1].cpu().numpy()
+    whole = isinstance(numbers, np.ndarray) and numbers.ndim == 1 and numbers.dtype.kind in "iu"
+    return numbers if whole else None
+
+
+def class_weights(wish: Any, loader: Loader, classes: int) -> Tensor | None:
+    """One weight per class: as given, or for "balanced" images / (classes * images of the class), as scikit-learn has it.
+
+    Where the dataset has no ``targets``, "balanced" reads it once. A class without images gets weight 0.
+    """
+    if wish is None:
+        return None
+    if isinstance(wish, str):
+        if wish != "balanced":
+            raise PetlError(f"class_weights={wish!r}; expected 'balanced', or one number per class")
+        counts = torch.bincount(_targets(loader), minlength=classes)
+        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
+    try:
+        weights = torch.as_tensor(wish, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise PetlError(f"class_weights={wish!r} ({error}); expected 'balanced', or one number per class") from error
+    if weights.shape != (classes,) or not ((weights >= 0) & weights.isfinite()).all() or not weights.any():
+        raise PetlError(
+            f"class_weights of shape {tuple(weights.shape)}; expected {classes} numbers of 0 or more, finite and not all 0"
+        )
+    return weights
+
+
+def _targets(loader: Loader) -> Tensor:
+    numbers = known_targets(loader.dataset, reading=True)
+    if numbers is None:
+        numbers = _read_targets(loader)
+    return torch.from_numpy(numbers[numbers != LEFT_OUT]).long()
+
+
+def _read_targets(loader: Loader) -> np.ndarray:
+    """The class numbers of a dataset that doesn't tell them: by its ``targets``, or by reading it once."""
+    dataset: Any = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
+    targets = None if isinstance(dataset, Picked) else getattr(dataset, "targets", None)
+    if targets is not None and getattr(dataset, "target_transform", None) is None:
+        return np.asarray(targets, dtype=np.int64)
+    if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        raise DataError(
+            f"class_weights='balanced' has to count the images of each class, which {type(dataset).__name__} doesn't tell; pass "
+            "one number per class"
+        )
+    keys = loader.keys if isinstance(loader, Batches) else None
+    return np.array([int(picked(dataset[i], keys)[1]) for i in range(len(dataset))], dtype=np.int64)

@@ -1,0 +1,169 @@
+"""What a model is beside its tensors: the classes of its modules and their plain attributes, as short fingerprints.
+
+Equal weights can mean another function: attention in six heads or in three, an average or a maximum over the positions, another
+epsilon. All of it is in attributes. One fingerprint for each attribute's name lets two models be compared by the attributes
+that both have, so that an attribute that comes with a later timm makes no difference.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import hashlib
+import math
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from petl.graft.graft import Graft, base_class
+from petl.sites.sites import within
+from petl.sites.survey import blank, on_meta, survey
+
+# What never changes the answer in evaluation: how training, speed, memory and the classifier's size are set.
+NEUTRAL = frozenset(
+    """training num_classes out_features num_features in_features head_hidden_size num_batches_tracked inplace name label
+    grad_checkpointing gradient_checkpointing checkpointing fused_attn momentum scale_by_keep process_group memory_efficient
+    use_checkpoint requires_grad device pretrained_cfg default_cfg pretrained_model_args feature_info weight_init_mode
+    fix_init forward num_labels id2label label2id problem_type""".split()  # noqa: SIM905  # a list literal takes thirty lines
+)
+# Modules that answer with their input in evaluation count as absent: timm leaves them out, or not, by their rate.
+IDLE = frozenset(
+    ("Identity", "DropPath", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropBlock2d")
+)
+# Classes that compute the same in evaluation.
+ALIKE = {
+    "SyncBatchNorm": "BatchNorm2d",
+    "FrozenBatchNorm2d": "BatchNorm2d",
+    "SyncBatchNormAct": "BatchNormAct2d",
+    "FrozenBatchNormAct2d": "BatchNormAct2d",
+}
+DEPTH = 6  # how far lists in lists are followed
+MOST = 4096  # entries of one list
+_UNKNOWN = object()
+
+
+def structure(model: nn.Module, head: Collection[str] = (), *, grafted: bool = True) -> dict[str, str]:
+    """Fingerprints (16 hexadecimal digits) of a model's structure: of its classes, and for each attribute's name of its values.
+
+    ``head`` names modules whose size doesn't count (the classifier). No tensor is read, the device doesn't matter, and two
+    models that timm builds in the same way have the same answer. Grafts count as the modules that they are, or with
+    ``grafted=False`` not at all.
+
+    >>> import timm
+    >>> one, other = timm.create_model("test_vit"), timm.create_model("test_vit", num_heads=4)
+    >>> differences(structure(one), structure(other))
+    ['head_dim', 'num_heads', 'scale']
+    """
+    lines: dict[str, list[str]] = {"class": []}
+    for name, module in model.named_modules() if grafted else _bare(model, "", set()):
+        kind = base_class(module).__name__
+        kind = ALIKE.get(kind, kind)
+        if kind in IDLE or (within(name, head) and _has_tensors(module)):
+            continue
+        lines["class"].append(f"{name} {kind}")
+        for key, text in _attributes(module):
+            lines.setdefault(key, []).append(f"{name} {text}")
+    return {key: _short("\n".join(lines[key])) for key in sorted(lines)}
+
+
+def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """The attributes, sorted, that both structures have and that differ; ``class`` stands for the modules' classes."""
+    return sorted(key for key in one if key in other and one[key] != other[key])
+
+
+def volatile(model: nn.Module) -> set[str]:
+    """Attributes that a forward itself changes (counters, sizes of the last image): they say nothing about what the model is.
+
+    Forwards without memory, in evaluation and in training mode, at two sizes; where the model can't run so, there are none.
+    """
+    try:
+        clone = on_meta(model)
+        before, channels = structure(clone), survey(clone).image[0]
+    except Exception:  # any model code may run here
+        return set()
+    for mode, side in ((False, 224), (True, 224), (True, 160)):
+        with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"):
+            clone.train(mode)(blank(clone, (channels, side, side)))
+    return {*differences(before, structure(clone))}
+
+
+def identity(model: nn.Module, head: Collection[str] = ()) -> str:
+    """One SHA-256 of the whole structure, for those who ask for all of it to be equal (a cache of features)."""
+    found = structure(model, head)
+    return hashlib.sha256("\n".join(f"{key} {found[key]}" for key in found).encode()).hexdigest()
+
+
+def _bare(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """(name, module) of everything but grafts, shared modules once, in the order of ``named_modules``."""
+    if module in seen:
+        return
+    seen.add(module)
+    yield name, module
+    for leaf, child in module.named_children():
+        if not isinstance(child, Graft):
+            yield from _bare(child, f"{name}.{leaf}".lstrip("."), seen)
+
+
+def _has_tensors(module: nn.Module) -> bool:
+    return any(True for _ in module.parameters())
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
+
+
+def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
+    """(name, text) of the module's own attributes that have a plain value, constants of torch's layers included."""
+    for key, value in vars(module).items():
+        if key.startswith("_") or key in NEUTRAL or "drop" in key:
+            continue
+        if (plain := _plain(value)) is not _UNKNOWN:
+            yield key, repr(plain)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """The value in a form whose ``repr`` is the same in every process, or _UNKNOWN where it has none."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, enum.Enum):
+        return f"{type(value).__name__}.{value.name}"
+    if isinstance(value, int):
+        return int(value)
+    if isinstance(value, float):
+        return "nan" if math.isnan(value) else float(value)
+    if isinstance(value, torch.dtype):
+        return _UNKNOWN  # of the tensors, which have fingerprints of their own
+    if isinstance(value, (Tensor, nn.Module, torch.device)) or depth > DEPTH:
+        return _UNKNOWN
+    if isinstance(value, (list, tuple, set, frozenset, Mapping)):
+        return _many(value, depth)
+    return _named(value, depth)
+
+
+def _many(value: Any, depth: int) -> Any:
+    if len(value) > MOST:
+        return _UNKNOWN
+    if isinstance(value, Mapping):
+        pairs = [(str(key), _plain(item, depth + 1)) for key, item in value.items()]
+        return sorted([key, item] for key, item in pairs if item is not _UNKNOWN) if pairs else []
+    items = [_plain(item, depth + 1) for item in value]
+    if any(item is _UNKNOWN for item in items):
+        return _UNKNOWN
+    return sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items
+
+
+def _named(value: Any, depth: int) -> Any:
+    """A class, a function or a partial by its name; a dataclass by its fields."""
+    if isinstance(value, functools.partial):
+        inner = _plain([value.func, value.args, value.keywords], depth + 1)
+        return _UNKNOWN if inner is _UNKNOWN else ["partial", inner]
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"<{value.__qualname__}>"
+    if dataclasses.is_dataclass(value):
+        told = {key: item for key, item in vars(value).items() if not key.startswith("_") and key not in NEUTRAL}
+        return [type(value).__name__, _many(told, depth)]
+    return _UNKNOWN

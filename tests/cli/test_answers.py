@@ -1,0 +1,181 @@
+"""What predict and eval say, by task, about good and bad files, and which images eval measures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+import petl
+from petl.cli.answers import answer
+from petl.training.runs import beside, read_run
+from tests.support.commands import call, refused
+
+NAME = "test_resnet"
+MODEL = ("--model", f"{NAME}:base.safetensors")
+
+
+def pictures(folder: Path, count: int, seed: int = 0) -> None:
+    noise = np.random.default_rng(seed)
+    for name, level in (("bright", 200), ("dark", 40)):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = (level + noise.integers(0, 40, (32, 32))).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    save_file(timm.create_model(NAME).state_dict(), "base.safetensors")
+    pictures(tmp_path / "pets", 5)
+    return tmp_path
+
+
+def delta(outputs: int, **given: Any) -> petl.Metrics | Any:
+    """A delta whose model answers 4, 5, 6 ... for every image."""
+    model = petl.wrap(timm.create_model(NAME, checkpoint_path="base.safetensors"), "probe", num_classes=outputs)
+    with torch.no_grad():
+        model.fc.weight.zero_()
+        model.fc.bias.copy_(torch.arange(outputs) + 4.0)
+    petl.record(model).pipeline = petl.data.pipeline(model, size=32)
+    return petl.save(model, "d.safetensors", **given)
+
+
+def predicted(*words: Any) -> Any:
+    done = call("predict", "d.safetensors", "pets/dark/0.png", *MODEL, "--json", *words)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)[0]["predictions"]
+
+
+def test_a_multilabel_delta_answers_by_the_sigmoid(here: Path) -> None:
+    delta(2, labels=["sun", "sea"], task="multilabel")
+    sure = {"sea": torch.tensor(5.0).sigmoid().item(), "sun": torch.tensor(4.0).sigmoid().item()}
+    for words in ((), ("--top", 2)):
+        assert {p["label"]: pytest.approx(p["confidence"], abs=1e-5) for p in predicted(*words)} == sure
+    assert [p["label"] for p in predicted("--top", 1)] == ["sea"]
+    assert "multilabel" in refused("eval", "d.safetensors", "pets", *MODEL)
+
+
+@pytest.mark.parametrize(("outputs", "given"), [(1, {"task": "regression"}), (2, {"task": "regression"}), (1, {})])
+def test_numbers_stay_numbers(outputs: int, given: dict[str, Any], here: Path) -> None:
+    delta(outputs, **given)
+    assert predicted() == [{"label": str(i), "value": pytest.approx(4.0 + i)} for i in range(outputs)]
+    shown = call("predict", "d.safetensors", "pets/dark/0.png", *MODEL).output
+    assert "value" in shown and "confidence" not in shown and "%" not in shown
+    assert "classification" in refused("eval", "d.safetensors", "pets", *MODEL)
+
+
+@pytest.mark.parametrize(
+    ("output", "header", "said"),
+    [
+        (torch.zeros(1, 2, 4, 4), {}, r"\[1, 2, 4, 4\]"),
+        ((torch.zeros(1, 2),), {}, "tuple"),
+        (torch.tensor([[1.0, float("nan")]]), {}, "NaN"),
+        (torch.zeros(1, 3), {"labels": ["a", "b"]}, "3 outputs and the delta 2 labels"),
+        (torch.zeros(1, 3), {"task": "segmentation"}, "upgrade"),
+    ],
+)
+def test_what_is_no_answer_is_refused(output: Any, header: dict[str, Any], said: str) -> None:
+    with pytest.raises(petl.DeltaError, match=said):
+        answer(output, header)
+
+
+def test_a_bad_file_costs_predict_that_file_alone(here: Path) -> None:
+    delta(2, labels=["cat [small]", "[/bold] :smile:"])
+    Path("bad\x1b[31m.png").write_bytes(b"\x89PNG")
+    words = ("predict", "d.safetensors", "pets/dark/0.png", "bad\x1b[31m.png", "gone.png", "pets/dark/1.png", *MODEL)
+    done = call(*words, "--json")
+    assert done.exit_code == 0
+    assert [one["image"] for one in json.loads(done.stdout)] == ["pets/dark/0.png", "pets/dark/1.png"]
+    assert "bad\\x1b[31m.png" in done.stderr and "gone.png" in done.stderr and "skipped 2 of 4 images" in done.stderr
+    assert "[/bold] :smile:" in call(*words).stdout and "\x1b" not in call(*words).output
+    assert "bad\\x1b" in refused(*words, "--strict")
+    assert "none of the 2 images" in refused("predict", "d.safetensors", "bad\x1b[31m.png", "gone.png", *MODEL)
+
+
+def test_a_bad_file_costs_eval_that_file_alone(here: Path) -> None:
+    delta(2, labels=["bright", "dark"])
+    Path("pets/dark/5.png").write_bytes(b"\x89PNG")
+    Path("pets/dark/6\x1b[2J.png").write_bytes(b"\x89PNG")
+    done = call("eval", "d.safetensors", "pets", *MODEL, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [c["images"] for c in found["classes"]] == [5, 5] and found["accuracy"] == 0.5
+    assert "5.png" in done.stderr and "6\\x1b[2J.png" in done.stderr and "\x1b" not in done.stderr
+    assert "5.png" in refused("eval", "d.safetensors", "pets", *MODEL, "--strict")
+
+
+TRAIN = (*MODEL, "-m", "probe", "--size", 32, "--epochs", 2, "--batch-size", 4, "--lr", 0.01)
+
+
+def measured(*words: Any) -> dict[str, Any]:
+    done = call("eval", "t.safetensors", *words, *MODEL, "--json")
+    assert done.exit_code == 0, done.output
+    return json.loads(done.stdout)
+
+
+def test_eval_measures_what_the_training_held_out(here: Path) -> None:
+    """The figures are those of the training's best epoch, whichever way the folder is named; other folders are whole."""
+    pictures(here / "both" / "train", 5, seed=1)
+    pictures(here / "both" / "test", 3, seed=2)
+    done = call("train", "both", "--out", "t.safetensors", *TRAIN)
+    assert done.exit_code == 0, done.output
+    best = petl.read("t.safetensors")["results"]
+    for words in (("both",), ("both/train",), ("both", "--split", "held-out")):
+        found = measured(*words)
+        assert sum(c["images"] for c in found["classes"]) == 2
+        assert found["loss"] == pytest.approx(best["loss"], rel=1e-5) and "held out" in found["measured"]
+    assert sum(c["images"] for c in measured("both", "--split", "test")["classes"]) == 6
+    assert sum(c["images"] for c in measured("both", "--split", "all")["classes"]) == 16
+    assert sum(c["images"] for c in measured("both/test")["classes"]) == 6
+    assert sum(c["images"] for c in measured("pets")["classes"]) == 10  # names as in training, other images
+    assert "held out" in refused("eval", "t.safetensors", "pets", "--split", "held-out", *MODEL)
+    held = read_run("t.safetensors")["split"]["files"]
+    Path("both", next(iter(held))).unlink()
+    assert "--split all" in refused("eval", "t.safetensors", "both", *MODEL)
+    beside("t.safetensors").write_text("{")
+    assert "t.history.json" in refused("eval", "t.safetensors", "both", *MODEL)
+
+
+def test_eval_takes_val_where_there_is_one_and_never_training_images_unasked(here: Path) -> None:
+    shutil.copytree("pets", "all/train")
+    pictures(here / "all" / "val", 2, seed=3)
+    assert call("train", "all", "--out", "t.safetensors", *TRAIN).exit_code == 0
+    assert read_run("t.safetensors")["split"] is None
+    assert sum(c["images"] for c in measured("all")["classes"]) == 4
+    shutil.move("all/val", "all/test")
+    assert sum(c["images"] for c in measured("all")["classes"]) == 4
+    shutil.rmtree("all/test")
+    assert "train" in refused("eval", "t.safetensors", "all", *MODEL)
+
+
+def test_the_runs_file_has_settings_and_history(here: Path) -> None:
+    assert call("train", "pets", "--out", "t.safetensors", *TRAIN).exit_code == 0
+    run = read_run("t.safetensors")
+    assert run["settings"]["epochs"] == 2 and run["settings"]["lr"] == 0.01
+    assert [row["epoch"] for row in run["history"]["rows"]] == [1, 2]
+    assert run["history"]["best"] == petl.read("t.safetensors")["results"]
+    assert len(run["split"]["files"]) == run["split"]["held_out"] == 2
+
+
+def test_images_that_train_are_not_held_out(here: Path) -> None:
+    from petl.training.runs import held_out
+
+    images = petl.data.dataset("pets", petl.data.pipeline(timm.create_model(NAME), size=32))
+    train, val = petl.data.holdout(images)
+    assert held_out(train, val)["held_out"] == 2
+    first, second = torch.utils.data.random_split(images, [7, 3])  # k-fold is made of these
+    assert held_out(first, second)["held_out"] == 3
+    assert held_out(images, images) is None and held_out(images, val) is None
+    other = petl.data.dataset("pets", petl.data.pipeline(timm.create_model(NAME), size=32))
+    assert held_out(train, other) is None and held_out("pets", None) is None
