@@ -4,7 +4,7 @@
     python recipes/full.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/full.py
 
-The delta is the whole model. The running statistics of BatchNorm stay frozen, which is better on small data sets;
+The delta is the whole model. The running statistics of BatchNorm stay frozen, which is better on small datasets;
 ``petl.Full(stats="adapt")`` updates them. Layer decay often helps: ``petl.fit(..., layer_decay=0.75)``.
 
 Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.983, 3,383,818

@@ -5,7 +5,7 @@
     accelerate launch --num_processes 2 recipes/probe.py
 
 Try the probe first: many epochs cost almost nothing, and every other method has to beat its accuracy. The features are those of
-the images without augmentation or, if the data set augments its images, of one augmented view per image;
+the images without augmentation or, if the dataset augments its images, of one augmented view per image;
 ``petl.fit(..., views=4)`` computes four views.
 
 Measured on the digits (30 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.953, 12,810 trainable
