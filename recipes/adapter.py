@@ -4,8 +4,8 @@
     python recipes/adapter.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/adapter.py
 
-On tokens it is Houlsby's adapter, on feature maps Conv-Adapter. ``petl.Adapter(where="mlp", parallel=True, scale=0.1)`` is
-AdaptFormer. They stay in the model: a delta with adapters can't be merged.
+On tokens this is Houlsby's adapter, on feature maps it is Conv-Adapter; ``petl.Adapter(where="mlp", parallel=True,
+scale=0.1)`` is AdaptFormer. Adapters are nonlinear, so they stay in the model: it can't be merged.
 
 Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.950, 59,382 trainable
 parameters, delta of 245,280 bytes, 19 s.
@@ -13,7 +13,7 @@ parameters, delta of 245,280 bytes, 19 s.
 
 import time
 
-from common import arguments, backbone, classes, images, report
+from recipe import arguments, backbone, classes, images, report
 
 import petl
 

@@ -1,11 +1,12 @@
-"""Input adapter: one gray channel into a backbone made for three, and the classifier.
+"""Input adapter: images with one gray channel for a backbone that expects three channels, and the classifier.
 
     python recipes/input.py
     python recipes/input.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/input.py
 
-It starts as replicated gray and learns from there, together with the classifier. For images with five bands:
-``petl.Input(in_chans=5)``. It folds into the first convolution: ``petl.merge`` gives a one-channel timm model.
+The input adapter is initialised so that it repeats the gray channel three times, and it trains together with the classifier.
+For images with five bands, use ``petl.Input(in_chans=5)``. ``petl.merge`` folds the adapter into the first convolution and
+returns a timm model with one input channel.
 
 Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.902, 12,813 trainable
 parameters, delta of 52,356 bytes, 15 s.
@@ -13,7 +14,7 @@ parameters, delta of 52,356 bytes, 15 s.
 
 import time
 
-from common import arguments, backbone, classes, images, report
+from recipe import arguments, backbone, classes, images, report
 
 import petl
 

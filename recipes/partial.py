@@ -1,11 +1,11 @@
-"""Partial fine-tuning: the last block and all that follows it.
+"""Partial fine-tuning: the last block and all layers after it.
 
     python recipes/partial.py
     python recipes/partial.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/partial.py
 
-``petl.Partial(last=3)`` opens more; ``petl.Partial(last=0, first=2)`` opens the stem and the first blocks instead, for new
-sensors and textures. The delta is as large as what is open.
+``petl.Partial(last=3)`` trains the last three blocks; ``petl.Partial(last=0, first=2)`` trains the stem and the first two blocks
+instead, for new sensors and textures. The delta holds every parameter that trains.
 
 Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.935, 1,030,410
 trainable parameters, delta of 4,123,872 bytes, 10 s.
@@ -13,7 +13,7 @@ trainable parameters, delta of 4,123,872 bytes, 10 s.
 
 import time
 
-from common import arguments, backbone, classes, images, report
+from recipe import arguments, backbone, classes, images, report
 
 import petl
 

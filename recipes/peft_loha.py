@@ -1,11 +1,11 @@
-"""A tuner of Hugging Face peft, here LoHa: its layers, with petl's head, BatchNorm policy and delta file.
+"""A tuner of Hugging Face peft, here LoHa: peft's layers, with petl's classifier, frozen BatchNorm and delta file.
 
     python recipes/peft_loha.py
     python recipes/peft_loha.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/peft_loha.py
 
-Any config of peft's is a method: ``petl.wrap(model, peft.LoKrConfig(r=4))``. What the result guarantees is less than with
-petl's own methods: merging is equal up to rounding, and grouped convolutions are refused.
+Any peft config is a method: ``petl.wrap(model, peft.LoKrConfig(r=4))``. petl guarantees less for it than for its own methods:
+a merged model has the same outputs only up to rounding, and grouped convolutions are refused.
 
 Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.903, 195,082 trainable
 parameters, delta of 795,240 bytes, 26 s.
@@ -13,8 +13,8 @@ parameters, delta of 795,240 bytes, 26 s.
 
 import time
 
-from common import arguments, backbone, classes, images, report
 from peft import LoHaConfig
+from recipe import arguments, backbone, classes, images, report
 
 import petl
 

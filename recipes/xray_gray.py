@@ -1,13 +1,13 @@
-"""Gray X-rays on an ImageNet backbone: input adapter, BatchNorm and LoRA together.
+"""Gray X-rays on an ImageNet backbone: the input adapter, BN tuning and LoRA together.
 
     python recipes/xray_gray.py
     python recipes/xray_gray.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/xray_gray.py
 
-Three things differ between photos and radiographs, and each has its part: one channel instead of three (``input``), other
-brightness and contrast in every layer (``bn``), other shapes (``lora``). ``--data FOLDER`` takes 8- and 16-bit gray PNG, TIFF
-and ``.npy`` files as they are, one folder per finding; the digits stand in for them here. With thousands of images try
-``petl.BN(stats="adapt")`` too: on these 898 it comes to 0.867.
+Photos and X-ray images differ in three things, and one method adapts to each: one channel instead of three (``input``), other
+brightness and contrast in every layer (``bn``), and other shapes (``lora``). ``--data FOLDER`` reads gray PNG and TIFF files of
+8 and 16 bits and ``.npy`` files without conversion, one folder per finding; without ``--data``, the digits take their place.
+With thousands of images, also try ``petl.BN(stats="adapt")``: on the 898 images here, its accuracy is 0.867.
 
 Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.968, 237,429 trainable
 parameters, delta of 966,900 bytes, 21 s.
@@ -15,7 +15,7 @@ parameters, delta of 966,900 bytes, 21 s.
 
 import time
 
-from common import arguments, backbone, classes, images, report
+from recipe import arguments, backbone, classes, images, report
 
 import petl
 

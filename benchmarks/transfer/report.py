@@ -75,7 +75,7 @@ def _rates(lines: list[Line]) -> str:
     if len(here) == len(lines):
         return f"Learning rates: {search}."
     rest = f" ({', '.join(here)}: {search})" if here else ""
-    return f"Learning rates: those of the other data set{rest}."
+    return f"Learning rates: those of the other dataset{rest}."
 
 
 def _cells(seeds: list[Line]) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ import petl
 from petl import demo
 
 FOLDER = Path(__file__).parents[2] / "recipes"
-RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "common")
+RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "recipe")
 METHODS = {"peft_loha": ["peft"], "xray_gray": ["input", "bn", "lora"]}  # all others are named as their method
 QUICK = ["--limit", "24", "--epochs", "1", "--size", "32", "--batch-size", "8"]
 RESULT = re.compile(

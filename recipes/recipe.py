@@ -1,4 +1,7 @@
-"""What the recipes share: the arguments, the backbone and the images that these name, and the line with the result."""
+"""What every recipe does: it reads its arguments, builds the backbone, reads the images, and reports the result.
+
+The recipes import these functions; this file is not a recipe that you can run.
+"""
 
 from __future__ import annotations
 
@@ -18,29 +21,30 @@ from petl import demo
 
 
 def arguments(doc: str | None, *, epochs: int, lr: float) -> argparse.Namespace:
-    """The command line of a recipe; ``epochs`` and ``lr`` are its own defaults."""
+    """Parses the command line of a recipe; ``epochs`` and ``lr`` are the defaults of that recipe."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", help="folder of class folders, or of train and val with these [scikit-learn's digits]"
+        "--data",
+        help="folder with a folder per class, or with train and val that have such folders [scikit-learn's digits]",
     )
-    parser.add_argument("--model", help="timm's NAME, or NAME:WEIGHTS_FILE [the demo's EfficientNet-Lite0]")
+    parser.add_argument("--model", help="NAME of a timm model, or NAME:WEIGHTS_FILE [the demo's EfficientNet-Lite0]")
     parser.add_argument(
-        "--size", type=int, help="side of the images in pixels [64 for the digits, else the model's own]"
+        "--size", type=int, help="side of the images in pixels [64 for the digits, else the model's default]"
     )
     parser.add_argument("--epochs", type=int, default=epochs, help="[%(default)s]")
     parser.add_argument("--lr", type=float, default=lr, help="learning rate [%(default)s]")
     parser.add_argument("--batch-size", type=int, default=32, help="per process [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
-    parser.add_argument("--limit", type=int, help="so many training and test images at most [all]")
-    parser.add_argument("--out", type=Path, help="file for the delta [it is only measured]")
+    parser.add_argument("--limit", type=int, help="maximum number of training images, and of test images [all]")
+    parser.add_argument("--out", type=Path, help="file for the delta [a temporary file, to measure its size]")
     args = parser.parse_args()
     args.size = args.size or (None if args.data else 64)
-    torch.manual_seed(args.seed)  # for the new classifier and the methods' random start
+    torch.manual_seed(args.seed)  # the new classifier and the methods are initialised at random
     return args
 
 
 def backbone(args: argparse.Namespace) -> nn.Module:
-    """The pretrained model of ``--model``; one that is built for a fixed size is built for ``--size``."""
+    """Returns the pretrained model of ``--model``. An architecture with a fixed image size is built for ``--size``."""
     if args.model is None:
         return demo.lite0()
     name, _, file = args.model.partition(":")
@@ -50,26 +54,26 @@ def backbone(args: argparse.Namespace) -> nn.Module:
 
 
 def classes(args: argparse.Namespace, model: nn.Module) -> list[str]:
-    """Names of the classes of ``--data``."""
+    """Returns the names of the classes in ``--data``."""
     if args.data is None:
         return [str(digit) for digit in range(10)]
     return petl.data.dataset(args.data, petl.data.pipeline(model)).classes
 
 
 def images(args: argparse.Namespace, model: nn.Module) -> tuple[Dataset[Any], Dataset[Any]]:
-    """Training and test images of ``--data`` as the wrapped model takes them: its channels, normalisation and size."""
+    """Returns the training and test sets of ``--data``, with the channels, normalisation and size that the model expects."""
     record = petl.record(model)
     pipeline = petl.data.pipeline(model, size=args.size)
     if record is not None:
-        record.pipeline = pipeline  # the delta tells it to whoever loads it
-    found = _digits(pipeline) if args.data is None else _folder(args.data, pipeline)
-    return some(found[0], args.limit), some(found[1], args.limit)
+        record.pipeline = pipeline  # petl.save writes it into the delta
+    train, test = _digits(pipeline) if args.data is None else _folder(args.data, pipeline)
+    return limited(train, args.limit), limited(test, args.limit)
 
 
-def some(part: Any, limit: int | None) -> Dataset[Any]:
-    """So many images of ``part``, drawn the same way in every process; all of them in their order without a limit."""
-    order = torch.randperm(len(part), generator=torch.Generator().manual_seed(0)).tolist()
-    return Subset(part, order[:limit]) if limit else part
+def limited(dataset: Any, limit: int | None) -> Dataset[Any]:
+    """Returns ``limit`` random images of ``dataset``, the same ones in every process; without a limit, ``dataset`` itself."""
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0)).tolist()
+    return Subset(dataset, order[:limit]) if limit else dataset
 
 
 def _digits(pipeline: dict[str, Any]) -> tuple[Any, Any]:
@@ -85,12 +89,12 @@ def _folder(path: str, pipeline: dict[str, Any]) -> tuple[Any, Any]:
 
 
 def report(args: argparse.Namespace, model: nn.Module, test: Dataset[Any], seconds: float) -> None:
-    """Measure on the test images, save the delta, and print one line; the last thing that a recipe does."""
+    """Measures the accuracy on the test images, saves the delta, and prints one line. A recipe ends with this call."""
     accuracy, state = petl.evaluate(model, test).accuracy, PartialState()
     if state.is_main_process:
         also = f" on {state.num_processes} processes" if state.num_processes > 1 else ""
         print(f"accuracy {accuracy:.3f}, {_saved(args, model)}, {seconds:.0f} s{also}")
-    state.destroy_process_group()  # its threads have to end before Python does
+    state.destroy_process_group()  # the group's threads have to end before Python exits
 
 
 def _saved(args: argparse.Namespace, model: nn.Module) -> str:
