@@ -46,8 +46,8 @@ def _introduction(count: int) -> Iterable[str]:
         "",
         "`python -m benchmarks.coverage --report docs/timm.md` writes this page from the lines in `benchmarks/results/coverage`:",
         f"timm {timm.__version__} ({count} architectures), torch {torch.__version__.split('+')[0]}. A pair is one architecture",
-        "with one method. It passes where every point of the contract holds that applies to it; bit-equal means bit-equal.",
-        "`lora-depthwise` is LoRA on every layer, `lora-qv` on queries and values alone.",
+        "with one method. A pair passes if every point of the contract that applies to it holds; bit-equal means bit-equal.",
+        "`lora-depthwise` is LoRA on every layer, `lora-qv` is LoRA on the query and value projections alone.",
         "",
     )
 
@@ -58,9 +58,9 @@ def _page(lines: dict[str, list[Line]], count: int) -> Iterable[str]:
     yield from _totals(ours)
     yield from (
         "",
-        "*Shapes* wraps, runs and unwraps on the meta device and looks at the head, the keys and what would be saved. *Real* and",
-        "*every* go through `petl.check`: output at injection, gradients, three steps, copies, reload, merge and unwrap.",
-        "Pairs that met their limit of time or memory count as not run.",
+        "*Shapes* wraps, runs and unwraps each model on the meta device, and checks the head, the keys and the tensors to save.",
+        "*Real* and *every* run `petl.check`: the output after `wrap`, gradients, three steps, copies, reload, merge and unwrap.",
+        "Pairs that reached their limit of time or memory count as not run.",
         "",
     )
     for depth, found in ours.items():
@@ -108,7 +108,7 @@ def _as_ordered(entry: tuple[str, Any]) -> tuple[int, str]:
 
 def _families(found: list[Line]) -> Iterable[str]:
     """Passes of the pairs that apply: one number where all of them pass."""
-    yield "Passes per method; `p/n` where some of the `n` applicable ones don't pass, a dash where the method applies to none."
+    yield "Architectures that pass, per method; `p/n` if only `p` of the `n` applicable ones pass, a dash if none is applicable."
     yield ""
     yield from table(("family", "architectures", *COLUMNS))
     for name, lines in sorted(grouped(found, lambda line: index.family(line["architecture"])).items()):
@@ -125,7 +125,8 @@ def _cell(lines: list[Line]) -> str:
 def _left(found: list[Line]) -> Iterable[str]:
     """Kinds of matrices without a LoRA, by the number of architectures that have them."""
     kinds: Counter[str] = Counter(kind for line in found for kind in line.get("left", {}))
-    yield "Tensors of two and more dimensions outside the classifier: tables of positions, mostly. Number of architectures:"
+    yield "LoRA adapts no tensor of this list: tensors of two and more dimensions outside the classifier, mostly position"
+    yield "embeddings and attention biases. The number is that of the architectures with such a tensor."
     yield ""
     yield ", ".join(f"`{kind}` {number}" for kind, number in kinds.most_common()) or "none"
 
@@ -147,10 +148,10 @@ def _exceptions(lines: dict[str, list[Line]]) -> Iterable[str]:
 
 def _graphs(found: list[Line]) -> Iterable[str]:
     """How many architectures each takes, bare and wrapped, and what the bare ones fail at."""
-    yield '`compile` is `torch.compile(fullgraph=True, backend="eager")`: dynamo alone, which is to find no graph break, in'
-    yield "training with a backward and in evaluation; `export` is `torch.export.export`. Wrapped means LoRA on every layer and"
-    yield "an input adapter, trained. Outputs are compared with those without a graph; the largest distance is in standard"
-    yield "deviations of the output."
+    yield '`compile` is `torch.compile(fullgraph=True, backend="eager")`: only dynamo, which must find no graph break, in'
+    yield "training with a backward and in evaluation. `export` is `torch.export.export`. The wrapped models have a trained"
+    yield "LoRA on every layer and a trained input adapter. Outputs are compared with those in eager mode; the largest"
+    yield "distance is in standard deviations of the output."
     yield ""
     yield from table(("", "architectures", "bare", "wrapped", "not run", "largest distance, bare", "wrapped"))
     for column in GRAPHS:
@@ -165,8 +166,9 @@ def _graphs(found: list[Line]) -> Iterable[str]:
 
 
 def _rival(found: list[Line]) -> Iterable[str]:
-    yield "peft's own LoRA, rank 4, judged alike; a merged output may be off by a thousandth of the output's standard deviation."
-    yield "Running statistics that moved count as drift, and are put back before reload and merge are judged."
+    yield "This is peft's own LoRA of rank 4, judged by the same points; the output of a merged model may differ by a thousandth"
+    yield "of the output's standard deviation. Running statistics that changed count as drift, and are restored before reload and"
+    yield "merge are judged."
     yield ""
     points = ("injection", "gradients", "drift", "reload", "merge")
     yield from table(

@@ -41,7 +41,7 @@ def write(folder: Path, path: Path) -> None:
     before, _, rest = text.partition(BEGIN)
     after = rest.partition(END)[2]
     image = picture(results, path.parent / "img" / "speed.svg")
-    shown = "![Bytes and time of each side as shares of those of full fine-tuning](img/speed.svg)\n\n" if image else ""
+    shown = "![Bytes and time of each side, relative to full fine-tuning](img/speed.svg)\n\n" if image else ""
     path.write_text(f"{before}{BEGIN}\n\n{shown}{page(results)}\n{END}{after}")
 
 
