@@ -26,8 +26,9 @@ import torch
 from torch import nn
 
 import petl
-from benchmarks.speed.measure import Steps, Work, compiling, gpu_peak, in_child, interleaved, resident_peak
+from benchmarks.speed.measure import Steps, Work, compiling, gpu_peak, in_child, interleaved
 from benchmarks.speed.report import machine, write
+from benchmarks.speed.resident import resident_peak
 from benchmarks.speed.sides import Side, fresh, sides
 
 MODELS = (

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,8 +19,6 @@ from torch import Tensor, nn
 from tests.support.live_bytes import live_bytes
 
 WARM_UP = 2  # steps before anything is timed; the first ones compile and fill caches
-STATUS = Path("/proc/self/status")  # Linux
-MAXRSS = 1 if sys.platform == "darwin" else 1024  # bytes in a unit of ru_maxrss
 
 
 @dataclass(frozen=True)
@@ -126,36 +120,6 @@ def gpu_peak(step: Callable[[], None]) -> int:
     step()
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
-
-
-def resident_peak(step: Callable[[], None], steps: int = 3) -> int:
-    """Bytes by which a few steps raise this process's resident size at its highest; for a process that does nothing else.
-
-    Building the model took memory too, so Linux is asked to give back what is free and to forget the highest size so far.
-    Elsewhere the highest size of the whole process counts, which can only make the difference smaller.
-    """
-    _settle()
-    before = _highest()
-    for _ in range(steps):
-        step()
-    return _highest() - before
-
-
-def _settle() -> None:
-    """The highest resident size of this process is from now on that of what follows."""
-    gc.collect()
-    if not STATUS.exists():
-        return
-    ctypes.CDLL(None).malloc_trim(0)
-    Path("/proc/self/clear_refs").write_text("5")
-
-
-def _highest() -> int:
-    """The highest resident size in bytes: the kernel's mark, which unlike ru_maxrss does not begin with the parent's."""
-    if not STATUS.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MAXRSS
-    marks = [line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM:")]
-    return int(marks[0].split()[1]) * 1024
 
 
 def in_child(arguments: list[str]) -> Any:

@@ -1,0 +1,1 @@
+"""What holds for the whole project: its files, imports, documents and packaging."""
