@@ -110,17 +110,10 @@ def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.M
     """Of the bare model, and of the wrapped one alone."""
     pair = Pair("graphs", "test_resnet", column)
 
-<<<<<<< HEAD:tests/project/test_coverage.py
-    def looks(self: petl.WeightGraft, weight: torch.Tensor) -> torch.Tensor:
-        return weight if float(weight.sum()) > 1e9 else weight + 0  # a number that no graph knows
-
-    def forgets(self: petl.WeightGraft, weight: torch.Tensor) -> torch.Tensor:
-=======
     def looks(self: LowRank, weight: torch.Tensor) -> torch.Tensor:
         return weight if float(weight.sum()) > 1e9 else weight + 0  # a number that no graph knows
 
     def forgets(self: LowRank, weight: torch.Tensor) -> torch.Tensor:
->>>>>>> bench:tests/test_coverage.py
         return weight if torch.compiler.is_compiling() else weight + 0.01
 
     for change, reason in ((looks, "data-dependent|DataDependent"), (forgets, "output differs by")):
