@@ -20,6 +20,7 @@ ROOMS = {
     "errors": set(),
     "version": set(),
     "tables": {"errors"},
+    "evidence": GROUND,
     "kernels": GROUND,
     "graft": GROUND | {"kernels"},
     "sites": GROUND | {"kernels", "graft"},

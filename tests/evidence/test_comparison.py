@@ -1,0 +1,72 @@
+"""Paired comparisons: known values, their size under no difference, and their power."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from petl.evidence.comparison import across_seeds, mcnemar, p_value, paired_bootstrap, paired_permutation
+
+
+def right(count: int, share: float, seed: int) -> Tensor:
+    return (torch.rand(count, generator=torch.Generator().manual_seed(seed)) < share).double()
+
+
+def test_mcnemar_is_the_binomial_test_of_the_discordant_images() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    first, second = right(200, 0.8, 0).bool(), right(200, 0.7, 1).bool()
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    assert mcnemar(first, second) == pytest.approx(stats.binomtest(only_first, only_first + only_second).pvalue)
+    assert mcnemar(first, first) == 1.0
+
+
+def test_the_bootstrap_is_centred_repeatable_and_as_wide_as_its_error_says() -> None:
+    first, second = right(400, 0.8, 2), right(400, 0.7, 3)
+    one, two = paired_bootstrap(first, second), paired_bootstrap(first, second)
+    assert one == two and one.mean == pytest.approx(float((first - second).mean()))
+    assert (one.high - one.low) / (2 * 1.645 * one.error) == pytest.approx(1, abs=0.08)  # the normal limit; 2000 draws
+    assert paired_bootstrap(second, first).mean == -one.mean
+
+
+def test_equal_models_are_a_tie_and_a_model_that_is_always_better_is_not() -> None:
+    scores = right(100, 0.6, 4)
+    assert paired_bootstrap(scores, scores).tie and "a tie" in str(paired_bootstrap(scores, scores))
+    assert not paired_bootstrap(scores + 1, scores).tie
+
+
+@pytest.mark.deep
+def test_without_a_difference_each_test_rejects_as_often_as_it_says() -> None:
+    trials, rejected = 200, {"bootstrap": 0, "mcnemar": 0, "permutation": 0}
+    for seed in range(trials):
+        first, second = right(60, 0.7, 2 * seed), right(60, 0.7, 2 * seed + 1)
+        rejected["bootstrap"] += not paired_bootstrap(first, second, level=0.95, draws=200, seed=seed).tie
+        rejected["mcnemar"] += mcnemar(first, second) < 0.05
+        rejected["permutation"] += paired_permutation(first, second, draws=200, seed=seed) < 0.05
+    # 10 of 200 are expected at 5 %; 21 is three and a half standard deviations more
+    assert all(count <= 21 for count in rejected.values()), rejected
+
+
+def test_the_permutation_test_is_never_zero_and_equals_the_full_enumeration() -> None:
+    first, second = torch.tensor([1.0, 1, 1, 1, 1, 1]), torch.zeros(6)
+    assert paired_permutation(first, second, draws=2000) == pytest.approx(2 / 2**6, abs=0.01)  # both signs of all six
+    assert paired_permutation(torch.arange(50.0) + 1, torch.zeros(50), draws=99) == 1 / 100
+    assert paired_permutation(first, first) == 1.0
+
+
+def test_p_values_count_what_is_as_large() -> None:
+    values = iter([0.1, 0.5, 0.9, 0.5 - 1e-16])
+    assert p_value(0.5, lambda: next(values), 4) == 4 / 5
+
+
+def test_seeds_are_paired() -> None:
+    mean, error = across_seeds([0.9, 0.5], [0.8, 0.4])
+    assert mean == pytest.approx(0.1) and error == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        across_seeds([0.9], [0.8, 0.4])
+
+
+@pytest.mark.parametrize("second", [torch.zeros(3), torch.zeros(4, 1)])
+def test_scores_of_other_images_are_refused(second: Tensor) -> None:
+    with pytest.raises(ValueError, match="one score an image"):
+        paired_bootstrap(torch.zeros(4), second)
