@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PENALTIES = tuple(10.0**power for power in range(-3, 7))  # of standardised features, whose squares sum up to N each
+PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 13))  # for features whose mean variance is 1
 
 
 @dataclass(frozen=True)
@@ -29,22 +29,23 @@ def ridge(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float] = PENAL
     """Fits ridge regression on one-hot targets and returns it with its leave-one-out scores.
 
     Args:
-        x: Features, float [N, D]. They are standardised inside: columns that do not vary stay 0.
+        x: Features, float [N, D]. They are centred, and divided by one number, the root of their mean variance. (Dividing each
+            column by its own deviation lost 7 points of accuracy at five images a class: EfficientNet-Lite0, two datasets.)
         y: Class numbers, int64 [N].
         classes: C, the number of classes.
         penalties: Tried in this order; the smallest leave-one-out squared error wins, the larger penalty where two are equal.
 
     The scores of a left-out image follow from one singular value decomposition (Allen 1974): with the smoother matrix H, its
-    residual is ``(t - H t) / (1 - h)``. The deviation of the features and the class frequencies are those of all images: without
+    residual is ``(t - H t) / (1 - h)``. The scale of the features and the class frequencies are those of all images: without
     an image its class is rarer by one, and where features say nothing this alone would decide, always wrongly. The cost
     is O(N D min(N, D)), whatever the number of penalties.
 
     Raises:
         ValueError: shapes don't fit, a number is not finite, or there are fewer than two images.
     """
-    x, y = _checked(x, y, classes)
-    mean, spread = x.mean(0), x.std(0, unbiased=False)
-    spread = torch.where(spread > 1e-12 * x.abs().amax(0).clamp_min(1), spread, torch.inf)
+    x, y = checked(x, y, classes)
+    mean = x.mean(0)
+    spread = (x - mean).square().mean().sqrt().clamp_min(1e-12 * float(x.abs().max()) or 1.0)
     targets = torch.nn.functional.one_hot(y, classes).to(x)
     base = targets.mean(0)
     u, s, vh = torch.linalg.svd((x - mean) / spread, full_matrices=False)
@@ -74,7 +75,7 @@ def nearest_neighbours(x: Tensor, y: Tensor, classes: int, k: int | None = None,
     Similarity is the cosine; votes weigh ``exp(similarity / temperature)`` (Wu et al. 2018, arXiv:1805.01978). ``k`` is by
     default the size of the smallest class, at most 20. Rows are computed in parts, so that N x N numbers need not fit.
     """
-    x, y = _checked(x, y, classes)
+    x, y = checked(x, y, classes)
     counts = torch.bincount(y, minlength=classes)
     k = min(k or min(20, int(counts[counts > 0].min())), len(x) - 1)
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -93,7 +94,7 @@ def prototypes(x: Tensor, y: Tensor, classes: int) -> Tensor:
     The class mean of an image's own class is computed without the image. A class of one image has no mean without it: its
     score is then -1, the lowest. The centre is the mean of all images.
     """
-    x, y = _checked(x, y, classes)
+    x, y = checked(x, y, classes)
     unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
     sums = torch.zeros(classes, x.shape[1], dtype=x.dtype).index_add_(0, y, unit)
     scores = unit @ torch.nn.functional.normalize(sums, dim=1).T
@@ -103,7 +104,8 @@ def prototypes(x: Tensor, y: Tensor, classes: int) -> Tensor:
     return scores.scatter(1, y[:, None], torch.where(alone, -1.0, own)[:, None])
 
 
-def _checked(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+def checked(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns features as float64 [N, D] and class numbers as int64 [N]; a ValueError where they are none."""
     if x.ndim != 2 or y.shape != x.shape[:1] or len(x) < 2:
         raise ValueError(
             f"features {tuple(x.shape)} and classes {tuple(y.shape)}; expected [N, D] and [N] with N of 2 or more"

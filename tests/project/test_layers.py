@@ -21,6 +21,7 @@ ROOMS = {
     "version": set(),
     "tables": {"errors"},
     "evidence": GROUND,
+    "heads": GROUND | {"evidence"},
     "kernels": GROUND,
     "graft": GROUND | {"kernels"},
     "sites": GROUND | {"kernels", "graft"},
