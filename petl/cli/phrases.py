@@ -9,7 +9,7 @@ from typing import Any
 MANY = 20  # items of a list in a header that `inspect` shows
 
 
-def figure(row: dict[str, Any]) -> str:
+def prediction_text(row: dict[str, Any]) -> str:
     return f"{row['value']:.6g}" if "value" in row else f"{row['confidence']:.1%}"
 
 
@@ -18,7 +18,7 @@ def as_json_text(value: Any) -> str:
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def brief(value: Any) -> str:
+def short_json(value: Any) -> str:
     """As JSON, long lists cut."""
     if isinstance(value, list) and len(value) > MANY:
         shown = json.dumps(value[:MANY], ensure_ascii=False)

@@ -30,7 +30,7 @@ class Commands(TyperGroup):
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
-        with _spoken():
+        with _errors_as_lines():
             code = super().main(*args, **{**kwargs, "prog_name": "petl", "standalone_mode": False})
             if code == INTERRUPTED:  # newer typers answer Ctrl-C so, older ones with Abort
                 raise KeyboardInterrupt
@@ -38,14 +38,14 @@ class Commands(TyperGroup):
 
 
 @contextlib.contextmanager
-def _spoken() -> Iterator[None]:
+def _errors_as_lines() -> Iterator[None]:
     """Inside, whatever ends a command ends it with words for people and the exit code that stands for it."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label that the terminal's alphabet lacks is no error
     try:
-        with warnings.catch_warnings(), _logged():
-            warnings.showwarning = _warned
+        with warnings.catch_warnings(), _log_as_notes():
+            warnings.showwarning = _show_warning
             yield
     except USAGE_ERROR as error:
         _refuse(_usage(error))
@@ -57,7 +57,7 @@ def _spoken() -> Iterator[None]:
         note("interrupted")
         sys.exit(INTERRUPTED)
     except Exception:  # ours: the traceback helps whoever mends it
-        sys.excepthook = _spelt_out
+        sys.excepthook = _print_traceback
         raise
 
 
@@ -76,7 +76,7 @@ class _Notes(logging.Handler):
 
 
 @contextlib.contextmanager
-def _logged() -> Iterator[None]:
+def _log_as_notes() -> Iterator[None]:
     log, notes = logging.getLogger("petl"), _Notes()
     log.addHandler(notes)
     try:
@@ -96,11 +96,11 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _warned(message: Warning | str, *where: Any, **more: Any) -> None:
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     note(f"warning: {shortened(' '.join(str(message).split()), LINE)}")
 
 
-def _spelt_out(*error: Any) -> None:
+def _print_traceback(*error: Any) -> None:
     sys.stderr.write(printable("".join(traceback.format_exception(*error)), keep="\n"))
 
 

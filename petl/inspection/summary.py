@@ -18,7 +18,7 @@ from petl.wrapping.fingerprints import own_tensor, owned
 from petl.wrapping.record import Record, wrapped
 from petl.wrapping.wrap import trainable, unfoldable
 
-WORDS = (
+PLAIN_WORDS = (
     (
         r"^plain: \w+ is not one low-rank change$",
         "plain: the change is more than a low-rank one, and needs the whole weight's gradient",
@@ -51,10 +51,10 @@ class Base:
     originals: int
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{_size(size)} {kind}" for kind, size in self.bytes.items())
+        parts = ", ".join(f"{_decimal_size(size)} {kind}" for kind, size in self.bytes.items())
         left = Counter(why for why in self.matrices.values() if why not in self.bytes).most_common()
         why = "".join(f"; {count} matri{'ces' if count > 1 else 'x'} left: {word}" for word, count in left)
-        return f"base: {parts}{why}; the originals in main memory: {_size(self.originals)}"
+        return f"base: {parts}{why}; the originals in main memory: {_decimal_size(self.originals)}"
 
 
 class Summary(tuple[Row, ...]):
@@ -125,12 +125,12 @@ def summary(model: nn.Module) -> Summary:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
         rows.append(Row(name, sites, len(tensors), numbers, numbers / numbers_of_base, size, folds))
-    return Summary(rows, steps(plain, made.memory), _base(base, made))
+    return Summary(rows, steps(plain, made.memory), _describe_base(base, made))
 
 
 def _in_plain_words(way: str) -> str:
     """A way of ``steps`` without the names of classes inside petl."""
-    for inside, words in WORDS:
+    for inside, words in PLAIN_WORDS:
         way = re.sub(inside, words, way)
     return way
 
@@ -142,28 +142,36 @@ def _base_parameters(model: nn.Module) -> list[nn.Parameter]:
     return [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside]
 
 
-def _base(parameters: Sequence[nn.Parameter], made: Record) -> Base:
+def _describe_base(parameters: Sequence[nn.Parameter], made: Record) -> Base:
     size: Counter[str] = Counter()
     for p in parameters:
-        size[_kind(p)] += p.numel() * p.element_size()
+        size[_dtype_name(p)] += p.numel() * p.element_size()
     narrow = dict.fromkeys(made.narrow, str(made.base_dtype).removeprefix("torch."))
     originals = sum(made.backup[key].numel() * made.backup[key].element_size() for key in made.narrow)
     return Base(dict(size.most_common()), {**narrow, **made.wide}, originals)
 
 
-def _kind(tensor: Tensor) -> str:
+def _dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     sites = str(row.sites) if row.name != "total" else ""
-    return (row.name, sites, str(row.tensors), f"{row.trainable:,}", f"{row.share:.2%}", _size(row.bytes), _folds(row))
+    return (
+        row.name,
+        sites,
+        str(row.tensors),
+        f"{row.trainable:,}",
+        f"{row.share:.2%}",
+        _decimal_size(row.bytes),
+        _folds(row),
+    )
 
 
 def _folds(row: Row) -> str:
     return "yes" if row.foldable else "no"
 
 
-def _size(number: int) -> str:
+def _decimal_size(number: int) -> str:
     """Bytes in decimal units."""
     return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB" if number >= 1e3 else f"{number} B"

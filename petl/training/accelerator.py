@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = (None, "no", "bf16", "fp16")
-MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # what prepare writes onto a model
+PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # what prepare writes onto a model
 
 
 @contextlib.contextmanager
-def accelerated(precision: str | None) -> Iterator[Accelerator]:
+def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
     """An Accelerator of our own. accelerate shares one state among all in a process: the caller's comes back afterwards.
 
     Raises:
@@ -58,28 +58,29 @@ def _checked(accelerator: Accelerator) -> Accelerator:
 
 
 @contextlib.contextmanager
-def lent(model: nn.Module) -> Iterator[None]:
+def restored_afterwards(model: nn.Module) -> Iterator[None]:
     """accelerate may write a forward and marks onto modules inside; afterwards they are what they were before."""
     own = [
-        (vars(module), {key: vars(module)[key] for key in MARKS if key in vars(module)}) for module in model.modules()
+        (vars(module), {key: vars(module)[key] for key in PREPARE_MARKS if key in vars(module)})
+        for module in model.modules()
     ]
     for attributes, before in own:
         if "_is_accelerate_prepared" in before:  # by the caller's Accelerator; ours would take that for its own work
-            _drop(attributes)
+            _drop_marks(attributes)
     try:
         yield
     finally:
         for attributes, before in own:
-            _drop(attributes)
+            _drop_marks(attributes)
             attributes.update(before)
 
 
-def _drop(attributes: dict[str, object]) -> None:
-    for key in MARKS:
+def _drop_marks(attributes: dict[str, object]) -> None:
+    for key in PREPARE_MARKS:
         attributes.pop(key, None)
 
 
-def bar(accelerator: Accelerator, show: bool) -> Progress:
+def progress_bar(accelerator: Accelerator, show: bool) -> Progress:
     """A progress bar on stderr: silent on other ranks, and where stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -7,24 +7,21 @@ brings the model to its device, its precision and its ranks.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from petl.data.batches import marking
-from petl.data.inputs import Data, classes_of, feed
-from petl.data.loaders import Keys, on_device
-from petl.format.header import class_names
-from petl.training.accelerator import accelerated, bar, lent
-from petl.training.loop import interrupted, measure, train_all
-from petl.training.metrics import History, Metrics
-from petl.training.settings import WHOLE, Optimizer, Settings, refuse_keys, refuse_number
-from petl.training.setup import named, prepared, recorded
+from petl.data.inputs import Data
+from petl.data.loaders import Keys
+from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
+from petl.training.history import History
+from petl.training.loop import train_all
+from petl.training.saving import report_interruption
+from petl.training.settings import OptimizerChoice, Settings
+from petl.training.setup import build_run
 from petl.wrapping.record import bare
-
-__all__ = ["History", "Metrics", "evaluate", "fit"]
 
 
 def fit(
@@ -35,7 +32,7 @@ def fit(
     epochs: int,
     lr: float,
     batch_size: int = 32,
-    optimizer: Optimizer = "adamw",
+    optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
     layer_decay: float | None = None,
     schedule: str = "cosine",
@@ -137,59 +134,17 @@ def fit(
     settings = Settings(**given)
     settings.refuse_impossible(val, model)
     plain = bare(model)
-    with marking(train, val), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
-        run = prepared(accelerator, plain, (train, val), settings, shown)
+    with (
+        marking(train, val),
+        private_accelerator(precision) as accelerator,
+        restored_afterwards(plain),
+        progress_bar(accelerator, progress) as shown,
+    ):
+        run = build_run(accelerator, plain, (train, val), settings, shown)
         try:
             return train_all(run)
         except KeyboardInterrupt:
-            interrupted(run)
+            report_interruption(run)
             raise
         finally:
             run.settle()
-
-
-def evaluate(
-    model: nn.Module,
-    data: Data,
-    *,
-    batch_size: int = 64,
-    labels: Sequence[str] | None = None,
-    keys: Keys | None = None,
-    workers: int = 0,
-    strict: bool = False,
-    precision: Literal["no", "bf16", "fp16"] | None = None,
-    progress: bool = True,
-) -> Metrics:
-    """Loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
-
-    Args:
-        model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
-            it is taken to accelerate's device.
-        data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
-        labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
-        keys: The names or numbers of images and labels, as for `petl.fit`.
-        strict: An error if a file can't be read; without it such files are named and left out.
-
-    Under several ranks each one measures its share, and all get the same answer.
-
-    Raises:
-        DataError: the data is empty or doesn't fit the model.
-
-    >>> import timm, torch
-    >>> data = torch.utils.data.TensorDataset(torch.randn(6, 3, 64, 64), torch.arange(6) % 2)
-    >>> metrics = evaluate(timm.create_model("test_resnet", num_classes=2), data)
-    >>> sum(map(sum, metrics.confusion))
-    6
-    """
-    plain = bare(model)
-    refuse_keys(keys)
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        refuse_number(name, value, Integral, WHOLE[name])
-    known = class_names(labels) if labels is not None else recorded(plain)
-    with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
-        plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
-        names = named(accelerator, plain, loader, known or classes_of(loader))
-        prepared = on_device(accelerator, loader)
-        task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
-        return measure(accelerator, model, prepared, names, lambda: shown.advance(task))

@@ -14,36 +14,36 @@ from torch import nn
 
 from petl.errors import PetlError, StateError, near
 from petl.format.header import class_names
-from petl.training.checkpoints import refuse_folder
-from petl.training.metrics import NAMES
-from petl.training.rehearsal import refuse_path
+from petl.training.checkpoints import refuse_checkpoint_folder
+from petl.training.metrics import METRIC_NAMES
+from petl.training.rehearsal import refuse_delta_path
 from petl.wrapping.record import bare
 
-Optimizer = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-MOST = float("inf")
+OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+INFINITY = float("inf")
 # name: least, most, and what is expected in words. Whole numbers first, then any.
-WHOLE: dict[str, tuple[float, float, str]] = {
-    "epochs": (1, MOST, "at least 1"),
-    "batch_size": (1, MOST, "at least 1"),
-    "accumulate": (1, MOST, "at least 1"),
-    "workers": (0, MOST, "at least 0"),
-    "seed": (0, MOST, "at least 0"),
-    "patience": (1, MOST, "at least 1, or None"),
-    "views": (0, MOST, "at least 0, or None"),
+WHOLE_NUMBERS: dict[str, tuple[float, float, str]] = {
+    "epochs": (1, INFINITY, "at least 1"),
+    "batch_size": (1, INFINITY, "at least 1"),
+    "accumulate": (1, INFINITY, "at least 1"),
+    "workers": (0, INFINITY, "at least 0"),
+    "seed": (0, INFINITY, "at least 0"),
+    "patience": (1, INFINITY, "at least 1, or None"),
+    "views": (0, INFINITY, "at least 0, or None"),
 }
-REAL: dict[str, tuple[float, float, str]] = {
-    "lr": (math.ulp(0.0), math.nextafter(MOST, 0), "a number above 0, such as 1e-3"),
-    "weight_decay": (0, math.nextafter(MOST, 0), "0 or more, such as 0.01"),
+REAL_NUMBERS: dict[str, tuple[float, float, str]] = {
+    "lr": (math.ulp(0.0), math.nextafter(INFINITY, 0), "a number above 0, such as 1e-3"),
+    "weight_decay": (0, math.nextafter(INFINITY, 0), "0 or more, such as 0.01"),
     "layer_decay": (math.ulp(0.0), 1, "a factor above 0 and up to 1, such as 0.75, or None"),
-    "min_lr": (0, math.nextafter(MOST, 0), "0 or more"),
-    "clip": (math.ulp(0.0), MOST, "a number above 0, such as 1.0, or None"),
+    "min_lr": (0, math.nextafter(INFINITY, 0), "0 or more"),
+    "clip": (math.ulp(0.0), INFINITY, "a number above 0, such as 1.0, or None"),
     "label_smoothing": (0, math.nextafter(1, 0), "0 or more, and less than 1"),
-    "mixup": (0, math.nextafter(MOST, 0), "0 (off) or more, such as 0.2"),
-    "cutmix": (0, math.nextafter(MOST, 0), "0 (off) or more, such as 1.0"),
+    "mixup": (0, math.nextafter(INFINITY, 0), "0 (off) or more, such as 0.2"),
+    "cutmix": (0, math.nextafter(INFINITY, 0), "0 (off) or more, such as 1.0"),
     "ema": (0, math.nextafter(1, 0), "a decay of 0 or more and less than 1, such as 0.999, or None"),
-    "cache_limit": (math.ulp(0.0), math.nextafter(MOST, 0), "gigabytes above 0, such as 10"),
+    "cache_limit": (math.ulp(0.0), math.nextafter(INFINITY, 0), "gigabytes above 0, such as 10"),
 }
-OPTIONAL = ("patience", "views", "layer_decay", "clip", "ema", "warmup_epochs")  # None is "not at all"
+MAY_BE_NONE = ("patience", "views", "layer_decay", "clip", "ema", "warmup_epochs")  # None is "not at all"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Settings:
     epochs: int
     lr: float
     batch_size: int
-    optimizer: Optimizer
+    optimizer: OptimizerChoice
     weight_decay: float
     layer_decay: float | None
     schedule: str
@@ -121,23 +121,23 @@ class Settings:
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
         if self.out is not None:
-            refuse_path(self.out, model)
+            refuse_delta_path(self.out, model)
         if self.checkpoint is not None:
-            refuse_folder(self.checkpoint)
+            refuse_checkpoint_folder(self.checkpoint)
 
     def _refuse_numbers(self) -> None:
         warmup = {"warmup_epochs": (0, self.epochs, f"0 to epochs={self.epochs}, or None")}
-        for kind, table in ((numbers.Integral, WHOLE), (numbers.Real, REAL), (numbers.Real, warmup)):
+        for kind, table in ((numbers.Integral, WHOLE_NUMBERS), (numbers.Real, REAL_NUMBERS), (numbers.Real, warmup)):
             for name, bounds in table.items():
-                if not (name in OPTIONAL and getattr(self, name) is None):
+                if not (name in MAY_BE_NONE and getattr(self, name) is None):
                     refuse_number(name, getattr(self, name), kind, bounds)
         if self.min_lr > self.lr:
             raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
 
     def _refuse_words(self) -> None:
-        if self.monitor not in NAMES:
-            hint = near(self.monitor, NAMES) if isinstance(self.monitor, str) else ""
-            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(NAMES)}{hint}")
+        if self.monitor not in METRIC_NAMES:
+            hint = near(self.monitor, METRIC_NAMES) if isinstance(self.monitor, str) else ""
+            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(METRIC_NAMES)}{hint}")
         if self.keep not in ("last", "best"):
             raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
         words: tuple[tuple[str, Any, str], ...] = (

@@ -13,7 +13,7 @@ from petl.data.datasets import LEFT_OUT
 from petl.data.inputs import no_class
 from petl.data.loaders import Batches, Loader, Picked, picked
 from petl.data.origins import Around, class_numbers
-from petl.errors import DataError, PetlError
+from petl.errors import DataError
 
 
 def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False) -> None:
@@ -51,37 +51,14 @@ def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
     return numbers if whole else None
 
 
-def class_weights(wish: Any, loader: Loader, classes: int) -> Tensor | None:
-    """One weight per class: as given, or for "balanced" images / (classes * images of the class), as scikit-learn has it.
-
-    Where the dataset has no ``targets``, "balanced" reads it once. A class without images gets weight 0.
-    """
-    if wish is None:
-        return None
-    if isinstance(wish, str):
-        if wish != "balanced":
-            raise PetlError(f"class_weights={wish!r}; expected 'balanced', or one number per class")
-        counts = torch.bincount(_targets(loader), minlength=classes)
-        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
-    try:
-        weights = torch.as_tensor(wish, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PetlError(f"class_weights={wish!r} ({error}); expected 'balanced', or one number per class") from error
-    if weights.shape != (classes,) or not ((weights >= 0) & weights.isfinite()).all() or not weights.any():
-        raise PetlError(
-            f"class_weights of shape {tuple(weights.shape)}; expected {classes} numbers of 0 or more, finite and not all 0"
-        )
-    return weights
-
-
-def _targets(loader: Loader) -> Tensor:
+def read_targets(loader: Loader) -> Tensor:
     numbers = known_targets(loader.dataset, reading=True)
     if numbers is None:
-        numbers = _read_targets(loader)
+        numbers = _targets_of_items(loader)
     return torch.from_numpy(numbers[numbers != LEFT_OUT]).long()
 
 
-def _read_targets(loader: Loader) -> np.ndarray:
+def _targets_of_items(loader: Loader) -> np.ndarray:
     """The class numbers of a dataset that doesn't tell them: by its ``targets``, or by reading it once."""
     dataset: Any = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
     targets = None if isinstance(dataset, Picked) else getattr(dataset, "targets", None)

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import petl
 from petl.cli import terminal
 from petl.cli.app import app
-from petl.cli.arguments import keywords
+from petl.cli.key_values import keyword_arguments
 from petl.errors import listing, near
 from petl.tables import html_table, table
 
@@ -120,7 +120,7 @@ def test_words_of_other_libraries_are_cut(tmp_path: Path) -> None:
 )
 def test_options_of_fit_have_its_types(words: list[str], said: str) -> None:
     with pytest.raises(petl.MethodError, match=said) as caught:
-        keywords(petl.fit, words, but=("out", "on_epoch"))
+        keyword_arguments(petl.fit, words, but=("out", "on_epoch"))
     assert len(str(caught.value)) < 1000
 
 
@@ -134,7 +134,7 @@ def test_options_of_fit_arrive() -> None:
         "class_weights=balanced",
         "cache=true",
     ]
-    assert keywords(petl.fit, words) == {
+    assert keyword_arguments(petl.fit, words) == {
         "patience": 3,
         "clip": 1,
         "resume": True,

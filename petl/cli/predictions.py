@@ -13,9 +13,9 @@ from petl import data
 from petl.cli.terminal import note
 from petl.errors import DataError, DeltaError
 
-TASKS = ("classification", "multilabel", "regression")
-NAMED = 10  # files that were left out
-EVEN = 0.5  # a label is among a multi-label answer from this confidence on
+KNOWN_TASKS = ("classification", "multilabel", "regression")
+MOST_NAMED = 10  # files that were left out
+THRESHOLD = 0.5  # a label is among a multi-label answer from this confidence on
 
 
 def task_of(header: Mapping[str, Any]) -> str | None:
@@ -25,12 +25,14 @@ def task_of(header: Mapping[str, Any]) -> str | None:
         DeltaError: it is one that this petl doesn't know.
     """
     task = header.get("task")
-    if task is not None and task not in TASKS:
-        raise DeltaError(f"the delta's task is {task!r}, and this petl knows {', '.join(TASKS)}; upgrade petl-vision")
+    if task is not None and task not in KNOWN_TASKS:
+        raise DeltaError(
+            f"the delta's task is {task!r}, and this petl knows {', '.join(KNOWN_TASKS)}; upgrade petl-vision"
+        )
     return task
 
 
-def answer(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
+def predictions(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
     """The labels of one image [1, K outputs] with their confidences, the surest first, or its values.
 
     A classification gives the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least 0.5
@@ -52,7 +54,7 @@ def answer(output: Any, header: Mapping[str, Any], top: int | None = None) -> li
     if task == "regression" or (task is None and len(values) == 1):
         return [{"label": name, "value": value} for name, value in zip(labels, values.tolist(), strict=True)]
     confidences = values.sigmoid() if task == "multilabel" else values.softmax(0)
-    sure = int((confidences >= EVEN).sum()) if task == "multilabel" else 1
+    sure = int((confidences >= THRESHOLD).sum()) if task == "multilabel" else 1
     return _sorted(confidences, labels)[: top or sure]
 
 
@@ -83,7 +85,7 @@ def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
         )
 
 
-def answers(
+def predict_images(
     model: nn.Module,
     header: Mapping[str, Any],
     images: Sequence[Path],
@@ -108,14 +110,14 @@ def answers(
             bad.append(str(error))
             continue
         with torch.no_grad():
-            found.append((path, answer(model(image[None]), header, top)))
+            found.append((path, predictions(model(image[None]), header, top)))
     if not found:
         raise DataError(f"none of the {len(images)} images can be read; the first one: {bad[0]}")
-    for error in bad[:NAMED]:
+    for error in bad[:MOST_NAMED]:
         note(f"skipped {error}")
     if bad:
         note(
             f"skipped {len(bad)} of {len(images)} images"
-            + (", the first of which are named above" * (len(bad) > NAMED))
+            + (", the first of which are named above" * (len(bad) > MOST_NAMED))
         )
     return found
