@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import warnings
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from petl.tables import html_table, table
@@ -18,20 +19,29 @@ class History:
     Each of ``rows`` has epoch (from 1), train_loss, lr (of the last layers, at the end of the epoch), seconds, and with
     validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
     ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
-    ``road`` says how features of a frozen part were used, or why they were not where there was one to use.
+    ``features`` says how cached features of the frozen part were used, or why they were not although there is such a part;
+    "" where there is none.
+
+    >>> history = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}], features="in memory")
+    >>> history.features
+    'in memory'
     """
 
     monitor: str = "accuracy"
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
-    road: str = ""
+    features: str = ""
+    road: InitVar[str | None] = None  # the older name of ``features``, as files that were written before have it
+
+    def __post_init__(self, road: str | None) -> None:
+        self.features = road if isinstance(road, str) else self.features
 
     def __len__(self) -> int:
         return len(self.rows)
 
     def add(self, row: dict[str, Any]) -> bool:
-        """Note an epoch; whether it is the best so far."""
+        """Appends an epoch's row. Returns whether it is the best so far."""
         self.rows.append(row)
         better = self._beats(row)
         if better:
@@ -46,14 +56,14 @@ class History:
 
     @property
     def stale(self) -> int:
-        """Epochs since the best one."""
+        """The number of epochs since the best one."""
         return len(self.rows) - self.best.get("epoch", 0)
 
     def __repr__(self) -> str:
-        return "\n".join([table(self._cells()), *([self.road] if self.road else [])])
+        return "\n".join([table(self._cells()), *([self.features] if self.features else [])])
 
     def _repr_html_(self) -> str:
-        return html_table(self._cells(), [self.road] if self.road else [])
+        return html_table(self._cells(), [self.features] if self.features else [])
 
     def _cells(self) -> list[tuple[str, ...]]:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]
@@ -63,16 +73,36 @@ class History:
         return f"best {self.monitor}" if row is self.best and self.monitor in row else ""
 
     def line(self, row: dict[str, Any], epochs: int) -> str:
-        """One epoch in one line, for log files and narrow terminals: ``epoch 3/10  train_loss 0.412  loss 0.38 ...``."""
+        """Returns one epoch as one line, for log files and narrow terminals: ``epoch 3/10  train_loss 0.412  loss 0.38 ...``."""
         names = dict.fromkeys(("train_loss", "loss", "accuracy", self.monitor))
         cells = [f"{name} {row[name]:.3g}" for name in names if name in row]
         best = "best so far" if self._mark(row) else ""
         return "  ".join(filter(None, [f"epoch {row['epoch']}/{epochs}", *cells, f"{row['seconds']:.1f} s", best]))
 
-    def told(self, row: dict[str, Any]) -> str:
-        """An epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
+    def describe(self, row: dict[str, Any]) -> str:
+        """Returns an epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
         figure = f" ({self.monitor} {row[self.monitor]:.5g})" if self.monitor in row else ""
         return f"epoch {row['epoch']}{figure}"
+
+
+def _road(history: History) -> str:
+    """The older name of ``features``."""
+    _warn_road()
+    return history.features
+
+
+def _set_road(history: History, value: str) -> None:
+    _warn_road()
+    history.features = value
+
+
+def _warn_road() -> None:
+    warnings.warn(
+        "History.road is History.features now; road goes with the next version", DeprecationWarning, stacklevel=3
+    )
+
+
+History.road = property(_road, _set_road)  # type: ignore[assignment]  # after @dataclass, which would take it for a default
 
 
 def _cell(name: str, value: float) -> str:

@@ -51,7 +51,7 @@ def report_interruption(run: Run) -> None:
     """Say what is left of a training that Ctrl-C ended."""
     settings, kept = run.settings, []
     if settings.out and (row := saved_row(run)):
-        kept.append(f"{settings.out} holds {run.history.told(row)}")
+        kept.append(f"{settings.out} holds {run.history.describe(row)}")
     if settings.checkpoint and (place := newest_checkpoint(Path(settings.checkpoint))):
         kept.append(f"{place} is the last whole epoch, from which resume goes on")
     print_line(run, f"interrupted in epoch {len(run.history) + 1}: {'; '.join(kept) or 'nothing was written'}")

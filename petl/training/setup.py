@@ -64,7 +64,7 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     save_trained_only(accelerator, run.moving)
     accelerator.register_for_checkpointing(run)
     _resume(run)
-    run.history.road = (
+    run.history.features = (
         found.word(len(train.dataset)) if found else f"each step ran the whole model: {why}" if why else ""
     )
     return run
