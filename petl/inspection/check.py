@@ -1,4 +1,4 @@
-"""check: does petl keep its promises on this very model? The tests' oracle is this public function."""
+"""`check`: whether petl keeps its promises on one model. The tests use it as their oracle."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Report(tuple[Finding, ...]):
 
 
 def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) -> Report:
-    """Try the whole contract on copies of ``model``; the model itself is not touched.
+    """Tries the whole contract on copies of ``model`` and reports each point; the model itself is not touched.
 
     Args:
         model: wrapped; or plain, then ``methods`` and ``options`` say how to wrap its copy, as for ``petl.wrap``.
         batch: images [n, channels, h, w] as the wrapped model takes them, three or more.
 
     Points: the output at injection is the base's; every trainable tensor gets a gradient, but for those that can have none
-    (what a softmax subtracts again, such as the bias of keys), which the detail names; nothing else moves in three
+    (what a softmax cancels, such as the bias of keys), which the detail names; nothing else moves in three
     training steps; a saved delta reloads bit-equal onto a fresh base; merging and unwrapping are bit-exact; copies agree.
     Dead tensors are often the untrained model's: zero gains and layer scales pass no gradient.
 
@@ -47,20 +47,23 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
     held = record(model) is not None and methods is None
     base, adapted = _base_and_adapted(wrapped(model)[0] if held else bare(model), methods, options)
     trial = Trial(base, adapted, batch)
-    points: dict[str, Callable[[], Finding]] = {
-        "injection": trial.injection,
+    after_training: dict[str, Callable[[], Finding]] = {
         "gradients": trial.gradients,
         "drift": trial.drift,
         "copies": trial.copies,
         "reload": trial.reload,
         "merge": trial.merge,
-        "unwrap": trial.unwrap,
     }
-    return Report(_try_point(name, point) for name, point in points.items())
+    findings = [_try_point("injection", trial.injection)]
+    failure = _train(trial)
+    findings += [
+        Finding(name, "fail", failure) if failure else _try_point(name, point) for name, point in after_training.items()
+    ]
+    return Report([*findings, _try_point("unwrap", trial.unwrap)])
 
 
 def _base_and_adapted(model: nn.Module, methods: Any, options: dict[str, Any]) -> tuple[nn.Module, nn.Module]:
-    """An untouched base and an adapted copy."""
+    """Returns an untouched base and an adapted copy."""
     if methods is None and record(model) is None:
         raise StateError("check got a plain model; wrap it first, or say how: petl.check(model, batch, 'lora')")
     if methods is None:
@@ -70,10 +73,25 @@ def _base_and_adapted(model: nn.Module, methods: Any, options: dict[str, Any]) -
     return model, wrap(copy.deepcopy(model), methods, **options)
 
 
+def _train(trial: Trial) -> str:
+    """Trains the trial's model; why that failed, or ""."""
+    try:
+        trial.train()
+    except Exception as error:  # the model's own code runs here
+        return _describe(error)
+    finally:
+        gc.collect()
+    return ""
+
+
 def _try_point(name: str, point: Callable[[], Finding]) -> Finding:
     try:
         return point()
     except Exception as error:  # the model's own code runs here; whatever it raises is the finding
-        return Finding(name, "fail", f"{type(error).__name__}: {error}")
+        return Finding(name, "fail", _describe(error))
     finally:
-        gc.collect()  # copies of the model: modules that know each other would stay
+        gc.collect()  # copies of the model, whose modules refer to each other
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import gc
 import pickle
 import tempfile
@@ -37,7 +36,7 @@ ROUNDING = 1e-4  # of an output, in units of its largest number, that a tensor w
 
 @dataclass(frozen=True)
 class Finding:
-    """One point of the contract: ``status`` is "pass", "fail" or "n/a", ``detail`` what was seen or why it doesn't apply."""
+    """The result of one point: ``status`` is "pass", "fail" or "n/a", ``detail`` what was seen or why it doesn't apply."""
 
     point: str
     status: str
@@ -45,15 +44,21 @@ class Finding:
 
 
 class Trial:
-    """Runs the points in order: the first looks at the model before, the others after a few steps of training."""
+    """Tries the points of the contract one after the other on a model, in the order of the methods below.
+
+    `injection` looks at the model as it is. `train` takes a few steps, and `gradients`, `drift`, `copies`, `reload`, `merge`
+    and `unwrap` look at the trained model.
+    """
 
     def __init__(self, base: nn.Module, adapted: nn.Module, batch: Tensor):
         self.base, self.adapted, self.batch = base, adapted, batch
-        self.read: set[str] = set()  # tensors that the forward reads: a gradient came back, though it may be all zeros
-        self.fresh = not _has_trained(adapted)
+        self.read: set[str] = set()  # tensors that the forward reads: they got a gradient, which may be all zeros
+        self.reached: set[str] = set()  # tensors that got a gradient which isn't all zeros
+        self.before: dict[str, Tensor] = {}  # copies of all tensors from before the training
+        self.trained: list[Tensor] = []  # the outputs after the training
 
     def injection(self) -> Finding:
-        """The fresh adapted model against the same model, new head included, with all grafts taken off."""
+        """Compares the fresh adapted model with the same model, new head included, without its grafts."""
         stripped = copy.deepcopy(self.adapted)
         widen(stripped)
         for module in stripped.modules():
@@ -62,137 +67,121 @@ class Trial:
             plain = outputs(stripped, self.batch)
         except Exception as error:  # such as a batch of other channels
             return Finding("injection", "n/a", f"the base doesn't take this batch: {error}")
-        if not self.fresh:
+        if _has_trained(self.adapted):
             return Finding("injection", "n/a", "already trained")
-        off = max_difference(outputs(self.adapted, self.batch), plain)
-        return Finding("injection", "fail" if off else "pass", f"differs from the base by {off:.3g}" if off else "")
+        gap = max_difference(outputs(self.adapted, self.batch), plain)
+        return Finding("injection", "fail" if gap else "pass", f"differs from the base by {gap:.3g}" if gap else "")
+
+    def train(self) -> None:
+        """Takes a few steps of Adam on a fixed target, and notes what gets a gradient and what the model returns afterwards."""
+        outputs(
+            self.adapted, self.batch
+        )  # some models keep what they compute in their first forward (convit's indices)
+        self.before = {name: t.detach().clone() for name, t in named_tensors(self.adapted)}
+        self.adapted.train()
+        disable_dropout(self.adapted)
+        parameters = dict(self.adapted.named_parameters())
+        trainable = [p for p in parameters.values() if p.requires_grad]
+        optimizer = torch.optim.Adam(trainable, lr=1e-4)  # larger steps blow some untrained nets up (halonet_h1)
+        for _ in range(TRAINING_STEPS):
+            optimizer.zero_grad()
+            projection_loss(self.adapted(self.batch)).backward()
+            gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+            self.read |= gradients.keys()
+            self.reached |= {name for name, gradient in gradients.items() if bool((gradient != 0).any())}
+            optimizer.step()
+        optimizer.zero_grad()
+        self.trained = outputs(self.adapted, self.batch)
 
     def gradients(self) -> Finding:
+        """Asks whether a gradient reached every trainable tensor that has an influence on the output, and no frozen one."""
         names = [name for name, p in self.adapted.named_parameters() if p.requires_grad]
-        still = [name for name in names if name not in self.reached]
-        idle = [name for name in still if self._is_idle(name)]
-        dead = [name for name in still if name not in idle]
+        missed = [name for name in names if name not in self.reached]
+        idle = [name for name in missed if self.has_no_influence(name)]
+        dead = [name for name in missed if name not in idle]
         wrong = [name for name in self.reached if name not in names]
         detail = f"{len(names)} tensors" if not dead else f"no gradient reaches {len(dead)} of {len(names)}: {dead[:5]}"
         detail += f"; frozen, but with gradient: {wrong[:5]}" if wrong else ""
         detail += f"; without influence on the output, whatever their values: {idle[:5]}" if idle else ""
         return Finding("gradients", "fail" if dead or wrong else "pass", detail)
 
-    def _is_idle(self, name: str) -> bool:
-        """Whether a tensor that the forward reads has no influence, whatever it and the others are.
+    def has_no_influence(self, name: str) -> bool:
+        """Whether a tensor that the forward reads never changes the output, whatever its value and those of the others are.
 
-        Such is what a softmax subtracts again: the bias of keys, or of a map of attention. Behind a zero gain it would have one.
+        A softmax cancels such tensors: the bias of keys, or of an attention map. Behind a zero gain a tensor has influence.
         """
-        return name in self.read and all(self._moves_nothing(name, seed) for seed in range(3))
+        return name in self.read and all(self._changes_nothing(name, seed) for seed in range(3))
 
-    def _moves_nothing(self, name: str, seed: int) -> bool:
-        gc.collect()  # the trial before this one
-        trial, chance = copy.deepcopy(self.adapted), torch.Generator().manual_seed(seed)
-        named = dict(trial.named_parameters())
-        for p in named.values():
-            _add_noise(p, 0.1, chance)
-        before = outputs(trial.train(), self.batch)  # train: some models keep what they compute from parameters
-        _add_noise(named[name], 1.0, chance)
-        most = max(float(t.abs().max()) for t in before)
-        return most < float("inf") and max_difference(outputs(trial.train(), self.batch), before) <= ROUNDING * most
+    def _changes_nothing(self, name: str, seed: int) -> bool:
+        gc.collect()  # the copy of the call before this one
+        noisy, rng = copy.deepcopy(self.adapted), torch.Generator().manual_seed(seed)
+        parameters = dict(noisy.named_parameters())
+        for p in parameters.values():
+            _add_noise(p, 0.1, rng)
+        before = outputs(noisy.train(), self.batch)  # train: some models keep what they compute from parameters
+        _add_noise(parameters[name], 1.0, rng)
+        largest = max(float(t.abs().max()) for t in before)
+        gap = max_difference(outputs(noisy.train(), self.batch), before)
+        return largest < float("inf") and gap <= ROUNDING * largest
 
     def drift(self) -> Finding:
-        """Every tensor after training against its copy from before: only trained ones and tuned statistics may differ."""
-        _ = self.reached  # trains
+        """Compares every tensor with its copy from before training: only trained ones and tuned statistics may differ."""
         trained = {name for name, p in self.adapted.named_parameters() if p.requires_grad}
         tuned = _tuned_statistics(self.adapted)
         moved = [name for name, t in named_tensors(self.adapted) if not same_values(t, self.before[name])]
-        del self.before  # as large as the model
+        self.before = {}  # they are as large as the model
         wrong = [name for name in moved if name not in trained | tuned]
         counts = f"{len(moved)} moved, {len({*moved} & tuned)} of them statistics"
         return Finding("drift", "fail" if wrong else "pass", f"frozen, but moved: {wrong[:5]}" if wrong else counts)
 
-    @functools.cached_property
-    def before(self) -> dict[str, Tensor]:
-        """Copies of all tensors before training, but after a forward: some models keep what they compute (convit's indices)."""
-        outputs(self.adapted, self.batch)
-        return {name: t.detach().clone() for name, t in named_tensors(self.adapted)}
-
-    @functools.cached_property
-    def reached(self) -> set[str]:
-        """Train a few steps; the names of the tensors that got a gradient."""
-        _ = self.before  # that is, before this
-        return self._train()
-
-    @functools.cached_property
-    def trained(self) -> list[Tensor]:
-        """The adapted model's output after training, which copies, reloads and merges must repeat."""
-        _ = self.reached
-        return outputs(self.adapted, self.batch)
-
     def copies(self) -> Finding:
-        off = {"deepcopy": max_difference(outputs(copy.deepcopy(self.adapted), self.batch), self.trained)}
+        """Compares the outputs of a deep copy and of an unpickled model with the model's own."""
+        gaps = {"deepcopy": max_difference(outputs(copy.deepcopy(self.adapted), self.batch), self.trained)}
         gc.collect()
-        off["pickle"] = max_difference(outputs(_pickled(self.adapted), self.batch), self.trained)
-        wrong = {name: gap for name, gap in off.items() if gap}
+        gaps["pickle"] = max_difference(outputs(_pickled(self.adapted), self.batch), self.trained)
+        wrong = {name: gap for name, gap in gaps.items() if gap}
         return Finding("copies", "fail" if wrong else "pass", f"differ: {wrong}" if wrong else "")
 
     def reload(self) -> Finding:
-        out = self.trained
+        """Saves the delta, loads it onto a copy of the base, and compares the outputs."""
         with tempfile.TemporaryDirectory() as folder:
             path = save(self.adapted, Path(folder) / "delta.safetensors")
-            again = load(path, copy.deepcopy(self.base))
+            reloaded = load(path, copy.deepcopy(self.base))
             size = path.stat().st_size
-        off = max_difference(outputs(again, self.batch), out)
-        return Finding("reload", "fail" if off else "pass", f"differs by {off:.3g}" if off else f"{size:,} bytes")
+        gap = max_difference(outputs(reloaded, self.batch), self.trained)
+        return Finding("reload", "fail" if gap else "pass", f"differs by {gap:.3g}" if gap else f"{size:,} bytes")
 
     def merge(self) -> Finding:
-        stuck, out = unfoldable(self.adapted), self.trained
-        folded = copy.deepcopy(self.adapted)
+        """Merges a copy and compares its outputs and keys: no graft and no key of one may be left."""
+        unmergeable, merged = unfoldable(self.adapted), copy.deepcopy(self.adapted)
         try:
-            merge(folded)
+            merge(merged)
         except StateError as error:
-            return Finding("merge", "n/a" if stuck else "fail", str(error))
-        copy_requires_grad(folded, self.adapted)
-        off = max_difference(outputs(folded, self.batch), out)
-        left = [name for name, module in folded.named_modules() if is_grafted(module)]
-        strange = sorted(keys_of_one_only(folded, self.base))
-        wrong = off > self._merge_tolerance(out) or left or strange
-        detail = f"differs by {off:.3g}" if off else ""
+            return Finding("merge", "n/a" if unmergeable else "fail", str(error))
+        copy_requires_grad(merged, self.adapted)
+        gap = max_difference(outputs(merged, self.batch), self.trained)
+        left = [name for name, module in merged.named_modules() if is_grafted(module)]
+        strange = sorted(keys_of_one_only(merged, self.base))
+        wrong = gap > self._merge_tolerance() or left or strange
+        detail = f"differs by {gap:.3g}" if gap else ""
         return Finding("merge", "fail" if wrong else "pass", f"{detail} {left[:3]} {strange[:3]}" if wrong else detail)
 
-    def _merge_tolerance(self, out: list[Tensor]) -> float:
-        """Zero for petl's own methods; for others, rounding of float32 in units of the output."""
-        made = record(self.adapted)
-        exact = made is None or all(method.exact for method in made.methods)
-        return 0.0 if exact else 1e-4 * max(float(t.abs().max()) for t in out)
+    def _merge_tolerance(self) -> float:
+        """Zero for petl's own methods; for others, rounding of float32 in units of the largest output."""
+        wrapped = record(self.adapted)
+        exact = wrapped is None or all(method.exact for method in wrapped.methods)
+        return 0.0 if exact else ROUNDING * max(float(t.abs().max()) for t in self.trained)
 
     def unwrap(self) -> Finding:
+        """Unwraps a copy and compares its tensors, keys and classes of modules with the base's."""
         plain = unwrap(copy.deepcopy(self.adapted))
         then, now = self.base.state_dict(), plain.state_dict()
         keys = sorted(then.keys() ^ now.keys())
-        moved = [k for k in then if k in now and not same_values(then[k], now[k])]
-        kinds = [
-            n
-            for (n, a), (_, b) in zip(self.base.named_modules(), plain.named_modules(), strict=True)
-            if type(a) is not type(b)
-        ]
-        wrong = [*keys, *moved, *kinds]
+        moved = [key for key in then if key in now and not same_values(then[key], now[key])]
+        modules = zip(self.base.named_modules(), plain.named_modules(), strict=True)
+        classes = [name for (name, before), (_, after) in modules if type(before) is not type(after)]
+        wrong = [*keys, *moved, *classes]
         return Finding("unwrap", "fail" if wrong else "pass", f"not as before: {wrong[:5]}" if wrong else "")
-
-    def _train(self) -> set[str]:
-        """A few steps of Adam on a fixed random target; the names of the tensors that got a gradient."""
-        reached: set[str] = set()
-        self.adapted.train()
-        disable_dropout(self.adapted)
-        named = dict(self.adapted.named_parameters())
-        trained = [p for p in named.values() if p.requires_grad]
-        optimizer = torch.optim.Adam(trained, lr=1e-4)  # larger steps blow some untrained nets up (halonet_h1)
-        for _ in range(TRAINING_STEPS):
-            optimizer.zero_grad()
-            projection_loss(self.adapted(self.batch)).backward()
-            arrived = {name for name, p in named.items() if p.grad is not None}
-            self.read |= arrived
-            reached |= {name for name in arrived if bool((cast(Tensor, named[name].grad) != 0).any())}
-            optimizer.step()
-        optimizer.zero_grad()
-        self.adapted.eval()
-        return reached
 
 
 def _pickled(model: nn.Module) -> nn.Module:
@@ -202,20 +191,20 @@ def _pickled(model: nn.Module) -> nn.Module:
         return cast(nn.Module, pickle.load(file))
 
 
-def _add_noise(p: Tensor, by: float, chance: torch.Generator) -> None:
+def _add_noise(p: Tensor, by: float, rng: torch.Generator) -> None:
     with torch.no_grad():
-        p.add_(torch.randn(p.shape, generator=chance).to(p), alpha=by if p.is_floating_point() else 0)
+        p.add_(torch.randn(p.shape, generator=rng).to(p), alpha=by if p.is_floating_point() else 0)
 
 
 def disable_dropout(model: nn.Module) -> None:
-    """Dropout and stochastic depth off: whether a gradient arrives must not hang on chance."""
+    """Switches dropout and stochastic depth off: whether a gradient arrives must not depend on the random state."""
     for module in model.modules():
         if isinstance(module, (nn.modules.dropout._DropoutNd, DropPath)):
             module.eval()
 
 
 def projection_loss(output: Any) -> Tensor:
-    """A projection of all outputs onto fixed numbers, squared: no symmetry makes its gradient vanish."""
+    """Returns the mean squared distance of all outputs to fixed numbers, which have no symmetry that makes its gradient vanish."""
     leaves = [t for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
     weights = [torch.linspace(-1, 2, t.numel(), device=t.device).view(t.shape).cos() for t in leaves]
     return sum(((t - w) ** 2).float().mean() for t, w in zip(leaves, weights, strict=True))  # type: ignore[return-value]
@@ -228,6 +217,6 @@ def _has_trained(model: nn.Module) -> bool:
 
 
 def _tuned_statistics(model: nn.Module) -> set[str]:
-    """Buffers of modules that stand in training mode after ``model.train()``: their statistics are meant to move."""
-    made = record(model)
-    return {k for k in (made.planned if made else ()) if k in dict(model.named_buffers())}
+    """The names of the running statistics that a method tunes: they are meant to move."""
+    wrapped, buffers = record(model), dict(model.named_buffers())
+    return {name for name in (wrapped.planned if wrapped else ()) if name in buffers}

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
-from numbers import Integral
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from petl.data.batches import marking
-from petl.data.datasets import LEFT_OUT
-from petl.data.inputs import Data, classes_of, feed, pair
+from petl.data.inputs import Data, classes_of, feed
 from petl.data.loaders import Keys, on_device
-from petl.data.logits import scores
 from petl.errors import DataError, PetlError
 from petl.format.header import class_names
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
-from petl.training.metrics import Metrics, metrics_of
+from petl.training.metrics import Metrics
+from petl.training.objectives import CrossEntropy, Objective
 from petl.training.rehearsal import save_or_rescue
 from petl.training.run import Run
-from petl.training.settings import WHOLE_NUMBERS, refuse_keys, refuse_number
+from petl.training.setting_checks import refuse_keys, refuse_number
+from petl.training.settings import DATA_BOUNDS
 from petl.training.setup import output_names, recorded_labels
 from petl.wrapping.modes import in_eval
 from petl.wrapping.record import bare
@@ -67,7 +65,7 @@ def evaluate(
     plain = bare(model)
     refuse_keys(keys)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
-        refuse_number(name, value, Integral, WHOLE_NUMBERS[name])
+        refuse_number(name, value, DATA_BOUNDS[name])
     known = class_names(labels) if labels is not None else recorded_labels(plain)
     with (
         marking(data),
@@ -78,50 +76,59 @@ def evaluate(
         plain.to(accelerator.device)
         loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
         names = output_names(accelerator, plain, loader, known or classes_of(loader))
-        prepared = on_device(accelerator, loader)
-        task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
-        return measure(accelerator, model, prepared, names, lambda: shown.advance(task))
+        batches = on_device(accelerator, loader)
+        task = shown.add_task("evaluate", total=len(batches) if hasattr(loader, "__len__") else None, note="")
+        return measure(accelerator, model, batches, CrossEntropy(names), lambda: shown.advance(task))
 
 
 log = logging.getLogger(__name__)
 
 
 def validate(run: Run) -> dict[str, float]:
+    """Returns the metrics of the run's validation data by name; none without such data."""
     if run.val is None:
         return {}
-    with run.skipping():
-        return measure(run.accelerator, run.net, run.val, run.labels).scalars
+    with run.without_trunk():
+        return measure(run.accelerator, run.net, run.val, run.objective).scalars
 
 
 def validate_or_save(run: Run, row: dict[str, Any]) -> dict[str, float]:
-    """The same; where it fails before any delta is kept, this epoch's is."""
+    """Returns the same. If the validation fails before any delta is saved, that of this epoch is saved before the error."""
     try:
         return validate(run)
     except Exception:
-        if run.settings.out and not run.history.best and run.accelerator.is_main_process:
+        if run.settings.run.out and not run.history.best and run.accelerator.is_main_process:
             with contextlib.suppress(PetlError):
-                save_or_rescue(run.model, run.settings.out, run.labels, row)
-                log.warning("validation failed; %s holds epoch %d as it was trained", run.settings.out, row["epoch"])
+                save_or_rescue(run.model, run.settings.run.out, run.labels, row)
+                log.warning(
+                    "validation failed; %s holds epoch %d as it was trained", run.settings.run.out, row["epoch"]
+                )
         raise
 
 
 @torch.no_grad()
-def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], tick: Callable[[], Any] = int) -> Metrics:
-    """The net's metrics on all batches of all ranks."""
+def measure(
+    accelerator: Any,
+    net: nn.Module,
+    loader: Iterable[Any],
+    objective: Objective,
+    after_batch: Callable[[], object] | None = None,
+) -> Metrics:
+    """Returns the metrics of a net on all batches of all ranks."""
     parts = []
     with in_eval(net):
         for batch in loader:
-            images, targets = pair(batch, net, len(labels))
+            images, targets = objective.images_and_targets(batch, net)
             with accelerator.autocast():
-                answers = scores(net(images))
-            losses = F.cross_entropy(answers.float(), targets, reduction="none")
-            found = accelerator.gather_for_metrics((losses, answers.argmax(1), targets))
-            parts.append([part.cpu() for part in found])
-            tick()
+                output = net(images)
+            columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets))
+            parts.append([column.cpu() for column in columns])
+            if after_batch is not None:
+                after_batch()
     if not parts:
         raise DataError("the data gave no image to measure the model on; a loader has to start anew each time")
-    losses, predicted, targets = (torch.cat(part) for part in zip(*parts, strict=True))
-    read = targets != LEFT_OUT  # the others are files that couldn't be read
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    read = objective.is_read(columns[-1])
     if not read.any():
         raise DataError(f"none of the {len(read)} images can be read; the log names each with its reason")
-    return metrics_of(losses[read], predicted[read], targets[read], labels)
+    return objective.metrics(*(column[read] for column in columns))

@@ -19,7 +19,14 @@ from petl.training.accelerator import private_accelerator, progress_bar, restore
 from petl.training.history import History
 from petl.training.loop import train_all
 from petl.training.saving import report_interruption
-from petl.training.settings import OptimizerChoice, Settings
+from petl.training.settings import (
+    FeatureSettings,
+    LossSettings,
+    OptimizerChoice,
+    OptimizerSettings,
+    RunSettings,
+    Settings,
+)
 from petl.training.setup import build_run
 from petl.wrapping.record import bare
 
@@ -130,21 +137,58 @@ def fit(
     >>> [row["epoch"] for row in history.rows]
     [1, 2]
     """
-    given = {name: value for name, value in locals().items() if name not in ("model", "train", "val")}
-    settings = Settings(**given)
+    loss = LossSettings(label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, class_weights=class_weights)
+    settings = Settings(
+        optim=OptimizerSettings(
+            epochs=epochs,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            layer_decay=layer_decay,
+            schedule=schedule,
+            warmup_epochs=warmup_epochs,
+            min_lr=min_lr,
+            accumulate=accumulate,
+            clip=clip,
+            ema=ema,
+        ),
+        loss=loss,
+        features=FeatureSettings(views=views, cache=cache, cache_limit=cache_limit, mixes=loss.mixes),
+        run=RunSettings(
+            batch_size=batch_size,
+            out=out,
+            labels=labels,
+            keys=keys,
+            monitor=monitor,
+            patience=patience,
+            keep=keep,
+            checkpoint=checkpoint,
+            resume=resume,
+            seed=seed,
+            workers=workers,
+            strict=strict,
+            precision=precision,
+            progress=progress,
+            on_epoch=on_epoch,
+        ),
+    )
     settings.refuse_impossible(val, model)
-    plain = bare(model)
+    return _train(bare(model), train, val, settings)
+
+
+def _train(model: nn.Module, train: Data, val: Data | None, settings: Settings) -> History:
+    """Trains with an Accelerator of its own, which leaves no trace on the model."""
     with (
         marking(train, val),
-        private_accelerator(precision) as accelerator,
-        restored_afterwards(plain),
-        progress_bar(accelerator, progress) as shown,
+        private_accelerator(settings.run.precision) as accelerator,
+        restored_afterwards(model),
+        progress_bar(accelerator, settings.run.progress) as progress,
     ):
-        run = build_run(accelerator, plain, (train, val), settings, shown)
+        run = build_run(accelerator, model, (train, val), settings, progress)
         try:
             return train_all(run)
         except KeyboardInterrupt:
             report_interruption(run)
             raise
         finally:
-            run.settle()
+            run.finish()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,9 +14,7 @@ import torch
 from torch import Tensor
 
 from petl.data.batches import set_epoch
-from petl.data.datasets import LEFT_OUT
-from petl.data.inputs import Batch, answered, pair, windows
-from petl.data.logits import scores
+from petl.data.inputs import Batch, answered, windows
 from petl.errors import DataError, PetlError
 from petl.training.checkpoints import write_checkpoint
 from petl.training.evaluation import validate_or_save
@@ -28,21 +26,19 @@ from petl.training.trained_state import copy_into
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.record import record
 
-log = logging.getLogger(__name__)
-
 
 def train_all(run: Run) -> History:
     """Train from where the run is to its last epoch, or until it gets no better."""
     settings, history = run.settings, run.history
-    updates = -(-len(run.train) // settings.accumulate)
-    task = run.progress.add_task("", total=settings.epochs * updates, completed=run.updates, note="")
+    updates = -(-len(run.train) // settings.optim.accumulate)
+    task = run.progress.add_task("", total=settings.optim.epochs * updates, completed=run.updates, note="")
     first = len(history)
-    for epoch in range(first, settings.epochs):
+    for epoch in range(first, settings.optim.epochs):
         if history.stopped:
             break
-        run.progress.update(task, description=f"epoch {epoch + 1}/{settings.epochs}")
+        run.progress.update(task, description=f"epoch {epoch + 1}/{settings.optim.epochs}")
         start = time.perf_counter()
-        with run.skipping():
+        with run.without_trunk():
             row = train_epoch(run, epoch, task)
         if epoch == 0 and record(run.model) is not None:
             prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
@@ -50,17 +46,17 @@ def train_all(run: Run) -> History:
         with run.averaged():
             row.update(validate_or_save(run, row), seconds=time.perf_counter() - start)
             failed = save_best(run) if history.add(row) else None
-        print_line(run, history.line(row, settings.epochs))
-        history.stopped = settings.patience is not None and history.stale >= settings.patience
+        print_line(run, history.line(row, settings.optim.epochs))
+        history.stopped = settings.run.patience is not None and history.stale >= settings.run.patience
         save_run_file(run)
-        if settings.checkpoint:
-            write_checkpoint(run.accelerator, Path(settings.checkpoint), epoch + 1)
+        if settings.run.checkpoint:
+            write_checkpoint(run.accelerator, Path(settings.run.checkpoint), epoch + 1)
         if failed:
             raise failed
-        if epoch == first and not (settings.out and history.best is row):
+        if epoch == first and not (settings.run.out and history.best is row):
             prove_savable(run.model)
-        if settings.on_epoch:
-            settings.on_epoch(row)
+        if settings.run.on_epoch:
+            settings.run.on_epoch(row)
     return history
 
 
@@ -69,7 +65,7 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
     start_epoch(run, epoch)
     total = images = 0
     lr = 0.0
-    for window in windows(valid_batches(run), run.settings.accumulate):
+    for window in windows(valid_batches(run), run.settings.optim.accumulate):
         lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
         loss = update_weights(run, window, count, epoch)
         total, images = total + loss * count, images + count
@@ -86,18 +82,20 @@ def start_epoch(run: Run, epoch: int) -> None:
     """The order of the images, their augmentation, dropout and mixup depend on seed and epoch (and rank) alone."""
     from accelerate.utils import set_seed
 
-    parts = [run.settings.seed, epoch, run.accelerator.process_index]
+    parts = [run.settings.run.seed, epoch, run.accelerator.process_index]
     set_seed(int(np.random.SeedSequence(parts).generate_state(1)[0]))
-    set_epoch(run.train, epoch)
-    if hasattr(run.train.dataset, "set_epoch"):  # the next view of features
-        run.train.dataset.set_epoch(epoch)
+    set_epoch(run.train, epoch)  # type: ignore[arg-type]  # Batches pass the number on as a DataLoader's parts do
+    dataset: Any = run.train.dataset
+    if hasattr(dataset, "set_epoch"):  # the next view of cached features
+        dataset.set_epoch(epoch)
     run.net.train()
 
 
 def valid_batches(run: Run) -> Iterator[Batch]:
     """The epoch's batches, without images that couldn't be read."""
-    for images, targets in (pair(batch, run.model, len(run.labels)) for batch in run.train):
-        read = targets != LEFT_OUT
+    for batch in run.train:
+        images, targets = run.objective.images_and_targets(batch, run.model)
+        read = run.objective.is_read(targets)
         if read.all():
             yield images, targets
         elif read.any():
@@ -113,10 +111,10 @@ def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) ->
             part = batch_loss(run, images, targets) * (len(targets) / count)
             accelerator.backward(part)
         loss += part.detach()
-    value = accelerator.reduce(loss, reduction="mean").item()
+    value = accelerator.reduce(loss, reduction="mean").item()  # type: ignore[union-attr]  # a tensor, as it was given
     refuse_non_finite(run, value, epoch)
-    if run.settings.clip is not None:
-        accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], run.settings.clip)
+    if run.settings.optim.clip is not None:
+        accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], run.settings.optim.clip)
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.updates += 1
@@ -128,12 +126,11 @@ def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) ->
 
 
 def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
-    if run.mix:
-        images, targets = run.mix(images, targets)
-    output = (
-        run.net(images) if run.updates else answered(run.net, images)
-    )  # a model may train on less than it evaluates
-    return run.criterion(scores(output).float(), targets)
+    """Returns the mean loss of a batch. In the first one, a DataError says what is wrong with images that the net refuses."""
+    net = (
+        run.net if run.updates else functools.partial(answered, run.net)
+    )  # a net may refuse in training what it evaluates
+    return run.objective.loss(net, images, targets)
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
@@ -141,10 +138,12 @@ def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
     if np.isfinite(loss):
         return
     kept = (
-        f"; {run.settings.out} holds epoch {run.history.best['epoch']}" if run.settings.out and run.history.best else ""
+        f"; {run.settings.run.out} holds epoch {run.history.best['epoch']}"
+        if run.settings.run.out and run.history.best
+        else ""
     )
     raise PetlError(
-        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {run.settings.lr:g}), "
+        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {run.settings.optim.lr:g}), "
         f"clip=1.0, more warmup_epochs, or precision='no', and look for NaN in the images{kept}"
     )
 
@@ -154,5 +153,5 @@ def sync_statistics(run: Run) -> None:
     from accelerate.utils import broadcast
 
     if run.accelerator.num_processes > 1:
-        for values in (run.moving, run.average):
+        for values in (run.trained, run.average):
             copy_into(values, {name: broadcast(tensor.detach().clone()) for name, tensor in values.items()})

@@ -11,19 +11,22 @@ from torch import Tensor, nn
 from petl.data.inputs import Batch
 from petl.data.loaders import Loader
 from petl.errors import PetlError
-from petl.training.settings import Settings
+from petl.training.settings import LossSettings
 from petl.training.targets import read_targets
 
 
-def create_criterion(settings: Settings, train: Loader, classes: int) -> nn.Module:
-    """Cross-entropy; mixes bring soft targets, which are smoothed already."""
+def create_criterion(settings: LossSettings, train: Loader, classes: int) -> nn.Module:
+    """Returns the cross-entropy of a training. Mixes bring soft targets, which are smoothed already."""
     weights = class_weights(settings.class_weights, train, classes)
     smoothing = 0.0 if settings.mixes else settings.label_smoothing
     return nn.CrossEntropyLoss(weights, label_smoothing=smoothing)
 
 
-def create_mix(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], Batch] | None:
-    """timm's mixup and cutmix; it takes even batches only, an odd one gets soft targets without a mix."""
+def create_mix(settings: LossSettings, classes: int) -> Callable[[Tensor, Tensor], Batch] | None:
+    """Returns timm's mixup and cutmix, or None where both are off.
+
+    timm mixes even batches only: an odd one gets soft targets without a mix.
+    """
     if not settings.mixes:
         return None
     from timm.data.mixup import Mixup, mixup_target
@@ -40,9 +43,10 @@ def create_mix(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], B
 
 
 def class_weights(wish: Any, loader: Loader, classes: int) -> Tensor | None:
-    """One weight per class: as given, or for "balanced" images / (classes * images of the class), as scikit-learn has it.
+    """Returns one weight per class, or None: ``wish`` itself, or for "balanced" images / (classes * images of the class).
 
-    Where the dataset has no ``targets``, "balanced" reads it once. A class without images gets weight 0.
+       scikit-learn defines "balanced" in the same way.
+    Where the dataset has no ``targets``, it is read once. A class without images gets weight 0.
     """
     if wish is None:
         return None

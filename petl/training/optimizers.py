@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from petl.errors import PetlError, StateError
-from petl.training.settings import Settings
+from petl.training.settings import OptimizerSettings
 from petl.wrapping.record import bare
 
 
@@ -50,7 +50,7 @@ def timm_groups(model: nn.Module, *, layer_decay: float | None, weight_decay: fl
     return groups
 
 
-def create_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
+def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     options: dict[str, Any] = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
     if settings.schedule == "none":
         groups = param_groups(model, lr=settings.lr, **options)
@@ -68,7 +68,7 @@ def create_optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimi
         ) from error
 
 
-def create_scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
+def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int) -> Any:
     """timm's schedule, a step per update."""
     from timm.scheduler import create_scheduler_v2
 
@@ -91,11 +91,11 @@ def create_scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
     return made
 
 
-def _schedule_error(settings: Settings, why: str) -> PetlError:
+def _schedule_error(settings: OptimizerSettings, why: str) -> PetlError:
     return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
 
 
-def create_ema(model: nn.Module, settings: Settings) -> Any:
+def create_ema(model: nn.Module, settings: OptimizerSettings) -> Any:
     from timm.utils import ModelEmaV3
 
     return None if settings.ema is None else ModelEmaV3(model, decay=settings.ema, use_warmup=True)

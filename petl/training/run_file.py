@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Any
 from petl.errors import StateError
 from petl.format.tensorfile import replacing
 from petl.training.history import History
+from petl.training.settings import Settings
 from petl.version import __version__
 
 
@@ -24,7 +24,7 @@ def run_file_beside(delta: str | Path) -> Path:
     return Path(delta).with_name(Path(delta).name.removesuffix(".safetensors") + ".history.json")
 
 
-def write_run_file(delta: str | Path, settings: Any, history: History, split: Mapping[str, Any] | None) -> None:
+def write_run_file(delta: str | Path, settings: Settings, history: History, split: Mapping[str, Any] | None) -> None:
     """Write the run's file, whole or not at all.
 
     Raises:
@@ -46,9 +46,10 @@ def write_run_file(delta: str | Path, settings: Any, history: History, split: Ma
         file.write(text.encode() + b"\n")
 
 
-def _settings_as_json(settings: Any) -> dict[str, Any]:
-    plain = {f.name: _as_json(getattr(settings, f.name)) for f in dataclasses.fields(settings)}
-    return {**plain, "checkpoint": os.path.abspath(settings.checkpoint) if settings.checkpoint else None}
+def _settings_as_json(settings: Settings) -> dict[str, Any]:
+    folder = settings.run.checkpoint
+    plain = {name: _as_json(value) for name, value in settings.keywords().items()}
+    return {**plain, "checkpoint": os.path.abspath(folder) if folder else None}
 
 
 def _as_json(value: Any) -> Any:
