@@ -21,7 +21,7 @@ from benchmarks.coverage.heads import head
 from benchmarks.coverage.models import create_args, images, lively, sizes
 from benchmarks.coverage.plan import Pair, channels
 from benchmarks.coverage.verdict import short
-from petl.inspection.trial import disable_dropout, projection_loss
+from petl.inspection.training_steps import disable_dropout, projection_loss
 
 OUTPUT = 1e-3  # how far outputs may be apart, in units of their standard deviation
 GRADIENT = 1e-2  # how far all gradients together may be apart, in units of their norm

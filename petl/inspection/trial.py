@@ -8,12 +8,10 @@ import pickle
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
 from petl.delta.delta import load, save
 from petl.errors import StateError
@@ -26,11 +24,11 @@ from petl.inspection.comparison import (
     outputs,
     same_values,
 )
+from petl.inspection.training_steps import take_steps
 from petl.memory.base_dtype import widen
 from petl.wrapping.record import record
 from petl.wrapping.wrap import merge, unfoldable, unwrap
 
-TRAINING_STEPS = 3
 ROUNDING = 1e-4  # of an output, in units of its largest number, that a tensor without influence may change
 
 
@@ -73,24 +71,12 @@ class Trial:
         return Finding("injection", "fail" if gap else "pass", f"differs from the base by {gap:.3g}" if gap else "")
 
     def train(self) -> None:
-        """Takes a few steps of Adam on a fixed target, and notes what gets a gradient and what the model returns afterwards."""
+        """Takes a few training steps, and notes which tensors get a gradient and what the model returns afterwards."""
         outputs(
             self.adapted, self.batch
         )  # some models keep what they compute in their first forward (convit's indices)
         self.before = {name: t.detach().clone() for name, t in named_tensors(self.adapted)}
-        self.adapted.train()
-        disable_dropout(self.adapted)
-        parameters = dict(self.adapted.named_parameters())
-        trainable = [p for p in parameters.values() if p.requires_grad]
-        optimizer = torch.optim.Adam(trainable, lr=1e-4)  # larger steps blow some untrained nets up (halonet_h1)
-        for _ in range(TRAINING_STEPS):
-            optimizer.zero_grad()
-            projection_loss(self.adapted(self.batch)).backward()
-            gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
-            self.read |= gradients.keys()
-            self.reached |= {name for name, gradient in gradients.items() if bool((gradient != 0).any())}
-            optimizer.step()
-        optimizer.zero_grad()
+        self.read, self.reached = take_steps(self.adapted, self.batch)
         self.trained = outputs(self.adapted, self.batch)
 
     def gradients(self) -> Finding:
@@ -194,20 +180,6 @@ def _pickled(model: nn.Module) -> nn.Module:
 def _add_noise(p: Tensor, by: float, rng: torch.Generator) -> None:
     with torch.no_grad():
         p.add_(torch.randn(p.shape, generator=rng).to(p), alpha=by if p.is_floating_point() else 0)
-
-
-def disable_dropout(model: nn.Module) -> None:
-    """Switches dropout and stochastic depth off: whether a gradient arrives must not depend on the random state."""
-    for module in model.modules():
-        if isinstance(module, (nn.modules.dropout._DropoutNd, DropPath)):
-            module.eval()
-
-
-def projection_loss(output: Any) -> Tensor:
-    """Returns the mean squared distance of all outputs to fixed numbers, which have no symmetry that makes its gradient vanish."""
-    leaves = [t for t in tree_leaves(output) if isinstance(t, Tensor) and t.is_floating_point()]
-    weights = [torch.linspace(-1, 2, t.numel(), device=t.device).view(t.shape).cos() for t in leaves]
-    return sum(((t - w) ** 2).float().mean() for t, w in zip(leaves, weights, strict=True))  # type: ignore[return-value]
 
 
 def _has_trained(model: nn.Module) -> bool:
