@@ -24,7 +24,7 @@ EPOCH_FOLDER = re.compile("epoch-[0-9]{4,}")
 
 
 def save_trained_only(accelerator: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Have accelerate save and load these tensors rather than all of the prepared model's."""
+    """Makes accelerate save and load these tensors instead of all those of the prepared model."""
 
     def save(models: list[nn.Module], weights: list[dict[str, Tensor]], folder: str) -> None:
         weights[:] = [cloned(tensors)]
@@ -38,7 +38,7 @@ def save_trained_only(accelerator: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def write_checkpoint(accelerator: Any, folder: Path, epoch: int) -> None:
-    """A checkpoint ``epoch-0003`` in ``folder``, whole or not at all; the one before it goes.
+    """Writes a checkpoint such as ``epoch-0003`` into ``folder``, whole or not at all, and removes the one before it.
 
     Raises:
         StateError: it can't be written; the one before it stays.
@@ -53,12 +53,12 @@ def write_checkpoint(accelerator: Any, folder: Path, epoch: int) -> None:
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
             _replace(part, place)
-    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: what torch's writer makes of a full disk
+    except (OSError, RuntimeError, SafetensorError) as error:  # RuntimeError: what torch's writer raises on a full disk
         shutil.rmtree(part, ignore_errors=True)
-        left = newest_checkpoint(folder)
+        last = newest_checkpoint(folder)
         raise StateError(
             f"the training checkpoint {place} can't be written: {str(error).splitlines()[0]}; "
-            f"{f'{left} is the last one' if left else 'there is none yet'}"
+            f"{f'{last} is the last one' if last else 'there is none yet'}"
         ) from error
     accelerator.wait_for_everyone()
 
@@ -74,28 +74,30 @@ def _replace(part: Path, place: Path) -> None:
 
 
 def refuse_checkpoint_folder(folder: str | Path) -> None:
-    """Try a folder for checkpoints before a training, and leave everything as it was.
+    """Tries before a training whether checkpoints can be written to a folder, and leaves everything as it was.
 
     Raises:
         StateError: nothing can be written to it, or it can't be made.
     """
-    made: list[Path] = []
+    created: list[Path] = []
     try:
         place = Path(folder).absolute()
-        made = [path for path in (place, *place.parents) if not path.exists()]
+        created = [path for path in (place, *place.parents) if not path.exists()]
         place.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=place) as file:
             file.write(b"trial")
     except (OSError, ValueError) as error:
         raise StateError(f"checkpoint={str(folder)[:200]!r}: nothing can be written there ({error})") from error
     finally:
-        for path in made:
+        for path in created:
             with contextlib.suppress(OSError, ValueError):
                 path.rmdir()
 
 
 def load_checkpoint(accelerator: Any, place: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Load a checkpoint. Its pickles run whatever code they hold: only from a folder that you trust.
+    """Loads a checkpoint into the model and everything that is registered with the accelerator.
+
+    Its pickles run whatever code they hold: load only from a folder that you trust.
 
     Raises:
         StateError: it is damaged, or of another training; the model is as it was.
@@ -115,17 +117,17 @@ def load_checkpoint(accelerator: Any, place: Path, tensors: Mapping[str, Tensor]
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from."""
+    """Returns the newest checkpoint in a folder, or None where there is none."""
     return next(reversed(_all(folder)), None)
 
 
 def _all(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, oldest first: what has such a name and such files. Nothing else is ever removed."""
+    """Returns the checkpoints in a folder, oldest first: folders of such names with such files. Nothing else is ever removed."""
     try:
-        found = [path for path in folder.iterdir() if EPOCH_FOLDER.fullmatch(path.name) and _is_checkpoint(path)]
+        checkpoints = [path for path in folder.iterdir() if EPOCH_FOLDER.fullmatch(path.name) and _is_checkpoint(path)]
     except (OSError, ValueError):
         return []
-    return sorted(found, key=lambda path: int(path.name.removeprefix("epoch-")))
+    return sorted(checkpoints, key=lambda path: int(path.name.removeprefix("epoch-")))
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -41,7 +41,7 @@ def evaluate(
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> Metrics:
-    """Loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
+    """Returns loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
 
     Args:
         model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
@@ -51,7 +51,7 @@ def evaluate(
         keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.
 
-    Under several ranks each one measures its share, and all get the same answer.
+    Under several ranks each one measures its share, and all return the same metrics.
 
     Raises:
         DataError: the data is empty or doesn't fit the model.

@@ -1,6 +1,6 @@
-"""fit and evaluate: train a model on labelled images, and see how well it does.
+"""`fit` trains a model on labelled images.
 
-Neither knows of methods: what has ``requires_grad`` trains. timm makes the optimizer, the schedule and the mixes, accelerate
+It knows nothing of methods: what has ``requires_grad`` trains. timm makes the optimizer, the schedule and the mixes, accelerate
 brings the model to its device, its precision and its ranks.
 """
 
@@ -70,7 +70,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
 ) -> History:
-    """Train what is trainable in ``model``, in place, and leave it in evaluation mode on accelerate's device.
+    """Trains what is trainable in ``model``, in place, and leaves it in evaluation mode on accelerate's device.
 
     The model returns class scores [N, classes]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple
     (Inception, GoogLeNet and distilled DeiT in training), whose auxiliary scores aren't trained on.
@@ -85,7 +85,7 @@ def fit(
             ``("image", "label")`` or ``(0, 2)``.
         lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
-        optimizer: A name of timm.optim's, or what makes an optimizer from parameter groups.
+        optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
         layer_decay: Factor of the learning rate per layer of timm's depth order; None for one rate.
         schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", "poly", "tanh", "none" ...), after a linear
             warm-up (a tenth of the epochs unless said otherwise).
@@ -108,26 +108,26 @@ def fit(
         views: If only the classifier trains on a Dataset or folder, its inputs are computed once, and it trains on these.
             ``views=k`` computes them k times, each under its own random augmentation, and uses them in turn; None is 1;
             0 runs the backbone in every epoch. Not with mixup, dropout, or moving statistics before the classifier.
-        cache: What the layers below everything that trains give for the images is computed once, if the images are the same in
-            every epoch, and the rest of the model trains on that ("partial", LoRA or adapters in late blocks; the head alone
+        cache: The output of the layers below everything that trains is computed once for each image, if the images are the same
+            in every epoch, and the rest of the model trains on that ("partial", LoRA or adapters in late blocks; the head alone
             of a probe). None: where it can be done, in a temporary folder; True: an error where it can't (it also takes your
-            word that a Dataset of your own gives the same images again); a folder: as True, and kept there for later runs
+            word that a Dataset of your own returns the same images again); a folder: as True, and kept there for later runs
             on the same backbone and images; False: never.
         cache_limit: Gigabytes (10**9 bytes) that this may take on disk; in a folder of yours the oldest go first.
         seed: Decides the order, augmentation, dropout and mixes of every epoch. The new classifier was drawn by ``wrap``.
         workers: Processes that read images.
         strict: Read every file before training, and refuse to train if one can't be read. Without it such files are named and
             left out (`petl.data.sift`).
-        precision: Autocast; None is what ``accelerate launch`` was told, or "no".
+        precision: Autocast; None is what ``accelerate launch`` was started with, or "no".
         progress: A bar on a terminal, and on stderr a line for each epoch as soon as it is measured.
-        on_epoch: Is called with each row of the history, after everything of the epoch is written.
+        on_epoch: Is called with each row of the history, after all files of the epoch are written.
 
     Ctrl-C raises KeyboardInterrupt as ever, says what is kept, and leaves the model in evaluation mode, the best delta in
     ``out`` and the last whole epoch in ``checkpoint``.
 
     Raises:
         DataError: the data doesn't fit the model, or is of one class alone. StateError: nothing trains; ``out``, ``checkpoint``
-            or ``resume`` can't be; something frozen has moved, which is told after the first epoch.
+            or ``resume`` can't be; something frozen has moved, which is checked after the first epoch.
         PetlError: a setting that can't be, or a loss that is no longer finite.
 
     >>> import petl, timm, torch

@@ -21,10 +21,13 @@ FIRST_BYTES = 4096  # bytes of an image that, with its size, tell whether it is 
 
 
 def held_out_files(train: Any, val: Any) -> dict[str, Any] | None:
-    """Which images of one source were kept for validation; None where the validation images are another source's."""
-    theirs, ours = origins(train), origins(val)
-    known = all(isinstance(one, Images) and any(one.source is other.source for other in theirs) for one in ours)
-    if not ours or not known or any(one not in ours for one in leaves(val)):
+    """Returns which images of the training's source were held out, or None if the validation images are of another source.
+
+    ``{"held_out": 20, "of": 100, "files": {name: checksum}}``.
+    """
+    of_train, of_val = origins(train), origins(val)
+    known = all(isinstance(one, Images) and any(one.source is other.source for other in of_train) for one in of_val)
+    if not of_val or not known or any(one not in of_val for one in leaves(val)):
         return None
     if _source_numbers(train) & _source_numbers(val):
         return None  # it measures what it trains on
@@ -38,26 +41,26 @@ def _places(data: Any) -> list[tuple[Images, int]]:
 
 
 def _source_numbers(data: Any) -> set[int]:
-    """Of the images in their source; petl's own are all of one here."""
+    """The numbers of the images in their source, which is one and the same here."""
     return {int(images.indices[index]) for images, index in _places(data) if isinstance(images, Images)}
 
 
 def image_name(images: Images, index: int) -> str:
-    """An image's name under the folder (or in the archive) that it comes from; its number where it has none."""
+    """Returns an image's name under the folder (or in the archive) that it comes from, or its number where it has no name."""
     number = int(images.indices[index])
     inner = getattr(images.source, "filename", None)
     return Path(str(inner(number))).as_posix() if inner else str(number)
 
 
 def _class_and_file(path: str) -> str:
-    """Class and file: what is before them depends on whether the folder or the split in it was named."""
+    """The last two parts of a path: those before them depend on whether the folder or the split in it was named."""
     return "/".join(path.split("/")[-2:])
 
 
 def image_checksum(images: Images, index: int) -> str:
-    """What tells an image from another of the same name: of a file its size and start, of anything else its numbers.
+    """Returns what tells an image from another of the same name: of a file its size and start, of anything else its numbers.
 
-    "" for one that can't be read.
+    It is "" for an image that can't be read.
     """
     try:
         path = Path(images.filename(index))
@@ -65,11 +68,11 @@ def image_checksum(images: Images, index: int) -> str:
             with path.open("rb") as file:
                 start = file.read(FIRST_BYTES)
                 return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
-        picture = images.source[int(images.indices[index])][0]
-        if hasattr(picture, "read"):
-            with picture:
-                return _digest(picture.read())
-        return _digest(picture.tobytes() if hasattr(picture, "tobytes") else bytes(picture))
+        image = images.source[int(images.indices[index])][0]
+        if hasattr(image, "read"):
+            with image:
+                return _digest(image.read())
+        return _digest(image.tobytes() if hasattr(image, "tobytes") else bytes(image))
     except (OSError, DataError):
         return ""
 
@@ -79,7 +82,7 @@ def _digest(data: bytes) -> str:
 
 
 def find_held_out(images: Images, split: Mapping[str, Any]) -> list[int] | None:
-    """The positions in ``images`` of those that the run held out; None where these are other images.
+    """Returns the positions in ``images`` of those that the run held out, or None where none of them is there.
 
     Raises:
         StateError: some of them have changed or gone since.
@@ -105,7 +108,7 @@ def find_held_out(images: Images, split: Mapping[str, Any]) -> list[int] | None:
 def images_to_measure(
     delta: str | Path, source: str, pipeline: Mapping[str, Any], *, split: str | None, **options: Any
 ) -> tuple[Any, str]:
-    """The images of ``source`` that ``petl eval`` measures, and which these are, in words.
+    """Returns the images of ``source`` that ``petl eval`` measures, and a description of them.
 
     ``split`` is a split's or folder's name, "held-out" (of the training) or "all"; None is ``val``, else those that the
     training held out, else ``test``, else all where the source has no splits.
@@ -133,14 +136,14 @@ def images_to_measure(
 
 
 def _has_reader(source: str) -> bool:
-    """Whether it is a name such as torch/cifar10, whose reader knows the splits."""
+    """Whether the source is a name such as torch/cifar10, whose reader knows the splits."""
     return source.partition("/")[0].lower() in READERS and not Path(source).exists()
 
 
 def _held_out_of_training(
     delta: str | Path, source: str, pipeline: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
-    """The images that were held out of the training of ``delta``, if ``source`` is what it was trained on."""
+    """Returns the images that were held out of the training of ``delta``, or None if it was trained on another source."""
     split = recorded_split(read_run_file(delta))
     there = splits(source)
     if split is None or (there and "train" not in there):

@@ -1,4 +1,4 @@
-"""The training loop: epochs of updates, each epoch measured, the best kept."""
+"""The training loop: epochs of updates; each epoch is validated, and the best one is saved."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import functools
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,43 +15,37 @@ from torch import Tensor
 from petl.data.batches import set_epoch
 from petl.data.inputs import Batch, answered, windows
 from petl.errors import DataError, PetlError
-from petl.training.checkpoints import write_checkpoint
 from petl.training.evaluation import validate_or_save
 from petl.training.history import History
 from petl.training.rehearsal import prove_savable
 from petl.training.run import Run
-from petl.training.saving import print_line, save_best, save_run_file
+from petl.training.saving import save_best, write_epoch
 from petl.training.trained_state import copy_into
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.record import record
 
 
 def train_all(run: Run) -> History:
-    """Train from where the run is to its last epoch, or until it gets no better."""
+    """Trains from where the run is to its last epoch, or until ``patience`` ends it."""
     settings, history = run.settings, run.history
-    updates = -(-len(run.train) // settings.optim.accumulate)
-    task = run.progress.add_task("", total=settings.optim.epochs * updates, completed=run.updates, note="")
+    total = settings.optim.epochs * -(-len(run.train) // settings.optim.accumulate)
+    task = run.progress.add_task("", total=total, completed=run.updates, note="")
     first = len(history)
     for epoch in range(first, settings.optim.epochs):
         if history.stopped:
             break
-        run.progress.update(task, description=f"epoch {epoch + 1}/{settings.optim.epochs}")
         start = time.perf_counter()
-        with run.without_trunk():
-            row = train_epoch(run, epoch, task)
+        row = train_epoch(run, epoch, task)
         if epoch == 0 and record(run.model) is not None:
             prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
         run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
         with run.averaged():
             row.update(validate_or_save(run, row), seconds=time.perf_counter() - start)
-            failed = save_best(run) if history.add(row) else None
-        print_line(run, history.line(row, settings.optim.epochs))
+            failure = save_best(run) if history.add(row) else None
         history.stopped = settings.run.patience is not None and history.stale >= settings.run.patience
-        save_run_file(run)
-        if settings.run.checkpoint:
-            write_checkpoint(run.accelerator, Path(settings.run.checkpoint), epoch + 1)
-        if failed:
-            raise failed
+        write_epoch(run, row)
+        if failure:
+            raise failure
         if epoch == first and not (settings.run.out and history.best is row):
             prove_savable(run.model)
         if settings.run.on_epoch:
@@ -61,16 +54,18 @@ def train_all(run: Run) -> History:
 
 
 def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
-    """One pass over the training data: the first half of the epoch's row."""
+    """Trains on all training data once. Returns the first half of the epoch's row of the history."""
+    run.progress.update(task, description=f"epoch {epoch + 1}/{run.settings.optim.epochs}")
     start_epoch(run, epoch)
     total = images = 0
     lr = 0.0
-    for window in windows(valid_batches(run), run.settings.optim.accumulate):
-        lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
-        loss = update_weights(run, window, count, epoch)
-        total, images = total + loss * count, images + count
-        run.progress.update(task, advance=1, note=f"loss {loss:.3f}")
-    sync_statistics(run)
+    with run.without_trunk():
+        for window in windows(valid_batches(run), run.settings.optim.accumulate):
+            lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
+            loss = update_weights(run, window, count, epoch)
+            total, images = total + loss * count, images + count
+            run.progress.update(task, advance=1, note=f"loss {loss:.3f}")
+        sync_statistics(run)
     if not images:
         raise DataError(
             f"the training data gave no image in epoch {epoch + 1}; a loader has to start anew in each epoch"
@@ -79,7 +74,7 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
 
 
 def start_epoch(run: Run, epoch: int) -> None:
-    """The order of the images, their augmentation, dropout and mixup depend on seed and epoch (and rank) alone."""
+    """Seeds everything random: order of images, augmentation, dropout and mixup depend on seed, epoch and rank alone."""
     from accelerate.utils import set_seed
 
     parts = [run.settings.run.seed, epoch, run.accelerator.process_index]
@@ -92,7 +87,7 @@ def start_epoch(run: Run, epoch: int) -> None:
 
 
 def valid_batches(run: Run) -> Iterator[Batch]:
-    """The epoch's batches, without images that couldn't be read."""
+    """Yields the batches of an epoch, without images that couldn't be read."""
     for batch in run.train:
         images, targets = run.objective.images_and_targets(batch, run.model)
         read = run.objective.is_read(targets)
@@ -103,7 +98,7 @@ def valid_batches(run: Run) -> Iterator[Batch]:
 
 
 def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
-    """One step of the optimizer on the mean loss over all images of the window."""
+    """Takes one step of the optimizer on the mean loss over all images of a window of batches. Returns that loss."""
     accelerator, loss = run.accelerator, torch.zeros((), device=run.accelerator.device)
     for number, (images, targets) in enumerate(window, start=1):
         last = number == len(window)
@@ -134,7 +129,7 @@ def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
-    """Before the step: the weights are still those of the update before."""
+    """Raises a PetlError for a loss that is no number, before the step: the weights are still those of the update before."""
     if np.isfinite(loss):
         return
     kept = (
@@ -149,7 +144,7 @@ def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
 
 
 def sync_statistics(run: Run) -> None:
-    """Running statistics are each rank's own; those of the first one hold."""
+    """Copies the running statistics of rank 0 to all ranks."""
     from accelerate.utils import broadcast
 
     if run.accelerator.num_processes > 1:

@@ -30,9 +30,9 @@ class ClassMetrics:
 class Metrics:
     """How well a model does on labelled images; prints as a table.
 
-    loss is the mean cross-entropy in nats. accuracy is the share of right answers, balanced_accuracy (the same as recall)
-    the mean recall over the classes that occur. precision and f1 are means over the classes that occur or were answered,
-    as scikit-learn's "macro" has them. ``confusion[i][j]``: images of class i that were taken for class j.
+    loss is the mean cross-entropy in nats. accuracy is the share of right predictions, balanced_accuracy (the same as recall)
+    the mean recall over the classes that occur. precision and f1 are means over the classes that occur or were predicted,
+    as scikit-learn's "macro" has them. ``confusion[i][j]`` counts the images of class i for which class j was predicted.
     """
 
     loss: float
@@ -74,26 +74,26 @@ def _decimals(one: ClassMetrics) -> tuple[str, ...]:
 
 
 def metrics_of(losses: Tensor, predicted: Tensor, targets: Tensor, labels: Sequence[str]) -> Metrics:
-    """From each image's loss, answer and class [N each], with the names of all classes.
+    """Returns the metrics for the loss, the predicted class and the class of each image [N], and the names of all classes.
 
     The confusion matrix is a count and everything else follows from it in five lines, so the core needs neither
     scikit-learn nor torchmetrics; the tests compare with scikit-learn.
     """
     count = len(labels)
     confusion = torch.bincount(targets * count + predicted, minlength=count * count).reshape(count, count)
-    right, truly, answered = confusion.diagonal().double(), confusion.sum(1), confusion.sum(0)
-    precision, recall = right / answered.clamp(min=1), right / truly.clamp(min=1)
-    f1 = 2 * right / (truly + answered).clamp(min=1)
-    occurs, seen = truly > 0, (truly + answered) > 0
+    right, truly, predictions = confusion.diagonal().double(), confusion.sum(1), confusion.sum(0)
+    precision, recall = right / predictions.clamp(min=1), right / truly.clamp(min=1)
+    f1 = 2 * right / (truly + predictions).clamp(min=1)
+    occurs, counted = truly > 0, (truly + predictions) > 0
     balanced = recall[occurs].mean().item()
     columns = zip(labels, truly.tolist(), precision.tolist(), recall.tolist(), f1.tolist(), strict=True)
     return Metrics(
         loss=losses.double().mean().item(),
         accuracy=(right.sum() / confusion.sum()).item(),
         balanced_accuracy=balanced,
-        precision=precision[seen].mean().item(),
+        precision=precision[counted].mean().item(),
         recall=balanced,
-        f1=f1[seen].mean().item(),
+        f1=f1[counted].mean().item(),
         classes=[ClassMetrics(*column) for column in columns],
         confusion=confusion.tolist(),
     )

@@ -15,7 +15,7 @@ from petl.wrapping.record import bare
 def param_groups(
     model: nn.Module, *, lr: float, layer_decay: float | None = None, weight_decay: float = 0.0
 ) -> list[dict[str, Any]]:
-    """Groups of the trainable parameters for any torch optimizer: no weight decay on vectors, lower rates in earlier layers.
+    """Returns groups of trainable parameters for any torch optimizer: no weight decay on vectors, lower rates in early layers.
 
     Args:
         lr: learning rate of the last layers.
@@ -35,7 +35,7 @@ def param_groups(
 
 
 def timm_groups(model: nn.Module, *, layer_decay: float | None, weight_decay: float) -> list[dict[str, Any]]:
-    """timm's own groups, with ``lr_scale`` where rates differ by layer: for timm's schedulers, which read it."""
+    """Returns timm's own groups, with ``lr_scale`` where rates differ by layer: timm's schedulers read it."""
     from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
     plain = bare(model)
@@ -69,16 +69,16 @@ def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opt
 
 
 def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int) -> Any:
-    """timm's schedule, a step per update."""
+    """Returns timm's schedule, which takes a step per update, or None for "none"."""
     from timm.scheduler import create_scheduler_v2
 
     warmup = settings.epochs / 10 if settings.warmup_epochs is None else settings.warmup_epochs
     try:
-        made, _ = create_scheduler_v2(
+        scheduler, _ = create_scheduler_v2(
             optimizer,
             settings.schedule,
             num_epochs=settings.epochs,
-            warmup_epochs=warmup,  # type: ignore[arg-type]  # a part of an epoch is as good as a whole one
+            warmup_epochs=warmup,  # type: ignore[arg-type]  # timm takes parts of an epoch too
             warmup_lr=settings.lr / 100,
             min_lr=settings.min_lr,
             step_on_epochs=False,
@@ -86,9 +86,9 @@ def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int) 
         )
     except (ValueError, AssertionError) as error:
         raise _schedule_error(settings, str(error)) from error
-    if made is None and settings.schedule != "none":
+    if scheduler is None and settings.schedule != "none":
         raise _schedule_error(settings, "timm has no such schedule")
-    return made
+    return scheduler
 
 
 def _schedule_error(settings: OptimizerSettings, why: str) -> PetlError:

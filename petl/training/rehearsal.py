@@ -1,4 +1,4 @@
-"""Whether what a training makes can be kept: tried before it begins and after its first epoch, so that no epoch is lost."""
+"""Saving that loses no epoch: tried before the training and after its first epoch, and rescued where the disk fails."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SAVE_ERRORS = (PetlError, OSError, SafetensorError, ValueError)  # of a disk, an
 
 
 def refuse_delta_path(out: str | Path, model: nn.Module) -> None:
-    """Refuse a path that no delta of this model can have, before any data is read.
+    """Refuses a path that no delta of this model can have, before any data is read.
 
     Raises:
         StateError: the model isn't wrapped; the path is a folder, is in none, or can be no file's.
@@ -43,7 +43,7 @@ def refuse_delta_path(out: str | Path, model: nn.Module) -> None:
 
 
 def rehearse_saving(model: nn.Module, out: str | Path, labels: Sequence[str] | None) -> None:
-    """Save the delta as it is, in a folder beside ``out``, and take it away again: as it will be saved, so it is tried.
+    """Saves the delta as it is now into a temporary folder beside ``out``: what would fail after the training fails now.
 
     Raises:
         PetlError: the disk is full, the folder can't be written to, or the model, its labels or its pipeline can't be saved.
@@ -57,10 +57,10 @@ def rehearse_saving(model: nn.Module, out: str | Path, labels: Sequence[str] | N
 
 
 def prove_savable(model: nn.Module) -> None:
-    """Try whether a wrapped model can be saved after an epoch, where no delta is asked for that would tell.
+    """Tries after an epoch whether a wrapped model can be saved, for trainings that write no delta.
 
     Raises:
-        PetlError: it can't, for another reason than the room on the disk.
+        PetlError: it can't, for another reason than a full disk.
     """
     if record(model) is None:
         return
@@ -75,10 +75,10 @@ def prove_savable(model: nn.Module) -> None:
 
 
 def save_or_rescue(model: nn.Module, out: str | Path, labels: Sequence[str] | None, results: Mapping[str, Any]) -> None:
-    """Save a delta to ``out``, or, where that fails, to a temporary folder.
+    """Saves a delta to ``out``, or, where that fails, to a temporary folder.
 
     Raises:
-        PetlError: it isn't in ``out``; the error says where it is.
+        PetlError: it isn't in ``out``; the error says where it is instead.
     """
     try:
         save(model, out, labels=labels, results=results)

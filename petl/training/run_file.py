@@ -16,7 +16,7 @@ from petl.version import __version__
 
 
 def run_file_beside(delta: str | Path) -> Path:
-    """The name of the run's file: ``pets.history.json`` for ``pets.safetensors``.
+    """Returns the path of the run's file: ``pets.history.json`` for ``pets.safetensors``.
 
     >>> beside("runs/pets.safetensors").name
     'pets.history.json'
@@ -25,19 +25,19 @@ def run_file_beside(delta: str | Path) -> Path:
 
 
 def write_run_file(delta: str | Path, settings: Settings, history: History, split: Mapping[str, Any] | None) -> None:
-    """Write the run's file, whole or not at all.
+    """Writes the run's file, whole or not at all.
 
     Raises:
         DeltaError: it can't be written.
     """
-    story = {**vars(history), "rows": history.rows, "best": history.best}
+    values = {**vars(history), "rows": history.rows, "best": history.best}
     text = json.dumps(
         {
             "petl": __version__,
             "delta": Path(delta).name,
             "settings": _settings_as_json(settings),
             "split": split,
-            "history": story,
+            "history": values,
         },
         indent=1,
         default=_as_json,
@@ -53,7 +53,7 @@ def _settings_as_json(settings: Settings) -> dict[str, Any]:
 
 
 def _as_json(value: Any) -> Any:
-    """A setting as JSON has it."""
+    """Returns a setting as a value that JSON has."""
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
@@ -62,22 +62,22 @@ def _as_json(value: Any) -> Any:
 
 
 def read_run_file(delta: str | Path) -> dict[str, Any] | None:
-    """The run's file beside a delta, or None where there is none, or one that isn't this delta's.
+    """Returns the content of the run's file beside a delta, or None where there is none, or it is no such file.
 
     Raises:
         StateError: it can't be read.
     """
     place = run_file_beside(delta)
     try:
-        found = json.loads(place.read_text(encoding="utf-8"))
+        content = json.loads(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
         raise StateError(f"{place} can't be read ({error}); move it away, or say which images: --split") from error
-    return found if isinstance(found, dict) and isinstance(found.get("settings"), dict) else None
+    return content if isinstance(content, dict) and isinstance(content.get("settings"), dict) else None
 
 
 def recorded_split(run: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The split that a run noted, where it held images out."""
+    """Returns the split in a run's file, or None where no images were held out."""
     split = (run or {}).get("split")
     return split if isinstance(split, dict) and isinstance(split.get("files"), dict) and split["files"] else None

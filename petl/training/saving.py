@@ -9,7 +9,7 @@ from typing import Any
 
 from petl.delta.delta import read
 from petl.errors import PetlError, printable
-from petl.training.checkpoints import newest_checkpoint
+from petl.training.checkpoints import newest_checkpoint, write_checkpoint
 from petl.training.history import History
 from petl.training.rehearsal import save_or_rescue
 from petl.training.run import Run
@@ -34,6 +34,14 @@ def save_best(run: Run) -> PetlError | None:
             failed = error
     run.accelerator.wait_for_everyone()
     return failed
+
+
+def write_epoch(run: Run, row: dict[str, Any]) -> None:
+    """Prints the row of an epoch, and writes the file beside the delta and the checkpoint."""
+    print_line(run, run.history.line(row, run.settings.optim.epochs))
+    save_run_file(run)
+    if run.settings.run.checkpoint:
+        write_checkpoint(run.accelerator, Path(run.settings.run.checkpoint), row["epoch"])
 
 
 def save_run_file(run: Run) -> None:

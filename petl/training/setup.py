@@ -1,4 +1,4 @@
-"""From what ``fit`` was asked for to a Run: batches, loss, optimizer and schedule, with accelerate's hand on them."""
+"""Builds a Run from the arguments of ``fit``: batches, objective, optimizer and schedule, prepared by accelerate."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from petl.wrapping.record import record
 
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
-    """Everything that the loop needs; at the point of the checkpoint, where the run resumes one."""
+    """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
     model.to(accelerator.device).train()
     if record(model) is not None:
         prove_frozen(model, "not trained, because no delta could be saved")
     train, val, labels, objective = _open_data(accelerator, model, data, settings)
     objective.prepare(train, accelerator.device)
-    made = create_optimizer(model, settings.optim)
+    optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
     found, why, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(found.net if found else model, made)
+    net, optimizer = accelerator.prepare(found.net if found else model, optimizer)
     train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
@@ -89,13 +89,13 @@ def _features_or_images(
 def _open_data(
     accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings
 ) -> tuple[Loader, Loader | None, list[str], Objective]:
-    """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
+    """Returns training and validation batches, the class names and the objective, after a look at the first image of each.
+
+    The model's record gets the class names and the input pipeline.
+    """
     options: dict[str, Any] = {
-        "batch_size": settings.run.batch_size,
-        "workers": settings.run.workers,
-        "keys": settings.run.keys,
+        name: getattr(settings.run, name) for name in ("batch_size", "workers", "keys", "strict")
     }
-    options["strict"] = settings.run.strict
     train = feed(data[0], model, training=True, classes=settings.run.names, seed=settings.run.seed, **options)
     known = settings.run.names if settings.run.labels is not None else classes_of(train) or recorded_labels(model)
     labels = output_names(accelerator, model, train, known)
@@ -112,27 +112,27 @@ def _open_data(
 
 
 def recorded_labels(model: nn.Module) -> list[str] | None:
-    """The class names in the model's record."""
-    made = record(model)
-    return made.labels if made else None
+    """Returns the class names in the model's record."""
+    wrapped = record(model)
+    return wrapped.labels if wrapped else None
 
 
 def output_names(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
-    """The names of the model's classes, or their numbers; the first image has then been tried."""
+    """Returns the known names of the model's classes, else their numbers, after the model has been tried on the first image."""
     classes = first_look(accelerator, model, loader, known)
     return list(known) if known else [str(number) for number in range(classes)]
 
 
 def _record_data(model: nn.Module, labels: list[str] | None, train: Loader) -> None:
-    """Class names and input pipeline belong in the delta."""
-    made = record(model)
-    if made is not None:
-        made.labels = labels or made.labels
-        made.pipeline = made.pipeline or pipeline_of(train.dataset)
+    """Writes class names and input pipeline into the model's record, from which they get into the delta."""
+    wrapped = record(model)
+    if wrapped is not None:
+        wrapped.labels = labels or wrapped.labels
+        wrapped.pipeline = wrapped.pipeline or pipeline_of(train.dataset)
 
 
 def _refuse_early(settings: Settings) -> None:
-    """What would be found out only after the features were computed: no such schedule, nothing to resume."""
+    """Refuses an unknown schedule and a missing checkpoint before features are computed, which may take long."""
     create_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.optim.lr), settings.optim, 1)
     if isinstance(settings.run.resume, (str, Path)) and newest_checkpoint(Path(settings.run.resume)) is None:
         raise StateError(
@@ -141,9 +141,9 @@ def _refuse_early(settings: Settings) -> None:
 
 
 def _resume(run: Run) -> None:
-    """Go on from the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
+    """Loads the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
     resume, folder = run.settings.run.resume, run.settings.run.checkpoint
     place = None if not resume else Path(folder or "") if resume is True else Path(resume)
-    found = newest_checkpoint(place) if place else None
-    if found:
-        load_checkpoint(run.accelerator, found, run.trained)  # the learning rates come with the optimizer
+    newest = newest_checkpoint(place) if place else None
+    if newest:
+        load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer

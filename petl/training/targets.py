@@ -1,4 +1,4 @@
-"""The class numbers of a dataset, where they can be had without reading images: for weights, and for early errors."""
+"""The class numbers of a dataset, as far as possible without reading images: for class weights and early errors."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from petl.errors import DataError
 
 
 def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False) -> None:
-    """Refuse class numbers that the model hasn't, and in training one class alone, which teaches nothing.
+    """Refuses class numbers that the model hasn't, and in training data of one class alone, which teaches nothing.
 
     Raises:
-        DataError: one of these. Where the numbers can't be had without reading the images, the batches tell.
+        DataError: for one of these. Numbers that can't be had without reading the images are checked batch by batch.
     """
     classes = len(labels)
     if training and classes == 1:
@@ -42,7 +42,7 @@ def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False)
 
 
 def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
-    """The class number of each image, or None where that can't be had (without ``reading`` images)."""
+    """Returns the class number of each image, or None where it can't be had (without ``reading`` images)."""
     inner = dataset.dataset if isinstance(dataset, Around) and not isinstance(dataset, Picked) else dataset
     numbers = class_numbers(dataset, reading=reading) if not isinstance(inner, Picked) else None
     if numbers is None and type(inner) is TensorDataset and len(inner.tensors) == 2:
@@ -52,6 +52,7 @@ def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
 
 
 def read_targets(loader: Loader) -> Tensor:
+    """Returns the class numbers of all images that can be read; the dataset is read once if it doesn't tell them."""
     numbers = known_targets(loader.dataset, reading=True)
     if numbers is None:
         numbers = _targets_of_items(loader)
@@ -59,7 +60,7 @@ def read_targets(loader: Loader) -> Tensor:
 
 
 def _targets_of_items(loader: Loader) -> np.ndarray:
-    """The class numbers of a dataset that doesn't tell them: by its ``targets``, or by reading it once."""
+    """Returns the class numbers from the dataset's ``targets``, or from its items."""
     dataset: Any = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
     targets = None if isinstance(dataset, Picked) else getattr(dataset, "targets", None)
     if targets is not None and getattr(dataset, "target_transform", None) is None:

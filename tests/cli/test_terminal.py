@@ -34,7 +34,7 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_what_needs_no_model_brings_no_torch(words: list[str]) -> None:
     code = f"""
 import sys
-from petl.cli import app
+from petl.cli.app import app
 try:
     app({words!r})
 except SystemExit as end:
