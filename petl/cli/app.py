@@ -1,6 +1,6 @@
-"""The command line: each command reads its arguments, calls the library and shows what it answers.
+"""The command line: its commands with their names and examples.
 
-``petl --version`` and ``--help`` are asked for often and need nothing: torch, timm and the library come with the command.
+``petl --version`` and ``--help`` are asked for often and import neither torch nor timm: each command imports what it needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``--data KEY=VALUE`` says on a command line: how images are read, for `petl.data.pipeline` and `petl.data.dataset`."""
+"""``--data KEY=VALUE`` of a command line: how images are read, for `petl.data.pipeline` and `petl.data.dataset`."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class DataKeywords:
 
 
 def data_keywords(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> DataKeywords:
-    """The words by whom they are for; ``known`` has the keys that the command takes.
+    """Sorts the words by the function that takes them; ``known`` has the keys that the command takes.
 
     Raises:
         MethodError: An unknown key, or a value that it can't have.
@@ -63,14 +63,14 @@ def data_keywords(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> D
 
 
 def _names_as_text(words: Sequence[str] | None) -> dict[str, str]:
-    """The values that are names, of folders for instance, as they stand there: ``split=2024`` is no number."""
+    """Returns the values that are names, of folders for instance, as text: in ``split=2024`` there is no number."""
     split = [word.partition("=") for word in words or ()]
     names = {key for key, hint in (DATASET | TRAINING).items() if hint in (str, str | None)}
     return {key: text for key, _, text in split if key in names and text != "null"}
 
 
 def _gather_augment(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``augment.KEY=VALUE`` as one dict."""
+    """Collects ``augment.KEY=VALUE`` words in one dict."""
     inner = {key.removeprefix(AUGMENT): value for key, value in values.items() if key.startswith(AUGMENT)}
     rest = {key: value for key, value in values.items() if not key.startswith(AUGMENT)}
     if not inner:
@@ -90,7 +90,7 @@ def _sides(sides: list[Any]) -> tuple[int, int]:
 def training_and_validation(
     source: str, val: str | None, pipeline: Mapping[str, Any], said: DataKeywords, *, classes: Sequence[str], seed: int
 ) -> tuple[Images | Stream, Images | Stream]:
-    """The images to train on, and those to measure on: of ``val``, else the ``val`` in ``source``, else a fifth held out.
+    """Returns the images to train on, and those to measure on: ``val``, else the ``val`` in ``source``, else a fifth held out.
 
     A folder that is taken as it is (split=".") or whole (split=null) has no split left to measure on.
     """

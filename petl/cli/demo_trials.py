@@ -27,7 +27,7 @@ from petl.wrapping.wrap import wrap
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What one way of adapting Lite0 to the digits gave; ``logits`` [64, 10] are its answers to the first test images."""
+    """The result of one trial; ``logits`` [64, 10] are the model's outputs for the first test images."""
 
     name: str
     trainable: int
@@ -39,7 +39,7 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class DemoTrial:
-    """One way: its methods, the channels of the images that it sees, its learning rate and number of epochs."""
+    """One way of adapting Lite0 to the digits: methods, channels of the images, learning rate and number of epochs."""
 
     name: str
     methods: list[Any]
@@ -49,13 +49,13 @@ class DemoTrial:
 
     @property
     def file(self) -> str:
-        """The name of its delta."""
+        """The file name of the trial's delta."""
         return f"{self.name.replace(' + ', '-').replace(' ', '-').lower()}.safetensors"
 
 
 DEMO_SIZE = 64
-DELTAS_BYTES = 2_000_000  # bytes that the demo's deltas take together
-# BatchNorm's statistics are kept: following batches of 32 small images makes every one of these worse
+DELTAS_BYTES = 2_000_000  # that the demo's deltas take together
+# BatchNorm's statistics stay the pretrained ones: those of batches of 32 small images make every trial worse
 FROZEN_STATISTICS = BN(stats="keep")
 DEMO_TRIALS = (
     DemoTrial("linear probe", ["probe"], lr=1e-2, epochs=20),  # cheap: it trains on features that are computed once
@@ -66,7 +66,7 @@ DEMO_TRIALS = (
 
 
 def run_trial(trial: DemoTrial, folder: Path, *, quick: bool = False, seed: int = 0) -> DemoResult:
-    """Adapt Lite0 to the digits in one way and save the delta into ``folder``.
+    """Adapts Lite0 to the digits in one way and saves the delta into ``folder``.
 
     ``quick`` trains for one epoch on a tenth of the images.
     """

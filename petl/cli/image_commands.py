@@ -73,18 +73,20 @@ def train_command(
 
     options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
     options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
-    said = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
-    if size and "size" in said.pipeline:
-        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+    reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
+    if size and "size" in reading_options.pipeline:
+        raise MethodError(f"got --size {size} and --data size={reading_options.pipeline['size']}; expected one of them")
     path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
     net, extra = build_backbone(model, parse_pairs(args)), parse_pairs(args)
     methods = build_methods(method, settings, rank=rank, last=last, in_chans=in_chans)
-    classes = petl.data.dataset(data, petl.data.pipeline(net), **said.dataset, **said.training).classes
+    classes = petl.data.dataset(
+        data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training
+    ).classes
     torch.manual_seed(seed)  # the new classifier is random
     petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
-    pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
+    pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})
     petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
-    training, validation = training_and_validation(data, val, pipeline, said, classes=classes, seed=seed)
+    training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
     try_writing(path, lambda trial: petl.save(net, trial, labels=classes))
     history = petl.fit(net, training, validation, out=path, labels=classes, **options)
     say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")
@@ -110,11 +112,13 @@ def evaluate_command(
     from petl.cli.predictions import refuse_other_tasks
     from petl.training.held_out import images_to_measure
 
-    said = data_keywords(reading, known=PIPELINE | DATASET)
+    reading_options = data_keywords(reading, known=PIPELINE | DATASET)
     net, header = load_delta(delta, model)
     refuse_other_tasks(header, getattr(net, "num_classes", None))
-    pipeline = petl.data.pipeline(net, **said.pipeline)
-    images, which = images_to_measure(delta, data, pipeline, split=split, classes=header["labels"], **said.dataset)
+    pipeline = petl.data.pipeline(net, **reading_options.pipeline)
+    images, which = images_to_measure(
+        delta, data, pipeline, split=split, classes=header["labels"], **reading_options.dataset
+    )
     metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
@@ -139,13 +143,16 @@ def predict_command(
     from petl.cli.predictions import predict_images
     from petl.data.pipelines import pipeline
 
-    said = data_keywords(reading, known=PIPELINE)
+    reading_options = data_keywords(reading, known=PIPELINE)
     net, header = load_delta(delta, model)
-    seen = pipeline(net, **said.pipeline)
-    answered = predict_images(net, header, images, top, pipeline=seen, strict=strict)
-    found = [{"image": str(path), "predictions": best} for path, best in answered]
+    predicted = predict_images(
+        net, header, images, top, pipeline=pipeline(net, **reading_options.pipeline), strict=strict
+    )
+    results = [{"image": str(path), "predictions": labels} for path, labels in predicted]
     if as_json:
-        return say(as_json_text(found))
-    rows = [(one["image"], row["label"], prediction_text(row)) for one in found for row in one["predictions"]]
-    values = any("value" in row for one in found for row in one["predictions"])
+        return say(as_json_text(results))
+    rows = [
+        (result["image"], row["label"], prediction_text(row)) for result in results for row in result["predictions"]
+    ]
+    values = any("value" in row for result in results for row in result["predictions"])
     return show(("image", "label", "value" if values else "confidence"), rows)

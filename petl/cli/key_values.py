@@ -11,7 +11,7 @@ from petl.errors import ITEM, MethodError, near, printable, shortened
 
 
 def parse_pairs(words: Sequence[str] | None) -> dict[str, Any]:
-    """``KEY=VALUE`` words as a dict; values are JSON where they can be, lists at commas, else text.
+    """Returns ``KEY=VALUE`` words as a dict; values are JSON where they can be, lists at commas, else text.
 
     >>> pairs(["rank=8", "where=linear,conv", "dora=true", "slices=qv"])
     {'rank': 8, 'where': ['linear', 'conv'], 'dora': True, 'slices': 'qv'}
@@ -33,13 +33,13 @@ def _value(text: str) -> Any:
 def keyword_arguments(
     function: Callable[..., Any], words: Sequence[str] | None, but: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """``KEY=VALUE`` words as keyword arguments of ``function``, without those of ``but``, which have words of their own."""
+    """Returns ``KEY=VALUE`` words as keyword arguments of ``function``; those in ``but`` have options of their own."""
     hints = {key: hint for key, hint in get_type_hints(function).items() if key not in (*but, "return")}
     return check_types(function.__name__, hints, parse_pairs(words))
 
 
 def check_types(name: str, hints: Mapping[str, Any], values: dict[str, Any]) -> dict[str, Any]:
-    """The values, if they are options of ``name`` and of their types."""
+    """Returns the values, or raises a MethodError if they are no options of ``name`` or of other types."""
     for key, value in values.items():
         if key not in hints:
             raise MethodError(f"{name} has no option {key!r}{near(key, hints)}; it has {', '.join(hints)}")
@@ -54,7 +54,7 @@ def _as_text(value: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether the value is of the type; what a command line can't spell is left to the function."""
+    """Whether the value is of the type; types that a command line can't write are left to the function."""
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
     if get_origin(hint) is Literal:

@@ -21,14 +21,14 @@ NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, w
 
 
 def existing_file(path: str | Path) -> Path:
-    """The path of a file that is there, or an error."""
+    """Returns the path of an existing file, or raises a StateError."""
     if not Path(path).is_file():
         raise StateError(f"no such file: {path}")
     return Path(path)
 
 
 def build_methods(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:
-    """The methods of these names, each with those of the options that it has.
+    """Returns the methods of these names, each with those of the options that it has.
 
     >>> chosen(["input", "lora"], ["lora.alpha=16"], rank=4, in_chans=1)
     [Input(where='stem', in_chans=1, bias=False), LoRA(where=('linear', 'conv'), rank=4, alpha=16, ...)]
@@ -41,17 +41,17 @@ def build_methods(names: Sequence[str] | None, settings: Sequence[str] | None, *
 
 
 def _methods_with_option(key: str, names: list[str]) -> list[str]:
-    """Which of the methods the option is for."""
+    """Returns the names of the methods that have the option."""
     from petl.methods.method import method_class
 
     owner, _, option = key.rpartition(".")
-    mine = [name for name in names if owner in ("", name.partition(":")[0])]
-    known = {name: [f.name for f in dataclasses.fields(method_class(name.partition(":")[0]))] for name in mine}
-    takers = [name for name in mine if option in known[name] or ":" in name]  # peft:LoHa knows its own options
-    if not takers:
+    asked = [name for name in names if owner in ("", name.partition(":")[0])]
+    known = {name: [f.name for f in dataclasses.fields(method_class(name.partition(":")[0]))] for name in asked}
+    matching = [name for name in asked if option in known[name] or ":" in name]  # peft:LoHa knows its own options
+    if not matching:
         fields = [field for each in known.values() for field in each]
         raise MethodError(f"no option {key!r} in {', '.join(names)}{near(option, fields)}; petl methods lists them")
-    return takers
+    return matching
 
 
 def _build_method(name: str, options: Mapping[str, Any]) -> Method:
@@ -64,13 +64,13 @@ def _build_method(name: str, options: Mapping[str, Any]) -> Method:
 
 
 def build_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
-    """The timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
+    """Returns the timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
     import timm
 
     name, file = name_and_file(text)
     overlay = (
         {"file": str(existing_file(file))} if file else None
-    )  # timm's road for pretrained weights also resizes positions
+    )  # timm's loading of pretrained weights also resizes position embeddings
     try:
         return timm.create_model(name, pretrained=bool(pretrained or file), pretrained_cfg_overlay=overlay, **args)
     except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
@@ -81,7 +81,7 @@ def build_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = Tru
 
 
 def name_and_file(text: str) -> tuple[str, str]:
-    """Name and file; names such as ``hf-hub:owner/name`` keep their own colon."""
+    """Returns name and file; names such as ``hf-hub:owner/name`` keep their own colon."""
     name, _, rest = text.partition(":")
     if name not in NAME_PREFIXES:
         return name, rest
@@ -90,12 +90,12 @@ def name_and_file(text: str) -> tuple[str, str]:
 
 
 def weights_file(model: str | None) -> list[str]:
-    """The weights file in ``NAME:FILE`` or ``:FILE``, as a list of one, or of none."""
+    """Returns the weights file in ``NAME:FILE`` or ``:FILE`` as a list, which is empty where there is none."""
     return [file] if model and (file := name_and_file(model)[1]) else []
 
 
 def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
-    """The delta on its backbone, ready to use, and the delta's header; ``model`` replaces the header's backbone."""
+    """Returns the delta on its backbone, in evaluation mode, and its header; ``model`` replaces the header's backbone."""
     from petl.delta.delta import load, read
 
     header = read(existing_file(delta))

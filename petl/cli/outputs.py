@@ -1,4 +1,4 @@
-"""Where commands write: nothing that exists is replaced unasked, and what can't be written is found out before the work."""
+"""Checks the files that a command will write before its work: nothing is replaced unasked, and the disk takes them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from petl.training.run_file import read_run_file, run_file_beside
 
 
 def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Path:
-    """The file to write, or a StateError: a folder's name, one of the inputs under any name, or a file that is there."""
+    """Returns the file to write, or raises a StateError for a folder, one of the inputs under any name, or an existing file."""
     path = Path(name)
     if name.endswith(("/", os.sep)) or _ask_file_system(path.is_dir):
         raise StateError(f"{name!r} is a folder's name; give a file's, such as {path / 'delta.safetensors'}")
@@ -33,7 +33,7 @@ def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool
 
 
 def _ask_file_system(question: Callable[[], bool]) -> bool:
-    """What the file system answers about a name; some names (too long, with a NUL) it doesn't take."""
+    """Returns what the file system says about a name, or raises a StateError for one that no file can have (with a NUL, say)."""
     try:
         return question()
     except (OSError, ValueError) as error:
@@ -49,7 +49,7 @@ def _is_same_file(one: Path, other: Path) -> bool:
 
 
 def try_writing(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a folder beside ``path`` and take it away again: a full disk or a closed folder is seen before the work."""
+    """Writes to a temporary folder beside ``path``: a full disk or a folder without permission is noticed before the work."""
     make_parent(path)
     with _as_state_error(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".petl-") as trial:
         place = Path(trial) / path.name
@@ -60,7 +60,7 @@ def try_writing(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def make_parent(path: Path) -> None:
-    """Make the folder that ``path`` is in."""
+    """Creates the folder that ``path`` is in."""
     with _as_state_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -74,7 +74,7 @@ def _as_state_error(path: Path) -> Iterator[None]:
 
 
 def training_output(name: str, options: Mapping[str, Any], *, inputs: Sequence[str | Path], overwrite: bool) -> Path:
-    """The delta to write, or a StateError where it, the run's file beside it or the checkpoints would replace another run's."""
+    """Returns the delta to write, or raises a StateError if it, its history or a checkpoint would replace another run's."""
     resumed = _resumed_folder(options)
     again = overwrite or (resumed is not None and _of_that_run(name, resumed))
     path = destination(name, inputs=inputs, overwrite=again)
@@ -91,14 +91,14 @@ def training_output(name: str, options: Mapping[str, Any], *, inputs: Sequence[s
 
 
 def _resumed_folder(options: Mapping[str, Any]) -> Path | None:
-    """The folder whose checkpoint this training goes on from, if there is one."""
+    """Returns the folder whose checkpoint this training resumes, if there is one."""
     resume = options.get("resume")
     place = options.get("checkpoint") if resume is True else resume
     return Path(place) if place and newest_checkpoint(Path(place)) else None
 
 
 def _of_that_run(delta: str, resumed: Path) -> bool:
-    """Whether the delta that is there comes from the run with these checkpoints."""
+    """Whether the existing delta comes from the run with these checkpoints."""
     try:
         then = (read_run_file(delta) or {"settings": {}})["settings"].get("checkpoint")
     except StateError:

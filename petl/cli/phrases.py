@@ -1,4 +1,4 @@
-"""How the command line spells single values."""
+"""Single values as text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,17 @@ MANY = 20  # items of a list in a header that `inspect` shows
 
 
 def prediction_text(row: dict[str, Any]) -> str:
+    """Returns a prediction's value or confidence."""
     return f"{row['value']:.6g}" if "value" in row else f"{row['confidence']:.1%}"
 
 
 def as_json_text(value: Any) -> str:
-    """In ASCII, the one control character in it spelt too."""
+    """Returns JSON in ASCII, with its one control character (DEL) escaped too."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def short_json(value: Any) -> str:
-    """As JSON, long lists cut."""
+    """Returns JSON in which long lists are cut."""
     if isinstance(value, list) and len(value) > MANY:
         shown = json.dumps(value[:MANY], ensure_ascii=False)
         return f"{shown[:-1]}, ... {len(value) - MANY} more]; --json has them"

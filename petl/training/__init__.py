@@ -1,2 +1,1 @@
-"""`fit` and `evaluate`: settings, objectives, the loop, optimizers, checkpoints, metrics, and the files that a
-training writes."""
+"""`fit` and `evaluate`: settings, objectives, the loop, optimizers, checkpoints, metrics, and the files of a training."""
