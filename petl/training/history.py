@@ -4,14 +4,37 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import InitVar, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from petl.tables import html_table, table
 from petl.training.metrics import HIGHER_IS_BETTER
 
+T = TypeVar("T")
 COLUMNS = ("epoch", "train_loss", "loss", "accuracy", "balanced_accuracy", "f1", "lr", "seconds")
 
 
+def _warn_road() -> None:
+    warnings.warn(
+        "History.road is History.features now; road goes with the next version", DeprecationWarning, stacklevel=3
+    )
+
+
+def _with_road(cls: type[T]) -> type[T]:
+    """Adds the older name of ``features`` to the class, after @dataclass, which would take the property for a default."""
+
+    def get(history: Any) -> str:
+        _warn_road()
+        return history.features
+
+    def put(history: Any, value: str) -> None:
+        _warn_road()
+        history.features = value
+
+    cls.road = property(get, put)  # type: ignore[attr-defined]
+    return cls
+
+
+@_with_road
 @dataclass(repr=False)
 class History:
     """What happened in each epoch; prints as a table.
@@ -83,26 +106,6 @@ class History:
         """Returns an epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
         figure = f" ({self.monitor} {row[self.monitor]:.5g})" if self.monitor in row else ""
         return f"epoch {row['epoch']}{figure}"
-
-
-def _road(history: History) -> str:
-    """The older name of ``features``."""
-    _warn_road()
-    return history.features
-
-
-def _set_road(history: History, value: str) -> None:
-    _warn_road()
-    history.features = value
-
-
-def _warn_road() -> None:
-    warnings.warn(
-        "History.road is History.features now; road goes with the next version", DeprecationWarning, stacklevel=3
-    )
-
-
-History.road = property(_road, _set_road)  # type: ignore[assignment]  # after @dataclass, which would take it for a default
 
 
 def _cell(name: str, value: float) -> str:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from petl.errors import PetlError
 
 INFINITY = math.inf
-LARGEST = math.nextafter(math.inf, 0)  # the largest finite number
+LARGEST_FINITE = math.nextafter(math.inf, 0)  # the largest finite number
 ABOVE_ZERO = math.ulp(0.0)
 BELOW_ONE = math.nextafter(1, 0)
 

@@ -21,7 +21,7 @@ from petl.training.setting_checks import (
     ABOVE_ZERO,
     BELOW_ONE,
     INFINITY,
-    LARGEST,
+    LARGEST_FINITE,
     Bounds,
     refuse_keys,
     refuse_kinds,
@@ -34,21 +34,21 @@ OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 OPTIMIZER_BOUNDS = {
     "epochs": Bounds(Integral, 1, INFINITY, "at least 1"),
     "accumulate": Bounds(Integral, 1, INFINITY, "at least 1"),
-    "lr": Bounds(Real, ABOVE_ZERO, LARGEST, "a number above 0, such as 1e-3"),
-    "weight_decay": Bounds(Real, 0, LARGEST, "0 or more, such as 0.01"),
+    "lr": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, such as 1e-3"),
+    "weight_decay": Bounds(Real, 0, LARGEST_FINITE, "0 or more, such as 0.01"),
     "layer_decay": Bounds(Real, ABOVE_ZERO, 1, "a factor above 0 and up to 1, such as 0.75, or None", optional=True),
-    "min_lr": Bounds(Real, 0, LARGEST, "0 or more"),
+    "min_lr": Bounds(Real, 0, LARGEST_FINITE, "0 or more"),
     "clip": Bounds(Real, ABOVE_ZERO, INFINITY, "a number above 0, such as 1.0, or None", optional=True),
     "ema": Bounds(Real, 0, BELOW_ONE, "a decay of 0 or more and less than 1, such as 0.999, or None", optional=True),
 }
 LOSS_BOUNDS = {
     "label_smoothing": Bounds(Real, 0, BELOW_ONE, "0 or more, and less than 1"),
-    "mixup": Bounds(Real, 0, LARGEST, "0 (off) or more, such as 0.2"),
-    "cutmix": Bounds(Real, 0, LARGEST, "0 (off) or more, such as 1.0"),
+    "mixup": Bounds(Real, 0, LARGEST_FINITE, "0 (off) or more, such as 0.2"),
+    "cutmix": Bounds(Real, 0, LARGEST_FINITE, "0 (off) or more, such as 1.0"),
 }
 FEATURE_BOUNDS = {
     "views": Bounds(Integral, 0, INFINITY, "at least 0, or None", optional=True),
-    "cache_limit": Bounds(Real, ABOVE_ZERO, LARGEST, "gigabytes above 0, such as 10"),
+    "cache_limit": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "gigabytes above 0, such as 10"),
 }
 DATA_BOUNDS = {
     "batch_size": Bounds(Integral, 1, INFINITY, "at least 1"),

@@ -16,7 +16,7 @@ ROW = {"epoch": 1, "train_loss": 0.5, "lr": 0.1, "seconds": 1.0}
 def test_road_is_the_older_name_of_features() -> None:
     history = History(rows=[ROW], features="in memory")
     with pytest.warns(DeprecationWarning, match=r"History\.features"):
-        assert history.road == "in memory"
+        assert history.road == "in memory"  # type: ignore[attr-defined]  # an init-only field, and a property
     with pytest.warns(DeprecationWarning, match=r"History\.features"):
         history.road = "on disk"  # type: ignore[assignment]  # a property by then
     assert history.features == "on disk"
