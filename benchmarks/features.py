@@ -45,7 +45,11 @@ def fitted(args: argparse.Namespace, images: TensorDataset, method: str, epochs:
     net = model(args, method)
     start = time.perf_counter()
     history = petl.fit(net, images, epochs=epochs, lr=1e-3, batch_size=args.batch, cache=cache, progress=False)
-    return {"seconds": time.perf_counter() - start, "road": history.road, "loss": history.rows[-1]["train_loss"]}
+    return {
+        "seconds": time.perf_counter() - start,
+        "features": history.features,
+        "loss": history.rows[-1]["train_loss"],
+    }
 
 
 @torch.no_grad()

@@ -27,9 +27,11 @@ if TYPE_CHECKING:
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
     from petl.methods.method import Method, methods, register
     from petl.sites.sites import Site, Sites, Where, find
-    from petl.training.fit import evaluate, fit
-    from petl.training.metrics import History, Metrics
-    from petl.training.parameter_groups import param_groups
+    from petl.training.evaluation import evaluate
+    from petl.training.fit import fit
+    from petl.training.history import History
+    from petl.training.metrics import Metrics
+    from petl.training.optimizers import param_groups
     from petl.version import __version__
     from petl.wrapping.frozen_base import rebase
     from petl.wrapping.record import Record, bare, record
@@ -45,9 +47,11 @@ _HOMES = {
     "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
     "methods.method": "Method register methods",
     "sites.sites": "Site Sites Where find",
-    "training.fit": "evaluate fit",
-    "training.metrics": "History Metrics",
-    "training.parameter_groups": "param_groups",
+    "training.evaluation": "evaluate",
+    "training.fit": "fit",
+    "training.history": "History",
+    "training.metrics": "Metrics",
+    "training.optimizers": "param_groups",
     "version": "__version__",
     "wrapping.frozen_base": "rebase",
     "wrapping.record": "Record bare record",

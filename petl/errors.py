@@ -6,7 +6,7 @@ import difflib
 import unicodedata
 from collections.abc import Iterable
 
-# characters of a message, without the note of what was left out: a damaged file can name anything, other libraries say pages
+# characters of a message, without the note of what was left out: damaged files can hold any name, other libraries write pages
 LONGEST = 1450
 ITEM = 100  # characters of one name in a listing
 HIDDEN = (
@@ -51,7 +51,7 @@ class DataError(PetlError):
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """The text with control characters, escape sequences and hidden direction marks spelled out, so that it is safe to print.
+    """Returns the text with control characters, escape sequences and hidden direction marks spelled out: safe to print.
 
     Use it for whatever comes out of a file's header or is a file's name. ``keep`` holds characters that may stay.
 
@@ -69,7 +69,7 @@ def _spelled(character: str) -> str:
 
 
 def shortened(text: str, most: int) -> str:
-    """The text, or its first two thirds and its end (what to do), with the number of characters between them.
+    """Returns the text, or its first two thirds and its end (what to do), with the number of characters between them.
 
     >>> shortened("a" * 10_000 + ": what to do", 30)
     'aaaaaaaaaaaaaaaaaaaa... (9,982 characters left out) ...what to do'
@@ -81,15 +81,15 @@ def shortened(text: str, most: int) -> str:
 
 
 def near(name: str, names: Iterable[str], most: int = 3) -> str:
-    """A hint such as ``; near names: lora, bias`` for a misspelt ``name``, or nothing."""
+    """Returns a hint such as ``; near names: lora, bias`` for a misspelt ``name``, or nothing."""
     if len(name) > ITEM:  # no misspelling, and the comparison is slow
         return ""
-    found = difflib.get_close_matches(name, list(names), n=most, cutoff=0.4)
-    return f"; near names: {listing(found, most)}" if found else ""
+    matches = difflib.get_close_matches(name, list(names), n=most, cutoff=0.4)
+    return f"; near names: {listing(matches, most)}" if matches else ""
 
 
 def listing(names: Iterable[str], most: int = 5) -> str:
-    """``a, b, c and 4 more``: a long list of names cut for an error message."""
+    """Returns ``a, b, c and 4 more``: a long list of names cut for an error message."""
     names = [shortened(printable(str(name)), ITEM) for name in names]
     rest = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + rest

@@ -1,4 +1,4 @@
-"""Texts and tables for people: columns, their HTML for notebooks, and nothing in them that a terminal would obey."""
+"""Tables as text and as HTML for notebooks, without characters that would steer a terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from petl.errors import printable
 
 
 def table(rows: Sequence[Sequence[object]], *, left: Sequence[int] = (0,)) -> str:
-    """Cells in columns, those of ``left`` to the left and the others to the right."""
+    """Returns rows as lines of text: the columns in ``left`` are aligned to the left, the others to the right."""
     cells = [[printable(str(cell)) for cell in row] for row in rows]
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
     lines = [
@@ -20,7 +20,7 @@ def table(rows: Sequence[Sequence[object]], *, left: Sequence[int] = (0,)) -> st
 
 
 def html_table(rows: Sequence[Sequence[object]], notes: Sequence[object] = (), *, left: Sequence[int] = (0,)) -> str:
-    """The same as HTML for a notebook, with a line under it for each note."""
+    """Returns rows as HTML for a notebook, the first as the head, with a paragraph below for each note."""
     head, *body = rows
 
     def line(row: Sequence[object], tag: str) -> str:

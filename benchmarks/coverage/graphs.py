@@ -21,7 +21,7 @@ from benchmarks.coverage.heads import head
 from benchmarks.coverage.models import create_args, images, lively, sizes
 from benchmarks.coverage.plan import Pair, channels
 from benchmarks.coverage.verdict import short
-from petl.inspection.check import _leave_nothing_out, _loss
+from petl.inspection.training_steps import disable_dropout, projection_loss
 
 OUTPUT = 1e-3  # how far outputs may be apart, in units of their standard deviation
 GRADIENT = 1e-2  # how far all gradients together may be apart, in units of their norm
@@ -68,7 +68,7 @@ def compiled(model: nn.Module, batch: Tensor) -> float:
     for training in (True, False):
         torch._dynamo.reset()
         model.train(training)
-        _leave_nothing_out(model)
+        disable_dropout(model)
         expected = answers(model, model, batch)
         gaps.append(compare(answers(torch.compile(model, fullgraph=True, backend="eager"), model, batch), expected))
     torch._dynamo.reset()
@@ -94,7 +94,7 @@ def answers(
     with torch.set_grad_enabled(model.training):
         out = graph(batch)
         if model.training:
-            _loss(out).backward()
+            projection_loss(out).backward()
     grads = [p.grad for p in model.parameters()] if model.training else []
     return [t.detach() for t in tree_leaves(out) if isinstance(t, Tensor)], grads
 

@@ -79,7 +79,7 @@ def digits() -> Pictures:
 class Backbone:
     """A timm model with the weights of a safetensors file, or the demo's EfficientNet-Lite0."""
 
-    name: str = demo.NAME
+    name: str = demo.BACKBONE
     weights: Path | None = None
 
     @property

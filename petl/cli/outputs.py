@@ -1,4 +1,4 @@
-"""Where commands write: nothing that exists is replaced unasked, and what can't be written is found out before the work."""
+"""Checks the files that a command will write before its work: nothing is replaced unasked, and the disk takes them."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import PetlError, StateError
-from petl.training.checkpoints import newest
-from petl.training.runs import beside, read_run
+from petl.training.checkpoints import newest_checkpoint
+from petl.training.run_file import read_run_file, run_file_beside
 
 
 def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Path:
-    """The file to write, or a StateError: a folder's name, one of the inputs under any name, or a file that is there."""
+    """Returns the file to write, or raises a StateError for a folder, one of the inputs under any name, or an existing file."""
     path = Path(name)
-    if name.endswith(("/", os.sep)) or _asked(path.is_dir):
+    if name.endswith(("/", os.sep)) or _ask_file_system(path.is_dir):
         raise StateError(f"{name!r} is a folder's name; give a file's, such as {path / 'delta.safetensors'}")
-    if same := next((other for other in inputs if _same(path, Path(other))), None):
+    if same := next((other for other in inputs if _is_same_file(path, Path(other))), None):
         raise StateError(f"{name} and {same} are one file; the input stays as it is: name another file for the output")
-    if not _asked(lambda: os.path.lexists(path)):
+    if not _ask_file_system(lambda: os.path.lexists(path)):
         if above := next((folder for folder in path.parents if folder.exists() and not folder.is_dir()), None):
             raise StateError(f"{name}: {above} is a file, no folder; name another place")
         return path
@@ -32,15 +32,15 @@ def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool
     return path
 
 
-def _asked(question: Callable[[], bool]) -> bool:
-    """What the file system answers about a name; some names (too long, with a NUL) it doesn't take."""
+def _ask_file_system(question: Callable[[], bool]) -> bool:
+    """Returns what the file system says about a name, or raises a StateError for one that no file can have (with a NUL, say)."""
     try:
         return question()
     except (OSError, ValueError) as error:
         raise StateError(f"no file can have this name: {error}") from error
 
 
-def _same(one: Path, other: Path) -> bool:
+def _is_same_file(one: Path, other: Path) -> bool:
     """Whether both names lead to one file: through links of either kind, ``./``, or another case."""
     try:
         return os.path.samefile(one, other)
@@ -48,9 +48,9 @@ def _same(one: Path, other: Path) -> bool:
         return False
 
 
-def tried(path: Path, write: Callable[[Path], object]) -> None:
-    """Write to a folder beside ``path`` and take it away again: a full disk or a closed folder is seen before the work."""
-    folder(path)
+def try_writing(path: Path, write: Callable[[Path], object]) -> None:
+    """Writes to a temporary folder beside ``path``: a full disk or a folder without permission is noticed before the work."""
+    make_parent(path)
     with _as_state_error(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=".petl-") as trial:
         place = Path(trial) / path.name
         try:
@@ -59,8 +59,8 @@ def tried(path: Path, write: Callable[[Path], object]) -> None:
             raise type(error)(str(error).replace(str(place), str(path))) from error
 
 
-def folder(path: Path) -> None:
-    """Make the folder that ``path`` is in."""
+def make_parent(path: Path) -> None:
+    """Creates the folder that ``path`` is in."""
     with _as_state_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
 
@@ -73,34 +73,34 @@ def _as_state_error(path: Path) -> Iterator[None]:
         raise StateError(f"can't write {path}: {error.strerror or error}") from error
 
 
-def for_training(name: str, options: Mapping[str, Any], *, inputs: Sequence[str | Path], overwrite: bool) -> Path:
-    """The delta to write, or a StateError where it, the run's file beside it or the checkpoints would replace another run's."""
-    resumed = _resumed(options)
+def training_output(name: str, options: Mapping[str, Any], *, inputs: Sequence[str | Path], overwrite: bool) -> Path:
+    """Returns the delta to write, or raises a StateError if it, its history or a checkpoint would replace another run's."""
+    resumed = _resumed_folder(options)
     again = overwrite or (resumed is not None and _of_that_run(name, resumed))
     path = destination(name, inputs=inputs, overwrite=again)
-    destination(str(beside(path)), overwrite=again)
+    destination(str(run_file_beside(path)), overwrite=again)
     if place := options.get("checkpoint"):
-        found = newest(Path(place))
-        if found and not overwrite and not (resumed and _same(Path(place), resumed)):
+        found = newest_checkpoint(Path(place))
+        if found and not overwrite and not (resumed and _is_same_file(Path(place), resumed)):
             raise StateError(
                 f"{found} is an earlier run's: --fit resume=true goes on from it, --overwrite starts again, and another "
                 "folder keeps both"
             )
-        tried(Path(place) / "trial", Path.touch)
+        try_writing(Path(place) / "trial", Path.touch)
     return path
 
 
-def _resumed(options: Mapping[str, Any]) -> Path | None:
-    """The folder whose checkpoint this training goes on from, if there is one."""
+def _resumed_folder(options: Mapping[str, Any]) -> Path | None:
+    """Returns the folder whose checkpoint this training resumes, if there is one."""
     resume = options.get("resume")
     place = options.get("checkpoint") if resume is True else resume
-    return Path(place) if place and newest(Path(place)) else None
+    return Path(place) if place and newest_checkpoint(Path(place)) else None
 
 
 def _of_that_run(delta: str, resumed: Path) -> bool:
-    """Whether the delta that is there comes from the run with these checkpoints."""
+    """Whether the existing delta comes from the run with these checkpoints."""
     try:
-        then = (read_run(delta) or {"settings": {}})["settings"].get("checkpoint")
+        then = (read_run_file(delta) or {"settings": {}})["settings"].get("checkpoint")
     except StateError:
         return False
-    return bool(then) and _same(Path(then), resumed)
+    return bool(then) and _is_same_file(Path(then), resumed)

@@ -1,4 +1,4 @@
-"""How the command line spells single values."""
+"""Single values as text."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from typing import Any
 MANY = 20  # items of a list in a header that `inspect` shows
 
 
-def figure(row: dict[str, Any]) -> str:
+def prediction_text(row: dict[str, Any]) -> str:
+    """Returns a prediction's value or confidence."""
     return f"{row['value']:.6g}" if "value" in row else f"{row['confidence']:.1%}"
 
 
 def as_json_text(value: Any) -> str:
-    """In ASCII, the one control character in it spelt too."""
+    """Returns JSON in ASCII, with its one control character (DEL) escaped too."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
-def brief(value: Any) -> str:
-    """As JSON, long lists cut."""
+def short_json(value: Any) -> str:
+    """Returns JSON in which long lists are cut."""
     if isinstance(value, list) and len(value) > MANY:
         shown = json.dumps(value[:MANY], ensure_ascii=False)
         return f"{shown[:-1]}, ... {len(value) - MANY} more]; --json has them"

@@ -1,4 +1,4 @@
-"""What a command says, on which stream and with which exit code; nothing of it is obeyed by the terminal."""
+"""Prints what a command says, on the right stream and with the right exit code. No text of a file can steer the terminal."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ INTERRUPTED = 128 + 2
 
 
 class Commands(TyperGroup):
-    """Shows what a user can mend as one line on stderr, with exit code 2; everything else keeps its traceback."""
+    """Shows errors that a user can mend as one line on stderr, with exit code 2; everything else keeps its traceback."""
 
     def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
         if not standalone_mode:
             return super().main(*args, standalone_mode=False, **kwargs)
-        with _spoken():
+        with _errors_as_lines():
             code = super().main(*args, **{**kwargs, "prog_name": "petl", "standalone_mode": False})
             if code == INTERRUPTED:  # newer typers answer Ctrl-C so, older ones with Abort
                 raise KeyboardInterrupt
@@ -38,14 +38,14 @@ class Commands(TyperGroup):
 
 
 @contextlib.contextmanager
-def _spoken() -> Iterator[None]:
-    """Inside, whatever ends a command ends it with words for people and the exit code that stands for it."""
+def _errors_as_lines() -> Iterator[None]:
+    """Turns whatever ends the command inside into one line for people and an exit code."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label that the terminal's alphabet lacks is no error
     try:
-        with warnings.catch_warnings(), _logged():
-            warnings.showwarning = _warned
+        with warnings.catch_warnings(), _log_as_notes():
+            warnings.showwarning = _show_warning
             yield
     except USAGE_ERROR as error:
         _refuse(_usage(error))
@@ -57,12 +57,12 @@ def _spoken() -> Iterator[None]:
         note("interrupted")
         sys.exit(INTERRUPTED)
     except Exception:  # ours: the traceback helps whoever mends it
-        sys.excepthook = _spelt_out
+        sys.excepthook = _print_traceback
         raise
 
 
 class _Notes(logging.Handler):
-    """What the library logs (files left out, say), as notes; the same words once, however often a folder is read."""
+    """Prints what the library logs (files left out, say) as notes, each text once, however often a folder is read."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -76,7 +76,7 @@ class _Notes(logging.Handler):
 
 
 @contextlib.contextmanager
-def _logged() -> Iterator[None]:
+def _log_as_notes() -> Iterator[None]:
     log, notes = logging.getLogger("petl"), _Notes()
     log.addHandler(notes)
     try:
@@ -86,7 +86,7 @@ def _logged() -> Iterator[None]:
 
 
 def _usage(error: Any) -> str:
-    """What was wrong with the words, and where it says which ones there are."""
+    """Returns what was wrong with the command line, and how to print the help."""
     context = getattr(error, "ctx", None)
     return f"{error.format_message().rstrip('.')}; see {context.command_path if context else 'petl'} --help"
 
@@ -96,21 +96,21 @@ def _refuse(message: str) -> NoReturn:
     sys.exit(2)
 
 
-def _warned(message: Warning | str, *where: Any, **more: Any) -> None:
+def _show_warning(message: Warning | str, *where: Any, **more: Any) -> None:
     note(f"warning: {shortened(' '.join(str(message).split()), LINE)}")
 
 
-def _spelt_out(*error: Any) -> None:
+def _print_traceback(*error: Any) -> None:
     sys.stderr.write(printable("".join(traceback.format_exception(*error)), keep="\n"))
 
 
 def say(text: object) -> None:
-    """Print what was asked for; lines stay lines."""
+    """Prints a result on stdout; line breaks stay."""
     _write(sys.stdout, printable(str(text), keep="\n"))
 
 
 def note(text: object) -> None:
-    """Print one line about it beside, on stderr."""
+    """Prints one line about the work on stderr."""
     _write(sys.stderr, f"petl: {printable(str(text))}")
 
 
@@ -125,7 +125,7 @@ def _write(stream: Any, text: str) -> None:
 
 
 def _hang_up() -> NoReturn:
-    """Whoever read has gone (``petl methods | head -1``): end quietly, also when Python flushes what is left."""
+    """Ends quietly when the reader of a pipe has gone (``petl methods | head -1``), also when Python flushes what is left."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
@@ -137,7 +137,7 @@ def _hang_up() -> NoReturn:
 
 
 def show(head: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Print a table: in a frame that fits a terminal, else one line for each row, for other programs."""
+    """Prints a table: in a frame that fits a terminal, else one line for each row, for other programs."""
     if sys.stdout is not None and sys.stdout.isatty():
         return _write(sys.stdout, _framed(head, rows, title))
     say("\n".join([*([printable(title)] if title else []), table([head, *rows], left=range(len(head)))]))
@@ -149,13 +149,13 @@ def _framed(head: Sequence[str], rows: Sequence[Sequence[object]], title: str) -
     from rich.text import Text
 
     console = Console()
-    made = Table(title=Text(printable(title)) if title else None)
+    framed = Table(title=Text(printable(title)) if title else None)
     for name in head:
-        made.add_column(Text(printable(name)), overflow="fold")
+        framed.add_column(Text(printable(name)), overflow="fold")
     for row in rows:
-        made.add_row(
+        framed.add_row(
             *(Text(printable(str(cell))) for cell in row)
         )  # Text: brackets and :words: of a label are no markup
     with console.capture() as shown:
-        console.print(made)
+        console.print(framed)
     return shown.get().rstrip("\n")

@@ -1,4 +1,4 @@
-"""What a wrapped model holds, method by method."""
+"""`summary`: what a wrapped model holds, method by method."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from petl.wrapping.fingerprints import own_tensor, owned
 from petl.wrapping.record import Record, wrapped
 from petl.wrapping.wrap import trainable, unfoldable
 
-WORDS = (
+PLAIN_WORDS = (
     (
         r"^plain: \w+ is not one low-rank change$",
         "plain: the change is more than a low-rank one, and needs the whole weight's gradient",
@@ -29,8 +29,10 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Row:
-    """One method, or the head: sites, tensors, numbers that train, their share of the base, bytes in the delta, and
-    whether ``merge`` can fold it."""
+    """What one method, or the head, brought: sites, tensors, bytes in the delta, and whether ``merge`` can fold it.
+
+    ``trainable`` counts the numbers that train, ``share`` is their share of the base's numbers.
+    """
 
     name: str
     sites: int
@@ -43,24 +45,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Base:
-    """The base's parameters: bytes by type, as they are. ``matrices`` says of each matrix and kernel of a model with
-    ``base_dtype`` which type it has, and of those that are as they were why; ``originals`` are the bytes in main memory."""
+    """The base's parameters in bytes by dtype.
+
+    For a model with ``base_dtype``, ``matrices`` maps each matrix and kernel to its dtype, or to the reason why it kept its
+    own, and ``originals`` are the bytes of the original values, which are kept in main memory.
+    """
 
     bytes: dict[str, int]
     matrices: dict[str, str]
     originals: int
 
     def __repr__(self) -> str:
-        parts = ", ".join(f"{_size(size)} {kind}" for kind, size in self.bytes.items())
-        left = Counter(why for why in self.matrices.values() if why not in self.bytes).most_common()
-        why = "".join(f"; {count} matri{'ces' if count > 1 else 'x'} left: {word}" for word, count in left)
-        return f"base: {parts}{why}; the originals in main memory: {_size(self.originals)}"
+        parts = ", ".join(f"{_decimal_size(size)} {kind}" for kind, size in self.bytes.items())
+        reasons = Counter(text for text in self.matrices.values() if text not in self.bytes).most_common()
+        left = "".join(f"; {count} matri{'ces' if count > 1 else 'x'} left: {reason}" for reason, count in reasons)
+        return f"base: {parts}{left}; the originals in main memory: {_decimal_size(self.originals)}"
 
 
 class Summary(tuple[Row, ...]):
     """Rows per method, then the head; prints as a table with a total. ``trainable`` and ``bytes`` are the totals.
 
-    ``steps`` says of each layer in which way training steps run it, and of plain ones why; ``base`` what the base takes.
+    ``steps`` says for each layer how training steps run it, and for plain ones why; ``base`` is the memory of the base.
     """
 
     def __init__(self, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None):
@@ -100,7 +105,7 @@ class Summary(tuple[Row, ...]):
 
 
 def summary(model: nn.Module) -> Summary:
-    """What ``wrap`` put onto the model: per method its sites, tensors, trainable numbers, bytes, and whether it folds.
+    """Returns what ``wrap`` put onto the model: per method its sites, tensors, trainable numbers, bytes, and whether it folds.
 
     A tensor that two methods train is counted for the first.
 
@@ -109,61 +114,71 @@ def summary(model: nn.Module) -> Summary:
     >>> [row.name for row in petl.summary(model)]
     ['lora', 'head']
     """
-    plain, made = wrapped(model)
-    mine, also = delta_tensors(plain, made)
+    plain, record = wrapped(model)
+    delta, by_hand = delta_tensors(plain, record)
     training = trainable(plain)
     base = _base_parameters(plain)
     numbers_of_base = sum(p.numel() for p in base)
-    parts = [(m.name, len(sites), keys) for m, sites, keys in zip(made.methods, made.sites, made.tensors, strict=True)]
-    parts += [("head", len(made.head), made.head_tensors)] if made.head else []
-    parts += [("by hand", 0, also)] if also else []
-    stuck = unfoldable(plain)
+    parts = [
+        (m.name, len(sites), keys) for m, sites, keys in zip(record.methods, record.sites, record.tensors, strict=True)
+    ]
+    parts += [("head", len(record.head), record.head_tensors)] if record.head else []
+    parts += [("by hand", 0, by_hand)] if by_hand else []
+    unmergeable = unfoldable(plain)
     rows = []
     for name, sites, keys in parts:
-        tensors = {key: mine.pop(key) for key in keys if key in mine}
+        tensors = {key: delta.pop(key) for key in keys if key in delta}
         numbers = sum(tensors[key].numel() for key in tensors if key in training)  # running statistics don't train
         size = sum(t.numel() * t.element_size() for t in tensors.values())
-        folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in stuck)
+        folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in unmergeable)
         rows.append(Row(name, sites, len(tensors), numbers, numbers / numbers_of_base, size, folds))
-    return Summary(rows, steps(plain, made.memory), _base(base, made))
+    return Summary(rows, steps(plain, record.memory), _describe_base(base, record))
 
 
 def _in_plain_words(way: str) -> str:
-    """A way of ``steps`` without the names of classes inside petl."""
-    for inside, words in WORDS:
+    """Returns a text of ``steps`` without the names of classes inside petl."""
+    for inside, words in PLAIN_WORDS:
         way = re.sub(inside, words, way)
     return way
 
 
 def _base_parameters(model: nn.Module) -> list[nn.Parameter]:
-    """The parameters of the base: all but those that grafts brought."""
+    """Returns the parameters of the base: all but those of grafts."""
     inside = {id(p) for module in model.modules() for _, graft in grafts(module) for p in graft.parameters()}
     tensors = [own_tensor(owner, leaf) for _, owner, leaf in owned(model)]
     return [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside]
 
 
-def _base(parameters: Sequence[nn.Parameter], made: Record) -> Base:
+def _describe_base(parameters: Sequence[nn.Parameter], record: Record) -> Base:
     size: Counter[str] = Counter()
     for p in parameters:
-        size[_kind(p)] += p.numel() * p.element_size()
-    narrow = dict.fromkeys(made.narrow, str(made.base_dtype).removeprefix("torch."))
-    originals = sum(made.backup[key].numel() * made.backup[key].element_size() for key in made.narrow)
-    return Base(dict(size.most_common()), {**narrow, **made.wide}, originals)
+        size[_dtype_name(p)] += p.numel() * p.element_size()
+    narrow = dict.fromkeys(record.narrow, str(record.base_dtype).removeprefix("torch."))
+    originals = sum(record.backup[key].numel() * record.backup[key].element_size() for key in record.narrow)
+    return Base(dict(size.most_common()), {**narrow, **record.wide}, originals)
 
 
-def _kind(tensor: Tensor) -> str:
+def _dtype_name(tensor: Tensor) -> str:
     return str(tensor.dtype).removeprefix("torch.")
 
 
 def _cells(row: Row) -> tuple[str, ...]:
     sites = str(row.sites) if row.name != "total" else ""
-    return (row.name, sites, str(row.tensors), f"{row.trainable:,}", f"{row.share:.2%}", _size(row.bytes), _folds(row))
+    return (
+        row.name,
+        sites,
+        str(row.tensors),
+        f"{row.trainable:,}",
+        f"{row.share:.2%}",
+        _decimal_size(row.bytes),
+        _folds(row),
+    )
 
 
 def _folds(row: Row) -> str:
     return "yes" if row.foldable else "no"
 
 
-def _size(number: int) -> str:
+def _decimal_size(number: int) -> str:
     """Bytes in decimal units."""
     return f"{number / 1e6:.2f} MB" if number >= 1e6 else f"{number / 1e3:.1f} kB" if number >= 1e3 else f"{number} B"

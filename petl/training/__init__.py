@@ -1,1 +1,1 @@
-"""`fit` and `evaluate`: settings, the loop, optimizers, checkpoints, metrics, and what a run leaves beside its delta."""
+"""`fit` and `evaluate`: settings, objectives, the loop, optimizers, checkpoints, metrics, and the files of a training."""

@@ -1,4 +1,4 @@
-"""Where and how the training runs: accelerate's Accelerator with borrowed state, a model lent to it, a progress bar."""
+"""A private Accelerator for one call: the model and accelerate's shared state are restored afterwards. And a progress bar."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = (None, "no", "bf16", "fp16")
-MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # what prepare writes onto a model
+PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # what prepare writes onto a model
 
 
 @contextlib.contextmanager
-def accelerated(precision: str | None) -> Iterator[Accelerator]:
-    """An Accelerator of our own. accelerate shares one state among all in a process: the caller's comes back afterwards.
+def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
+    """An Accelerator for the inside of the block. accelerate has one state per process: the caller's is restored afterwards.
 
     Raises:
         PetlError: an unknown precision, or one that this device can't have.
@@ -41,13 +41,13 @@ def accelerated(precision: str | None) -> Iterator[Accelerator]:
     try:
         yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus()))
     finally:
-        for state, then in zip(shared, before, strict=True):
+        for state, values in zip(shared, before, strict=True):
             state.clear()
-            state.update(then)
+            state.update(values)
 
 
 def _on_cpus() -> bool:
-    """Ranks on a machine without an accelerator: accelerate has to be told, or each rank would train on its own."""
+    """Whether several ranks share a machine without a GPU: without being told, accelerate would let each train on its own."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 
@@ -58,29 +58,32 @@ def _checked(accelerator: Accelerator) -> Accelerator:
 
 
 @contextlib.contextmanager
-def lent(model: nn.Module) -> Iterator[None]:
-    """accelerate may write a forward and marks onto modules inside; afterwards they are what they were before."""
-    own = [
-        (vars(module), {key: vars(module)[key] for key in MARKS if key in vars(module)}) for module in model.modules()
+def restored_afterwards(model: nn.Module) -> Iterator[None]:
+    """Lets accelerate write a forward and marks onto the modules inside the block, and restores them afterwards."""
+    attributes_before = [
+        (vars(module), {key: vars(module)[key] for key in PREPARE_MARKS if key in vars(module)})
+        for module in model.modules()
     ]
-    for attributes, before in own:
-        if "_is_accelerate_prepared" in before:  # by the caller's Accelerator; ours would take that for its own work
-            _drop(attributes)
+    for attributes, before in attributes_before:
+        if (
+            "_is_accelerate_prepared" in before
+        ):  # by the caller's Accelerator; the private one would not prepare it again
+            _drop_marks(attributes)
     try:
         yield
     finally:
-        for attributes, before in own:
-            _drop(attributes)
+        for attributes, before in attributes_before:
+            _drop_marks(attributes)
             attributes.update(before)
 
 
-def _drop(attributes: dict[str, object]) -> None:
-    for key in MARKS:
+def _drop_marks(attributes: dict[str, object]) -> None:
+    for key in PREPARE_MARKS:
         attributes.pop(key, None)
 
 
-def bar(accelerator: Accelerator, show: bool) -> Progress:
-    """A progress bar on stderr: silent on other ranks, and where stderr is not a terminal."""
+def progress_bar(accelerator: Accelerator, show: bool) -> Progress:
+    """Returns a progress bar on stderr, which is silent on other ranks and where stderr is not a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

@@ -1,30 +1,34 @@
-"""fit and evaluate: train a model on labelled images, and see how well it does.
+"""`fit` trains a model on labelled images.
 
-Neither knows of methods: what has ``requires_grad`` trains. timm makes the optimizer, the schedule and the mixes, accelerate
+It knows nothing of methods: what has ``requires_grad`` trains. timm makes the optimizer, the schedule and the mixes, accelerate
 brings the model to its device, its precision and its ranks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor, nn
 
 from petl.data.batches import marking
-from petl.data.inputs import Data, classes_of, feed
-from petl.data.loaders import Keys, on_device
-from petl.format.header import class_names
-from petl.training.accelerator import accelerated, bar, lent
-from petl.training.loop import interrupted, measure, train_all
-from petl.training.metrics import History, Metrics
-from petl.training.settings import WHOLE, Optimizer, Settings, refuse_keys, refuse_number
-from petl.training.setup import named, prepared, recorded
+from petl.data.inputs import Data
+from petl.data.loaders import Keys
+from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
+from petl.training.history import History
+from petl.training.loop import train_all
+from petl.training.saving import report_interruption
+from petl.training.settings import (
+    FeatureSettings,
+    LossSettings,
+    OptimizerChoice,
+    OptimizerSettings,
+    RunSettings,
+    Settings,
+)
+from petl.training.setup import build_run
 from petl.wrapping.record import bare
-
-__all__ = ["History", "Metrics", "evaluate", "fit"]
 
 
 def fit(
@@ -35,7 +39,7 @@ def fit(
     epochs: int,
     lr: float,
     batch_size: int = 32,
-    optimizer: Optimizer = "adamw",
+    optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
     layer_decay: float | None = None,
     schedule: str = "cosine",
@@ -66,7 +70,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
 ) -> History:
-    """Train what is trainable in ``model``, in place, and leave it in evaluation mode on accelerate's device.
+    """Trains what is trainable in ``model``, in place, and leaves it in evaluation mode on accelerate's device.
 
     The model returns class scores [N, classes]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple
     (Inception, GoogLeNet and distilled DeiT in training), whose auxiliary scores aren't trained on.
@@ -81,7 +85,7 @@ def fit(
             ``("image", "label")`` or ``(0, 2)``.
         lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
-        optimizer: A name of timm.optim's, or what makes an optimizer from parameter groups.
+        optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
         layer_decay: Factor of the learning rate per layer of timm's depth order; None for one rate.
         schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", "poly", "tanh", "none" ...), after a linear
             warm-up (a tenth of the epochs unless said otherwise).
@@ -104,26 +108,26 @@ def fit(
         views: If only the classifier trains on a Dataset or folder, its inputs are computed once, and it trains on these.
             ``views=k`` computes them k times, each under its own random augmentation, and uses them in turn; None is 1;
             0 runs the backbone in every epoch. Not with mixup, dropout, or moving statistics before the classifier.
-        cache: What the layers below everything that trains give for the images is computed once, if the images are the same in
-            every epoch, and the rest of the model trains on that ("partial", LoRA or adapters in late blocks; the head alone
+        cache: The output of the layers below everything that trains is computed once for each image, if the images are the same
+            in every epoch, and the rest of the model trains on that ("partial", LoRA or adapters in late blocks; the head alone
             of a probe). None: where it can be done, in a temporary folder; True: an error where it can't (it also takes your
-            word that a Dataset of your own gives the same images again); a folder: as True, and kept there for later runs
+            word that a Dataset of your own returns the same images again); a folder: as True, and kept there for later runs
             on the same backbone and images; False: never.
         cache_limit: Gigabytes (10**9 bytes) that this may take on disk; in a folder of yours the oldest go first.
         seed: Decides the order, augmentation, dropout and mixes of every epoch. The new classifier was drawn by ``wrap``.
         workers: Processes that read images.
         strict: Read every file before training, and refuse to train if one can't be read. Without it such files are named and
             left out (`petl.data.sift`).
-        precision: Autocast; None is what ``accelerate launch`` was told, or "no".
+        precision: Autocast; None is what ``accelerate launch`` was started with, or "no".
         progress: A bar on a terminal, and on stderr a line for each epoch as soon as it is measured.
-        on_epoch: Is called with each row of the history, after everything of the epoch is written.
+        on_epoch: Is called with each row of the history, after all files of the epoch are written.
 
     Ctrl-C raises KeyboardInterrupt as ever, says what is kept, and leaves the model in evaluation mode, the best delta in
     ``out`` and the last whole epoch in ``checkpoint``.
 
     Raises:
         DataError: the data doesn't fit the model, or is of one class alone. StateError: nothing trains; ``out``, ``checkpoint``
-            or ``resume`` can't be; something frozen has moved, which is told after the first epoch.
+            or ``resume`` can't be; something frozen has moved, which is checked after the first epoch.
         PetlError: a setting that can't be, or a loss that is no longer finite.
 
     >>> import petl, timm, torch
@@ -133,63 +137,58 @@ def fit(
     >>> [row["epoch"] for row in history.rows]
     [1, 2]
     """
-    given = {name: value for name, value in locals().items() if name not in ("model", "train", "val")}
-    settings = Settings(**given)
+    loss = LossSettings(label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, class_weights=class_weights)
+    settings = Settings(
+        optim=OptimizerSettings(
+            epochs=epochs,
+            lr=lr,
+            optimizer=optimizer,
+            weight_decay=weight_decay,
+            layer_decay=layer_decay,
+            schedule=schedule,
+            warmup_epochs=warmup_epochs,
+            min_lr=min_lr,
+            accumulate=accumulate,
+            clip=clip,
+            ema=ema,
+        ),
+        loss=loss,
+        features=FeatureSettings(views=views, cache=cache, cache_limit=cache_limit, mixes=loss.mixes),
+        run=RunSettings(
+            batch_size=batch_size,
+            out=out,
+            labels=labels,
+            keys=keys,
+            monitor=monitor,
+            patience=patience,
+            keep=keep,
+            checkpoint=checkpoint,
+            resume=resume,
+            seed=seed,
+            workers=workers,
+            strict=strict,
+            precision=precision,
+            progress=progress,
+            on_epoch=on_epoch,
+        ),
+    )
     settings.refuse_impossible(val, model)
-    plain = bare(model)
-    with marking(train, val), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
-        run = prepared(accelerator, plain, (train, val), settings, shown)
+    return _train(bare(model), train, val, settings)
+
+
+def _train(model: nn.Module, train: Data, val: Data | None, settings: Settings) -> History:
+    """Trains with an Accelerator of its own, which leaves no trace on the model."""
+    with (
+        marking(train, val),
+        private_accelerator(settings.run.precision) as accelerator,
+        restored_afterwards(model),
+        progress_bar(accelerator, settings.run.progress) as progress,
+    ):
+        run = build_run(accelerator, model, (train, val), settings, progress)
         try:
             return train_all(run)
         except KeyboardInterrupt:
-            interrupted(run)
+            report_interruption(run)
             raise
         finally:
-            run.settle()
-
-
-def evaluate(
-    model: nn.Module,
-    data: Data,
-    *,
-    batch_size: int = 64,
-    labels: Sequence[str] | None = None,
-    keys: Keys | None = None,
-    workers: int = 0,
-    strict: bool = False,
-    precision: Literal["no", "bf16", "fp16"] | None = None,
-    progress: bool = True,
-) -> Metrics:
-    """Loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
-
-    Args:
-        model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
-            it is taken to accelerate's device.
-        data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
-        labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
-        keys: The names or numbers of images and labels, as for `petl.fit`.
-        strict: An error if a file can't be read; without it such files are named and left out.
-
-    Under several ranks each one measures its share, and all get the same answer.
-
-    Raises:
-        DataError: the data is empty or doesn't fit the model.
-
-    >>> import timm, torch
-    >>> data = torch.utils.data.TensorDataset(torch.randn(6, 3, 64, 64), torch.arange(6) % 2)
-    >>> metrics = evaluate(timm.create_model("test_resnet", num_classes=2), data)
-    >>> sum(map(sum, metrics.confusion))
-    6
-    """
-    plain = bare(model)
-    refuse_keys(keys)
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        refuse_number(name, value, Integral, WHOLE[name])
-    known = class_names(labels) if labels is not None else recorded(plain)
-    with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
-        plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
-        names = named(accelerator, plain, loader, known or classes_of(loader))
-        prepared = on_device(accelerator, loader)
-        task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
-        return measure(accelerator, model, prepared, names, lambda: shown.advance(task))
+            run.finish()

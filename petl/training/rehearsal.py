@@ -1,4 +1,4 @@
-"""Whether what a training makes can be kept: tried before it begins and after its first epoch, so that no epoch is lost."""
+"""Saving that loses no epoch: tried before the training and after its first epoch, and rescued where the disk fails."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from petl.delta.delta import read, save
 from petl.errors import DeltaError, PetlError, StateError
 from petl.wrapping.record import record
 
-REFUSALS = (PetlError, OSError, SafetensorError, ValueError)  # of a disk, and of petl's own checks
+SAVE_ERRORS = (PetlError, OSError, SafetensorError, ValueError)  # of a disk, and of petl's own checks
 
 
-def refuse_path(out: str | Path, model: nn.Module) -> None:
-    """Refuse a path that no delta of this model can have, before any data is read.
+def refuse_delta_path(out: str | Path, model: nn.Module) -> None:
+    """Refuses a path that no delta of this model can have, before any data is read.
 
     Raises:
         StateError: the model isn't wrapped; the path is a folder, is in none, or can be no file's.
@@ -42,8 +42,8 @@ def refuse_path(out: str | Path, model: nn.Module) -> None:
         raise StateError(f"out={str(out)!r} is no ordinary file; give another name")
 
 
-def rehearse(model: nn.Module, out: str | Path, labels: Sequence[str] | None) -> None:
-    """Save the delta as it is, in a folder beside ``out``, and take it away again: as it will be saved, so it is tried.
+def rehearse_saving(model: nn.Module, out: str | Path, labels: Sequence[str] | None) -> None:
+    """Saves the delta as it is now into a temporary folder beside ``out``: what would fail after the training fails now.
 
     Raises:
         PetlError: the disk is full, the folder can't be written to, or the model, its labels or its pipeline can't be saved.
@@ -51,16 +51,16 @@ def rehearse(model: nn.Module, out: str | Path, labels: Sequence[str] | None) ->
     try:
         with tempfile.TemporaryDirectory(dir=Path(out).absolute().parent, prefix=".petl-") as folder:
             read(save(model, Path(folder) / Path(out).name, labels=labels))
-    except REFUSALS as error:
+    except SAVE_ERRORS as error:
         kind = type(error) if isinstance(error, PetlError) else StateError
         raise kind(f"out={str(out)!r} couldn't be written after the training, so it doesn't begin: {error}") from error
 
 
-def still_savable(model: nn.Module) -> None:
-    """Try whether a wrapped model can be saved after an epoch, where no delta is asked for that would tell.
+def prove_savable(model: nn.Module) -> None:
+    """Tries after an epoch whether a wrapped model can be saved, for trainings that write no delta.
 
     Raises:
-        PetlError: it can't, for another reason than the room on the disk.
+        PetlError: it can't, for another reason than a full disk.
     """
     if record(model) is None:
         return
@@ -74,15 +74,15 @@ def still_savable(model: nn.Module) -> None:
             raise
 
 
-def keep_delta(model: nn.Module, out: str | Path, labels: Sequence[str] | None, results: Mapping[str, Any]) -> None:
-    """Save a delta to ``out``, or, where that fails, to a temporary folder.
+def save_or_rescue(model: nn.Module, out: str | Path, labels: Sequence[str] | None, results: Mapping[str, Any]) -> None:
+    """Saves a delta to ``out``, or, where that fails, to a temporary folder.
 
     Raises:
-        PetlError: it isn't in ``out``; the error says where it is.
+        PetlError: it isn't in ``out``; the error says where it is instead.
     """
     try:
         save(model, out, labels=labels, results=results)
-    except REFUSALS as error:
+    except SAVE_ERRORS as error:
         kind = type(error) if isinstance(error, PetlError) else StateError
         raise kind(f"{out} couldn't be written: {error}{_rescued(model, Path(out).name, labels, results)}") from error
 
@@ -91,5 +91,5 @@ def _rescued(model: nn.Module, name: str, labels: Sequence[str] | None, results:
     try:
         place = Path(tempfile.mkdtemp(prefix="petl-rescued-")) / name
         return f"; the delta is in {save(model, place, labels=labels, results=results)} instead"
-    except REFUSALS:
+    except SAVE_ERRORS:
         return ""

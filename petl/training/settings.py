@@ -1,11 +1,11 @@
-"""What ``fit`` was asked for, and a refusal of what can't be."""
+"""The keyword arguments of `fit` in four parts, each of which refuses what it can't be."""
 
 from __future__ import annotations
 
-import math
-import numbers
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -14,46 +14,60 @@ from torch import nn
 
 from petl.errors import PetlError, StateError, near
 from petl.format.header import class_names
-from petl.training.checkpoints import refuse_folder
-from petl.training.metrics import NAMES
-from petl.training.rehearsal import refuse_path
+from petl.training.checkpoints import refuse_checkpoint_folder
+from petl.training.metrics import METRIC_NAMES
+from petl.training.rehearsal import refuse_delta_path
+from petl.training.setting_checks import (
+    ABOVE_ZERO,
+    BELOW_ONE,
+    INFINITY,
+    LARGEST_FINITE,
+    Bounds,
+    refuse_keys,
+    refuse_kinds,
+    refuse_numbers,
+)
 from petl.wrapping.record import bare
 
-Optimizer = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-MOST = float("inf")
-# name: least, most, and what is expected in words. Whole numbers first, then any.
-WHOLE: dict[str, tuple[float, float, str]] = {
-    "epochs": (1, MOST, "at least 1"),
-    "batch_size": (1, MOST, "at least 1"),
-    "accumulate": (1, MOST, "at least 1"),
-    "workers": (0, MOST, "at least 0"),
-    "seed": (0, MOST, "at least 0"),
-    "patience": (1, MOST, "at least 1, or None"),
-    "views": (0, MOST, "at least 0, or None"),
+OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+
+OPTIMIZER_BOUNDS = {
+    "epochs": Bounds(Integral, 1, INFINITY, "at least 1"),
+    "accumulate": Bounds(Integral, 1, INFINITY, "at least 1"),
+    "lr": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, such as 1e-3"),
+    "weight_decay": Bounds(Real, 0, LARGEST_FINITE, "0 or more, such as 0.01"),
+    "layer_decay": Bounds(Real, ABOVE_ZERO, 1, "a factor above 0 and up to 1, such as 0.75, or None", optional=True),
+    "min_lr": Bounds(Real, 0, LARGEST_FINITE, "0 or more"),
+    "clip": Bounds(Real, ABOVE_ZERO, INFINITY, "a number above 0, such as 1.0, or None", optional=True),
+    "ema": Bounds(Real, 0, BELOW_ONE, "a decay of 0 or more and less than 1, such as 0.999, or None", optional=True),
 }
-REAL: dict[str, tuple[float, float, str]] = {
-    "lr": (math.ulp(0.0), math.nextafter(MOST, 0), "a number above 0, such as 1e-3"),
-    "weight_decay": (0, math.nextafter(MOST, 0), "0 or more, such as 0.01"),
-    "layer_decay": (math.ulp(0.0), 1, "a factor above 0 and up to 1, such as 0.75, or None"),
-    "min_lr": (0, math.nextafter(MOST, 0), "0 or more"),
-    "clip": (math.ulp(0.0), MOST, "a number above 0, such as 1.0, or None"),
-    "label_smoothing": (0, math.nextafter(1, 0), "0 or more, and less than 1"),
-    "mixup": (0, math.nextafter(MOST, 0), "0 (off) or more, such as 0.2"),
-    "cutmix": (0, math.nextafter(MOST, 0), "0 (off) or more, such as 1.0"),
-    "ema": (0, math.nextafter(1, 0), "a decay of 0 or more and less than 1, such as 0.999, or None"),
-    "cache_limit": (math.ulp(0.0), math.nextafter(MOST, 0), "gigabytes above 0, such as 10"),
+LOSS_BOUNDS = {
+    "label_smoothing": Bounds(Real, 0, BELOW_ONE, "0 or more, and less than 1"),
+    "mixup": Bounds(Real, 0, LARGEST_FINITE, "0 (off) or more, such as 0.2"),
+    "cutmix": Bounds(Real, 0, LARGEST_FINITE, "0 (off) or more, such as 1.0"),
 }
-OPTIONAL = ("patience", "views", "layer_decay", "clip", "ema", "warmup_epochs")  # None is "not at all"
+FEATURE_BOUNDS = {
+    "views": Bounds(Integral, 0, INFINITY, "at least 0, or None", optional=True),
+    "cache_limit": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "gigabytes above 0, such as 10"),
+}
+DATA_BOUNDS = {
+    "batch_size": Bounds(Integral, 1, INFINITY, "at least 1"),
+    "workers": Bounds(Integral, 0, INFINITY, "at least 0"),
+}
+RUN_BOUNDS = {
+    **DATA_BOUNDS,
+    "seed": Bounds(Integral, 0, INFINITY, "at least 0"),
+    "patience": Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True),
+}
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The keyword arguments of ``fit``."""
+@dataclass(frozen=True, kw_only=True)
+class OptimizerSettings:
+    """How the weights are updated: optimizer, learning rates, length of the training, averages."""
 
     epochs: int
     lr: float
-    batch_size: int
-    optimizer: Optimizer
+    optimizer: OptimizerChoice
     weight_decay: float
     layer_decay: float | None
     schedule: str
@@ -61,55 +75,48 @@ class Settings:
     min_lr: float
     accumulate: int
     clip: float | None
+    ema: float | None
+
+    def __post_init__(self) -> None:
+        refuse_numbers(self, OPTIMIZER_BOUNDS)
+        warmup = Bounds(Real, 0, self.epochs, f"0 to epochs={self.epochs}, or None", optional=True)
+        refuse_numbers(self, {"warmup_epochs": warmup})
+        if self.min_lr > self.lr:
+            raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
+        maker = "a name of timm.optim's, or what makes an optimizer from parameter groups"
+        refuse_kinds(self, {"optimizer": ((str, Callable), maker)})
+        refuse_kinds(self, {"schedule": ((str,), "'cosine', 'poly', 'tanh' or 'none'")})
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossSettings:
+    """What the loss of a batch is."""
+
     label_smoothing: float
     mixup: float
     cutmix: float
     class_weights: Any
-    ema: float | None
-    out: str | Path | None
-    labels: Sequence[str] | None
-    keys: Sequence[str | int] | None
-    monitor: str
-    patience: int | None
-    keep: str
-    checkpoint: str | Path | None
-    resume: bool | str | Path
-    views: int | None
-    cache: bool | str | Path | None
-    cache_limit: float
-    seed: int
-    workers: int
-    strict: bool
-    precision: str | None
-    progress: bool
-    on_epoch: Callable[[dict[str, Any]], Any] | None
+
+    def __post_init__(self) -> None:
+        refuse_numbers(self, LOSS_BOUNDS)
 
     @property
     def mixes(self) -> bool:
         return self.mixup > 0 or self.cutmix > 0
 
-    @property
-    def names(self) -> list[str] | None:
-        """The class names that were given, as texts."""
-        return class_names(self.labels)
 
-    @property
-    def limit(self) -> float:
-        """Bytes that features may take."""
-        return self.cache_limit * 1e9
+@dataclass(frozen=True, kw_only=True)
+class FeatureSettings:
+    """Whether the frozen part is computed once and cached. ``mixes``: the loss mixes images, so it can't be."""
 
-    def refuse_impossible(self, val: Any, model: nn.Module) -> None:
-        """What can be known before anything is read."""
-        self._refuse_numbers()
-        self._refuse_words()
-        class_names(self.labels)
-        refuse_keys(self.keys)
-        if val is None and (self.patience is not None or self.keep == "best"):
-            raise PetlError(
-                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
-            )
-        if self.resume is True and self.checkpoint is None:
-            raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
+    views: int | None
+    cache: bool | str | Path | None
+    cache_limit: float
+    mixes: bool
+
+    def __post_init__(self) -> None:
+        refuse_numbers(self, FEATURE_BOUNDS)
+        refuse_kinds(self, {"cache": ((bool, str, Path, type(None)), "None, True, False, or the path of a folder")})
         if self.views and self.mixes:
             raise PetlError(
                 f"views={self.views} with mixup or cutmix: only images can be mixed; pass views=0 or no mixes"
@@ -118,55 +125,84 @@ class Settings:
             raise PetlError(
                 f"cache={self.cache!r} with views=0, which runs the backbone in every epoch; leave one of them out"
             )
-        if not any(p.requires_grad for p in model.parameters()):
-            raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
-        if self.out is not None:
-            refuse_path(self.out, model)
-        if self.checkpoint is not None:
-            refuse_folder(self.checkpoint)
 
-    def _refuse_numbers(self) -> None:
-        warmup = {"warmup_epochs": (0, self.epochs, f"0 to epochs={self.epochs}, or None")}
-        for kind, table in ((numbers.Integral, WHOLE), (numbers.Real, REAL), (numbers.Real, warmup)):
-            for name, bounds in table.items():
-                if not (name in OPTIONAL and getattr(self, name) is None):
-                    refuse_number(name, getattr(self, name), kind, bounds)
-        if self.min_lr > self.lr:
-            raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
+    @property
+    def limit(self) -> float:
+        """The bytes that features may take on disk."""
+        return self.cache_limit * 1e9
 
-    def _refuse_words(self) -> None:
-        if self.monitor not in NAMES:
-            hint = near(self.monitor, NAMES) if isinstance(self.monitor, str) else ""
-            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(NAMES)}{hint}")
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How data is read, which results are kept and written, and what is told."""
+
+    batch_size: int
+    out: str | Path | None
+    labels: Sequence[str] | None
+    keys: Sequence[str | int] | None
+    monitor: str
+    patience: int | None
+    keep: str
+    checkpoint: str | Path | None
+    resume: bool | str | Path
+    seed: int
+    workers: int
+    strict: bool
+    precision: str | None
+    progress: bool
+    on_epoch: Callable[[dict[str, Any]], Any] | None
+
+    def __post_init__(self) -> None:
+        refuse_numbers(self, RUN_BOUNDS)
+        if self.monitor not in METRIC_NAMES:
+            hint = near(self.monitor, METRIC_NAMES) if isinstance(self.monitor, str) else ""
+            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(METRIC_NAMES)}{hint}")
         if self.keep not in ("last", "best"):
             raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
-        words: tuple[tuple[str, Any, str], ...] = (
-            ("optimizer", (str, Callable), "a name of timm.optim's, or what makes an optimizer from parameter groups"),
-            ("schedule", (str,), "'cosine', 'poly', 'tanh' or 'none'"),
-            ("out", (str, Path, type(None)), "the path of a file, or None"),
-            ("checkpoint", (str, Path, type(None)), "the path of a folder, or None"),
-            ("resume", (bool, str, Path), "True, False, or the path of a folder"),
-            ("cache", (bool, str, Path, type(None)), "None, True, False, or the path of a folder"),
-            ("on_epoch", (Callable, type(None)), "a function of a row of the history, or None"),
-        )
-        for name, kinds, expected in words:
-            value = getattr(self, name)
-            if not isinstance(value, kinds) or value == "":
-                raise PetlError(f"{name}={value!r}; expected {expected}")
+        refuse_kinds(self, {"out": ((str, Path, type(None)), "the path of a file, or None")})
+        refuse_kinds(self, {"checkpoint": ((str, Path, type(None)), "the path of a folder, or None")})
+        refuse_kinds(self, {"resume": ((bool, str, Path), "True, False, or the path of a folder")})
+        refuse_kinds(self, {"on_epoch": ((Callable, type(None)), "a function of a row of the history, or None")})
+        class_names(self.labels)
+        refuse_keys(self.keys)
+        if self.resume is True and self.checkpoint is None:
+            raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
+
+    @property
+    def names(self) -> list[str] | None:
+        """The class names that were given, as texts."""
+        return class_names(self.labels)
+
+    def refuse_unmeasured(self, val: Any) -> None:
+        """Raises a PetlError for what needs validation data where there is none."""
+        if val is None and (self.patience is not None or self.keep == "best"):
+            raise PetlError(
+                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
+            )
 
 
-def refuse_number(name: str, value: Any, kind: Any, bounds: tuple[float, float, str]) -> None:
-    """Refuse what is no number of that kind, or out of its bounds (least, most, and both in words); True is no number."""
-    least, most, words = bounds
-    if not isinstance(value, kind) or isinstance(value, bool) or not least <= float(value) <= most:
-        whole = "a whole number, " if kind is numbers.Integral else ""
-        raise PetlError(f"{name}={value!r}; expected {whole}{words}")
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """The keyword arguments of ``fit``."""
 
+    optim: OptimizerSettings
+    loss: LossSettings
+    features: FeatureSettings
+    run: RunSettings
 
-def refuse_keys(keys: Any) -> None:
-    """Refuse what can't name the two parts of a batch."""
-    good = isinstance(keys, Sequence) and not isinstance(keys, (str, bytes)) and len(keys) == 2
-    if keys is not None and not (good and all(isinstance(k, (str, int)) and not isinstance(k, bool) for k in keys)):
-        raise PetlError(
-            f"keys={keys!r}; expected the names or numbers of two parts, such as ('image', 'label') or (0, 1)"
-        )
+    def refuse_impossible(self, val: Any, model: nn.Module) -> None:
+        """Raises a PetlError for what can be known to fail before any data is read."""
+        self.run.refuse_unmeasured(val)
+        if not any(p.requires_grad for p in model.parameters()):
+            raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
+        if self.run.out is not None:
+            refuse_delta_path(self.run.out, model)
+        if self.run.checkpoint is not None:
+            refuse_checkpoint_folder(self.run.checkpoint)
+
+    def keywords(self) -> dict[str, Any]:
+        """Returns all settings under the names of ``fit``'s keyword arguments."""
+        parts = (self.optim, self.loss, self.features, self.run)
+        values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
+        del values["mixes"]  # it follows from mixup and cutmix
+        return values

@@ -1,44 +1,45 @@
-"""From what ``fit`` was asked for to a Run: batches, loss, optimizer and schedule, with accelerate's hand on them."""
+"""Builds a Run from the arguments of ``fit``: batches, objective, optimizer and schedule, prepared by accelerate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from petl.data.inputs import Batch, classes_of, feed, first_look
+from petl.data.inputs import classes_of, feed, first_look
 from petl.data.loaders import Loader, on_device
 from petl.data.origins import pipeline_of
-from petl.errors import PetlError, StateError
+from petl.errors import StateError
 from petl.extraction.decision import Loaders, road
 from petl.extraction.entry import NoRoom
 from petl.extraction.extraction import Road
-from petl.training.checkpoints import go_on, keep_small, moving, newest
-from petl.training.loop import Run
-from petl.training.metrics import History
-from petl.training.parameter_groups import param_groups, timm_groups
-from petl.training.rehearsal import rehearse
-from petl.training.runs import held_out
+from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
+from petl.training.held_out import held_out_files
+from petl.training.history import History
+from petl.training.objectives import CrossEntropy, Objective
+from petl.training.optimizers import create_ema, create_optimizer, create_scheduler
+from petl.training.rehearsal import rehearse_saving
+from petl.training.run import Run
 from petl.training.settings import Settings
-from petl.training.targets import class_weights, refuse_targets
+from petl.training.trained_state import trained_state
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.record import record
 
 
-def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
-    """Everything that the loop needs; at the point of the checkpoint, where the run resumes one."""
+def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
+    """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
     model.to(accelerator.device).train()
     if record(model) is not None:
         prove_frozen(model, "not trained, because no delta could be saved")
-    train, val, labels = _batches(accelerator, model, data, settings)
-    criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
-    made = _optimizer(model, settings)
+    train, val, labels, objective = _open_data(accelerator, model, data, settings)
+    objective.prepare(train, accelerator.device)
+    optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
-    found, why, (train, val) = _on_features(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(found.net if found else model, made)
+    found, why, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
+    net, optimizer = accelerator.prepare(found.net if found else model, optimizer)
     train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
@@ -48,172 +49,101 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
         train=train,
         val=on_device(accelerator, val) if val is not None else None,
         labels=labels,
-        criterion=criterion,
-        mix=_mix(settings, len(labels)),
+        objective=objective,
         optimizer=optimizer,
-        scheduler=_scheduler(optimizer, settings, -(-len(train) // settings.accumulate)),
+        scheduler=create_scheduler(optimizer, settings.optim, -(-len(train) // settings.optim.accumulate)),
         progress=progress,
-        moving=moving(model),
-        ema=_ema(model, settings),
-        history=History(settings.monitor),
-        road=found,
-        split=held_out(*data) if settings.out else None,
+        trained=trained_state(model),
+        ema=create_ema(model, settings.optim),
+        history=History(settings.run.monitor),
+        features=found,
+        split=held_out_files(*data) if settings.run.out else None,
     )
-    keep_small(accelerator, run.moving)
+    save_trained_only(accelerator, run.trained)
     accelerator.register_for_checkpointing(run)
     _resume(run)
-    run.history.road = (
+    run.history.features = (
         found.word(len(train.dataset)) if found else f"each step ran the whole model: {why}" if why else ""
     )
     return run
 
 
-def _on_features(
+def _features_or_images(
     accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
 ) -> tuple[Road | None, str, Loaders]:
     """The road over features, which are then computed, and their batches; else None, why, and the batches of images."""
-    found, why = road(accelerator, model, loaders, settings)
+    found, why = road(accelerator, model, loaders, settings.features)
     if found is None:
         return None, why, loaders
     train, val = loaders
     try:
-        features = found.train(train, settings.views or 1, progress)
+        features = found.train(train, settings.features.views or 1, progress)
         return found, "", (features, found.val(val, progress) if val is not None else None)
     except BaseException as error:
         found.close()
-        if isinstance(error, NoRoom) and not (settings.cache or settings.views):
+        if isinstance(error, NoRoom) and not (settings.features.cache or settings.features.views):
             return None, str(error), loaders
         raise
 
 
-def _batches(
+def _open_data(
     accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings
-) -> tuple[Loader, Loader | None, list[str]]:
-    """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
-    options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "keys": settings.keys}
-    options["strict"] = settings.strict
-    train = feed(data[0], model, training=True, classes=settings.names, seed=settings.seed, **options)
-    known = settings.names if settings.labels is not None else classes_of(train) or recorded(model)
-    labels = named(accelerator, model, train, known)
-    refuse_targets(train, labels, training=True)
+) -> tuple[Loader, Loader | None, list[str], Objective]:
+    """Returns training and validation batches, the class names and the objective, after a look at the first image of each.
+
+    The model's record gets the class names and the input pipeline.
+    """
+    options: dict[str, Any] = {
+        name: getattr(settings.run, name) for name in ("batch_size", "workers", "keys", "strict")
+    }
+    train = feed(data[0], model, training=True, classes=settings.run.names, seed=settings.run.seed, **options)
+    known = settings.run.names if settings.run.labels is not None else classes_of(train) or recorded_labels(model)
+    labels = output_names(accelerator, model, train, known)
+    objective = CrossEntropy(labels, settings.loss)
+    objective.refuse_targets(train, training=True)
     val = None if data[1] is None else feed(data[1], model, classes=known, **options)
     if val is not None:
-        named(accelerator, model, val, known)
-        refuse_targets(val, labels)
-    _note(model, known, train)
-    if settings.out is not None and accelerator.is_main_process:
-        rehearse(model, settings.out, labels)
-    return train, val, labels
+        output_names(accelerator, model, val, known)
+        objective.refuse_targets(val)
+    _record_data(model, known, train)
+    if settings.run.out is not None and accelerator.is_main_process:
+        rehearse_saving(model, settings.run.out, labels)
+    return train, val, labels, objective
 
 
-def recorded(model: nn.Module) -> list[str] | None:
-    """The class names in the model's record."""
-    made = record(model)
-    return made.labels if made else None
+def recorded_labels(model: nn.Module) -> list[str] | None:
+    """Returns the class names in the model's record."""
+    wrapped = record(model)
+    return wrapped.labels if wrapped else None
 
 
-def named(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
-    """The names of the model's classes, or their numbers; the first image has then been tried."""
+def output_names(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
+    """Returns the known names of the model's classes, else their numbers, after the model has been tried on the first image."""
     classes = first_look(accelerator, model, loader, known)
     return list(known) if known else [str(number) for number in range(classes)]
 
 
-def _note(model: nn.Module, labels: list[str] | None, train: Loader) -> None:
-    """Class names and input pipeline belong in the delta."""
-    made = record(model)
-    if made is not None:
-        made.labels = labels or made.labels
-        made.pipeline = made.pipeline or pipeline_of(train.dataset)
-
-
-def _criterion(settings: Settings, train: Loader, classes: int) -> nn.Module:
-    """Cross-entropy; mixes bring soft targets, which are smoothed already."""
-    weights = class_weights(settings.class_weights, train, classes)
-    smoothing = 0.0 if settings.mixes else settings.label_smoothing
-    return nn.CrossEntropyLoss(weights, label_smoothing=smoothing)
-
-
-def _mix(settings: Settings, classes: int) -> Callable[[Tensor, Tensor], Batch] | None:
-    """timm's mixup and cutmix; it takes even batches only, an odd one gets soft targets without a mix."""
-    if not settings.mixes:
-        return None
-    from timm.data.mixup import Mixup, mixup_target
-
-    smoothing = settings.label_smoothing
-    mixed = Mixup(settings.mixup, settings.cutmix, label_smoothing=smoothing, num_classes=classes)
-
-    def mix(images: Tensor, targets: Tensor) -> Batch:
-        if len(images) % 2:
-            return images, mixup_target(targets, classes, smoothing=smoothing)
-        return mixed(images, targets)
-
-    return mix
-
-
-def _optimizer(model: nn.Module, settings: Settings) -> torch.optim.Optimizer:
-    options: dict[str, Any] = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
-    if settings.schedule == "none":
-        groups = param_groups(model, lr=settings.lr, **options)
-    else:
-        groups = [{**group, "lr": settings.lr} for group in timm_groups(model, **options)]
-    if not isinstance(settings.optimizer, str):
-        return settings.optimizer(groups)
-    from timm.optim import create_optimizer_v2
-
-    try:
-        return create_optimizer_v2(groups, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay)
-    except (ValueError, AssertionError) as error:
-        raise PetlError(
-            f"optimizer={settings.optimizer!r}: {error}; timm.optim.list_optimizers() has the names"
-        ) from error
-
-
-def _scheduler(optimizer: Any, settings: Settings, updates: int) -> Any:
-    """timm's schedule, a step per update."""
-    from timm.scheduler import create_scheduler_v2
-
-    warmup = settings.epochs / 10 if settings.warmup_epochs is None else settings.warmup_epochs
-    try:
-        made, _ = create_scheduler_v2(
-            optimizer,
-            settings.schedule,
-            num_epochs=settings.epochs,
-            warmup_epochs=warmup,  # type: ignore[arg-type]  # a part of an epoch is as good as a whole one
-            warmup_lr=settings.lr / 100,
-            min_lr=settings.min_lr,
-            step_on_epochs=False,
-            updates_per_epoch=updates,
-        )
-    except (ValueError, AssertionError) as error:
-        raise _no_schedule(settings, str(error)) from error
-    if made is None and settings.schedule != "none":
-        raise _no_schedule(settings, "timm has no such schedule")
-    return made
+def _record_data(model: nn.Module, labels: list[str] | None, train: Loader) -> None:
+    """Writes class names and input pipeline into the model's record, from which they get into the delta."""
+    wrapped = record(model)
+    if wrapped is not None:
+        wrapped.labels = labels or wrapped.labels
+        wrapped.pipeline = wrapped.pipeline or pipeline_of(train.dataset)
 
 
 def _refuse_early(settings: Settings) -> None:
-    """What would be found out only after the features were computed: no such schedule, nothing to resume."""
-    _scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.lr), settings, 1)
-    if isinstance(settings.resume, (str, Path)) and newest(Path(settings.resume)) is None:
+    """Refuses an unknown schedule and a missing checkpoint before features are computed, which may take long."""
+    create_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.optim.lr), settings.optim, 1)
+    if isinstance(settings.run.resume, (str, Path)) and newest_checkpoint(Path(settings.run.resume)) is None:
         raise StateError(
-            f"resume={str(settings.resume)!r} holds no training checkpoint; it is the folder given to checkpoint="
+            f"resume={str(settings.run.resume)!r} holds no training checkpoint; it is the folder given to checkpoint="
         )
 
 
-def _no_schedule(settings: Settings, why: str) -> PetlError:
-    return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
-
-
-def _ema(model: nn.Module, settings: Settings) -> Any:
-    from timm.utils import ModelEmaV3
-
-    return None if settings.ema is None else ModelEmaV3(model, decay=settings.ema, use_warmup=True)
-
-
 def _resume(run: Run) -> None:
-    """Go on from the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
-    resume, folder = run.settings.resume, run.settings.checkpoint
+    """Loads the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
+    resume, folder = run.settings.run.resume, run.settings.run.checkpoint
     place = None if not resume else Path(folder or "") if resume is True else Path(resume)
-    found = newest(place) if place else None
-    if found:
-        go_on(run.accelerator, found, run.moving)  # the learning rates come with the optimizer
+    newest = newest_checkpoint(place) if place else None
+    if newest:
+        load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer

@@ -1,4 +1,4 @@
-"""The class numbers of a dataset, where they can be had without reading images: for weights, and for early errors."""
+"""The class numbers of a dataset, as far as possible without reading images: for class weights and early errors."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from petl.data.datasets import LEFT_OUT
 from petl.data.inputs import no_class
 from petl.data.loaders import Batches, Loader, Picked, picked
 from petl.data.origins import Around, class_numbers
-from petl.errors import DataError, PetlError
+from petl.errors import DataError
 
 
 def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False) -> None:
-    """Refuse class numbers that the model hasn't, and in training one class alone, which teaches nothing.
+    """Refuses class numbers that the model hasn't, and in training data of one class alone, which teaches nothing.
 
     Raises:
-        DataError: one of these. Where the numbers can't be had without reading the images, the batches tell.
+        DataError: for one of these. Numbers that can't be had without reading the images are checked batch by batch.
     """
     classes = len(labels)
     if training and classes == 1:
@@ -42,7 +42,7 @@ def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False)
 
 
 def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
-    """The class number of each image, or None where that can't be had (without ``reading`` images)."""
+    """Returns the class number of each image, or None where it can't be had (without ``reading`` images)."""
     inner = dataset.dataset if isinstance(dataset, Around) and not isinstance(dataset, Picked) else dataset
     numbers = class_numbers(dataset, reading=reading) if not isinstance(inner, Picked) else None
     if numbers is None and type(inner) is TensorDataset and len(inner.tensors) == 2:
@@ -51,38 +51,16 @@ def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
     return numbers if whole else None
 
 
-def class_weights(wish: Any, loader: Loader, classes: int) -> Tensor | None:
-    """One weight per class: as given, or for "balanced" images / (classes * images of the class), as scikit-learn has it.
-
-    Where the dataset has no ``targets``, "balanced" reads it once. A class without images gets weight 0.
-    """
-    if wish is None:
-        return None
-    if isinstance(wish, str):
-        if wish != "balanced":
-            raise PetlError(f"class_weights={wish!r}; expected 'balanced', or one number per class")
-        counts = torch.bincount(_targets(loader), minlength=classes)
-        return torch.where(counts > 0, counts.sum() / (classes * counts.clamp(min=1)), 0.0).float()
-    try:
-        weights = torch.as_tensor(wish, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise PetlError(f"class_weights={wish!r} ({error}); expected 'balanced', or one number per class") from error
-    if weights.shape != (classes,) or not ((weights >= 0) & weights.isfinite()).all() or not weights.any():
-        raise PetlError(
-            f"class_weights of shape {tuple(weights.shape)}; expected {classes} numbers of 0 or more, finite and not all 0"
-        )
-    return weights
-
-
-def _targets(loader: Loader) -> Tensor:
+def read_targets(loader: Loader) -> Tensor:
+    """Returns the class numbers of all images that can be read; the dataset is read once if it doesn't tell them."""
     numbers = known_targets(loader.dataset, reading=True)
     if numbers is None:
-        numbers = _read_targets(loader)
+        numbers = _targets_of_items(loader)
     return torch.from_numpy(numbers[numbers != LEFT_OUT]).long()
 
 
-def _read_targets(loader: Loader) -> np.ndarray:
-    """The class numbers of a dataset that doesn't tell them: by its ``targets``, or by reading it once."""
+def _targets_of_items(loader: Loader) -> np.ndarray:
+    """Returns the class numbers from the dataset's ``targets``, or from its items."""
     dataset: Any = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
     targets = None if isinstance(dataset, Picked) else getattr(dataset, "targets", None)
     if targets is not None and getattr(dataset, "target_transform", None) is None:

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import petl
-from petl.cli.answers import answer
-from petl.training.runs import beside, read_run
+from petl.cli.predictions import predictions
+from petl.training.run_file import read_run_file, run_file_beside
 from tests.support.commands import call, refused
 
 NAME = "test_resnet"
@@ -87,7 +87,7 @@ def test_numbers_stay_numbers(outputs: int, given: dict[str, Any], here: Path) -
 )
 def test_what_is_no_answer_is_refused(output: Any, header: dict[str, Any], said: str) -> None:
     with pytest.raises(petl.DeltaError, match=said):
-        answer(output, header)
+        predictions(output, header)
 
 
 def test_a_bad_file_costs_predict_that_file_alone(here: Path) -> None:
@@ -140,10 +140,10 @@ def test_eval_measures_what_the_training_held_out(here: Path) -> None:
     assert sum(c["images"] for c in measured("both/test")["classes"]) == 6
     assert sum(c["images"] for c in measured("pets")["classes"]) == 10  # names as in training, other images
     assert "held out" in refused("eval", "t.safetensors", "pets", "--split", "held-out", *MODEL)
-    held = read_run("t.safetensors")["split"]["files"]
+    held = read_run_file("t.safetensors")["split"]["files"]
     Path("both", next(iter(held))).unlink()
     assert "--split all" in refused("eval", "t.safetensors", "both", *MODEL)
-    beside("t.safetensors").write_text("{")
+    run_file_beside("t.safetensors").write_text("{")
     assert "t.history.json" in refused("eval", "t.safetensors", "both", *MODEL)
 
 
@@ -151,7 +151,7 @@ def test_eval_takes_val_where_there_is_one_and_never_training_images_unasked(her
     shutil.copytree("pets", "all/train")
     pictures(here / "all" / "val", 2, seed=3)
     assert call("train", "all", "--out", "t.safetensors", *TRAIN).exit_code == 0
-    assert read_run("t.safetensors")["split"] is None
+    assert read_run_file("t.safetensors")["split"] is None
     assert sum(c["images"] for c in measured("all")["classes"]) == 4
     shutil.move("all/val", "all/test")
     assert sum(c["images"] for c in measured("all")["classes"]) == 4
@@ -161,7 +161,7 @@ def test_eval_takes_val_where_there_is_one_and_never_training_images_unasked(her
 
 def test_the_runs_file_has_settings_and_history(here: Path) -> None:
     assert call("train", "pets", "--out", "t.safetensors", *TRAIN).exit_code == 0
-    run = read_run("t.safetensors")
+    run = read_run_file("t.safetensors")
     assert run["settings"]["epochs"] == 2 and run["settings"]["lr"] == 0.01
     assert [row["epoch"] for row in run["history"]["rows"]] == [1, 2]
     assert run["history"]["best"] == petl.read("t.safetensors")["results"]
@@ -169,13 +169,13 @@ def test_the_runs_file_has_settings_and_history(here: Path) -> None:
 
 
 def test_images_that_train_are_not_held_out(here: Path) -> None:
-    from petl.training.runs import held_out
+    from petl.training.held_out import held_out_files
 
     images = petl.data.dataset("pets", petl.data.pipeline(timm.create_model(NAME), size=32))
     train, val = petl.data.holdout(images)
-    assert held_out(train, val)["held_out"] == 2
+    assert held_out_files(train, val)["held_out"] == 2
     first, second = torch.utils.data.random_split(images, [7, 3])  # k-fold is made of these
-    assert held_out(first, second)["held_out"] == 3
-    assert held_out(images, images) is None and held_out(images, val) is None
+    assert held_out_files(first, second)["held_out"] == 3
+    assert held_out_files(images, images) is None and held_out_files(images, val) is None
     other = petl.data.dataset("pets", petl.data.pipeline(timm.create_model(NAME), size=32))
-    assert held_out(train, other) is None and held_out("pets", None) is None
+    assert held_out_files(train, other) is None and held_out_files("pets", None) is None

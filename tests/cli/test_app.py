@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import petl
-from petl.cli import data_words
+from petl.cli import data_options
 from tests.support.commands import call, refused
 
 COMMANDS = ("train", "eval", "predict", "plan", "inspect", "merge", "methods", "demo")
@@ -264,10 +264,12 @@ def test_data_options_hold_in_training_measuring_and_the_delta(weights: Path, ne
 
 
 def test_augmentation_is_what_was_asked_for() -> None:
-    known = data_words.PIPELINE | data_words.DATASET | data_words.TRAINING
-    assert data_words.asked(["augment=false"], known=known).training == {"augment": False}
-    assert data_words.asked(["augment=true"], known=known).training == {}
-    found = data_words.asked(["augment.scale=0.8,1", "augment.hflip=0", "split=2024", "size=48,64"], known=known)
+    known = data_options.PIPELINE | data_options.DATASET | data_options.TRAINING
+    assert data_options.data_keywords(["augment=false"], known=known).training == {"augment": False}
+    assert data_options.data_keywords(["augment=true"], known=known).training == {}
+    found = data_options.data_keywords(
+        ["augment.scale=0.8,1", "augment.hflip=0", "split=2024", "size=48,64"], known=known
+    )
     assert found.training == {"augment": {"scale": [0.8, 1], "hflip": 0}, "split": "2024"}
     assert found.pipeline == {"size": (48, 64)}
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import petl
 from petl.cli import terminal
 from petl.cli.app import app
-from petl.cli.arguments import keywords
+from petl.cli.key_values import keyword_arguments
 from petl.errors import listing, near
 from petl.tables import html_table, table
 
@@ -34,7 +34,7 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_what_needs_no_model_brings_no_torch(words: list[str]) -> None:
     code = f"""
 import sys
-from petl.cli import app
+from petl.cli.app import app
 try:
     app({words!r})
 except SystemExit as end:
@@ -120,7 +120,7 @@ def test_words_of_other_libraries_are_cut(tmp_path: Path) -> None:
 )
 def test_options_of_fit_have_its_types(words: list[str], said: str) -> None:
     with pytest.raises(petl.MethodError, match=said) as caught:
-        keywords(petl.fit, words, but=("out", "on_epoch"))
+        keyword_arguments(petl.fit, words, but=("out", "on_epoch"))
     assert len(str(caught.value)) < 1000
 
 
@@ -134,7 +134,7 @@ def test_options_of_fit_arrive() -> None:
         "class_weights=balanced",
         "cache=true",
     ]
-    assert keywords(petl.fit, words) == {
+    assert keyword_arguments(petl.fit, words) == {
         "patience": 3,
         "clip": 1,
         "resume": True,
@@ -146,7 +146,7 @@ def test_options_of_fit_arrive() -> None:
 
 
 def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
-    code = "from petl.terminal import say\nfor i in range(100_000): say('line')"
+    code = "from petl.cli.terminal import say\nfor i in range(100_000): say('line')"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout and process.stderr
     assert process.stdout.readline() == "line\n"
@@ -157,13 +157,13 @@ def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
 
 
 def test_a_label_that_the_terminals_alphabet_lacks_is_spelt() -> None:
-    code = "import sys; from petl.terminal import _spoken, say\nwith _spoken(): say('Zürich')"
+    code = "import sys; from petl.cli.terminal import _errors_as_lines, say\nwith _errors_as_lines(): say('Zürich')"
     done = python(code, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(petl.__path__[0]).parent)})
     assert done.stdout == "Z\\xfcrich\n", done.stderr
 
 
 def test_what_nobody_foresaw_keeps_its_traceback_and_is_spelt() -> None:
-    code = "from petl.terminal import _spoken\nwith _spoken(): raise RuntimeError('\\x1b[2J')"
+    code = "from petl.cli.terminal import _errors_as_lines\nwith _errors_as_lines(): raise RuntimeError('\\x1b[2J')"
     done = python(code)
     assert done.returncode == 1 and "Traceback" in done.stderr and "\x1b" not in done.stderr
 

@@ -253,7 +253,7 @@ def test_features_leave_them_out_too(folder: Path) -> None:
     net = petl.wrap(timm.create_model("test_resnet"), "probe", num_classes=2)
     petl.record(net).pipeline = petl.data.pipeline(net, size=32)
     history = petl.fit(net, folder, folder, epochs=2, lr=1e-3, batch_size=4, progress=False)
-    assert "features" in history.road
+    assert "features" in history.features
     assert len(history) == 2
 
 

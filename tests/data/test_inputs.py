@@ -155,7 +155,7 @@ def test_features_of_dicts_are_found_again(tmp_path: Any) -> None:
     for _ in range(2):
         model = tiny().requires_grad_(False)
         model.net[4].requires_grad_(True)
-        roads.append(trained(Rows(), model, keys=("image", "label"), cache=tmp_path)[0].road)
+        roads.append(trained(Rows(), model, keys=("image", "label"), cache=tmp_path)[0].features)
     assert "trained from net.4 on" in roads[0]
     assert "(found there)" in roads[1]
 
@@ -247,12 +247,12 @@ def test_outputs_are_as_good_as_their_scores(how: Callable[[Tensor], Any]) -> No
 def test_a_probe_of_a_model_that_returns_an_object_trains_on_features() -> None:
     model = tiny(OUTPUTS["a dict with logits"]).requires_grad_(False)
     model.net[4].requires_grad_(True)
-    assert "trained from net.4 on" in trained(TensorDataset(X, Y), model)[0].road
+    assert "trained from net.4 on" in trained(TensorDataset(X, Y), model)[0].features
 
 
 def test_an_outer_module_is_no_head() -> None:
     """All that it has is inside: its images would be kept as features, under one augmentation for all epochs."""
-    assert trained(TensorDataset(X, Y), tiny())[0].road == ""
+    assert trained(TensorDataset(X, Y), tiny())[0].features == ""
 
 
 @pytest.mark.parametrize("how", [lambda scores: {"a": scores, "b": scores}, lambda scores: None, lambda scores: "no"])

@@ -101,10 +101,10 @@ def test_features_change_nothing(method: Callable[..., nn.Module], name: str, st
     assert gap(runs[0][0], runs[1][0]) < 2e-4
     losses = [[(row["train_loss"], row["loss"]) for row in history.rows] for _, history in runs]
     assert np.allclose(*losses, atol=2e-4)
-    assert runs[0][1].road == ""
-    assert f"from {start} on" in runs[1][1].road
-    assert "20 images" in runs[1][1].road
-    assert runs[1][1].road in repr(runs[1][1])
+    assert runs[0][1].features == ""
+    assert f"from {start} on" in runs[1][1].features
+    assert "20 images" in runs[1][1].features
+    assert runs[1][1].features in repr(runs[1][1])
 
 
 def test_the_frozen_part_runs_once_per_image() -> None:
@@ -215,7 +215,7 @@ def test_a_second_way_past_the_cut_is_seen() -> None:
     assert [point.name for point in points] == ["late", "middle"]
     assert upper(model, points, BATCH) is None
     history = fit(model, cache=None)
-    assert "more than one tensor" in history.road
+    assert "more than one tensor" in history.features
     with pytest.raises(StateError, match="cache=True: .*more than one tensor"):
         fit(model, cache=True)
 
@@ -238,8 +238,8 @@ def test_moving_statistics_below_are_seen() -> None:
     model.layer4.requires_grad_(True)
     assert restless(model) >= {model.bn1, model.layer3[0].bn1}
     history = fit(model)
-    assert "BatchNorm" in history.road
-    assert "other values in training" in history.road
+    assert "BatchNorm" in history.features
+    assert "other values in training" in history.features
 
 
 # Where it isn't done, it says why
@@ -255,13 +255,13 @@ def picture_folder(path: Path) -> Path:
 
 
 def test_random_images(tmp_path: Path) -> None:
-    assert "can't see whether Noisy" in fit(partial(built()), Noisy(0.1)).road
+    assert "can't see whether Noisy" in fit(partial(built()), Noisy(0.1)).features
     with pytest.raises(StateError, match="Noisy gives other images when it is read again"):
         fit(partial(built()), Noisy(0.1), cache=True)
-    assert "from blocks.5 on" in fit(partial(built()), Noisy(0.0), cache=True).road
+    assert "from blocks.5 on" in fit(partial(built()), Noisy(0.0), cache=True).features
     torch.manual_seed(0)
     model = petl.wrap(timm.create_model("test_vit", img_size=SIZE), "partial", num_classes=2)
-    assert "augmented at random" in fit(model, picture_folder(tmp_path), epochs=1).road
+    assert "augmented at random" in fit(model, picture_folder(tmp_path), epochs=1).features
     with pytest.raises(StateError, match="augmented at random"):
         fit(model, tmp_path, cache=True)
 
@@ -286,7 +286,7 @@ def test_hooks_see_every_forward() -> None:
     model, seen, marks = partial(built()), [], []
     model.blocks[1].register_forward_hook(lambda module, args, out: seen.append(bool(out.isnan().any())))  # type: ignore
     history = fit(model, epochs=3, on_epoch=lambda _: marks.append(len(seen)))
-    assert "from blocks.1 on" in history.road  # and no later
+    assert "from blocks.1 on" in history.features  # and no later
     assert marks[0] + 2 * 3 <= len(seen) and not any(seen[marks[0] :])
 
 
@@ -300,7 +300,7 @@ def test_unfreezing_below_is_an_error() -> None:
 def test_attention_pools_can_be_cut_off() -> None:
     """torch's own counter of operations fails on them."""
     model = petl.wrap(timm.create_model("test_vit3", img_size=SIZE), "partial", num_classes=CLASSES)
-    assert "from attn_pool on" in fit(model, epochs=2).road
+    assert "from attn_pool on" in fit(model, epochs=2).features
 
 
 REASONS: list[Any] = [
@@ -316,8 +316,8 @@ REASONS: list[Any] = [
 @pytest.mark.parametrize(("method", "model_options", "options", "reason"), REASONS, ids=[r[-1] for r in REASONS])
 def test_the_reason_is_told(method: Any, model_options: Any, options: dict[str, Any], reason: str) -> None:
     history = fit(method(built(**model_options)), epochs=1, **options)
-    assert reason in history.road
-    assert bool(history.road) == bool(reason)
+    assert reason in history.features
+    assert bool(history.features) == bool(reason)
     if "pos_drop_rate" in model_options:
         return  # the patches are before it, and who insists gets these
     error = StateError if "views" not in options else PetlError
@@ -344,8 +344,8 @@ def test_a_kept_folder_is_used_again(tmp_path: Path) -> None:
     seen: list[int] = []
     second.register_forward_pre_hook(lambda module, args: seen.append(int(args[0].isfinite().all()) * len(args[0])))
     again = fit(second, val=val, cache=tmp_path)
-    assert "(found there)" in again.road
-    assert "(found there)" not in one.road
+    assert "(found there)" in again.features
+    assert "(found there)" not in one.features
     assert sum(seen) < 20
     assert gap(state(first), state(second)) == 0
     assert [row["loss"] for row in one.rows] == [row["loss"] for row in again.rows]
@@ -388,7 +388,7 @@ def test_what_has_changed_is_computed_anew(make: Any, options: dict[str, Any], t
     cached, plain = make(), make()
     history = fit(cached, epochs=1, cache=tmp_path, **options)
     fit(plain, epochs=1, cache=False, **options)
-    assert "(found there)" not in history.road
+    assert "(found there)" not in history.features
     assert len(entries(tmp_path)) == 2
     assert gap(state(cached), state(plain)) < (5e-2 if "precision" in options else 2e-4)
 
@@ -403,10 +403,10 @@ def test_a_model_that_gives_something_else_is_seen(tmp_path: Path) -> None:
         return model
 
     fit(scaling(partial(built())), epochs=1, cache=tmp_path)
-    assert "(found there)" in fit(scaling(partial(built())), epochs=1, cache=tmp_path).road
+    assert "(found there)" in fit(scaling(partial(built())), epochs=1, cache=tmp_path).features
     factor[0] = 1.5
     cached, plain = scaling(partial(built())), scaling(partial(built()))
-    assert "(found there)" not in fit(cached, epochs=1, cache=tmp_path).road
+    assert "(found there)" not in fit(cached, epochs=1, cache=tmp_path).features
     fit(plain, epochs=1, cache=False)
     assert gap(state(cached), state(plain)) < 2e-4
 
@@ -427,7 +427,7 @@ def test_what_is_known_of_a_class_is_not_of_its_children() -> None:
     assert unsteady(Brighter(data, range(9))).startswith("petl can't see whether Brighter")
     assert not unsteady(ConcatDataset([Subset(data, range(9)), data]))
     assert contents(ConcatDataset([data, data])) != contents(ConcatDataset([data]))
-    assert "can't see whether Brighter" in fit(partial(built()), Brighter(data, range(9)), epochs=1).road
+    assert "can't see whether Brighter" in fit(partial(built()), Brighter(data, range(9)), epochs=1).features
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -442,7 +442,7 @@ def test_a_disk_that_is_too_small(kept: bool, tmp_path: Path, monkeypatch: pytes
             with pytest.raises(StateError, match="features can't be written"):
                 fit(model, epochs=1, cache=tmp_path)
             return
-        assert "can't be written" in fit(model, val=pairs(9, seed=1), epochs=1).road
+        assert "can't be written" in fit(model, val=pairs(9, seed=1), epochs=1).features
         fit(plain, val=pairs(9, seed=1), epochs=1, cache=False)
         assert gap(state(model), state(plain)) == 0
         assert not entries(tmp_path)
@@ -459,7 +459,7 @@ def test_features_of_other_images_than_asked_for_are_not_kept(tmp_path: Path) ->
     place.write_bytes(data)
     model = petl.wrap(timm.create_model("test_vit", img_size=SIZE), "partial", last=1, num_classes=2)
     images = petl.data.dataset(folder, petl.data.pipeline(model), split=None)
-    assert "from blocks.5 on" in fit(model, images, epochs=1, cache=kept).road
+    assert "from blocks.5 on" in fit(model, images, epochs=1, cache=kept).features
     assert images.unreadable == [str(place)]
     assert not entries(kept)
 
@@ -503,9 +503,9 @@ def test_a_damaged_entry_is_computed_anew(spoil: str, tmp_path: Path) -> None:
     place = next(tmp_path.iterdir()) / spoil
     place.write_bytes(place.read_bytes()[:-40])
     history = fit(again, epochs=1, cache=tmp_path)
-    assert "(found there)" not in history.road
+    assert "(found there)" not in history.features
     assert gap(state(whole), state(again)) == 0
-    assert "(found there)" in fit(partial(built()), epochs=1, cache=tmp_path).road
+    assert "(found there)" in fit(partial(built()), epochs=1, cache=tmp_path).features
 
 
 def test_a_folder_stays_within_its_bound(tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ def test_what_will_be_used_again_stays(tmp_path: Path) -> None:
     fit(partial(built()), epochs=1, cache=tmp_path)
     before, size = entries(tmp_path), sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     history = fit(partial(built()), epochs=1, cache=tmp_path, cache_limit=size * 1.2 / 1e9)
-    assert "(found there)" in history.road and entries(tmp_path) == before
+    assert "(found there)" in history.features and entries(tmp_path) == before
 
 
 def test_a_store_gives_back_the_bits(tmp_path: Path) -> None:
@@ -555,7 +555,7 @@ def test_a_temporary_folder_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen: list[int] = []
     history = fit(partial(built()), on_epoch=lambda row: seen.append(len(entries(tmp_path))))
-    assert "temporary folder" in history.road
+    assert "temporary folder" in history.features
     assert seen == [1, 1, 1]
     assert not entries(tmp_path)
     with pytest.raises(StateError):

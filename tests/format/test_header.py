@@ -19,7 +19,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 import petl
-from petl.cli.arguments import loaded
+from petl.cli.models import load_delta
 from petl.errors import printable
 from tests.support.delta_files import args, base, edit, header_of
 
@@ -76,7 +76,7 @@ def test_a_header_names_no_file_and_no_address(what: str, delta: Path, monkeypat
     calls: list[Any] = []
     model = timm.create_model(NAME, num_classes=3)
     monkeypatch.setattr(timm, "create_model", lambda *a, **k: calls.append((a, k)))
-    for verb in (petl.read, petl.load, lambda path: petl.load(path, model), lambda path: loaded(path, NAME)):
+    for verb in (petl.read, petl.load, lambda path: petl.load(path, model), lambda path: load_delta(path, NAME)):
         with pytest.raises(petl.DeltaError, match="header"):
             verb(delta)
     assert not calls

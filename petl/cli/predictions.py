@@ -1,4 +1,4 @@
-"""What a model's numbers for one image say, by the task that the delta was trained for."""
+"""Turns a model's outputs for images into labels with confidences, or values, by the task that the delta was trained for."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from petl import data
 from petl.cli.terminal import note
 from petl.errors import DataError, DeltaError
+from petl.format.header import TASKS
 
-TASKS = ("classification", "multilabel", "regression")
-NAMED = 10  # files that were left out
-EVEN = 0.5  # a label is among a multi-label answer from this confidence on
+MOST_NAMED = 10  # files that were left out
+THRESHOLD = 0.5  # of the confidence from which on a label belongs to a multi-label prediction
 
 
 def task_of(header: Mapping[str, Any]) -> str | None:
-    """The task in a delta's header; None where it isn't recorded.
+    """Returns the task in a delta's header, or None where it isn't recorded.
 
     Raises:
         DeltaError: it is one that this petl doesn't know.
@@ -30,10 +30,10 @@ def task_of(header: Mapping[str, Any]) -> str | None:
     return task
 
 
-def answer(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
-    """The labels of one image [1, K outputs] with their confidences, the surest first, or its values.
+def predictions(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
+    """Returns the labels for one image's outputs [1, K] with their confidences, the largest first, or its values.
 
-    A classification gives the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least 0.5
+    A classification returns the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least 0.5
     (or the ``top`` ones), "regression" every output as it is. Without a recorded task, several outputs are taken for
     classes, and one is a value: a softmax over one number would be sure of it whatever it is.
 
@@ -52,7 +52,7 @@ def answer(output: Any, header: Mapping[str, Any], top: int | None = None) -> li
     if task == "regression" or (task is None and len(values) == 1):
         return [{"label": name, "value": value} for name, value in zip(labels, values.tolist(), strict=True)]
     confidences = values.sigmoid() if task == "multilabel" else values.softmax(0)
-    sure = int((confidences >= EVEN).sum()) if task == "multilabel" else 1
+    sure = int((confidences >= THRESHOLD).sum()) if task == "multilabel" else 1
     return _sorted(confidences, labels)[: top or sure]
 
 
@@ -73,7 +73,7 @@ def _sorted(confidences: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
-    """``evaluate`` counts right answers of a classification; for other tasks that number would mean nothing."""
+    """Refuses deltas of other tasks than classification, for which accuracy would mean nothing."""
     task = task_of(header)
     if task not in (None, "classification"):
         raise DeltaError(f"petl eval measures a classification, and this delta's task is {task}; measure it in Python")
@@ -83,7 +83,7 @@ def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
         )
 
 
-def answers(
+def predict_images(
     model: nn.Module,
     header: Mapping[str, Any],
     images: Sequence[Path],
@@ -92,12 +92,12 @@ def answers(
     pipeline: Mapping[str, Any],
     strict: bool,
 ) -> list[tuple[Path, list[dict[str, Any]]]]:
-    """What the model says of each image that can be read; the others are counted and named on stderr.
+    """Returns the predictions for each image that can be read; the others are counted and named on stderr.
 
     Raises:
         DataError: none can be read, or with ``strict`` one can't.
     """
-    found, bad = [], []
+    predicted, unreadable = [], []
     model.eval()
     for path in images:
         try:
@@ -105,17 +105,17 @@ def answers(
         except DataError as error:
             if strict or len(images) == 1:
                 raise
-            bad.append(str(error))
+            unreadable.append(str(error))
             continue
         with torch.no_grad():
-            found.append((path, answer(model(image[None]), header, top)))
-    if not found:
-        raise DataError(f"none of the {len(images)} images can be read; the first one: {bad[0]}")
-    for error in bad[:NAMED]:
+            predicted.append((path, predictions(model(image[None]), header, top)))
+    if not predicted:
+        raise DataError(f"none of the {len(images)} images can be read; the first one: {unreadable[0]}")
+    for error in unreadable[:MOST_NAMED]:
         note(f"skipped {error}")
-    if bad:
+    if unreadable:
         note(
-            f"skipped {len(bad)} of {len(images)} images"
-            + (", the first of which are named above" * (len(bad) > NAMED))
+            f"skipped {len(unreadable)} of {len(images)} images"
+            + (", the first of which are named above" * (len(unreadable) > MOST_NAMED))
         )
-    return found
+    return predicted

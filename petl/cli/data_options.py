@@ -1,4 +1,4 @@
-"""What ``--data KEY=VALUE`` says on a command line: how images are read, for `petl.data.pipeline` and `petl.data.dataset`."""
+"""``--data KEY=VALUE`` of a command line: how images are read, for `petl.data.pipeline` and `petl.data.dataset`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from petl.cli.arguments import pairs, typed
+from petl.cli.key_values import check_types, parse_pairs
 from petl.errors import MethodError
 
 if TYPE_CHECKING:  # torch takes seconds, which `petl --help` needn't
@@ -34,7 +34,7 @@ AUGMENT = "augment."  # --data augment.hflip=0: one of its options
 
 
 @dataclass(frozen=True)
-class Asked:
+class DataKeywords:
     """Keyword arguments for `petl.data.pipeline`, for every `petl.data.dataset`, and for the training images' alone."""
 
     pipeline: dict[str, Any] = field(default_factory=dict)
@@ -42,8 +42,8 @@ class Asked:
     training: dict[str, Any] = field(default_factory=dict)
 
 
-def asked(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> Asked:
-    """The words by whom they are for; ``known`` has the keys that the command takes.
+def data_keywords(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> DataKeywords:
+    """Sorts the words by the function that takes them; ``known`` has the keys that the command takes.
 
     Raises:
         MethodError: An unknown key, or a value that it can't have.
@@ -51,26 +51,26 @@ def asked(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> Asked:
     >>> asked(["crop_pct=1", "augment.hflip=0", "class_from=path"], known=PIPELINE | DATASET | TRAINING)
     Asked(pipeline={'crop_pct': 1}, dataset={'class_from': 'path'}, training={'augment': {'hflip': 0}})
     """
-    values = _gathered({**pairs(words), **_texts(words)})
+    values = _gather_augment({**parse_pairs(words), **_names_as_text(words)})
     if "augment" not in known and "augment" in values:
         raise MethodError("augment is of training alone; here images are read as at evaluation")
-    typed("--data", known, values)
+    check_types("--data", known, values)
     if values.get("augment") is True:
         del values["augment"]  # timm's own, as without a word
     if isinstance(values.get("size"), list):
         values["size"] = _sides(values["size"])
-    return Asked(*({k: v for k, v in values.items() if k in keys} for keys in (PIPELINE, DATASET, TRAINING)))
+    return DataKeywords(*({k: v for k, v in values.items() if k in keys} for keys in (PIPELINE, DATASET, TRAINING)))
 
 
-def _texts(words: Sequence[str] | None) -> dict[str, str]:
-    """The values that are names, of folders for instance, as they stand there: ``split=2024`` is no number."""
+def _names_as_text(words: Sequence[str] | None) -> dict[str, str]:
+    """Returns the values that are names, of folders for instance, as text: in ``split=2024`` there is no number."""
     split = [word.partition("=") for word in words or ()]
     names = {key for key, hint in (DATASET | TRAINING).items() if hint in (str, str | None)}
     return {key: text for key, _, text in split if key in names and text != "null"}
 
 
-def _gathered(values: Mapping[str, Any]) -> dict[str, Any]:
-    """``augment.KEY=VALUE`` as one dict."""
+def _gather_augment(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Collects ``augment.KEY=VALUE`` words in one dict."""
     inner = {key.removeprefix(AUGMENT): value for key, value in values.items() if key.startswith(AUGMENT)}
     rest = {key: value for key, value in values.items() if not key.startswith(AUGMENT)}
     if not inner:
@@ -87,10 +87,10 @@ def _sides(sides: list[Any]) -> tuple[int, int]:
     return sides[0], sides[1]
 
 
-def to_train(
-    source: str, val: str | None, pipeline: Mapping[str, Any], said: Asked, *, classes: Sequence[str], seed: int
+def training_and_validation(
+    source: str, val: str | None, pipeline: Mapping[str, Any], said: DataKeywords, *, classes: Sequence[str], seed: int
 ) -> tuple[Images | Stream, Images | Stream]:
-    """The images to train on, and those to measure on: of ``val``, else the ``val`` in ``source``, else a fifth held out.
+    """Returns the images to train on, and those to measure on: ``val``, else the ``val`` in ``source``, else a fifth held out.
 
     A folder that is taken as it is (split=".") or whole (split=null) has no split left to measure on.
     """

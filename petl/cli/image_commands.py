@@ -1,0 +1,158 @@
+"""The commands that work on images: ``petl train``, ``petl eval`` and ``petl predict``."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from petl.cli.arguments import (
+    BackboneOption,
+    CreateOption,
+    DataArgument,
+    DataOption,
+    DeltaArgument,
+    InChansOption,
+    JsonOption,
+    LastOption,
+    MethodOption,
+    OverwriteOption,
+    PositiveInt,
+    RankOption,
+    SetOption,
+    StrictOption,
+)
+from petl.cli.data_options import DATASET, PIPELINE, TRAINING, data_keywords, training_and_validation
+from petl.cli.key_values import keyword_arguments, parse_pairs
+from petl.cli.models import build_backbone, build_methods, load_delta, weights_file
+from petl.cli.phrases import as_json_text, prediction_text
+from petl.cli.terminal import say, show
+from petl.errors import MethodError, printable
+
+NOT_BY_FIT_OPTION = (
+    "model",
+    "train",
+    "val",
+    "out",
+    "labels",
+    "on_epoch",
+)  # of fit: they have options of their own, or need Python
+
+
+def train_command(
+    data: DataArgument,
+    model: Annotated[str, typer.Option(help="Backbone NAME (timm fetches its weights) or NAME:WEIGHTS_FILE.")],
+    to: Annotated[str, typer.Option("--out", metavar="FILE", help="The delta file to write.")],
+    method: MethodOption = None,
+    settings: SetOption = None,
+    rank: RankOption = None,
+    last: LastOption = None,
+    in_chans: InChansOption = None,
+    args: CreateOption = None,
+    val: Annotated[str | None, typer.Option(help="Validation images. [DATA's own, else a fifth of DATA]")] = None,
+    epochs: PositiveInt = 10,
+    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    batch_size: PositiveInt = 32,
+    memory: Annotated[str, typer.Option(help="Of training steps: fast, lean, or min.")] = "lean",
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images. [the backbone's; ViTs take --arg img_size=N]")
+    ] = None,
+    seed: int = 0,
+    strict: StrictOption = False,
+    reading: DataOption = None,
+    more: Annotated[list[str] | None, typer.Option("--fit", help="KEY=VALUE for petl.fit: patience=3 ...")] = None,
+    overwrite: OverwriteOption = False,
+) -> None:
+    """Adapt a backbone to images and save the delta of the epoch that does best on the validation images."""
+    import torch
+
+    import petl
+    from petl.cli.outputs import training_output, try_writing
+
+    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
+    options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
+    reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
+    if size and "size" in reading_options.pipeline:
+        raise MethodError(f"got --size {size} and --data size={reading_options.pipeline['size']}; expected one of them")
+    path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
+    net, extra = build_backbone(model, parse_pairs(args)), parse_pairs(args)
+    methods = build_methods(method, settings, rank=rank, last=last, in_chans=in_chans)
+    classes = petl.data.dataset(
+        data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training
+    ).classes
+    torch.manual_seed(seed)  # the new classifier is random
+    petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
+    pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})
+    petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
+    training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
+    try_writing(path, lambda trial: petl.save(net, trial, labels=classes))
+    history = petl.fit(net, training, validation, out=path, labels=classes, **options)
+    say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")
+
+
+def evaluate_command(
+    delta: DeltaArgument,
+    data: DataArgument,
+    model: BackboneOption = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="val, test, train, a sub-folder, all, or held-out: what the training kept apart. [val, else held-out]"
+        ),
+    ] = None,
+    batch_size: PositiveInt = 64,
+    strict: StrictOption = False,
+    reading: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy, balanced accuracy and figures per class on labelled images."""
+    import petl
+    from petl.cli.predictions import refuse_other_tasks
+    from petl.training.held_out import images_to_measure
+
+    reading_options = data_keywords(reading, known=PIPELINE | DATASET)
+    net, header = load_delta(delta, model)
+    refuse_other_tasks(header, getattr(net, "num_classes", None))
+    pipeline = petl.data.pipeline(net, **reading_options.pipeline)
+    images, which = images_to_measure(
+        delta, data, pipeline, split=split, classes=header["labels"], **reading_options.dataset
+    )
+    metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
+    say(
+        as_json_text({**dataclasses.asdict(metrics), "measured": which})
+        if as_json
+        else f"{metrics}\nmeasured: {printable(which)}"
+    )
+
+
+def predict_command(
+    delta: DeltaArgument,
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files.")],
+    model: BackboneOption = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="How many labels for each image. [1; those above .5 of a multi-label delta]"),
+    ] = None,
+    strict: StrictOption = False,
+    reading: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print labels and confidences of images, or values where the delta's task is a regression."""
+    from petl.cli.predictions import predict_images
+    from petl.data.pipelines import pipeline
+
+    reading_options = data_keywords(reading, known=PIPELINE)
+    net, header = load_delta(delta, model)
+    predicted = predict_images(
+        net, header, images, top, pipeline=pipeline(net, **reading_options.pipeline), strict=strict
+    )
+    results = [{"image": str(path), "predictions": labels} for path, labels in predicted]
+    if as_json:
+        return say(as_json_text(results))
+    rows = [
+        (result["image"], row["label"], prediction_text(row)) for result in results for row in result["predictions"]
+    ]
+    values = any("value" in row for result in results for row in result["predictions"])
+    return show(("image", "label", "value" if values else "confidence"), rows)

@@ -1,0 +1,109 @@
+"""Builds what words on a command line name: methods with their options, backbones, and deltas on their backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petl.cli.key_values import parse_pairs
+from petl.errors import ITEM, MethodError, PetlError, StateError, near, shortened
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from petl.methods.method import Method
+
+
+LONGEST_REASON = 400  # characters of what timm says: of wrong weights it names every tensor
+NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
+
+
+def existing_file(path: str | Path) -> Path:
+    """Returns the path of an existing file, or raises a StateError."""
+    if not Path(path).is_file():
+        raise StateError(f"no such file: {path}")
+    return Path(path)
+
+
+def build_methods(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:
+    """Returns the methods of these names, each with those of the options that it has.
+
+    >>> chosen(["input", "lora"], ["lora.alpha=16"], rank=4, in_chans=1)
+    [Input(where='stem', in_chans=1, bias=False), LoRA(where=('linear', 'conv'), rank=4, alpha=16, ...)]
+    """
+    options: dict[str, dict[str, Any]] = {name: {} for name in names or ["lora"]}
+    for key, value in {**{k: v for k, v in common.items() if v is not None}, **parse_pairs(settings)}.items():
+        for name in _methods_with_option(key, list(options)):
+            options[name][key.rpartition(".")[2]] = value
+    return [_build_method(name, values) for name, values in options.items()]
+
+
+def _methods_with_option(key: str, names: list[str]) -> list[str]:
+    """Returns the names of the methods that have the option."""
+    from petl.methods.method import method_class
+
+    owner, _, option = key.rpartition(".")
+    asked = [name for name in names if owner in ("", name.partition(":")[0])]
+    known = {name: [f.name for f in dataclasses.fields(method_class(name.partition(":")[0]))] for name in asked}
+    matching = [name for name in asked if option in known[name] or ":" in name]  # peft:LoHa knows its own options
+    if not matching:
+        fields = [field for each in known.values() for field in each]
+        raise MethodError(f"no option {key!r} in {', '.join(names)}{near(option, fields)}; petl methods lists them")
+    return matching
+
+
+def _build_method(name: str, options: Mapping[str, Any]) -> Method:
+    from petl.methods.method import resolve
+
+    try:
+        return resolve(name, options)[0]
+    except TypeError as error:  # such as text where a number belongs
+        raise MethodError(f"{name} can't have {dict(options)}: {error}") from error
+
+
+def build_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
+    """Returns the timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
+    import timm
+
+    name, file = name_and_file(text)
+    overlay = (
+        {"file": str(existing_file(file))} if file else None
+    )  # timm's loading of pretrained weights also resizes position embeddings
+    try:
+        return timm.create_model(name, pretrained=bool(pretrained or file), pretrained_cfg_overlay=overlay, **args)
+    except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
+        hint = "" if name in timm.list_models() else near(name, timm.list_models())
+        where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
+        said = shortened(" ".join(str(error).split()), LONGEST_REASON)
+        raise StateError(f"timm can't build {shortened(text, ITEM)}: {said}{hint}{where}") from error
+
+
+def name_and_file(text: str) -> tuple[str, str]:
+    """Returns name and file; names such as ``hf-hub:owner/name`` keep their own colon."""
+    name, _, rest = text.partition(":")
+    if name not in NAME_PREFIXES:
+        return name, rest
+    inner, _, file = rest.partition(":")
+    return f"{name}:{inner}", file
+
+
+def weights_file(model: str | None) -> list[str]:
+    """Returns the weights file in ``NAME:FILE`` or ``:FILE`` as a list, which is empty where there is none."""
+    return [file] if model and (file := name_and_file(model)[1]) else []
+
+
+def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the delta on its backbone, in evaluation mode, and its header; ``model`` replaces the header's backbone."""
+    from petl.delta.delta import load, read
+
+    header = read(existing_file(delta))
+    recorded = header["backbone"]
+    if model and model.startswith(":"):
+        model = f"{recorded['name']}{model}"
+    base = build_backbone(model, recorded.get("args", {})) if model else None
+    try:
+        return load(delta, base).eval(), header
+    except PetlError as error:
+        raise type(error)(f"{error}" if model else f"{error}; or give the weights: --model NAME:FILE") from error

@@ -1,0 +1,134 @@
+"""Measures a model on labelled images: `evaluate`, and the validation of each epoch of `fit`."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from petl.data.batches import marking
+from petl.data.inputs import Data, classes_of, feed
+from petl.data.loaders import Keys, on_device
+from petl.errors import DataError, PetlError
+from petl.format.header import class_names
+from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
+from petl.training.metrics import Metrics
+from petl.training.objectives import CrossEntropy, Objective
+from petl.training.rehearsal import save_or_rescue
+from petl.training.run import Run
+from petl.training.setting_checks import refuse_keys, refuse_number
+from petl.training.settings import DATA_BOUNDS
+from petl.training.setup import output_names, recorded_labels
+from petl.wrapping.modes import in_eval
+from petl.wrapping.record import bare
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    model: nn.Module,
+    data: Data,
+    *,
+    batch_size: int = 64,
+    labels: Sequence[str] | None = None,
+    keys: Keys | None = None,
+    workers: int = 0,
+    strict: bool = False,
+    precision: Literal["no", "bf16", "fp16"] | None = None,
+    progress: bool = True,
+) -> Metrics:
+    """Returns loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
+
+    Args:
+        model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
+            it is taken to accelerate's device.
+        data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
+        labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
+        keys: The names or numbers of images and labels, as for `petl.fit`.
+        strict: An error if a file can't be read; without it such files are named and left out.
+
+    Under several ranks each one measures its share, and all return the same metrics.
+
+    Raises:
+        DataError: the data is empty or doesn't fit the model.
+
+    >>> import timm, torch
+    >>> data = torch.utils.data.TensorDataset(torch.randn(6, 3, 64, 64), torch.arange(6) % 2)
+    >>> metrics = evaluate(timm.create_model("test_resnet", num_classes=2), data)
+    >>> sum(map(sum, metrics.confusion))
+    6
+    """
+    plain = bare(model)
+    refuse_keys(keys)
+    for name, value in (("batch_size", batch_size), ("workers", workers)):
+        refuse_number(name, value, DATA_BOUNDS[name])
+    known = class_names(labels) if labels is not None else recorded_labels(plain)
+    with (
+        marking(data),
+        private_accelerator(precision) as accelerator,
+        restored_afterwards(plain),
+        progress_bar(accelerator, progress) as shown,
+    ):
+        plain.to(accelerator.device)
+        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
+        names = output_names(accelerator, plain, loader, known or classes_of(loader))
+        batches = on_device(accelerator, loader)
+        task = shown.add_task("evaluate", total=len(batches) if hasattr(loader, "__len__") else None, note="")
+        return measure(accelerator, model, batches, CrossEntropy(names), lambda: shown.advance(task))
+
+
+log = logging.getLogger(__name__)
+
+
+def validate(run: Run) -> dict[str, float]:
+    """Returns the metrics of the run's validation data by name; none without such data."""
+    if run.val is None:
+        return {}
+    with run.without_trunk():
+        return measure(run.accelerator, run.net, run.val, run.objective).scalars
+
+
+def validate_or_save(run: Run, row: dict[str, Any]) -> dict[str, float]:
+    """Returns the same. If the validation fails before any delta is saved, that of this epoch is saved before the error."""
+    try:
+        return validate(run)
+    except Exception:
+        if run.settings.run.out and not run.history.best and run.accelerator.is_main_process:
+            with contextlib.suppress(PetlError):
+                save_or_rescue(run.model, run.settings.run.out, run.labels, row)
+                log.warning(
+                    "validation failed; %s holds epoch %d as it was trained", run.settings.run.out, row["epoch"]
+                )
+        raise
+
+
+@torch.no_grad()
+def measure(
+    accelerator: Any,
+    net: nn.Module,
+    loader: Iterable[Any],
+    objective: Objective,
+    after_batch: Callable[[], object] | None = None,
+) -> Metrics:
+    """Returns the metrics of a net on all batches of all ranks."""
+    parts = []
+    with in_eval(net):
+        for batch in loader:
+            images, targets = objective.images_and_targets(batch, net)
+            with accelerator.autocast():
+                output = net(images)
+            columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets))
+            parts.append([column.cpu() for column in columns])
+            if after_batch is not None:
+                after_batch()
+    if not parts:
+        raise DataError("the data gave no image to measure the model on; a loader has to start anew each time")
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    read = objective.is_read(columns[-1])
+    if not read.any():
+        raise DataError(f"none of the {len(read)} images can be read; the log names each with its reason")
+    return objective.metrics(*(column[read] for column in columns))

@@ -1,0 +1,153 @@
+"""Which images a training held out for validation: noted when it starts, found again by ``petl eval``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from petl.data.datasets import Images
+from petl.data.origins import leaves, origins, place
+from petl.data.sources import READERS, dataset, splits
+from petl.data.sources import held_out as apart
+from petl.errors import DataError, StateError
+from petl.training.run_file import read_run_file, recorded_split, run_file_beside
+
+HELD_OUT, ALL_IMAGES = "held-out", "all"  # words for --split beside the names of splits
+FIRST_BYTES = 4096  # bytes of an image that, with its size, tell whether it is still the same
+
+
+def held_out_files(train: Any, val: Any) -> dict[str, Any] | None:
+    """Returns which images of the training's source were held out, or None if the validation images are of another source.
+
+    ``{"held_out": 20, "of": 100, "files": {name: checksum}}``.
+    """
+    of_train, of_val = origins(train), origins(val)
+    known = all(isinstance(one, Images) and any(one.source is other.source for other in of_train) for one in of_val)
+    if not of_val or not known or any(one not in of_val for one in leaves(val)):
+        return None
+    if _source_numbers(train) & _source_numbers(val):
+        return None  # it measures what it trains on
+    marks = {image_name(*at): image_checksum(*at) for at in _places(val)}
+    files = {file: one for file, one in marks.items() if one}  # a broken link, say, isn't measured anyhow
+    return {"held_out": len(files), "of": len(files) + len(train), "files": files}
+
+
+def _places(data: Any) -> list[tuple[Images, int]]:
+    return [place(data, index) for index in range(len(data))]
+
+
+def _source_numbers(data: Any) -> set[int]:
+    """The numbers of the images in their source, which is one and the same here."""
+    return {int(images.indices[index]) for images, index in _places(data) if isinstance(images, Images)}
+
+
+def image_name(images: Images, index: int) -> str:
+    """Returns an image's name under the folder (or in the archive) that it comes from, or its number where it has no name."""
+    number = int(images.indices[index])
+    inner = getattr(images.source, "filename", None)
+    return Path(str(inner(number))).as_posix() if inner else str(number)
+
+
+def _class_and_file(path: str) -> str:
+    """The last two parts of a path: those before them depend on whether the folder or the split in it was named."""
+    return "/".join(path.split("/")[-2:])
+
+
+def image_checksum(images: Images, index: int) -> str:
+    """Returns what tells an image from another of the same name: of a file its size and start, of anything else its numbers.
+
+    It is "" for an image that can't be read.
+    """
+    try:
+        path = Path(images.filename(index))
+        if path.is_file():
+            with path.open("rb") as file:
+                start = file.read(FIRST_BYTES)
+                return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
+        image = images.source[int(images.indices[index])][0]
+        if hasattr(image, "read"):
+            with image:
+                return _digest(image.read())
+        return _digest(image.tobytes() if hasattr(image, "tobytes") else bytes(image))
+    except (OSError, DataError):
+        return ""
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=6).hexdigest()
+
+
+def find_held_out(images: Images, split: Mapping[str, Any]) -> list[int] | None:
+    """Returns the positions in ``images`` of those that the run held out, or None where none of them is there.
+
+    Raises:
+        StateError: some of them have changed or gone since.
+    """
+    files, there = split["files"], defaultdict(list)
+    for index in range(len(images)):
+        there[_class_and_file(image_name(images, index))].append(index)
+    found = {
+        one: next((i for i in there[_class_and_file(one)] if image_checksum(images, i) == then), None)
+        for one, then in files.items()
+    }
+    same = [index for index in found.values() if index is not None]
+    if not same:
+        return None
+    if len(same) < len(files):
+        raise StateError(
+            f"only {len(same)} of the {len(files)} images that the training held out are there as they were; "
+            f"--split {ALL_IMAGES} measures every image that is there"
+        )
+    return same
+
+
+def images_to_measure(
+    delta: str | Path, source: str, pipeline: Mapping[str, Any], *, split: str | None, **options: Any
+) -> tuple[Any, str]:
+    """Returns the images of ``source`` that ``petl eval`` measures, and a description of them.
+
+    ``split`` is a split's or folder's name, "held-out" (of the training) or "all"; None is ``val``, else those that the
+    training held out, else ``test``, else all where the source has no splits.
+
+    Raises:
+        DataError, StateError: there are no such images, or it can't be known which are meant.
+    """
+    there = splits(source)
+    if split is None and "val" not in there and _has_reader(source):
+        split = "val"
+    if (
+        split in (None, HELD_OUT)
+        and (split or "val" not in there)
+        and (found := _held_out_of_training(delta, source, pipeline, options))
+    ):
+        return found, f"the {len(found)} images of {source} that the training held out"
+    if split == HELD_OUT:
+        raise StateError(
+            f"{source} has no images that the training held out, by what {run_file_beside(delta)} says (if it is there)"
+        )
+    if split in (None, ALL_IMAGES):
+        split = (None if there else ".") if split == ALL_IMAGES else apart(source) or "."
+    images = dataset(source, pipeline, split=split, **options)
+    return images, f"all of {source}" if split in (None, ".") else str(there.get(split, f"{split} of {source}"))
+
+
+def _has_reader(source: str) -> bool:
+    """Whether the source is a name such as torch/cifar10, whose reader knows the splits."""
+    return source.partition("/")[0].lower() in READERS and not Path(source).exists()
+
+
+def _held_out_of_training(
+    delta: str | Path, source: str, pipeline: Mapping[str, Any], options: Mapping[str, Any]
+) -> Any:
+    """Returns the images that were held out of the training of ``delta``, or None if it was trained on another source."""
+    split = recorded_split(read_run_file(delta))
+    there = splits(source)
+    if split is None or (there and "train" not in there):
+        return None
+    images = dataset(source, pipeline, split="train", **options)
+    positions = find_held_out(images, split) if isinstance(images, Images) else None
+    return images.part(positions, training=False) if isinstance(images, Images) and positions else None

@@ -1,0 +1,112 @@
+"""History: the numbers of each epoch of a training, as plain values that print as a table."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import InitVar, dataclass, field
+from typing import Any, TypeVar
+
+from petl.tables import html_table, table
+from petl.training.metrics import HIGHER_IS_BETTER
+
+T = TypeVar("T")
+COLUMNS = ("epoch", "train_loss", "loss", "accuracy", "balanced_accuracy", "f1", "lr", "seconds")
+
+
+def _warn_road() -> None:
+    warnings.warn(
+        "History.road is History.features now; road goes with the next version", DeprecationWarning, stacklevel=3
+    )
+
+
+def _with_road(cls: type[T]) -> type[T]:
+    """Adds the older name of ``features`` to the class, after @dataclass, which would take the property for a default."""
+
+    def get(history: Any) -> str:
+        _warn_road()
+        return history.features
+
+    def put(history: Any, value: str) -> None:
+        _warn_road()
+        history.features = value
+
+    cls.road = property(get, put)  # type: ignore[attr-defined]
+    return cls
+
+
+@_with_road
+@dataclass(repr=False)
+class History:
+    """What happened in each epoch; prints as a table.
+
+    Each of ``rows`` has epoch (from 1), train_loss, lr (of the last layers, at the end of the epoch), seconds, and with
+    validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
+    ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
+    ``features`` says how cached features of the frozen part were used, or why they were not although there is such a part;
+    "" where there is none.
+
+    >>> history = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}], features="in memory")
+    >>> history.features
+    'in memory'
+    """
+
+    monitor: str = "accuracy"
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] = field(default_factory=dict)
+    stopped: bool = False
+    features: str = ""
+    road: InitVar[str | None] = None  # the older name of ``features``, as files that were written before have it
+
+    def __post_init__(self, road: str | None) -> None:
+        self.features = road if isinstance(road, str) else self.features
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def add(self, row: dict[str, Any]) -> bool:
+        """Appends an epoch's row. Returns whether it is the best so far."""
+        self.rows.append(row)
+        better = self._beats(row)
+        if better:
+            self.best = row
+        return better
+
+    def _beats(self, row: dict[str, Any]) -> bool:
+        if self.monitor not in row or self.monitor not in self.best:
+            return self.monitor not in row or row[self.monitor] == row[self.monitor]  # a NaN is never best
+        now, then = row[self.monitor], self.best[self.monitor]
+        return now > then if self.monitor in HIGHER_IS_BETTER else now < then
+
+    @property
+    def stale(self) -> int:
+        """The number of epochs since the best one."""
+        return len(self.rows) - self.best.get("epoch", 0)
+
+    def __repr__(self) -> str:
+        return "\n".join([table(self._cells()), *([self.features] if self.features else [])])
+
+    def _repr_html_(self) -> str:
+        return html_table(self._cells(), [self.features] if self.features else [])
+
+    def _cells(self) -> list[tuple[str, ...]]:
+        names = [name for name in COLUMNS if self.rows and name in self.rows[0]]
+        return [(*names, ""), *((*(_cell(n, row[n]) for n in names), self._mark(row)) for row in self.rows)]
+
+    def _mark(self, row: dict[str, Any]) -> str:
+        return f"best {self.monitor}" if row is self.best and self.monitor in row else ""
+
+    def line(self, row: dict[str, Any], epochs: int) -> str:
+        """Returns one epoch as one line, for log files and narrow terminals: ``epoch 3/10  train_loss 0.412  loss 0.38 ...``."""
+        names = dict.fromkeys(("train_loss", "loss", "accuracy", self.monitor))
+        cells = [f"{name} {row[name]:.3g}" for name in names if name in row]
+        best = "best so far" if self._mark(row) else ""
+        return "  ".join(filter(None, [f"epoch {row['epoch']}/{epochs}", *cells, f"{row['seconds']:.1f} s", best]))
+
+    def describe(self, row: dict[str, Any]) -> str:
+        """Returns an epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
+        figure = f" ({self.monitor} {row[self.monitor]:.5g})" if self.monitor in row else ""
+        return f"epoch {row['epoch']}{figure}"
+
+
+def _cell(name: str, value: float) -> str:
+    return f"{value:.2g}" if name == "lr" else f"{value:.1f}" if name == "seconds" else f"{value:.5g}"

@@ -1,0 +1,101 @@
+"""A training under way: what trains, on what, how, and how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from petl.training.history import History
+from petl.training.trained_state import cloned, copy_into
+from petl.wrapping.record import record
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from rich.progress import Progress
+    from timm.scheduler.scheduler import Scheduler
+    from timm.utils import ModelEmaV3
+    from torch.optim import Optimizer
+
+    from petl.data.loaders import Loader
+    from petl.extraction.extraction import Road
+    from petl.training.objectives import Objective
+    from petl.training.settings import Settings
+
+
+@dataclass
+class Run:
+    """One training: what trains (``net``: all of ``model``, or the part above its cached features), on what, and how far it is.
+
+    ``trained`` has the model's own tensors that the training changes, ``split`` the images that were held out for ``val``.
+    What changes during the training and is neither the model's nor the optimizer's is in ``state_dict``.
+    """
+
+    accelerator: Accelerator
+    settings: Settings
+    model: nn.Module
+    net: nn.Module
+    train: Loader
+    val: Loader | None
+    labels: list[str]
+    objective: Objective
+    optimizer: Optimizer
+    scheduler: Scheduler | None
+    progress: Progress
+    trained: dict[str, Tensor]
+    split: dict[str, Any] | None = None
+    features: Road | None = None
+    ema: ModelEmaV3 | None = None
+    history: History = field(default_factory=History)
+    updates: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def average(self) -> dict[str, Tensor]:
+        """The averaged values of the tensors in ``trained``."""
+        state = self.ema.module.state_dict() if self.ema else {}
+        return {name: state[name] for name in self.trained if name in state}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "history": vars(self.history),
+            "updates": self.updates,
+            "best": self.best,
+            "average": cloned(self.average),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.history, self.updates, self.best = History(**state["history"]), state["updates"], state["best"]
+        copy_into(self.average, state["average"])
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Gives the model its averaged values inside, where averages are kept, and its own ones afterwards."""
+        own = cloned(self.trained) if self.ema else {}
+        if self.ema:
+            copy_into(self.trained, self.average)
+        try:
+            yield
+        finally:
+            if self.ema:
+                copy_into(self.trained, own)
+
+    def finish(self) -> None:
+        """Leaves the model in evaluation mode with the values that ``keep`` asks for, and writes the results into its record."""
+        if self.settings.run.keep == "best" and self.best:
+            copy_into(self.trained, self.best)
+        elif self.ema and self.updates:
+            copy_into(self.trained, self.average)
+        wrapped = record(self.model)
+        if wrapped is not None and self.history.rows:
+            wrapped.results = self.history.best if self.settings.run.keep == "best" else self.history.rows[-1]
+        self.model.eval()
+        if self.features:
+            self.features.close()
+
+    def without_trunk(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, the net can run: where it trains on cached features, the frozen part below it is skipped."""
+        return self.features.skipping() if self.features else contextlib.nullcontext()

@@ -1,0 +1,83 @@
+"""The file beside a delta, such as pets.history.json: the settings and history of its training, and which images it held out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from petl.errors import StateError
+from petl.format.tensorfile import replacing
+from petl.training.history import History
+from petl.training.settings import Settings
+from petl.version import __version__
+
+
+def run_file_beside(delta: str | Path) -> Path:
+    """Returns the path of the run's file: ``pets.history.json`` for ``pets.safetensors``.
+
+    >>> beside("runs/pets.safetensors").name
+    'pets.history.json'
+    """
+    return Path(delta).with_name(Path(delta).name.removesuffix(".safetensors") + ".history.json")
+
+
+def write_run_file(delta: str | Path, settings: Settings, history: History, split: Mapping[str, Any] | None) -> None:
+    """Writes the run's file, whole or not at all.
+
+    Raises:
+        DeltaError: it can't be written.
+    """
+    values = {**vars(history), "rows": history.rows, "best": history.best}
+    text = json.dumps(
+        {
+            "petl": __version__,
+            "delta": Path(delta).name,
+            "settings": _settings_as_json(settings),
+            "split": split,
+            "history": values,
+        },
+        indent=1,
+        default=_as_json,
+    )
+    with replacing(run_file_beside(delta)) as file:
+        file.write(text.encode() + b"\n")
+
+
+def _settings_as_json(settings: Settings) -> dict[str, Any]:
+    folder = settings.run.checkpoint
+    plain = {name: _as_json(value) for name, value in settings.keywords().items()}
+    return {**plain, "checkpoint": os.path.abspath(folder) if folder else None}
+
+
+def _as_json(value: Any) -> Any:
+    """Returns a setting as a value that JSON has."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_as_json(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else getattr(value, "__name__", str(value))
+
+
+def read_run_file(delta: str | Path) -> dict[str, Any] | None:
+    """Returns the content of the run's file beside a delta, or None where there is none, or it is no such file.
+
+    Raises:
+        StateError: it can't be read.
+    """
+    place = run_file_beside(delta)
+    try:
+        content = json.loads(place.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        raise StateError(f"{place} can't be read ({error}); move it away, or say which images: --split") from error
+    return content if isinstance(content, dict) and isinstance(content.get("settings"), dict) else None
+
+
+def recorded_split(run: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Returns the split in a run's file, or None where no images were held out."""
+    split = (run or {}).get("split")
+    return split if isinstance(split, dict) and isinstance(split.get("files"), dict) and split["files"] else None
