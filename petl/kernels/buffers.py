@@ -12,37 +12,37 @@ import threading
 import torch
 from torch import Tensor, nn
 
-SMALLEST = 2**20  # bytes from which torch's allocator asks the system
-MOST = 2  # blocks that a thread keeps, each as large as the largest value that it was asked for
+REUSE_FROM_BYTES = 2**20  # bytes from which torch's allocator asks the system
+BLOCKS_PER_THREAD = 2  # blocks that a thread keeps, each as large as the largest value that it was asked for
 
 
-class _Blocks(threading.local):
+class _ThreadBlocks(threading.local):
     """This thread's blocks."""
 
     def __init__(self) -> None:
         self.kept: list[Tensor] = []
 
 
-_OWN = _Blocks()
+_THREAD_BLOCKS = _ThreadBlocks()
 
 
-def room(like: Tensor) -> Tensor | None:
+def reusable_buffer(like: Tensor) -> Tensor | None:
     """Contiguous memory in the shape and type of ``like`` for ``out=``, its numbers undefined; None where torch takes its own.
 
     Nobody else reads or writes it: a block is given out again only when no tensor shares its memory but the block itself.
     """
     size = math.prod(like.shape) * like.element_size()
-    if size < SMALLEST or not _is_plain(like):
+    if size < REUSE_FROM_BYTES or not _writes_directly(like):
         return None
-    at = next((i for i, block in enumerate(_OWN.kept) if _is_free(block)), len(_OWN.kept))
-    if at == MOST:
+    at = next((i for i, block in enumerate(_THREAD_BLOCKS.kept) if _is_free(block)), len(_THREAD_BLOCKS.kept))
+    if at == BLOCKS_PER_THREAD:
         return None
-    if at == len(_OWN.kept) or _OWN.kept[at].untyped_storage().nbytes() < size:
-        _OWN.kept[at : at + 1] = [_block(size)]
-    return _OWN.kept[at][:size].view(like.dtype).view(like.shape)
+    if at == len(_THREAD_BLOCKS.kept) or _THREAD_BLOCKS.kept[at].untyped_storage().nbytes() < size:
+        _THREAD_BLOCKS.kept[at : at + 1] = [_new_block(size)]
+    return _THREAD_BLOCKS.kept[at][:size].view(like.dtype).view(like.shape)
 
 
-def _block(size: int) -> Tensor:
+def _new_block(size: int) -> Tensor:
     with torch.inference_mode(False):  # such a tensor may be written to in every mode
         return torch.empty(size, dtype=torch.uint8, device="cpu")
 
@@ -53,7 +53,7 @@ def _is_free(block: Tensor) -> bool:
     return torch._C._storage_Use_Count(storage._cdata) == 2  # type: ignore[attr-defined]  # no public name
 
 
-def _is_plain(like: Tensor) -> bool:
+def _writes_directly(like: Tensor) -> bool:
     """Whether an operation on it writes into memory at once: nothing records, traces, compiles, transforms or fakes it."""
     if like.device.type != "cpu" or type(like) not in (Tensor, nn.Parameter) or torch.is_grad_enabled():
         return False

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from petl.errors import StateError
 from petl.graft.graft import base_class
-from petl.kernels.low_rank import unchanged
+from petl.kernels.tensor_version import check_version
 
 GONE = "the model has been unwrapped, merged or given other classes since the forward"
 _ABSENT = object()
@@ -69,7 +69,7 @@ class FirstRun:
             kind = base_class(self.block).__name__
             raise StateError(f"{kind} can't run again for this backward: {GONE}; run the backward first")
         for tensor, version in (*self.given, *(entry[2:] for entry in self.parameters)):
-            unchanged(tensor, version)
+            check_version(tensor, version)
         swapped = [(part, leaf, part._parameters[leaf], p) for part, leaf, p, _ in self.parameters]
         swapped = [
             entry for entry in swapped if entry[2] is not entry[3]

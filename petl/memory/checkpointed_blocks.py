@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
 from petl.graft.graft import Way
-from petl.kernels.low_rank import Layout
+from petl.kernels.memory_layout import MemoryLayout
 from petl.memory.block_state import FirstRun
 from petl.memory.recompute import recording
 from petl.sites.sites import is_layer, within
@@ -82,9 +82,9 @@ class Runs:
 
     def __init__(self) -> None:
         self.made: list[
-            tuple[Any, Layout]
+            tuple[Any, MemoryLayout]
         ] = []  # in the first run: each kernel's autograd node and its result's layout
-        self.unread: dict[int, Layout] = {}  # afterwards: those of the kernels whose results nobody reads
+        self.unread: dict[int, MemoryLayout] = {}  # afterwards: those of the kernels whose results nobody reads
         self.after = 0  # only from this kernel on may results be left out: earlier ones went on without their gradient
         self.at = 0
         self.is_inside = self.is_over = False
@@ -95,7 +95,7 @@ class Runs:
         self.is_inside = False
         self.at += 1
         if not self.is_over:
-            self.made.append((out.grad_fn, Layout(out.shape, out.stride())))
+            self.made.append((out.grad_fn, MemoryLayout(out.shape, out.stride())))
         return out
 
     def end(self, outputs: Iterable[Any], inputs: Iterable[Any]) -> None:

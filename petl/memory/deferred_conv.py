@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
 from petl.graft.graft import PARTNER, Way
-from petl.kernels import low_rank
+from petl.kernels import autocast, convolution, low_rank, low_rank_conv, tensor_version
 from petl.memory.checkpointed_blocks import call
 from petl.memory.recompute import recording, top_hooks
 
@@ -57,8 +57,8 @@ class Convolution:
     x: Tensor
     weight: Tensor
     bias: Tensor | None
-    change: low_rank.Change | None
-    geometry: low_rank.Geometry
+    change: low_rank.LowRankChange | None
+    geometry: convolution.ConvGeometry
     result: Tensor | None = None
     value: Tensor | None = None
     autocast: _Autocast = field(init=False)
@@ -84,7 +84,7 @@ class Convolution:
             device, on, dtype = self.autocast
             with torch.enable_grad(), torch.autocast(device, enabled=on, dtype=dtype):
                 args = (self.x, self.weight, self.bias, self.change, None, self.geometry)
-                self.result = call(low_rank.conv, *args)
+                self.result = call(low_rank_conv.conv2d, *args)
         return self.result
 
     def numbers(self) -> Tensor:
@@ -106,14 +106,14 @@ class Convolution:
         change = None if up is None or down is None or self.change is None else self.change._replace(up=up, down=down)
         device, on, dtype = self.autocast
         with torch.autocast(device, enabled=on, dtype=dtype):
-            return low_rank.conv(cast(Tensor, x), self.weight, bias, change, None, self.geometry)
+            return low_rank_conv.conv2d(cast(Tensor, x), self.weight, bias, change, None, self.geometry)
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for tensor in (*self.inputs(), self.weight) if tensor is not None]
 
     def _check(self) -> None:
         for tensor, version in zip(self._tensors(), self.versions, strict=True):
-            low_rank.unchanged(tensor, version)
+            tensor_version.check_version(tensor, version)
 
     def shape(self) -> tuple[int, ...]:
         """[batch, out, height, width] of the output."""
@@ -129,7 +129,7 @@ class Deferred(Tensor):
 
     @staticmethod
     def __new__(cls, work: Convolution) -> Deferred:
-        size, dtype = work.shape(), low_rank.computed_in(work.x)
+        size, dtype = work.shape(), autocast.compute_dtype(work.x)
         last = work.x.is_contiguous(memory_format=torch.channels_last) and not work.x.is_contiguous()
         strides = torch.empty(size, device="meta", memory_format=torch.channels_last if last else None).stride()
         made = Tensor._make_wrapper_subclass(cls, size, strides=strides, dtype=dtype, device=work.x.device)

@@ -18,8 +18,17 @@ from torch import Tensor, nn
 
 from petl.errors import StateError
 from petl.graft.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still, ways
-from petl.kernels import low_rank
-from petl.kernels.chunked_mlp import LARGE, Layer, mlp
+from petl.kernels import (
+    autocast,
+    convolution,
+    frozen_norm,
+    low_rank,
+    low_rank_conv,
+    low_rank_linear,
+    max_pool,
+    relu_mask,
+)
+from petl.kernels.chunked_mlp import CHUNK_FROM_BYTES, LowRankLinear, chunked_mlp
 from petl.memory import recompute
 from petl.memory.base_dtype import Upcast, is_narrow
 from petl.memory.block_state import GONE
@@ -117,7 +126,7 @@ class Linear(Way):
         change = _change(layer)
         if not recording(input) or not _is_frozen(layer) or input.dim() < 2:  # a single row may come without a batch
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
-        return call(low_rank.linear, _converted(input), _weight(layer), layer.bias, change)
+        return call(low_rank_linear.linear, _converted(input), _weight(layer), layer.bias, change)
 
 
 class Conv(Way):
@@ -132,7 +141,7 @@ class Conv(Way):
         norm = may_defer(layer)
         if norm is not None and type(x) is Tensor and _takes(layer, norm):
             return deferred(Convolution(x, weight, bias, change, geometry))
-        return call(low_rank.conv, x, weight, bias, change, None, geometry)
+        return call(low_rank_conv.conv2d, x, weight, bias, change, None, geometry)
 
 
 class StillNorm(Way):
@@ -146,9 +155,9 @@ class StillNorm(Way):
         if work is not None and (work.change is None or not _scale_trains(norm)):
             return _after_norm(norm, _together(work, held))
         if not _scale_trains(norm):
-            return _after_norm(norm, low_rank.still_norm(settled(x), held))
+            return _after_norm(norm, frozen_norm.frozen_norm(settled(x), held))
         x = settled(x)
-        out = low_rank.normed(x, held)
+        out = frozen_norm.batch_norm_eval(x, held)
         _note_norm(out, x, held)
         return _after_norm(norm, out)
 
@@ -183,7 +192,7 @@ class Pool(Way):
         if recompute.now() is None or not recording(input) or not input.requires_grad or pool.return_indices:
             return super().forward(input)  # type: ignore[misc]  # the base class's forward comes next in the order
         window = (pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode)
-        return low_rank.max_pool(input, window)
+        return max_pool.max_pool(input, window)
 
 
 class Again(Way):
@@ -223,7 +232,7 @@ class InParts(Way):
         block = cast(Mlp, self)
         if recompute.now() is None or not recording(x) or not _goes_in_parts(block, x):
             return super().forward(x)  # type: ignore[misc]  # the base class's forward comes next in the order
-        return mlp(_converted(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
+        return chunked_mlp(_converted(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
 
 
 class Root(Way):
@@ -239,26 +248,26 @@ class Root(Way):
             return plain(*args, **kwargs)
 
 
-def _together(work: Convolution, norm: low_rank.Norm) -> Tensor:
+def _together(work: Convolution, norm: frozen_norm.BatchNormStats) -> Tensor:
     """The norm of the convolution's output; where the norm's scale trains, what lies between is kept, what it returns isn't."""
     if norm.weight is not None and norm.weight.requires_grad:
-        out, between = low_rank.conv_norm(work.x, work.weight, work.bias, work.geometry, norm)
+        out, between = frozen_norm.conv_frozen_norm(work.x, work.weight, work.bias, work.geometry, norm)
         _note_norm(out, between, norm)
         return out
-    rows, shift = low_rank.affine(norm)
+    rows, shift = frozen_norm.scale_and_shift(norm)
     bias = shift if work.bias is None else shift + rows * work.bias
-    return call(low_rank.conv, work.x, work.weight, bias, work.change, rows, work.geometry)
+    return call(low_rank_conv.conv2d, work.x, work.weight, bias, work.change, rows, work.geometry)
 
 
-def _note_norm(out: Tensor, x: Tensor, norm: low_rank.Norm) -> None:
+def _note_norm(out: Tensor, x: Tensor, norm: frozen_norm.BatchNormStats) -> None:
     kept = recompute.now()
     if kept is not None and out.requires_grad:
-        kept.note(out, functools.partial(low_rank.normed, norm=norm), x)
+        kept.note(out, functools.partial(frozen_norm.batch_norm_eval, norm=norm), x)
 
 
 def _gated(kept: recompute.Remakes, x: Tensor, high: float, *, inplace: bool, keep: bool = False) -> Tensor:
     first = kept.way_to(x)
-    out, slot = low_rank.gate(x, high, inplace, keep, None if first is None else first.again)
+    out, slot = relu_mask.clamp_with_mask(x, high, inplace, keep, None if first is None else first.again)
     if first is not None:
         kept.note_next(out, lambda x: x.clamp(0, high), first)
     elif slot is not None and not keep:
@@ -269,13 +278,13 @@ def _gated(kept: recompute.Remakes, x: Tensor, high: float, *, inplace: bool, ke
 def _converted(x: Tensor) -> Tensor:
     """The input in the type that the layer computes in: made again from what ``x`` is made of, where it is."""
     kept = recompute.now()
-    return x if kept is None else kept.cast(x, low_rank.computed_in(x))
+    return x if kept is None else kept.cast(x, autocast.compute_dtype(x))
 
 
 def _goes_in_parts(block: Mlp, x: Tensor) -> bool:
     """Whether what lies between the layers is large, and nothing there trains but their changes and biases, or is watched."""
-    size = x.shape[:-1].numel() * cast(nn.Linear, block.fc1).out_features * low_rank.computed_in(x).itemsize
-    if x.device.type != "cpu" or size < LARGE:
+    size = x.shape[:-1].numel() * cast(nn.Linear, block.fc1).out_features * autocast.compute_dtype(x).itemsize
+    if x.device.type != "cpu" or size < CHUNK_FROM_BYTES:
         return False
     between = [part for part in (block.drop1, block.norm, block.drop2) if type(part) is not nn.Identity]
     dropped = any(type(part) is not nn.Dropout or (part.training and part.p > 0) for part in between)
@@ -298,10 +307,10 @@ def _is_low_rank(layer: nn.Module) -> bool:
     return not _on_weight(layer) if change is None else change.down.requires_grad
 
 
-def _as_layer(layer: nn.Module) -> Layer:
+def _as_layer(layer: nn.Module) -> LowRankLinear:
     """What ``mlp`` reads of a linear layer."""
     change, bias = _change(layer), cast("Tensor | None", layer.bias)
-    return Layer(_weight(layer), bias) if change is None else Layer(_weight(layer), bias, *change)
+    return LowRankLinear(_weight(layer), bias) if change is None else LowRankLinear(_weight(layer), bias, *change)
 
 
 def _weight(layer: nn.Module) -> Tensor:
@@ -369,7 +378,7 @@ def _on_weight(module: nn.Module) -> list[WeightGraft]:
     return [graft for graft in found if not isinstance(graft, Upcast)]
 
 
-def _change(module: nn.Module) -> low_rank.Change | None:
+def _change(module: nn.Module) -> low_rank.LowRankChange | None:
     """The only change of the module's weight, where it is a low-rank one."""
     found = _on_weight(module)
     return found[0].low_rank() if len(found) == 1 else None
@@ -386,9 +395,9 @@ def _scale_trains(norm: nn.Module) -> bool:
     return norm.weight is not None and bool(norm.weight.requires_grad)
 
 
-def _norm(module: nn.Module) -> low_rank.Norm:
+def _norm(module: nn.Module) -> frozen_norm.BatchNormStats:
     norm = cast(nn.BatchNorm2d, module)
-    return low_rank.Norm(
+    return frozen_norm.BatchNormStats(
         cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var), norm.weight, norm.bias, norm.eps
     )
 
@@ -400,10 +409,10 @@ def _after_norm(norm: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def _padded(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, low_rank.Geometry]:
+def _padded(conv: nn.Conv2d, x: Tensor) -> tuple[Tensor, convolution.ConvGeometry]:
     """The input with the padding that the convolution's kernel can't do by itself, and what is left to do."""
     stride, dilation = cast("tuple[int, int]", conv.stride), cast("tuple[int, int]", conv.dilation)
-    rest = low_rank.Geometry(stride, (0, 0), dilation, conv.groups)
+    rest = convolution.ConvGeometry(stride, (0, 0), dilation, conv.groups)
     if isinstance(conv, Conv2dSame):
         return pad_same(x, list(conv.kernel_size), list(stride), list(dilation)), rest
     around = conv._reversed_padding_repeated_twice  # left, right, top, bottom

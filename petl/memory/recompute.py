@@ -18,7 +18,8 @@ from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._pytree import tree_leaves
 
-from petl.kernels.low_rank import Slot, unchanged
+from petl.kernels.relu_mask import ReluMask
+from petl.kernels.tensor_version import check_version
 
 _STATE = threading.local()
 
@@ -73,7 +74,7 @@ class Remake:
         """The tensor; several backwards that need it at a time share one."""
         tensor, self.held = self.made(), None
         if tensor is None:
-            unchanged(self.source, self.version)
+            check_version(self.source, self.version)
             device, on, dtype = self.autocast
             with torch.no_grad(), torch.autocast(device, enabled=on, dtype=dtype):
                 tensor = self.make(self.source)
@@ -91,7 +92,7 @@ class _Entry:
     storage: StorageWeakRef
     out: Callable[[], Tensor | None]
     version: int
-    what: Remake | Slot
+    what: Remake | ReluMask
 
     def is_about(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` shares the memory of the noted one, and nothing was written to that since."""
@@ -151,11 +152,11 @@ class Remakes:
             self.note_next(out, lambda x: x.to(dtype), first)
         return out
 
-    def note_gate(self, out: Tensor, slot: Slot) -> None:
+    def note_gate(self, out: Tensor, slot: ReluMask) -> None:
         """Whoever saves ``out`` makes the gate's own bits superfluous."""
         self._enter(out, slot)
 
-    def _enter(self, out: Tensor, what: Remake | Slot) -> None:
+    def _enter(self, out: Tensor, what: Remake | ReluMask) -> None:
         storage = out.untyped_storage()
         if out.storage_offset() == 0 and storage.nbytes() == out.numel() * out.element_size():
             self.entries[storage._cdata] = _Entry(StorageWeakRef(storage), weakref.ref(out), out._version, what)
@@ -165,7 +166,7 @@ class Remakes:
         entry = self.entries.get(storage._cdata)
         if entry is None or not entry.is_about(tensor):
             return _Kept(tensor.detach(), tensor._version)
-        if isinstance(entry.what, Slot):
+        if isinstance(entry.what, ReluMask):
             if tensor.shape == entry.what.shape:
                 entry.what.take(tensor.detach())
             return _Kept(tensor.detach(), tensor._version)
@@ -181,7 +182,7 @@ class _Kept(NamedTuple):
 
 def _unpack(packed: Any) -> Tensor:
     if isinstance(packed, _Kept):
-        unchanged(packed.tensor, packed.version)
+        check_version(packed.tensor, packed.version)
         return packed.tensor
     remake, shape, stride, offset = packed
     tensor = remake.again()

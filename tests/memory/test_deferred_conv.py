@@ -448,16 +448,16 @@ class AlwaysWrites(nn.Module):
 def test_a_waiting_output_is_used_by_the_norm_and_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     model = petl.wrap(make("resnext"), "lora", num_classes=5).train()
     joined, plain = [0], [0]
-    from petl.kernels import low_rank
+    from petl.kernels import low_rank_conv
 
-    run = low_rank.conv
+    run = low_rank_conv.conv2d
 
     def counted(*args: Any) -> Tensor:
         joined[0] += args[4] is not None
         plain[0] += args[4] is None
         return run(*args)
 
-    monkeypatch.setattr(low_rank, "conv", counted)
+    monkeypatch.setattr(low_rank_conv, "conv2d", counted)
     model(images("resnext")).sum().backward()
     pairs = sum(hasattr(m, PARTNER) for m in model.modules())
     assert joined[0] == pairs > 10 and plain[0] == 0

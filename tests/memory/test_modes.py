@@ -16,7 +16,7 @@ from torch.func import functional_call, grad, vmap
 
 import petl
 from petl.graft.graft import PARTNER, ways
-from petl.kernels import low_rank
+from petl.kernels import max_pool, relu_mask
 from petl.memory import recompute
 from petl.memory.checkpointed_blocks import Segment
 from petl.memory.modes import MEMORY, Linear, Root
@@ -506,7 +506,7 @@ def test_compiled_in_one_graph(name: str, methods: object, memory: str) -> None:
 @pytest.mark.parametrize("inplace", [True, False])
 def test_a_gate_is_relu(shape: tuple[int, ...], high: float, inplace: bool) -> None:
     x = (torch.randn(shape) * 5).requires_grad_()
-    out, slot = low_rank.gate(x * 1, high, inplace)
+    out, slot = relu_mask.clamp_with_mask(x * 1, high, inplace)
     assert torch.equal(out, x.clamp(0, high))
     assert slot is not None and slot.mask is not None
     assert (slot.mask.numel() < x.numel()) == slot.is_packed == (x.numel() % 8 == 0)
@@ -518,7 +518,7 @@ def test_a_gate_is_relu(shape: tuple[int, ...], high: float, inplace: bool) -> N
 def test_pooling_is_torchs() -> None:
     x = torch.randn(2, 3, 11, 11, requires_grad=True)
     window = (3, 2, 1, 1, False)
-    out, expected = low_rank.max_pool(x, window), nn.functional.max_pool2d(x, 3, 2, 1)
+    out, expected = max_pool.max_pool(x, window), nn.functional.max_pool2d(x, 3, 2, 1)
     assert torch.equal(out, expected)
     mine, theirs = (torch.autograd.grad((y**2).sum(), x)[0] for y in (out, expected))
     assert torch.equal(mine, theirs)
