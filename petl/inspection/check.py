@@ -20,7 +20,7 @@ from torch.utils._pytree import tree_leaves
 from petl.delta.delta import load, save
 from petl.errors import StateError
 from petl.graft.graft import is_grafted, prune
-from petl.memory.base_dtype import widen
+from petl.memory.base_dtype import restore_dtype
 from petl.sites.sites import within
 from petl.sites.survey import classifier_names
 from petl.wrapping.frozen_base import prove_frozen
@@ -114,7 +114,7 @@ class _Trial:
     def injection(self) -> Finding:
         """The fresh adapted model against the same model, new head included, with all grafts taken off."""
         stripped = copy.deepcopy(self.adapted)
-        widen(stripped)
+        restore_dtype(stripped)
         for module in stripped.modules():
             prune(module)
         try:

@@ -19,7 +19,7 @@ from petl.memory import recompute
 from petl.sites.sites import is_layer, matrices, within
 
 BaseDtype = torch.dtype | Literal["bfloat16", "float16"]
-NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Upcast(WeightGraft):
@@ -30,7 +30,7 @@ class Upcast(WeightGraft):
         self.param, self.dtype = param, dtype
 
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
-        wide, kept = self._wide(weight), recompute.now()
+        wide, kept = self._wide(weight), recompute.active_tape()
         if kept is not None and wide is not weight:
             kept.note(wide, self._wide, weight)
         return wide
@@ -39,7 +39,7 @@ class Upcast(WeightGraft):
         return weight.to(self.dtype)
 
 
-class Place(NamedTuple):
+class ParameterRef(NamedTuple):
     """A parameter: its state-dict key, its module, and its name there."""
 
     key: str
@@ -51,33 +51,33 @@ class Place(NamedTuple):
         return cast(nn.Parameter, self.module._parameters[self.leaf])
 
 
-def narrow_dtype(asked: Any) -> torch.dtype | None:
+def low_precision_dtype(asked: Any) -> torch.dtype | None:
     """What the user asked for as ``base_dtype``: a type, its name, or None for the base as it is."""
-    found = NARROW.get(asked) if isinstance(asked, str) else asked
-    if asked is None or found in NARROW.values():
+    found = LOW_PRECISION.get(asked) if isinstance(asked, str) else asked
+    if asked is None or found in LOW_PRECISION.values():
         return found
     raise MethodError(f"base_dtype={asked!r}; expected torch.bfloat16 or torch.float16, their names, or None")
 
 
-def sorted_out(
+def split_by_dtype(
     model: nn.Module, dtype: torch.dtype, trains: Collection[int], heads: Collection[str]
-) -> tuple[list[Place], dict[str, str]]:
+) -> tuple[list[ParameterRef], dict[str, str]]:
     """The matrices and kernels that can be narrow, and the keys of the others, with the reason.
 
     ``trains`` are the ids of tensors that train in place, ``heads`` the names of the classifier's modules.
     """
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     places, wide = [], {}
-    for place in _matrices(model):
+    for place in _layer_weights(model):
         own = place.own
         reasons = {
             "it trains": id(own) in trains,
             "the classifier": within(place.key.rpartition(".")[0], heads),
-            f"{_name(own.dtype)} already": own.element_size() <= dtype.itemsize or not own.is_floating_point(),
+            f"{_dtype_name(own.dtype)} already": own.element_size() <= dtype.itemsize or not own.is_floating_point(),
             "several modules share it": uses[id(own)] > 1,
         }
         why = next((reason for reason, holds in reasons.items() if holds), "")
-        why = why or ("" if _fits(own, dtype) else f"its numbers don't fit {_name(dtype)}")
+        why = why or ("" if _stays_finite(own, dtype) else f"its numbers don't fit {_dtype_name(dtype)}")
         if why:
             wide[place.key] = why
         else:
@@ -85,7 +85,7 @@ def sorted_out(
     return places, wide
 
 
-def lower(place: Place, dtype: torch.dtype) -> None:
+def store_low(place: ParameterRef, dtype: torch.dtype) -> None:
     """Make the parameter narrow, in place."""
     own = place.own
     narrow = own.detach().to(dtype)
@@ -93,7 +93,7 @@ def lower(place: Place, dtype: torch.dtype) -> None:
     own.data = narrow
 
 
-def widen(model: nn.Module) -> None:
+def restore_dtype(model: nn.Module) -> None:
     """Write the wide values into the parameters: the rounded base, in the type that it had."""
     for module in model.modules():
         for _, graft in grafts(module):
@@ -102,23 +102,23 @@ def widen(model: nn.Module) -> None:
                 own.data = own.detach().to(graft.dtype)
 
 
-def is_narrow(module: nn.Module) -> bool:
+def is_stored_low(module: nn.Module) -> bool:
     """Whether the module's weight is kept in low precision."""
     return any(isinstance(graft, Upcast) and graft.param == "weight" for _, graft in grafts(module))
 
 
-def _matrices(model: nn.Module) -> Iterator[Place]:
+def _layer_weights(model: nn.Module) -> Iterator[ParameterRef]:
     """Every matrix and kernel of a layer that is a parameter of the layer's own."""
     for name, module in model.named_modules():
         for leaf in matrices(module) if is_layer(module) else ():
             if module._parameters.get(leaf) is not None:
-                yield Place(f"{name}.{leaf}".lstrip("."), module, leaf)
+                yield ParameterRef(f"{name}.{leaf}".lstrip("."), module, leaf)
 
 
-def _fits(weight: Tensor, dtype: torch.dtype) -> bool:
+def _stays_finite(weight: Tensor, dtype: torch.dtype) -> bool:
     """Whether every finite number stays finite."""
     return bool((weight.detach().to(dtype).isfinite() == weight.detach().isfinite()).all())
 
 
-def _name(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

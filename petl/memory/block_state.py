@@ -17,9 +17,9 @@ from petl.errors import StateError
 from petl.graft.graft import base_class
 from petl.kernels.tensor_version import check_version
 
-GONE = "the model has been unwrapped, merged or given other classes since the forward"
+CLASSES_CHANGED = "the model has been unwrapped, merged or given other classes since the forward"
 _ABSENT = object()
-_APART = {"_parameters", "_buffers", "_modules"}
+_MODULE_TABLES = {"_parameters", "_buffers", "_modules"}
 
 
 class FirstRun:
@@ -35,9 +35,9 @@ class FirstRun:
             if p is not None
         ]
         self.buffers = [
-            _Buffer(part, leaf, tensor) for part in block.modules() for leaf, tensor in part._buffers.items()
+            _BufferState(part, leaf, tensor) for part in block.modules() for leaf, tensor in part._buffers.items()
         ]
-        self.attributes = [(part, _plain(part)) for part in block.modules()]
+        self.attributes = [(part, _attributes(part)) for part in block.modules()]
         self.modes = [(part, type(part), part.training) for part in block.modules()]
         self.changes: list[tuple[nn.Module, str, Any]] = []
         self.is_over = False
@@ -50,7 +50,7 @@ class FirstRun:
                 f"wrap the model with memory='lean', or make that operation return a new tensor"
             )
         self.buffers = [buffer for buffer in self.buffers if buffer.is_changed()]
-        pairs = [(part, before, _plain(part)) for part, before in self.attributes]
+        pairs = [(part, before, _attributes(part)) for part, before in self.attributes]
         self.changes = [
             (part, key, before.get(key, _ABSENT))
             for part, before, now in pairs
@@ -67,7 +67,7 @@ class FirstRun:
             return
         if any(type(part) is not kind for part, kind, _ in self.modes):
             kind = base_class(self.block).__name__
-            raise StateError(f"{kind} can't run again for this backward: {GONE}; run the backward first")
+            raise StateError(f"{kind} can't run again for this backward: {CLASSES_CHANGED}; run the backward first")
         for tensor, version in (*self.given, *(entry[2:] for entry in self.parameters)):
             check_version(tensor, version)
         swapped = [(part, leaf, part._parameters[leaf], p) for part, leaf, p, _ in self.parameters]
@@ -77,7 +77,7 @@ class FirstRun:
         now = [(part, key, vars(part).get(key, _ABSENT)) for part, key, _ in self.changes]
         kept = [buffer.put_back() for buffer in self.buffers]
         modes = [(part, part.training) for part, _, _ in self.modes]
-        _set(self.changes)
+        _set_attributes(self.changes)
         try:
             for part, _, mode in self.modes:
                 part.training = mode
@@ -89,12 +89,12 @@ class FirstRun:
                 part._parameters[leaf] = present
             for part, mode in modes:
                 part.training = mode
-            _set(now)
+            _set_attributes(now)
             for buffer, tensor in zip(self.buffers, kept, strict=True):
                 buffer.part._buffers[buffer.leaf] = tensor
 
 
-class _Buffer:
+class _BufferState:
     """A buffer of ``part``, and its values before the first run."""
 
     def __init__(self, part: nn.Module, leaf: str, tensor: Tensor | None):
@@ -115,11 +115,11 @@ class _Buffer:
         return now
 
 
-def _plain(part: nn.Module) -> dict[str, Any]:
-    return {key: value for key, value in vars(part).items() if key not in _APART}
+def _attributes(part: nn.Module) -> dict[str, Any]:
+    return {key: value for key, value in vars(part).items() if key not in _MODULE_TABLES}
 
 
-def _set(values: Iterable[tuple[nn.Module, str, Any]]) -> None:
+def _set_attributes(values: Iterable[tuple[nn.Module, str, Any]]) -> None:
     for part, key, value in values:
         if value is _ABSENT:
             vars(part).pop(key, None)

@@ -14,52 +14,35 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._pytree import tree_leaves
 
+from petl.kernels import autocast
 from petl.kernels.relu_mask import ReluMask
 from petl.kernels.tensor_version import check_version
+from petl.memory.observers import saved_tensor_hooks
 
-_STATE = threading.local()
+
+def in_compute_dtype(x: Tensor) -> Tensor:
+    """The input in the type that the layer computes in: made again from what ``x`` is made of, where it is."""
+    kept = active_tape()
+    return x if kept is None else kept.cast(x, autocast.compute_dtype(x))
 
 
-def now() -> Remakes | None:
+_TAPES = threading.local()
+
+
+def active_tape() -> RecomputeTape | None:
     """What the forward that runs in this thread notes, if it notes anything here.
 
     Not while compiling, nor where somebody else's hooks see what is saved: a checkpointed part has to run the second time,
     when this forward is over, as it ran the first time.
     """
-    kept = None if torch.compiler.is_compiling() else getattr(_STATE, "active", None)
-    return kept if kept is not None and top_hooks() == kept.pair else None
-
-
-def top_hooks() -> Any:
-    """The pair of saved-tensor hooks that autograd asks now, or None."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]  # no public name
-
-
-def possible() -> bool:
-    """Whether saved tensors can be looked up: not under compilers, torch.func, or saved-tensor hooks of somebody else."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return top_hooks() is None
-
-
-def recording(*given: Any) -> bool:
-    """Whether autograd records what becomes of a module's arguments.
-
-    Tracing, exporting, torch.fx (which hands in proxies), torch.func and forward-mode derivatives see the plain layers.
-    """
-    if not torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        return False
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
-        return False
-    return isinstance(given[0], Tensor) or any(isinstance(leaf, Tensor) for leaf in tree_leaves(given))
+    kept = None if torch.compiler.is_compiling() else getattr(_TAPES, "active", None)
+    return kept if kept is not None and saved_tensor_hooks() == kept.pair else None
 
 
 @dataclass
-class Remake:
+class Recomputation:
     """How to make a tensor again: the function and its input, and the autocast that was on."""
 
     make: Callable[[Tensor], Tensor]
@@ -88,11 +71,11 @@ class Remake:
 
 
 @dataclass
-class _Entry:
+class _TapeEntry:
     storage: StorageWeakRef
     out: Callable[[], Tensor | None]
     version: int
-    what: Remake | ReluMask
+    what: Recomputation | ReluMask
 
     def is_about(self, tensor: Tensor) -> bool:
         """Whether ``tensor`` shares the memory of the noted one, and nothing was written to that since."""
@@ -101,23 +84,23 @@ class _Entry:
         return not self.storage.expired() and version == self.version
 
 
-class Remakes:
+class RecomputeTape:
     """A context: notes how tensors can be made again, and looks every tensor up that autograd saves inside."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, _Entry] = {}
-        self.pair = (self._pack, _unpack)
+        self.entries: dict[int, _TapeEntry] = {}
+        self.pair = (self._pack, _unpack_saved)
         self.hooks = torch.autograd.graph.saved_tensors_hooks(*self.pair)
 
-    def __enter__(self) -> Remakes:
-        self.before = getattr(_STATE, "active", None)
-        _STATE.active = self
+    def __enter__(self) -> RecomputeTape:
+        self.before = getattr(_TAPES, "active", None)
+        _TAPES.active = self
         self.hooks.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.hooks.__exit__(*error)
-        _STATE.active = self.before
+        _TAPES.active = self.before
         self.entries.clear()
 
     def note(self, out: Tensor, make: Callable[[Tensor], Tensor], source: Tensor) -> None:
@@ -126,21 +109,23 @@ class Remakes:
         if kind == "meta":
             return
         autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        remake = Remake(make, source.detach(), out.stride(), autocast, source._version)
+        remake = Recomputation(make, source.detach(), out.stride(), autocast, source._version)
         self._enter(out, remake)
 
-    def way_to(self, tensor: Tensor) -> Remake | None:
+    def way_to(self, tensor: Tensor) -> Recomputation | None:
         """How to make the tensor again, where that is noted."""
         entry = self.entries.get(tensor.untyped_storage()._cdata)
         if entry is None or entry.out() is not tensor or not entry.is_about(tensor):
             return None
-        return entry.what if isinstance(entry.what, Remake) else None
+        return entry.what if isinstance(entry.what, Recomputation) else None
 
-    def note_next(self, out: Tensor, step: Callable[[Tensor], Tensor], first: Remake) -> None:
+    def note_next(self, out: Tensor, step: Callable[[Tensor], Tensor], first: Recomputation) -> None:
         """``out`` is ``step`` of what ``first`` makes."""
         self._enter(
             out,
-            Remake(lambda _: step(first.on_the_way()), first.source, out.stride(), first.autocast, first.version),
+            Recomputation(
+                lambda _: step(first.on_the_way()), first.source, out.stride(), first.autocast, first.version
+            ),
         )
 
     def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -156,32 +141,32 @@ class Remakes:
         """Whoever saves ``out`` makes the gate's own bits superfluous."""
         self._enter(out, slot)
 
-    def _enter(self, out: Tensor, what: Remake | ReluMask) -> None:
+    def _enter(self, out: Tensor, what: Recomputation | ReluMask) -> None:
         storage = out.untyped_storage()
         if out.storage_offset() == 0 and storage.nbytes() == out.numel() * out.element_size():
-            self.entries[storage._cdata] = _Entry(StorageWeakRef(storage), weakref.ref(out), out._version, what)
+            self.entries[storage._cdata] = _TapeEntry(StorageWeakRef(storage), weakref.ref(out), out._version, what)
 
     def _pack(self, tensor: Tensor) -> Any:
         storage = tensor.untyped_storage()
         entry = self.entries.get(storage._cdata)
         if entry is None or not entry.is_about(tensor):
-            return _Kept(tensor.detach(), tensor._version)
+            return _SavedTensor(tensor.detach(), tensor._version)
         if isinstance(entry.what, ReluMask):
             if tensor.shape == entry.what.shape:
                 entry.what.take(tensor.detach())
-            return _Kept(tensor.detach(), tensor._version)
+            return _SavedTensor(tensor.detach(), tensor._version)
         return entry.what, tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
-class _Kept(NamedTuple):
+class _SavedTensor(NamedTuple):
     """A saved tensor without its place in the graph: a graph that holds itself is never freed, and Python can't see it."""
 
     tensor: Tensor
     version: int
 
 
-def _unpack(packed: Any) -> Tensor:
-    if isinstance(packed, _Kept):
+def _unpack_saved(packed: Any) -> Tensor:
+    if isinstance(packed, _SavedTensor):
         check_version(packed.tensor, packed.version)
         return packed.tensor
     remake, shape, stride, offset = packed
