@@ -1,4 +1,4 @@
-"""The dtype in which layers compute, under autocast and without."""
+"""The dtype in which linear layers and convolutions compute, with autocast and without."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def is_autocast_on(device: torch.device) -> bool:
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """The type that linear layers and convolutions compute in on this input: autocast's, if that is on, else its own."""
+    """Returns the dtype in which layers compute on this input: autocast's, if that is on, else the input's own."""
     return torch.get_autocast_dtype(x.device.type) if is_autocast_on(x.device) else x.dtype
 
 
 def without_autocast(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    """Autocast off inside, where it is on."""
+    """Returns a context in which autocast is off for this device."""
     return torch.autocast(device.type, enabled=False) if is_autocast_on(device) else contextlib.nullcontext()
 
 
 def cast_for_autocast(x: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-    """Inputs in the type that linear layers and convolutions compute in."""
+    """Returns the input and the bias in the dtype in which the layer computes."""
     dtype = compute_dtype(x)
     return x.to(dtype), None if bias is None else bias.to(dtype)

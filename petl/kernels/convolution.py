@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class ConvGeometry(NamedTuple):
-    """How a 2d convolution goes over its input, padding done already where it isn't symmetric."""
+    """How a 2d convolution steps over its input, in the order of ``F.conv2d``; other padding than this is applied before."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -17,26 +17,26 @@ class ConvGeometry(NamedTuple):
     groups: int
 
 
-def input_gradient(out: Tensor, x: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:
-    """The gradient of x, of which only the shape is read.
+def input_gradient(grad_out: Tensor, x: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor:
+    """Returns the gradient of the input ``x``, of which only the shape is read.
 
-    A 1x1 convolution with strides skips most of its input: computed where it reads, as torch's own kernels for strides
-    take up to five times as long.
+    A strided 1x1 convolution skips most of its input. Its gradient is computed only at the positions that are read:
+    torch's own kernels for strides take up to five times as long.
     """
     if weight[0, 0].numel() > 1 or geometry.stride == (1, 1) or any(geometry.padding):
-        return conv_backward(out, x, weight, geometry, 0)
+        return conv_backward(grad_out, x, weight, geometry, 0)
     down, right = geometry.stride
-    read = out.new_empty(x.shape[0], x.shape[1], *out.shape[2:])
-    gx = torch.zeros_like(x, dtype=out.dtype)
-    gx[:, :, ::down, ::right] = conv_backward(out, read, weight, geometry._replace(stride=(1, 1)), 0)
-    return gx
+    read_part = grad_out.new_empty(x.shape[0], x.shape[1], *grad_out.shape[2:])
+    grad_x = torch.zeros_like(x, dtype=grad_out.dtype)
+    grad_x[:, :, ::down, ::right] = conv_backward(grad_out, read_part, weight, geometry._replace(stride=(1, 1)), 0)
+    return grad_x
 
 
-def conv_backward(out: Tensor, x: Tensor, weight: Tensor, geometry: ConvGeometry, which: int) -> Tensor:
-    """The gradient of a convolution's input (which=0) or weight (which=1)."""
+def conv_backward(grad_out: Tensor, x: Tensor, weight: Tensor, geometry: ConvGeometry, which: int) -> Tensor:
+    """Returns the gradient of a convolution's input (``which=0``) or weight (``which=1``)."""
     mask = [which == 0, which == 1, False]
     stride, padding, dilation = (list(pair) for pair in geometry[:3])
     grads = torch.ops.aten.convolution_backward(
-        out, x, weight, None, stride, padding, dilation, False, [0, 0], geometry.groups, mask
+        grad_out, x, weight, None, stride, padding, dilation, False, [0, 0], geometry.groups, mask
     )
     return cast(Tensor, grads[which])

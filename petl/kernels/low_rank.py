@@ -1,4 +1,10 @@
-"""A low-rank change of a weight, as tensors."""
+"""A low-rank change of a weight: its factors, the merged weight, and the matrix products that its gradients need.
+
+The plain way, ``F.linear(x, W + scale * up @ down)``, makes autograd compute the gradient of the whole weight and then project
+it. The layers in ``low_rank_linear`` and ``low_rank_conv`` run the same forward and keep only the layer's input, or nothing
+where no weight trains; their backward computes the merged weight a second time and takes the gradients of ``up`` and ``down``
+through the ``rank`` features between them. They equal the plain gradients up to rounding.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +25,18 @@ class LowRankChange(NamedTuple):
 
 
 def merged_weight(weight: Tensor, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
-    """``W + scale * up @ down`` in the shape and memory format of ``weight``, in the precision of ``up``."""
+    """Returns ``W + scale * up @ down`` in the shape and memory format of ``weight``, in the precision of ``up``."""
     if up is None or down is None:
         return weight
     changed = torch.addmm(weight.to(up.dtype).flatten(1), up, down, alpha=scale).view(weight.shape)
     return in_memory_format_of(weight, changed)
 
 
-def project_each(rows: Tensor, pixels: Tensor) -> Tensor:
-    """[r, c] times [batch, c, positions]; ``torch.matmul`` would copy the larger one."""
-    return batched_matmul(rows.expand(pixels.shape[0], -1, -1), pixels)
+def project_each(matrix: Tensor, batch: Tensor) -> Tensor:
+    """Returns the product of ``matrix`` [r, c] with each [c, n] of ``batch`` [b, c, n]; ``torch.matmul`` would copy the batch."""
+    return batched_matmul(matrix.expand(batch.shape[0], -1, -1), batch)
 
 
-def batched_matmul(ones: Tensor, others: Tensor) -> Tensor:
-    """``torch.bmm``, which is slower than ``torch.mm`` where there is but one product."""
-    return torch.mm(ones[0], others[0])[None] if ones.shape[0] == 1 else torch.bmm(ones, others)
+def batched_matmul(left: Tensor, right: Tensor) -> Tensor:
+    """Returns ``torch.bmm(left, right)``; a batch of one goes through ``torch.mm``, which is faster."""
+    return torch.mm(left[0], right[0])[None] if left.shape[0] == 1 else torch.bmm(left, right)

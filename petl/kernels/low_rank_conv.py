@@ -1,4 +1,4 @@
-"""2d convolutions whose weight has a low-rank change."""
+"""2d convolutions whose weight has a low-rank change, with a backward that is cheap in time and memory."""
 
 from __future__ import annotations
 
@@ -19,24 +19,22 @@ def conv2d(
     weight: Tensor,
     bias: Tensor | None,
     change: LowRankChange | None,
-    rows: Tensor | None,
+    row_scale: Tensor | None,
     geometry: ConvGeometry,
-    unread: MemoryLayout | None = None,
+    unused_output: MemoryLayout | None = None,
 ) -> Tensor:
-    """``F.conv2d`` of x [batch, in, h, w] with ``rows * (weight + change)``; ``rows`` [out] and ``change`` may be None.
+    """Computes ``F.conv2d`` of x [batch, in, h, w] with the weight ``row_scale * (weight + change)``.
 
-    ``unread`` is as for ``linear``.
+    ``row_scale`` [out] is the scale of a frozen norm after the convolution; it and ``change`` may be None.
+    ``unused_output`` is the layout of the output where nobody will read its values: then they are not computed.
     """
     x, bias = cast_for_autocast(x, bias)
     with without_autocast(x.device):
         features = None
-        if (
-            change is not None
-            and not change.down.requires_grad
-            and _is_cheaper_by_features(weight, change.up, geometry)
-        ):
-            features = _conv_features(x, weight, change.down, geometry)
-        args = (x, weight, bias, rows, *(change or (None, None, 0.0)), geometry, features, unread)
+        if change is not None and not change.down.requires_grad:
+            by_features = _is_cheaper_by_features(weight, change.up, geometry)
+            features = _conv_features(x, weight, change.down, geometry) if by_features else None
+        args = (x, weight, bias, row_scale, *(change or (None, None, 0.0)), geometry, features, unused_output)
         return cast(Tensor, _Conv.apply(*args))
 
 
@@ -48,52 +46,56 @@ class _Conv(torch.autograd.Function):
         x: Tensor,
         weight: Tensor,
         bias: Tensor | None,
-        rows: Tensor | None,
+        row_scale: Tensor | None,
         up: Tensor | None,
         down: Tensor | None,
         scale: float,
         geometry: ConvGeometry,
         features: Tensor | None,
-        unread: MemoryLayout | None,
+        unused_output: MemoryLayout | None,
     ) -> Tensor:
-        if unread is not None:
-            return torch.empty_strided(*unread, dtype=x.dtype, device=x.device)
-        return F.conv2d(x, merged_kernel(weight, rows, up, down, scale).to(x.dtype), bias, *geometry)
+        if unused_output is not None:
+            return torch.empty_strided(*unused_output, dtype=x.dtype, device=x.device)
+        return F.conv2d(x, _merged_kernel(weight, row_scale, up, down, scale).to(x.dtype), bias, *geometry)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, weight, _, rows, up, down, ctx.scale, ctx.geometry, features, _ = inputs
+        x, weight, _, row_scale, up, down, ctx.scale, ctx.geometry, features, _ = inputs
         ctx.shape, ctx.dtype = x.shape, x.dtype
-        keep = up is not None and features is None
-        ctx.save_for_backward(x if keep else None, weight, rows, up, down, features)
+        needs_x = up is not None and features is None
+        ctx.save_for_backward(x if needs_x else None, weight, row_scale, up, down, features)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (out,), (x, weight, rows, up, down, features) = grads, ctx.saved_tensors
-        gx = gbias = gup = gdown = None
+        (grad_out,), (x, weight, row_scale, up, down, features) = grads, ctx.saved_tensors
+        grad_x = grad_bias = grad_up = grad_down = None
         if ctx.needs_input_grad[0]:
-            whole = merged_kernel(weight, rows, up, down, ctx.scale).to(ctx.dtype)
-            unread = out.new_empty(ctx.shape) if x is None else x  # of the input, only its shape is read
-            gx = input_gradient(out, unread, whole, ctx.geometry)
+            kernel = _merged_kernel(weight, row_scale, up, down, ctx.scale).to(ctx.dtype)
+            like_x = grad_out.new_empty(ctx.shape) if x is None else x
+            grad_x = input_gradient(grad_out, like_x, kernel, ctx.geometry)
         if ctx.needs_input_grad[2]:
-            gbias = out.sum((0, 2, 3))
+            grad_bias = grad_out.sum((0, 2, 3))
         if features is not None and ctx.needs_input_grad[4]:
-            gup = _up_gradient(out, features, rows).to(up.dtype) * ctx.scale
+            grad_up = _up_gradient(grad_out, features, row_scale).to(up.dtype) * ctx.scale
         elif ctx.needs_input_grad[4] or ctx.needs_input_grad[5]:
-            low = _gradients_by_features if _is_cheaper_by_features(weight, up, ctx.geometry) else _gradients_by_weight
-            gup, gdown = low(out, cast(Tensor, x), weight, rows, up, down, ctx.geometry)
-            gup, gdown = gup.to(up.dtype) * ctx.scale, gdown.to(down.dtype) * ctx.scale
-        return gx, None, gbias, None, gup, gdown, None, None, None, None
+            by_features = _is_cheaper_by_features(weight, up, ctx.geometry)
+            factor_gradients = _gradients_by_features if by_features else _gradients_by_weight
+            grad_up, grad_down = factor_gradients(grad_out, cast(Tensor, x), weight, row_scale, up, down, ctx.geometry)
+            grad_up, grad_down = grad_up.to(up.dtype) * ctx.scale, grad_down.to(down.dtype) * ctx.scale
+        return grad_x, None, grad_bias, None, grad_up, grad_down, None, None, None, None
 
 
-def merged_kernel(weight: Tensor, rows: Tensor | None, up: Tensor | None, down: Tensor | None, scale: float) -> Tensor:
-    """The weight that the convolution applies, the norm's rows multiplied in."""
-    if rows is None:
+def _merged_kernel(
+    weight: Tensor, row_scale: Tensor | None, up: Tensor | None, down: Tensor | None, scale: float
+) -> Tensor:
+    """Returns the weight that the convolution applies: merged, each row multiplied by the norm's scale."""
+    if row_scale is None:
         return merged_weight(weight, up, down, scale)
-    scaled = weight * rows.view(-1, 1, 1, 1)
+    scaled = weight * row_scale.view(-1, 1, 1, 1)
     if up is None or down is None:
         return scaled
-    changed = scaled.flatten(1).addmm_((up * rows[:, None]).to(scaled.dtype), down.to(scaled.dtype), alpha=scale)
+    scaled_up = (up * row_scale[:, None]).to(scaled.dtype)
+    changed = scaled.flatten(1).addmm_(scaled_up, down.to(scaled.dtype), alpha=scale)
     return in_memory_format_of(weight, changed.view(weight.shape))
 
 
@@ -104,7 +106,7 @@ def _is_cheaper_by_features(weight: Tensor, up: Tensor, geometry: ConvGeometry) 
 
 
 def _conv_features(x: Tensor, weight: Tensor, down: Tensor, geometry: ConvGeometry) -> Tensor:
-    """[batch, r, positions]: the input seen through ``down``."""
+    """Returns the input convolved with ``down``, as [batch, r, positions]."""
     if (pixels := _pixels(x, weight, geometry)) is not None:
         return project_each(down.to(x.dtype), pixels)
     kernel = _down_kernel(weight, down).to(x.dtype)
@@ -114,9 +116,9 @@ def _conv_features(x: Tensor, weight: Tensor, down: Tensor, geometry: ConvGeomet
 
 
 def _pixels(x: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor | None:
-    """[batch, in, positions]: the input as a 1x1 convolution reads it; None for other convolutions.
+    """Returns the input as a 1x1 convolution reads it, [batch, in, positions]; None for other convolutions.
 
-    Products of a few rows are several times as fast as convolutions to a few channels.
+    Matrix products of a few rows are several times as fast as convolutions to a few channels.
     """
     if weight[0, 0].numel() > 1 or any(geometry.padding) or not x.is_contiguous():
         return None
@@ -125,29 +127,44 @@ def _pixels(x: Tensor, weight: Tensor, geometry: ConvGeometry) -> Tensor | None:
 
 
 def _down_kernel(weight: Tensor, down: Tensor) -> Tensor:
+    """Returns ``down`` as a convolution's weight, [r, in / groups, kernel height, kernel width]."""
     return down.view(down.shape[0], *weight.shape[1:])
 
 
-def _up_gradient(out: Tensor, features: Tensor, rows: Tensor | None) -> Tensor:
-    gup = torch.bmm(features, out.flatten(2).transpose(1, 2)).sum(0).T
-    return gup if rows is None else gup * rows[:, None]
+def _up_gradient(grad_out: Tensor, features: Tensor, row_scale: Tensor | None) -> Tensor:
+    grad_up = torch.bmm(features, grad_out.flatten(2).transpose(1, 2)).sum(0).T
+    return grad_up if row_scale is None else grad_up * row_scale[:, None]
 
 
 def _gradients_by_features(
-    out: Tensor, x: Tensor, weight: Tensor, rows: Tensor | None, up: Tensor, down: Tensor, geometry: ConvGeometry
+    grad_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    row_scale: Tensor | None,
+    up: Tensor,
+    down: Tensor,
+    geometry: ConvGeometry,
 ) -> tuple[Tensor, Tensor]:
-    gup = _up_gradient(out, _conv_features(x, weight, down, geometry), rows)
-    up = up if rows is None else up * rows[:, None]
-    back = project_each(up.T.to(x.dtype), out.flatten(2))  # the gradient of the features: [batch, r, positions]
+    """Returns the gradients of ``up`` and ``down`` through the ``rank`` features between them."""
+    grad_up = _up_gradient(grad_out, _conv_features(x, weight, down, geometry), row_scale)
+    scaled_up = up if row_scale is None else up * row_scale[:, None]
+    grad_features = project_each(scaled_up.T.to(x.dtype), grad_out.flatten(2))  # [batch, r, positions]
     if (pixels := _pixels(x, weight, geometry)) is not None:
-        return gup, torch.bmm(back, pixels.transpose(1, 2)).sum(0)
-    gdown = conv_backward(back.unflatten(2, out.shape[2:]), x, _down_kernel(weight, down).to(x.dtype), geometry, 1)
-    return gup, gdown.flatten(1)
+        return grad_up, torch.bmm(grad_features, pixels.transpose(1, 2)).sum(0)
+    kernel, grad_map = _down_kernel(weight, down).to(x.dtype), grad_features.unflatten(2, grad_out.shape[2:])
+    return grad_up, conv_backward(grad_map, x, kernel, geometry, 1).flatten(1)
 
 
 def _gradients_by_weight(
-    out: Tensor, x: Tensor, weight: Tensor, rows: Tensor | None, up: Tensor, down: Tensor, geometry: ConvGeometry
+    grad_out: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    row_scale: Tensor | None,
+    up: Tensor,
+    down: Tensor,
+    geometry: ConvGeometry,
 ) -> tuple[Tensor, Tensor]:
-    whole = conv_backward(out, x, weight.to(x.dtype), geometry, 1).flatten(1)
-    whole = (whole if rows is None else whole * rows[:, None]).to(up.dtype)
-    return whole @ down.T, up.T @ whole
+    """Returns the gradients of ``up`` and ``down`` as projections of the whole weight's gradient."""
+    grad_weight = conv_backward(grad_out, x, weight.to(x.dtype), geometry, 1).flatten(1)
+    grad_weight = (grad_weight if row_scale is None else grad_weight * row_scale[:, None]).to(up.dtype)
+    return grad_weight @ down.T, up.T @ grad_weight

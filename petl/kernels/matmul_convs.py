@@ -1,4 +1,4 @@
-"""Convolutions to and from few channels as matrix products: on a CPU, in float32, several times as fast as oneDNN's."""
+"""Convolutions to and from few channels, computed as matrix products: on a CPU, in float32, several times as fast as oneDNN."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from petl.kernels.autocast import is_autocast_on
 
 
 class GroupedConv2d(nn.Conv2d):
-    """A grouped convolution with an odd kernel that keeps height and width: [batch, in, h, w] to [batch, out, h, w]."""
+    """A grouped convolution with an odd kernel size that keeps height and width: [batch, in, h, w] to [batch, out, h, w]."""
 
     def __init__(self, channels: int, groups: int, kernel: int):
         super().__init__(channels, groups, kernel, padding=kernel // 2, groups=groups)
@@ -18,14 +18,13 @@ class GroupedConv2d(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         outs, channels, kernel, _ = self.weight.shape
         taps = kernel**2
-        if (
-            not _is_slow_in_torch(input) or taps >= 3 * channels
-        ):  # then what the taps see would be far more than the input
+        products_are_large = taps >= 3 * channels  # much larger than the input
+        if products_are_large or not _is_slow_in_torch(input):
             return super().forward(input)
         batch, _, *size = input.shape
         rows = self.weight.flip(2, 3).reshape(outs, channels, taps).mT.repeat(batch, 1, 1)
-        seen = torch.bmm(rows, input.reshape(batch * outs, channels, -1))  # by each tap of the kernel at each place
-        out = F.fold(seen.view(batch, outs * taps, -1), (*size,), kernel, padding=kernel // 2)
+        products = torch.bmm(rows, input.reshape(batch * outs, channels, -1))  # of each tap with each position
+        out = F.fold(products.view(batch, outs * taps, -1), (*size,), kernel, padding=kernel // 2)
         return out if self.bias is None else out + self.bias[:, None, None]
 
 

@@ -10,22 +10,22 @@ from torch import Tensor
 
 
 def max_pool(x: Tensor, window: tuple[Any, ...]) -> Tensor:
-    """``F.max_pool2d``; ``window`` is (kernel_size, stride, padding, dilation, ceil_mode)."""
+    """Computes ``F.max_pool2d``; ``window`` is (kernel_size, stride, padding, dilation, ceil_mode)."""
     return cast(Tensor, _MaxPool.apply(x, window))
 
 
 class _MaxPool(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, window: tuple[Any, ...]) -> Tensor:
-        out, places = F.max_pool2d(x, *window, return_indices=True)
-        ctx.window, ctx.shape, ctx.layout = window, x.shape, x.stride()
-        ctx.save_for_backward(places.to(torch.int32))  # an image has fewer than 2**31 pixels
+        out, indices = F.max_pool2d(x, *window, return_indices=True)
+        ctx.window, ctx.shape, ctx.stride = window, x.shape, x.stride()
+        ctx.save_for_backward(indices.to(torch.int32))  # an image has fewer than 2**31 pixels
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (out,), (places,) = grads, ctx.saved_tensors
-        unread = torch.empty_strided(ctx.shape, ctx.layout, dtype=out.dtype, device=out.device)  # its shape is read
+        (grad_out,), (indices,) = grads, ctx.saved_tensors
+        like_x = torch.empty_strided(ctx.shape, ctx.stride, dtype=grad_out.dtype, device=grad_out.device)
         sizes = [[n] * 2 if isinstance(n, int) else list(n) for n in ctx.window[:4]]
-        back = torch.ops.aten.max_pool2d_with_indices_backward
-        return back(out, unread, *sizes, ctx.window[4], places.to(torch.int64)), None
+        max_pool_backward = torch.ops.aten.max_pool2d_with_indices_backward  # of ``like_x``, it reads the shape only
+        return max_pool_backward(grad_out, like_x, *sizes, ctx.window[4], indices.to(torch.int64)), None

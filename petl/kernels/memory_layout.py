@@ -9,19 +9,22 @@ from torch import Tensor
 
 
 class MemoryLayout(NamedTuple):
-    """How a tensor lies in memory."""
+    """The shape and the strides of a tensor."""
 
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
 def in_memory_format_of(weight: Tensor, adapted: Tensor) -> Tensor:
-    """``adapted`` in the memory format of ``weight``: kernels, and so the last bits of results, depend on it.
+    """Returns ``adapted`` in the memory format of ``weight``: torch chooses kernels by it, and so the last bits of results.
 
-    Axes of one count as contiguous whatever their stride, which einsum leaves odd. torch reads that as channels last, where
-    oneDNN's backward of a strided 1x1 convolution of few channels writes past its memory (uxlfoundation/oneDNN#6035).
+    Axes of length one count as contiguous whatever their stride, and einsum leaves odd strides there. torch takes that for
+    channels-last, where oneDNN's backward of a strided 1x1 convolution of few channels writes past its memory
+    (uxlfoundation/oneDNN#6035).
     """
-    last = weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
-    if last:
+    is_channels_last = (
+        weight.ndim == 4 and weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    )
+    if is_channels_last:
         return adapted.contiguous(memory_format=torch.channels_last)
     return adapted.contiguous().view(-1).view(adapted.shape)

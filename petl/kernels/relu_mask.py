@@ -1,4 +1,4 @@
-"""ReLU and ReLU6 that keep one bit a number for the backward."""
+"""ReLU and ReLU6 that keep one bit for each number of their output, or nothing where another layer keeps that output."""
 
 from __future__ import annotations
 
@@ -13,58 +13,66 @@ from petl.kernels.tensor_version import check_version
 
 
 class ReluMask:
-    """Where a gate was open: numbers that tell, the gate's output or its input, or one bit a number.
+    """Where the gradient of a ReLU passes: read from its output or its input, or kept as one bit for each number.
 
-    The output where somebody keeps that anyway; the input where it can be made again.
+    The output is read where another layer keeps it (``output_is_kept``), the input where ``recompute_input`` computes it.
     """
 
-    def __init__(self, output: Tensor, high: float, keep: bool, again: Callable[[], Tensor] | None):
-        self.shape, self.stride, self.again = output.shape, output.stride(), again
-        self.kept, self.version = output if keep and again is None else None, output._version
-        self.is_packed = not self.is_told() and _is_dense(output) and output.numel() % 8 == 0
-        self.mask = None if self.is_told() else self._bits(_passes_gradient(output, high))
+    def __init__(self, output: Tensor, high: float, output_is_kept: bool, recompute_input: Callable[[], Tensor] | None):
+        self.shape, self.stride, self.recompute_input = output.shape, output.stride(), recompute_input
+        self.output = output if output_is_kept and recompute_input is None else None
+        self.version = output._version
+        self.is_packed = not self.needs_no_bits() and _is_dense(output) and output.numel() % 8 == 0
+        self.mask = None if self.needs_no_bits() else self._stored(_passes_gradient(output, high))
 
-    def _bits(self, mask: Tensor) -> Tensor:
+    def _stored(self, mask: Tensor) -> Tensor:
         return _pack_bits(mask.as_strided((mask.numel(),), (1,))) if self.is_packed else mask
 
-    def is_told(self) -> bool:
-        """Whether numbers tell, so that no bits are kept."""
-        return self.kept is not None or self.again is not None
+    def needs_no_bits(self) -> bool:
+        """Whether the gradient is read from the output or the input."""
+        return self.output is not None or self.recompute_input is not None
 
-    def take(self, output: Tensor) -> None:
-        """Somebody keeps the output: the bits aren't needed."""
-        self.kept, self.version, self.mask = output, output._version, None
+    def use_output(self, output: Tensor) -> None:
+        """Reads the gradient from the output from now on, which another layer keeps, and drops the bits."""
+        self.output, self.version, self.mask = output, output._version, None
 
-    def made(self) -> None:
-        """The gate's forward is over: autograd counts a write in place once more when it is."""
-        self.version = self.version if self.kept is None else self.kept._version
+    def end_forward(self) -> None:
+        """Takes the output's version after the forward: autograd counts an in-place operation once more at its end."""
+        self.version = self.version if self.output is None else self.output._version
 
-    def numbers(self) -> Tensor:
-        """The gate's output, or its input."""
-        if self.kept is None:
-            return cast("Callable[[], Tensor]", self.again)()
-        check_version(self.kept, self.version)
-        return self.kept
+    def values(self) -> Tensor:
+        """Returns the output, or the input computed a second time."""
+        if self.output is None:
+            return cast("Callable[[], Tensor]", self.recompute_input)()
+        check_version(self.output, self.version)
+        return self.output
 
-    def open(self) -> Tensor:
-        """Bytes in the output's layout, 0 where no gradient passes."""
+    def as_bytes(self) -> Tensor:
+        """Returns the bits as bytes in the output's memory layout, 0 where no gradient passes."""
         mask = cast(Tensor, self.mask)
         return _unpack_bits(mask).as_strided(self.shape, self.stride) if self.is_packed else mask.view(torch.uint8)
 
 
 def clamp_with_mask(
-    x: Tensor, high: float, inplace: bool, keep: bool = False, again: Callable[[], Tensor] | None = None
+    x: Tensor,
+    high: float,
+    inplace: bool,
+    output_is_kept: bool = False,
+    recompute_input: Callable[[], Tensor] | None = None,
 ) -> tuple[Tensor, ReluMask | None]:
-    """``x`` clamped to [0, high] for a step, and the slot that its backward reads.
+    """Clamps ``x`` to [0, high]; returns the output, and the mask that its backward reads (None where nothing trains).
 
-    ``keep``: somebody keeps the output; ``again`` makes x again.
+    Args:
+        high: 6.0 for ReLU6, infinity for ReLU.
+        inplace: writes the output into ``x`` where autograd allows it.
+        output_is_kept: whether another layer keeps the output for its own backward.
+        recompute_input: returns ``x``, computed a second time.
     """
-    slots: list[ReluMask] = []
-    out = cast(
-        Tensor, _ClampWithMask.apply(x, high, inplace and not x._is_view() and not x.is_leaf, keep, again, slots)
-    )
-    slots[0].made()
-    return out, slots[0] if out.requires_grad else None
+    masks: list[ReluMask] = []
+    in_place = inplace and not x._is_view() and not x.is_leaf
+    out = cast(Tensor, _ClampWithMask.apply(x, high, in_place, output_is_kept, recompute_input, masks))
+    masks[0].end_forward()
+    return out, masks[0] if out.requires_grad else None
 
 
 class _ClampWithMask(torch.autograd.Function):
@@ -74,39 +82,40 @@ class _ClampWithMask(torch.autograd.Function):
         x: Tensor,
         high: float,
         inplace: bool,
-        keep: bool,
-        again: Callable[[], Tensor] | None,
-        slots: list[ReluMask],
+        output_is_kept: bool,
+        recompute_input: Callable[[], Tensor] | None,
+        masks: list[ReluMask],
     ) -> Tensor:
         if inplace:
             ctx.mark_dirty(x)
         clamp = torch.clamp_ if inplace else torch.clamp
         out = clamp(x, 0, high) if high < float("inf") else (F.relu_ if inplace else F.relu)(x)
-        ctx.slot, ctx.high = ReluMask(out.detach(), high, keep, again), high
-        slots.append(ctx.slot)
+        ctx.mask, ctx.high = ReluMask(out.detach(), high, output_is_kept, recompute_input), high
+        masks.append(ctx.mask)
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (out,), slot, high = grads, ctx.slot, ctx.high
-        if not slot.is_told():
-            gx = torch.ops.aten.threshold_backward(out, slot.open(), 0)  # several times as fast as torch.where
+        (grad_out,), mask, high = grads, ctx.mask, ctx.high
+        if not mask.needs_no_bits():
+            grad_x = torch.ops.aten.threshold_backward(grad_out, mask.as_bytes(), 0)  # much faster than torch.where
         elif high == float("inf"):
-            gx = torch.ops.aten.threshold_backward(out, slot.numbers(), 0)
+            grad_x = torch.ops.aten.threshold_backward(grad_out, mask.values(), 0)
         else:
-            gx = torch.ops.aten.hardtanh_backward(out, slot.numbers(), 0, high)
-        return gx, *[None] * 5
+            grad_x = torch.ops.aten.hardtanh_backward(grad_out, mask.values(), 0, high)
+        return grad_x, *[None] * 5
 
 
 def _passes_gradient(out: Tensor, high: float) -> Tensor:
+    """Returns booleans: whether the clamp has let each number through unchanged."""
     return out > 0 if high == float("inf") else (out > 0).bitwise_and_(out < high)
 
 
-def _is_dense(mask: Tensor) -> bool:
+def _is_dense(tensor: Tensor) -> bool:
     """Whether the numbers lie side by side in memory, in whatever order."""
-    steps = sorted((stride, size) for stride, size in zip(mask.stride(), mask.shape, strict=True) if size > 1)
+    strides = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
     expected = 1
-    for stride, size in steps:
+    for stride, size in strides:
         if stride != expected:
             return False
         expected *= size
@@ -114,12 +123,12 @@ def _is_dense(mask: Tensor) -> bool:
 
 
 def _pack_bits(mask: Tensor) -> Tensor:
-    """Eight booleans to a byte: as an integer, one multiplication brings their bits together in the highest byte."""
+    """Packs eight booleans into a byte: one multiplication of an int64 brings their bits together in its highest byte."""
     words = (mask.view(torch.int64) * 0x0102040810204080).bitwise_right_shift_(56)
     return words.bitwise_and_(255).to(torch.uint8)
 
 
 def _unpack_bits(packed: Tensor) -> Tensor:
-    """A byte for each boolean again, 0 for False: spread each byte over eight, leave one bit in each."""
+    """Returns one byte for each packed boolean, 0 for False: copies each byte to eight, and leaves one bit in each copy."""
     words = packed.to(torch.int64).mul_(0x0101010101010101)
     return words.bitwise_and_(0x8040201008040201 - (1 << 64)).view(torch.uint8)

@@ -1,4 +1,4 @@
-"""The version counter of a saved tensor."""
+"""The version counter of a saved tensor: autograd counts every write to a tensor's memory."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def check_version(tensor: Tensor, version: int) -> None:
-    """Raise as autograd does where a tensor that the backward needs was written to since its version was ``version``."""
+    """Raises autograd's own RuntimeError if ``tensor``, which the backward needs, was written to since ``version``."""
     if tensor._version != version:
         raise RuntimeError(
             f"one of the variables needed for gradient computation has been modified by an inplace operation: a tensor of shape "

@@ -1,7 +1,7 @@
-"""Blocks that keep their input alone and run again in the backward (Chen et al. 2016, arXiv:1604.06174).
+"""Blocks that keep only their input and run a second time in the backward: activation checkpointing.
 
-torch's checkpoint runs them again. What the last layers of a block return is often only added to its output, and read by
-nobody in the second run: these layers keep there what they need for their own gradients, and compute nothing.
+torch's checkpoint does it (Chen et al. 2016, arXiv:1604.06174). petl restores the block's state for the second run
+(``block_state``), and skips the kernels whose outputs nobody reads there (``skip_plan``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from petl.memory.skip_plan import SkipPlan
 
 
 class CheckpointedBlock(Way):
-    """A block that keeps its input alone and runs again in the backward."""
+    """A block that keeps only its input and runs a second time in the backward."""
 
     outer = True
 
@@ -31,29 +31,29 @@ class CheckpointedBlock(Way):
         if not is_recorded(*args, kwargs) or not block.training or torch._C._are_functorch_transforms_active():
             return plain(*args, **kwargs)
         leaves, tree = tree_flatten((args, kwargs))  # lists may grow before the block runs again
-        first = None if torch.compiler.is_compiling() else FirstRun(block, leaves)
+        first_run = None if torch.compiler.is_compiling() else FirstRun(block, leaves)
 
-        def run(*given: Any) -> Any:
-            args, kwargs = tree_unflatten(given, tree)
-            with contextlib.nullcontext() if first is None else first.repeated():
+        def run(*leaves: Any) -> Any:
+            args, kwargs = tree_unflatten(leaves, tree)
+            with contextlib.nullcontext() if first_run is None else first_run.repeated():
                 return plain(*args, **kwargs)
 
-        out = self._run(run, leaves)
-        if first is not None:
-            first.end()
+        out = self._checkpointed(run, leaves)
+        if first_run is not None:
+            first_run.end()
         return out
 
-    def _run(self, run: Callable[..., Any], leaves: list[Any]) -> Any:
-        runs = SkipPlan() if _may_skip_results(cast(nn.Module, self)) else None
-        if runs is None:
+    def _checkpointed(self, run: Callable[..., Any], leaves: list[Any]) -> Any:
+        if not _may_skip_kernels(cast(nn.Module, self)):
             return checkpoint(run, *leaves, use_reentrant=False)
-        out = checkpoint(run, *leaves, use_reentrant=False, context_fn=runs.contexts)
-        runs.end(tree_leaves(out), leaves)
+        plan = SkipPlan()
+        out = checkpoint(run, *leaves, use_reentrant=False, context_fn=plan.contexts)
+        plan.end_first_run(tree_leaves(out), leaves)
         return out
 
 
-def _may_skip_results(block: nn.Module) -> bool:
-    """Whether nobody but the block itself sees what its layers return, in a run that autograd alone records."""
+def _may_skip_kernels(block: nn.Module) -> bool:
+    """Whether only the block itself and autograd see the outputs of its layers."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return not has_hooks_inside(block)

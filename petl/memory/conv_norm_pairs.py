@@ -1,4 +1,4 @@
-"""Which frozen norm follows which convolution."""
+"""Finds the frozen norm that follows each convolution."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from petl.memory.layer_kinds import is_plain_conv, is_plain_norm
 from petl.sites.survey import Survey, ancestors
 
 
-def conv_norm_pairs(found: Survey) -> Iterator[tuple[nn.Module, PairedNorm]]:
-    """Each convolution with the frozen norm that alone takes what it returns, and the module inside which both run."""
-    for name, taker in found.feeds.items():
-        conv, norm = (_submodule(found.model, n) for n in (name, taker))
-        fits = is_plain_conv(conv) and is_plain_norm(norm) and is_still(norm)
-        if fits and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):
-            around = {*ancestors(taker)}
-            scope = next((above for above in ancestors(name) if above in around and above in found.calls), "")
-            yield conv, PairedNorm(_submodule(found.model, scope), norm)
+def conv_norm_pairs(survey: Survey) -> Iterator[tuple[nn.Module, PairedNorm]]:
+    """Yields each convolution with the frozen norm that alone takes its output, and the module inside which both run."""
+    for conv_name, norm_name in survey.feeds.items():
+        conv, norm = (_submodule(survey.model, name) for name in (conv_name, norm_name))
+        is_pair = is_plain_conv(conv) and is_plain_norm(norm) and is_still(norm)
+        if is_pair and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):
+            around_norm = {*ancestors(norm_name)}
+            around_both = (name for name in ancestors(conv_name) if name in around_norm and name in survey.calls)
+            yield conv, PairedNorm(_submodule(survey.model, next(around_both, "")), norm)
 
 
 def _submodule(model: nn.Module, name: str) -> nn.Module:
-    """The module of that name, or an empty one: a classifier may have been replaced since."""
+    """Returns the module of that name, or an empty one: a classifier may have been replaced since the survey."""
     try:
         return model.get_submodule(name)
     except AttributeError:

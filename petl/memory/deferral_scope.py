@@ -1,4 +1,4 @@
-"""Where a convolution may defer its output."""
+"""Where a convolution may defer its output: inside a module in which the norm after it runs too, and where no hook looks."""
 
 from __future__ import annotations
 
@@ -15,34 +15,18 @@ from petl.graft.graft import PARTNER, Way
 from petl.memory.deferred_conv import DeferredOutput, computed
 from petl.memory.observers import is_recorded, saved_tensor_hooks
 
-_SCOPES = threading.local()
+_OPEN = threading.local()
 
 
 class PairedNorm(NamedTuple):
-    """Where a convolution's output goes, as the survey saw it: the module inside which both run, and the norm."""
+    """The norm that alone takes a convolution's output, as the survey saw it, and the module inside which both run."""
 
     scope: nn.Module
     norm: nn.Module
 
 
-def norm_to_defer_for(conv: nn.Module) -> nn.Module | None:
-    """The norm that is expected to take this convolution's output, where both run inside a scope that is open now."""
-    partner: PairedNorm | None = getattr(conv, PARTNER, None)
-    if partner is None or not conv.training or torch.compiler.is_compiling():
-        return None
-    if torch._C._are_functorch_transforms_active():
-        return None
-    hooks = conv._forward_hooks or conv._backward_hooks or conv._backward_pre_hooks or partner.norm._forward_pre_hooks
-    if hooks or torch.nn.modules.module._has_any_global_hook():  # somebody looks at what lies between them
-        return None
-    open_now = any(
-        frame == (partner.scope, saved_tensor_hooks()) for frame in _open_scopes()
-    )  # inside a checkpoint, hooks differ
-    return partner.norm if open_now else None
-
-
 class DeferralScope(Way):
-    """A module inside which convolutions may defer their outputs; what it returns is computed."""
+    """A module inside which convolutions may defer their outputs; what the module itself returns is computed."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
@@ -54,17 +38,35 @@ class DeferralScope(Way):
         return tree_map(computed, out) if is_deferred else out
 
 
+def norm_to_defer_for(conv: nn.Module) -> nn.Module | None:
+    """Returns the norm that is expected to take this convolution's output, or None where it must be computed at once."""
+    pair: PairedNorm | None = getattr(conv, PARTNER, None)
+    if pair is None or not conv.training or torch.compiler.is_compiling():
+        return None
+    if torch._C._are_functorch_transforms_active() or _has_hooks_between(conv, pair.norm):
+        return None
+    here = (pair.scope, saved_tensor_hooks())  # inside a checkpoint, these hooks differ from those of the scope
+    return pair.norm if any(scope == here for scope in _open_scopes()) else None
+
+
+def _has_hooks_between(conv: nn.Module, norm: nn.Module) -> bool:
+    """Whether hooks see what the convolution returns or what the norm takes."""
+    hooks = conv._forward_hooks or conv._backward_hooks or conv._backward_pre_hooks or norm._forward_pre_hooks
+    return bool(hooks) or bool(torch.nn.modules.module._has_any_global_hook())
+
+
 @contextlib.contextmanager
-def _opened_scope(scope: nn.Module) -> Iterator[None]:
-    frames = _open_scopes()
-    frames.append((scope, saved_tensor_hooks()))
+def _opened_scope(module: nn.Module) -> Iterator[None]:
+    scopes = _open_scopes()
+    scopes.append((module, saved_tensor_hooks()))
     try:
         yield
     finally:
-        frames.pop()
+        scopes.pop()
 
 
 def _open_scopes() -> list[tuple[nn.Module, Any]]:
-    if not hasattr(_SCOPES, "frames"):
-        _SCOPES.frames = []
-    return cast("list[tuple[nn.Module, Any]]", _SCOPES.frames)
+    """Returns this thread's open scopes: each module, with the saved-tensor hooks that were on when its forward began."""
+    if not hasattr(_OPEN, "scopes"):
+        _OPEN.scopes = []
+    return cast("list[tuple[nn.Module, Any]]", _OPEN.scopes)

@@ -1,10 +1,10 @@
-"""A convolution's output that waits to be computed: a frozen norm that takes it computes both as one convolution.
+"""A convolution's output that is computed later: a frozen norm that takes it computes both as one convolution.
 
-Multiplying a norm in evaluation mode into the convolution before it saves a pass over the feature map in the forward and one
-in the backward. Whether nothing lies between the two is not a matter of the model's structure: hooks, replaced modules,
-checkpoints and parts that are called by themselves decide it anew in each forward. So the convolution returns a ``Deferred``,
-which holds its inputs. The norm, if it is the first to touch it, runs the combined convolution; any other code that touches
-it gets the convolution's own output, with its gradient, as if it had been there from the start.
+Multiplying a frozen norm into the convolution before it saves a pass over the feature map in the forward and one in the
+backward. The model's structure doesn't tell whether nothing lies between the two: hooks, replaced modules, checkpoints and
+parts that are called by themselves can change it in each forward. So the convolution returns a ``DeferredOutput``, which
+holds its inputs. The norm, if it is the first to use that tensor, runs the combined convolution; any other code that uses it
+gets the convolution's own output, with its gradient, as if it had been computed at once.
 """
 
 from __future__ import annotations
@@ -16,22 +16,24 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from petl.kernels import autocast, convolution, low_rank, low_rank_conv, tensor_version
+from petl.kernels import low_rank_conv
+from petl.kernels.autocast import compute_dtype
+from petl.kernels.convolution import ConvGeometry
+from petl.kernels.low_rank import LowRankChange
+from petl.kernels.tensor_version import check_version
 from petl.memory.skip_plan import run_kernel
 
-_READS_METADATA = {  # what is known without computing anything
+_READS_METADATA = {  # known before the convolution is computed
     *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "requires_grad", "ndim", "layout")),
     *(Tensor.size, Tensor.dim, Tensor.numel, Tensor.is_floating_point, Tensor.is_complex),
 }
-_IN_PLACE_OPERATORS = {
-    f"__i{name}__" for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor")
-}
-_IN_PLACE_OPERATORS |= {"__setitem__", "__ilshift__", "__irshift__"}
+_OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+_IN_PLACE_OPERATORS = {"__setitem__", *(f"__i{name}__" for name in _OPERATORS)}
 
 
 class _AutocastState(NamedTuple):
     device: str
-    on: bool
+    is_on: bool
     dtype: torch.dtype
 
     @staticmethod
@@ -41,15 +43,18 @@ class _AutocastState(NamedTuple):
 
 @dataclass
 class DeferredConv:
-    """A convolution that is not computed yet: arguments of ``kernels.conv``, with their versions and the autocast state."""
+    """A convolution that is not computed yet: arguments of ``conv2d``, with their versions and the autocast state.
+
+    ``output`` is the convolution's output in the graph, once computed; ``detached_output`` that outside the graph.
+    """
 
     x: Tensor
     weight: Tensor
     bias: Tensor | None
-    change: low_rank.LowRankChange | None
-    geometry: convolution.ConvGeometry
-    result: Tensor | None = None
-    value: Tensor | None = None
+    change: LowRankChange | None
+    geometry: ConvGeometry
+    output: Tensor | None = None
+    detached_output: Tensor | None = None
     autocast: _AutocastState = field(init=False)
     versions: list[int] = field(init=False)
 
@@ -58,72 +63,75 @@ class DeferredConv:
         self.versions = [tensor._version for tensor in self._tensors()]
 
     def inputs(self) -> tuple[Tensor | None, ...]:
-        """What may have a gradient: x, bias, up, down."""
+        """Returns the tensors that may have a gradient: x, bias, up, down."""
         return self.x, self.bias, *(self.change[:2] if self.change else (None, None))
 
-    def is_open(self) -> bool:
-        """Whether nobody has seen the output yet, and computing it now is as computing it then; raises where it can't be."""
-        self._check()
-        return self.result is None and self.value is None and self.autocast == _AutocastState.now(self.x.device.type)
+    def is_pending(self) -> bool:
+        """Whether no code has used the output, and computing it now gives the same; raises if an input was written to."""
+        self._check_versions()
+        is_used = self.output is not None or self.detached_output is not None
+        return not is_used and self.autocast == _AutocastState.now(self.x.device.type)
 
-    def plain(self) -> Tensor:
-        """The convolution's own output, part of the graph."""
-        if self.result is None:
-            self._check()
-            device, on, dtype = self.autocast
-            with torch.enable_grad(), torch.autocast(device, enabled=on, dtype=dtype):
+    def compute(self) -> Tensor:
+        """Returns the convolution's own output, in the graph."""
+        if self.output is None:
+            self._check_versions()
+            device, is_on, dtype = self.autocast
+            with torch.enable_grad(), torch.autocast(device, enabled=is_on, dtype=dtype):
                 args = (self.x, self.weight, self.bias, self.change, None, self.geometry)
-                self.result = run_kernel(low_rank_conv.conv2d, *args)
-        return self.result
+                self.output = run_kernel(low_rank_conv.conv2d, *args)
+        return self.output
 
-    def numbers(self) -> Tensor:
-        """The output outside the graph, for operations that are recorded already when they ask."""
-        if self.value is None:
-            self.value = self.plain().detach() if self.result is not None else self._run(*self.inputs())
-        return self.value
+    def compute_detached(self) -> Tensor:
+        """Returns the output outside the graph, for operations that autograd has already recorded."""
+        if self.detached_output is None:
+            is_computed = self.output is not None
+            self.detached_output = self.compute().detach() if is_computed else self._conv(*self.inputs())
+        return self.detached_output
 
-    def gradients(self, out: Tensor, needed: tuple[bool, ...], again: bool) -> list[Tensor | None]:
-        """Those of ``inputs`` that are needed, from that of the output; ``again``: they will be differentiated themselves."""
-        self._check()
+    def gradients(self, grad_out: Tensor, needed: tuple[bool, ...], create_graph: bool) -> list[Tensor | None]:
+        """Returns the gradients of ``inputs``, None where one isn't needed."""
+        self._check_versions()
         with torch.enable_grad():
             inputs = [None if t is None else t.view_as(t) for t in self.inputs()]
-            wanted = [t for t, needs in zip(inputs, needed, strict=True) if needs]
-            found = iter(torch.autograd.grad(self._run(*inputs), cast("list[Tensor]", wanted), out, create_graph=again))
-        return [next(found) if needs else None for needs in needed]
+            trained = cast("list[Tensor]", [t for t, is_needed in zip(inputs, needed, strict=True) if is_needed])
+            grads = iter(torch.autograd.grad(self._conv(*inputs), trained, grad_out, create_graph=create_graph))
+        return [next(grads) if is_needed else None for is_needed in needed]
 
-    def _run(self, x: Tensor | None, bias: Tensor | None, up: Tensor | None, down: Tensor | None) -> Tensor:
+    def output_shape(self) -> tuple[int, ...]:
+        """Returns [batch, out, height, width]."""
+        axes = zip(self.x.shape[2:], self.weight.shape[2:], *self.geometry[:3], strict=True)
+        sizes = [(n + 2 * pad - dilation * (k - 1) - 1) // stride + 1 for n, k, stride, pad, dilation in axes]
+        return (self.x.shape[0], self.weight.shape[0], *sizes)
+
+    def _conv(self, x: Tensor | None, bias: Tensor | None, up: Tensor | None, down: Tensor | None) -> Tensor:
         change = None if up is None or down is None or self.change is None else self.change._replace(up=up, down=down)
-        device, on, dtype = self.autocast
-        with torch.autocast(device, enabled=on, dtype=dtype):
+        device, is_on, dtype = self.autocast
+        with torch.autocast(device, enabled=is_on, dtype=dtype):
             return low_rank_conv.conv2d(cast(Tensor, x), self.weight, bias, change, None, self.geometry)
 
     def _tensors(self) -> list[Tensor]:
         return [tensor for tensor in (*self.inputs(), self.weight) if tensor is not None]
 
-    def _check(self) -> None:
+    def _check_versions(self) -> None:
         for tensor, version in zip(self._tensors(), self.versions, strict=True):
-            tensor_version.check_version(tensor, version)
-
-    def shape(self) -> tuple[int, ...]:
-        """[batch, out, height, width] of the output."""
-        pairs = zip(self.x.shape[2:], self.weight.shape[2:], *self.geometry[:3], strict=True)
-        sizes = [(n + 2 * pad - far * (k - 1) - 1) // step + 1 for n, k, step, pad, far in pairs]
-        return (self.x.shape[0], self.weight.shape[0], *sizes)
+            check_version(tensor, version)
 
 
 class DeferredOutput(Tensor):
-    """The output of a ``Convolution``; computed as soon as anything but its metadata is asked for."""
+    """The output of a ``DeferredConv``, computed as soon as code asks for more than its metadata."""
 
-    work: DeferredConv
+    conv: DeferredConv
 
     @staticmethod
-    def __new__(cls, work: DeferredConv) -> DeferredOutput:
-        size, dtype = work.shape(), autocast.compute_dtype(work.x)
-        last = work.x.is_contiguous(memory_format=torch.channels_last) and not work.x.is_contiguous()
-        strides = torch.empty(size, device="meta", memory_format=torch.channels_last if last else None).stride()
-        made = Tensor._make_wrapper_subclass(cls, size, strides=strides, dtype=dtype, device=work.x.device)
-        made.work = work
-        return made
+    def __new__(cls, conv: DeferredConv) -> DeferredOutput:
+        size, x = conv.output_shape(), conv.x
+        is_channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+        memory_format = torch.channels_last if is_channels_last else None
+        strides = torch.empty(size, device="meta", memory_format=memory_format).stride()
+        output = Tensor._make_wrapper_subclass(cls, size, strides=strides, dtype=compute_dtype(x), device=x.device)
+        output.conv = conv
+        return output
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -135,43 +143,46 @@ class DeferredOutput(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map(
-            lambda t: t.work.numbers() if isinstance(t, DeferredOutput) else t, (args, kwargs or {})
-        )
+        args, kwargs = tree_map(_detached, (args, kwargs or {}))
         return func(*args, **kwargs)
 
 
-class _DeferredNode(torch.autograd.Function):
-    """Gives a ``Deferred`` its place in the graph, for code that takes it without asking: another autograd function."""
+class _InGraph(torch.autograd.Function):
+    """Puts a ``DeferredOutput`` into autograd's graph, for code that uses it as it is, such as other autograd functions."""
 
     @staticmethod
-    def forward(ctx: Any, work: DeferredConv, *inputs: Tensor | None) -> DeferredOutput:
-        ctx.work = work
-        return DeferredOutput(work)
+    def forward(ctx: Any, conv: DeferredConv, *inputs: Tensor | None) -> DeferredOutput:
+        ctx.conv = conv
+        return DeferredOutput(conv)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        return None, *ctx.work.gradients(grads[0], ctx.needs_input_grad[1:], torch.is_grad_enabled())
+        return None, *ctx.conv.gradients(grads[0], ctx.needs_input_grad[1:], torch.is_grad_enabled())
 
 
-def defer(work: DeferredConv) -> Tensor:
-    """The convolution's output, not computed yet."""
-    inputs = work.inputs()
+def defer(conv: DeferredConv) -> Tensor:
+    """Returns the convolution's output, not computed yet."""
+    inputs = conv.inputs()
     if any(tensor is not None and tensor.requires_grad for tensor in inputs):
-        return cast(Tensor, _DeferredNode.apply(work, *inputs))
-    return DeferredOutput(work)
+        return cast(Tensor, _InGraph.apply(conv, *inputs))
+    return DeferredOutput(conv)
 
 
 def pending_conv(x: Tensor) -> DeferredConv | None:
-    """The convolution whose output ``x`` is, where that is not computed yet and nobody has seen it."""
-    return x.work if isinstance(x, DeferredOutput) and not _was_written_to((x,), {}) and x.work.is_open() else None
+    """Returns the convolution whose output ``x`` is, if that is not computed yet and no code has used it; else None."""
+    is_deferred = isinstance(x, DeferredOutput) and not _was_written_to((x,), {})
+    return cast(DeferredOutput, x).conv if is_deferred and cast(DeferredOutput, x).conv.is_pending() else None
 
 
 def computed(x: Any) -> Any:
-    """``x``, computed if it is a ``Deferred``."""
+    """Returns ``x``, computed if it is a ``DeferredOutput``."""
     if not isinstance(x, DeferredOutput):
         return x
-    return x.clone() if _was_written_to((x,), {}) else x.work.plain()
+    return x.clone() if _was_written_to((x,), {}) else x.conv.compute()
+
+
+def _detached(x: Any) -> Any:
+    return x.conv.compute_detached() if isinstance(x, DeferredOutput) else x
 
 
 def _is_in_place(func: Any) -> bool:
@@ -181,6 +192,6 @@ def _is_in_place(func: Any) -> bool:
 
 
 def _was_written_to(args: Any, kwargs: Any) -> bool:
-    """Whether anything has written to a ``Deferred``: from then on, its own place in the graph counts."""
+    """Whether any code has written to a ``DeferredOutput``: from then on, its own place in the graph counts."""
     with torch._C.DisableTorchFunctionSubclass():
         return any(isinstance(t, DeferredOutput) and t._version > 0 for t in tree_leaves((args, kwargs)))
