@@ -21,7 +21,10 @@ from benchmarks.coverage.heads import head
 from benchmarks.coverage.models import create_args, images, lively, sizes
 from benchmarks.coverage.plan import Pair, channels
 from benchmarks.coverage.verdict import short
-from petl.inspection.check import _leave_nothing_out, _loss
+from petl.inspection.check import (
+    _leave_nothing_out,
+    _loss,  # as the oracle trains
+)
 
 OUTPUT = 1e-3  # how far outputs may be apart, in units of their standard deviation
 GRADIENT = 1e-2  # how far all gradients together may be apart, in units of their norm

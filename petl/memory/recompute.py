@@ -22,7 +22,7 @@ from petl.kernels.relu_mask import ReluMask
 from petl.kernels.tensor_version import check_version
 from petl.memory.observers import saved_tensor_hooks
 
-_ACTIVE = threading.local()
+_ACTIVE_TAPE = threading.local()
 
 
 def active_tape() -> RecomputeTape | None:
@@ -31,7 +31,7 @@ def active_tape() -> RecomputeTape | None:
     None under torch.compile, and inside a checkpointed block, whose two runs must save the same tensors: the second one runs
     when this forward is over.
     """
-    tape = None if torch.compiler.is_compiling() else getattr(_ACTIVE, "tape", None)
+    tape = None if torch.compiler.is_compiling() else getattr(_ACTIVE_TAPE, "tape", None)
     return tape if tape is not None and saved_tensor_hooks() == tape.pair else None
 
 
@@ -93,14 +93,14 @@ class RecomputeTape:
         self.hooks = torch.autograd.graph.saved_tensors_hooks(*self.pair)
 
     def __enter__(self) -> RecomputeTape:
-        self.before = getattr(_ACTIVE, "tape", None)
-        _ACTIVE.tape = self
+        self.before = getattr(_ACTIVE_TAPE, "tape", None)
+        _ACTIVE_TAPE.tape = self
         self.hooks.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.hooks.__exit__(*error)
-        _ACTIVE.tape = self.before
+        _ACTIVE_TAPE.tape = self.before
         self.entries.clear()
 
     def record(self, out: Tensor, function: Callable[[Tensor], Tensor], source: Tensor) -> None:

@@ -28,12 +28,12 @@ FACTORY_FUNCTIONS = {  # make new tensors, and read only the shape of their argu
     *("new_empty", "new_zeros", "new_ones", "new_full", "empty_like", "zeros_like", "ones_like"),
     *("rand_like", "randn_like", "full_like"),
 }
-_ACTIVE = threading.local()
+_ACTIVE_PLAN = threading.local()
 
 
 def run_kernel(kernel: Callable[..., Tensor], *args: Any) -> Tensor:
     """Returns ``kernel(*args, None)``; where nobody reads the output, its last argument is the output's memory layout."""
-    plan = None if torch.compiler.is_compiling() else getattr(_ACTIVE, "plan", None)
+    plan = None if torch.compiler.is_compiling() else getattr(_ACTIVE_PLAN, "plan", None)
     return kernel(*args, None) if plan is None else plan.run(kernel, *args)
 
 
@@ -80,11 +80,11 @@ class SkipPlan:
 
     def contexts(self) -> tuple[Any, Any]:
         """Returns the contexts of the first run and of those in the backward, as ``context_fn`` of torch's checkpoint."""
-        return self._first_run(), _ActivePlan(self)
+        return self._first_run(), _FollowedPlan(self)
 
     @contextlib.contextmanager
     def _first_run(self) -> Iterator[None]:
-        with _DetachRecorder(self), _ActivePlan(self):
+        with _DetachRecorder(self), _FollowedPlan(self):
             yield
 
 
@@ -105,18 +105,18 @@ class _DetachRecorder(TorchFunctionMode):
         return out
 
 
-class _ActivePlan:
+class _FollowedPlan:
     """A context, entered once a run: inside, kernels follow this plan."""
 
     def __init__(self, plan: SkipPlan):
         self.plan = plan
 
     def __enter__(self) -> None:
-        self.before, self.plan.position = getattr(_ACTIVE, "plan", None), 0
-        _ACTIVE.plan = self.plan
+        self.before, self.plan.position = getattr(_ACTIVE_PLAN, "plan", None), 0
+        _ACTIVE_PLAN.plan = self.plan
 
     def __exit__(self, *error: Any) -> None:
-        _ACTIVE.plan = self.before
+        _ACTIVE_PLAN.plan = self.before
 
 
 def _grad_nodes(values: Iterable[Any]) -> set[Any]:
