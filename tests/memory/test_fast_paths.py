@@ -50,7 +50,7 @@ class ScaledLinear(nn.Linear):
 
 
 # what it is: (the layer, its fast path in each of the modes fast, lean, min)
-LAYERS: dict[str, tuple[Make, tuple[str, str, str]]] = {
+LAYERS: dict[str, tuple[Make, tuple[str, ...]]] = {
     "a frozen linear layer": (lambda: nn.Linear(8, 4), ("", "", "")),
     "a linear layer with LoRA": (lambda: adapted(nn.Linear(8, 4)), ("FusedLinear",) * 3),
     "a linear layer with DoRA": (lambda: adapted(nn.Linear(8, 4), dora=True), ("", "", "")),
