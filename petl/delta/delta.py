@@ -26,7 +26,7 @@ from petl.delta.receiver import receiver
 from petl.errors import DeltaError, StateError, listing
 from petl.format.header import DTYPES, class_names, task_name
 from petl.graft.sharded import gathered, is_sharded_model, put
-from petl.memory.base_dtype import BaseDtype, narrow_dtype
+from petl.memory.base_dtype import BaseDtype, low_precision_dtype
 from petl.memory.modes import Memory
 from petl.methods.method import from_json
 from petl.sites.sites import within
@@ -166,7 +166,7 @@ def load(
     saving = steps_memory(memory, fused)
     path = as_path(path)
     header, tensors = read_all(path)
-    narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
+    narrow = low_precision_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
     options: dict[str, Any] = {"trust_remote": trust_remote, "held": sum(tensor.numel() for tensor in tensors.values())}
     sketch = outline(header, **options) if model is None else None
     if sketch is not None:  # whether the recipe fits is known before the backbone takes memory

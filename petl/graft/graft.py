@@ -18,7 +18,9 @@ from petl.errors import SiteError, StateError
 from petl.graft.adapted_weight import Guarded, guarded
 from petl.graft.computed_weights import check_known, refresh, settle
 from petl.graft.sharded import wants_own
-from petl.kernels.low_rank import Change, laid_out_as, without_autocast
+from petl.kernels.autocast import without_autocast
+from petl.kernels.low_rank import LowRankChange
+from petl.kernels.memory_layout import in_memory_format_of
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.reparameterize_model calls on modules
@@ -49,7 +51,7 @@ class WeightGraft(Graft):
     param: str = "weight"
     dtype: torch.dtype | None = None
 
-    def low_rank(self) -> Change | None:
+    def low_rank(self) -> LowRankChange | None:
         """The change as low-rank factors over the weight as a matrix, where it is that and nothing else."""
         return None
 
@@ -60,7 +62,7 @@ class WeightGraft(Graft):
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
         own = next(self.parameters(), weight).dtype  # FSDP1 puts tensors in the place of parameters
         with without_autocast(weight.device):
-            return laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
+            return in_memory_format_of(weight, self.change(weight.to(own)).to(weight.dtype))
 
     def register_forward_hook(self, hook: Callable[..., Any], **kwargs: Any) -> Any:
         """As ever, but for hooks that take what goes in for a batch of samples, as Opacus's do: here it is a weight."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from petl.delta.fitting import delta_tensors
 from petl.errors import printable
 from petl.graft.graft import grafts
-from petl.memory.modes import steps
+from petl.memory.explain import explain_layers
 from petl.tables import html_table, table
 from petl.wrapping.fingerprints import own_tensor, owned
 from petl.wrapping.record import Record, wrapped
@@ -132,7 +132,7 @@ def summary(model: nn.Module) -> Summary:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in unmergeable)
         rows.append(Row(name, sites, len(tensors), numbers, numbers / numbers_of_base, size, folds))
-    return Summary(rows, steps(plain, record.memory), _describe_base(base, record))
+    return Summary(rows, explain_layers(plain, record.memory), _describe_base(base, record))
 
 
 def _in_plain_words(way: str) -> str:

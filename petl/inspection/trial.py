@@ -25,7 +25,7 @@ from petl.inspection.comparison import (
     same_values,
 )
 from petl.inspection.training_steps import take_steps
-from petl.memory.base_dtype import widen
+from petl.memory.base_dtype import restore_dtype
 from petl.wrapping.record import record
 from petl.wrapping.wrap import merge, unfoldable, unwrap
 
@@ -58,7 +58,7 @@ class Trial:
     def injection(self) -> Finding:
         """Compares the fresh adapted model with the same model, new head included, without its grafts."""
         stripped = copy.deepcopy(self.adapted)
-        widen(stripped)
+        restore_dtype(stripped)
         for module in stripped.modules():
             prune(module)
         try:

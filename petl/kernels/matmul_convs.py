@@ -1,4 +1,4 @@
-"""Convolutions to and from few channels as matrix products: on a CPU, in float32, several times as fast as oneDNN's."""
+"""Convolutions to and from few channels, computed as matrix products: on a CPU, in float32, several times as fast as oneDNN."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from petl.kernels.low_rank import autocasts
+from petl.kernels.autocast import is_autocast_on
 
 
-class Grouped(nn.Conv2d):
-    """A grouped convolution with an odd kernel that keeps height and width: [batch, in, h, w] to [batch, out, h, w]."""
+class GroupedConv2d(nn.Conv2d):
+    """A grouped convolution with an odd kernel size that keeps height and width: [batch, in, h, w] to [batch, out, h, w]."""
 
     def __init__(self, channels: int, groups: int, kernel: int):
         super().__init__(channels, groups, kernel, padding=kernel // 2, groups=groups)
@@ -18,30 +18,31 @@ class Grouped(nn.Conv2d):
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
         outs, channels, kernel, _ = self.weight.shape
         taps = kernel**2
-        if not _is_slow(input) or taps >= 3 * channels:  # then what the taps see would be far more than the input
+        products_are_large = taps >= 3 * channels  # much larger than the input
+        if products_are_large or not _is_slow_in_torch(input):
             return super().forward(input)
         batch, _, *size = input.shape
         rows = self.weight.flip(2, 3).reshape(outs, channels, taps).mT.repeat(batch, 1, 1)
-        seen = torch.bmm(rows, input.reshape(batch * outs, channels, -1))  # by each tap of the kernel at each place
-        out = F.fold(seen.view(batch, outs * taps, -1), (*size,), kernel, padding=kernel // 2)
+        products = torch.bmm(rows, input.reshape(batch * outs, channels, -1))  # of each tap with each position
+        out = F.fold(products.view(batch, outs * taps, -1), (*size,), kernel, padding=kernel // 2)
         return out if self.bias is None else out + self.bias[:, None, None]
 
 
-class Pointwise(nn.Conv2d):
+class PointwiseConv2d(nn.Conv2d):
     """A 1x1 convolution with bias: [batch, in, h, w] to [batch, out, h, w]."""
 
     def __init__(self, ins: int, outs: int):
         super().__init__(ins, outs, 1)
 
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
-        if not _is_slow(input) or self.bias is None:
+        if not _is_slow_in_torch(input) or self.bias is None:
             return super().forward(input)
         rows = self.weight.flatten(1).expand(input.shape[0], -1, -1)
         return torch.baddbmm(self.bias[:, None], rows, input.flatten(2)).unflatten(2, input.shape[2:])
 
 
-def _is_slow(x: Tensor) -> bool:
+def _is_slow_in_torch(x: Tensor) -> bool:
     """Whether torch's own convolutions are slow on this input; a trace gets these, since ``fold`` takes no traced sizes."""
     if torch.jit.is_tracing():
         return False
-    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not autocasts(x.device)
+    return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not is_autocast_on(x.device)

@@ -1,7 +1,7 @@
-"""A base in low precision: frozen matrices and kernels are kept in half the bytes, and widened wherever they are used.
+"""A base in low precision (``base_dtype=``): frozen weights are stored in half the bytes, and upcast wherever they are used.
 
-Every use makes the wide values anew and exactly; nobody keeps them. The kernels keep the narrow weight and widen it again
-in the backward, and what other code saves for its backward is made again by ``remake``.
+Every use upcasts the stored values again, which is exact, and no layer keeps the result. The kernels keep the stored weight
+and upcast it a second time in the backward; what other code saves for its backward is recomputed (``recompute``).
 """
 
 from __future__ import annotations
@@ -15,32 +15,32 @@ from torch import Tensor, nn
 
 from petl.errors import MethodError
 from petl.graft.graft import WeightGraft, grafts, grow
-from petl.memory import recompute
+from petl.memory.recompute import active_tape
 from petl.sites.sites import is_layer, matrices, within
 
 BaseDtype = torch.dtype | Literal["bfloat16", "float16"]
-NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class Upcast(WeightGraft):
-    """A narrow weight in the type that it had: the first graft on it, so that others add to the wide one."""
+    """Returns a stored weight in its original dtype. It is the first graft on the weight: other grafts add to the upcast one."""
 
     def __init__(self, param: str, dtype: torch.dtype):
         super().__init__()
         self.param, self.dtype = param, dtype
 
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
-        wide, kept = self._wide(weight), recompute.now()
-        if kept is not None and wide is not weight:
-            kept.note(wide, self._wide, weight)
-        return wide
+        upcast, tape = self._upcast(weight), active_tape()
+        if tape is not None and upcast is not weight:
+            tape.record(upcast, self._upcast, weight)
+        return upcast
 
-    def _wide(self, weight: Tensor) -> Tensor:
+    def _upcast(self, weight: Tensor) -> Tensor:
         return weight.to(self.dtype)
 
 
-class Place(NamedTuple):
-    """A parameter: its state-dict key, its module, and its name there."""
+class ParameterRef(NamedTuple):
+    """A parameter: its state-dict key, the module that owns it, and its name in that module."""
 
     key: str
     module: nn.Module
@@ -51,50 +51,50 @@ class Place(NamedTuple):
         return cast(nn.Parameter, self.module._parameters[self.leaf])
 
 
-def narrow_dtype(asked: Any) -> torch.dtype | None:
-    """What the user asked for as ``base_dtype``: a type, its name, or None for the base as it is."""
-    found = NARROW.get(asked) if isinstance(asked, str) else asked
-    if asked is None or found in NARROW.values():
-        return found
-    raise MethodError(f"base_dtype={asked!r}; expected torch.bfloat16 or torch.float16, their names, or None")
+def low_precision_dtype(value: Any) -> torch.dtype | None:
+    """Returns the dtype that the user's ``base_dtype`` means, None for the base as it is; MethodError for other values."""
+    dtype = LOW_PRECISION.get(value) if isinstance(value, str) else value
+    if value is None or dtype in LOW_PRECISION.values():
+        return dtype
+    raise MethodError(f"base_dtype={value!r}; expected torch.bfloat16 or torch.float16, their names, or None")
 
 
-def sorted_out(
+def split_by_dtype(
     model: nn.Module, dtype: torch.dtype, trains: Collection[int], heads: Collection[str]
-) -> tuple[list[Place], dict[str, str]]:
-    """The matrices and kernels that can be narrow, and the keys of the others, with the reason.
+) -> tuple[list[ParameterRef], dict[str, str]]:
+    """Returns the weights of layers that can be stored in ``dtype``, and by key the reasons why others keep their own.
 
     ``trains`` are the ids of tensors that train in place, ``heads`` the names of the classifier's modules.
     """
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
-    places, wide = [], {}
-    for place in _matrices(model):
-        own = place.own
+    low_precision, full_precision_reasons = [], {}
+    for ref in _layer_weights(model):
+        own = ref.own
         reasons = {
             "it trains": id(own) in trains,
-            "the classifier": within(place.key.rpartition(".")[0], heads),
-            f"{_name(own.dtype)} already": own.element_size() <= dtype.itemsize or not own.is_floating_point(),
+            "the classifier": within(ref.key.rpartition(".")[0], heads),
+            f"{_dtype_name(own.dtype)} already": own.element_size() <= dtype.itemsize or not own.is_floating_point(),
             "several modules share it": uses[id(own)] > 1,
         }
         why = next((reason for reason, holds in reasons.items() if holds), "")
-        why = why or ("" if _fits(own, dtype) else f"its numbers don't fit {_name(dtype)}")
+        why = why or ("" if _stays_finite(own, dtype) else f"its numbers don't fit {_dtype_name(dtype)}")
         if why:
-            wide[place.key] = why
+            full_precision_reasons[ref.key] = why
         else:
-            places.append(place)
-    return places, wide
+            low_precision.append(ref)
+    return low_precision, full_precision_reasons
 
 
-def lower(place: Place, dtype: torch.dtype) -> None:
-    """Make the parameter narrow, in place."""
-    own = place.own
-    narrow = own.detach().to(dtype)
-    grow(place.module, f"wide_{place.leaf}", Upcast(place.leaf, own.dtype))
-    own.data = narrow
+def store_low(ref: ParameterRef, dtype: torch.dtype) -> None:
+    """Stores the parameter in low precision, in place, and grows its ``Upcast``."""
+    own = ref.own
+    stored = own.detach().to(dtype)
+    grow(ref.module, f"wide_{ref.leaf}", Upcast(ref.leaf, own.dtype))
+    own.data = stored
 
 
-def widen(model: nn.Module) -> None:
-    """Write the wide values into the parameters: the rounded base, in the type that it had."""
+def restore_dtype(model: nn.Module) -> None:
+    """Writes the upcast values into the parameters: the rounded base, in its original dtype."""
     for module in model.modules():
         for _, graft in grafts(module):
             if isinstance(graft, Upcast):
@@ -102,23 +102,23 @@ def widen(model: nn.Module) -> None:
                 own.data = own.detach().to(graft.dtype)
 
 
-def is_narrow(module: nn.Module) -> bool:
-    """Whether the module's weight is kept in low precision."""
+def is_stored_low(module: nn.Module) -> bool:
+    """Whether the module's weight is stored in low precision."""
     return any(isinstance(graft, Upcast) and graft.param == "weight" for _, graft in grafts(module))
 
 
-def _matrices(model: nn.Module) -> Iterator[Place]:
-    """Every matrix and kernel of a layer that is a parameter of the layer's own."""
+def _layer_weights(model: nn.Module) -> Iterator[ParameterRef]:
+    """Yields every matrix and kernel of a layer that is the layer's own parameter."""
     for name, module in model.named_modules():
         for leaf in matrices(module) if is_layer(module) else ():
             if module._parameters.get(leaf) is not None:
-                yield Place(f"{name}.{leaf}".lstrip("."), module, leaf)
+                yield ParameterRef(f"{name}.{leaf}".lstrip("."), module, leaf)
 
 
-def _fits(weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether every finite number stays finite."""
+def _stays_finite(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether every finite number of the weight is finite in ``dtype`` too."""
     return bool((weight.detach().to(dtype).isfinite() == weight.detach().isfinite()).all())
 
 
-def _name(dtype: torch.dtype) -> str:
+def _dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")

@@ -1,7 +1,8 @@
-"""Tensors that are computed again instead of kept: during a forward, each saved tensor is looked up among the noted ones.
+"""Recomputes saved tensors in the backward instead of keeping them: a tape records how, and hooks look every saved tensor up.
 
-A norm or activation keeps its input for its own backward. Whoever saves its output (a linear layer, a convolution, a
-product) would keep a second tensor; with the way noted, torch's saved-tensor hooks keep the way to it instead.
+A norm or activation keeps its input for its own backward. A layer after it that saves its output (a linear layer, a
+convolution, a product) would keep a second tensor. Where the tape knows how that output is computed, torch's saved-tensor
+hooks keep a reference to this record instead.
 """
 
 from __future__ import annotations
@@ -14,179 +15,165 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._pytree import tree_leaves
 
-from petl.kernels.low_rank import Slot, unchanged
+from petl.kernels.autocast import compute_dtype
+from petl.kernels.relu_mask import ReluMask
+from petl.kernels.tensor_version import check_version
+from petl.memory.observers import saved_tensor_hooks
 
-_STATE = threading.local()
+_ACTIVE_TAPE = threading.local()
 
 
-def now() -> Remakes | None:
-    """What the forward that runs in this thread notes, if it notes anything here.
+def active_tape() -> RecomputeTape | None:
+    """Returns the tape of the forward that runs in this thread, or None.
 
-    Not while compiling, nor where somebody else's hooks see what is saved: a checkpointed part has to run the second time,
-    when this forward is over, as it ran the first time.
+    None under torch.compile, and inside a checkpointed block, whose two runs must save the same tensors: the second one runs
+    when this forward is over.
     """
-    kept = None if torch.compiler.is_compiling() else getattr(_STATE, "active", None)
-    return kept if kept is not None and top_hooks() == kept.pair else None
+    tape = None if torch.compiler.is_compiling() else getattr(_ACTIVE_TAPE, "tape", None)
+    return tape if tape is not None and saved_tensor_hooks() == tape.pair else None
 
 
-def top_hooks() -> Any:
-    """The pair of saved-tensor hooks that autograd asks now, or None."""
-    return torch._C._autograd._top_saved_tensors_default_hooks(True)  # type: ignore[attr-defined]  # no public name
-
-
-def possible() -> bool:
-    """Whether saved tensors can be looked up: not under compilers, torch.func, or saved-tensor hooks of somebody else."""
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return top_hooks() is None
-
-
-def recording(*given: Any) -> bool:
-    """Whether autograd records what becomes of a module's arguments.
-
-    Tracing, exporting, torch.fx (which hands in proxies), torch.func and forward-mode derivatives see the plain layers.
-    """
-    if not torch.is_grad_enabled() or forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        return False
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():
-        return False
-    return isinstance(given[0], Tensor) or any(isinstance(leaf, Tensor) for leaf in tree_leaves(given))
+def in_compute_dtype(x: Tensor) -> Tensor:
+    """Returns the input in the dtype in which the layer computes, recorded on the tape where ``x`` is."""
+    tape = active_tape()
+    return x if tape is None else tape.cast(x, compute_dtype(x))
 
 
 @dataclass
-class Remake:
-    """How to make a tensor again: the function and its input, and the autocast that was on."""
+class Recomputation:
+    """How to compute a tensor again: the function, its input, and the autocast state of the forward."""
 
-    make: Callable[[Tensor], Tensor]
+    function: Callable[[Tensor], Tensor]
     source: Tensor
     stride: tuple[int, ...]
     autocast: tuple[str, bool, torch.dtype]
     version: int = 0
-    made: Callable[[], Tensor | None] = field(default=lambda: None)
-    held: Tensor | None = None
+    recent: Callable[[], Tensor | None] = field(default=lambda: None)
+    kept: Tensor | None = None
 
-    def again(self) -> Tensor:
-        """The tensor; several backwards that need it at a time share one."""
-        tensor, self.held = self.made(), None
+    def tensor(self) -> Tensor:
+        """Returns the tensor; several backwards that need it at the same time share one."""
+        tensor, self.kept = self.recent(), None
         if tensor is None:
-            unchanged(self.source, self.version)
-            device, on, dtype = self.autocast
-            with torch.no_grad(), torch.autocast(device, enabled=on, dtype=dtype):
-                tensor = self.make(self.source)
-            self.made = weakref.ref(tensor)
+            check_version(self.source, self.version)
+            device, is_on, dtype = self.autocast
+            with torch.no_grad(), torch.autocast(device, enabled=is_on, dtype=dtype):
+                tensor = self.function(self.source)
+            self.recent = weakref.ref(tensor)
         return tensor
 
-    def on_the_way(self) -> Tensor:
-        """The tensor, held until the backward of what is made of it needs it too."""
-        self.held = self.again()
-        return self.held
+    def kept_for_next(self) -> Tensor:
+        """Returns the tensor, and keeps it until its own backward asks: that of the next step runs first."""
+        self.kept = self.tensor()
+        return self.kept
 
 
 @dataclass
-class _Entry:
+class _TapeEntry:
     storage: StorageWeakRef
-    out: Callable[[], Tensor | None]
+    output: Callable[[], Tensor | None]
     version: int
-    what: Remake | Slot
+    record: Recomputation | ReluMask
 
     def is_about(self, tensor: Tensor) -> bool:
-        """Whether ``tensor`` shares the memory of the noted one, and nothing was written to that since."""
-        first = self.out()  # what autograd saves of an operation's output has a version counter of its own
-        version = tensor._version if first is None else first._version
+        """Whether ``tensor`` shares the memory of the recorded one, and nothing was written to that since."""
+        output = self.output()  # what autograd saves of an operation's output has a version counter of its own
+        version = tensor._version if output is None else output._version
         return not self.storage.expired() and version == self.version
 
 
-class Remakes:
-    """A context: notes how tensors can be made again, and looks every tensor up that autograd saves inside."""
+class RecomputeTape:
+    """A context: records how tensors are computed, and looks up every tensor that autograd saves inside."""
 
     def __init__(self) -> None:
-        self.entries: dict[int, _Entry] = {}
+        self.entries: dict[int, _TapeEntry] = {}
         self.pair = (self._pack, _unpack)
         self.hooks = torch.autograd.graph.saved_tensors_hooks(*self.pair)
 
-    def __enter__(self) -> Remakes:
-        self.before = getattr(_STATE, "active", None)
-        _STATE.active = self
+    def __enter__(self) -> RecomputeTape:
+        self.before = getattr(_ACTIVE_TAPE, "tape", None)
+        _ACTIVE_TAPE.tape = self
         self.hooks.__enter__()
         return self
 
     def __exit__(self, *error: Any) -> None:
         self.hooks.__exit__(*error)
-        _STATE.active = self.before
+        _ACTIVE_TAPE.tape = self.before
         self.entries.clear()
 
-    def note(self, out: Tensor, make: Callable[[Tensor], Tensor], source: Tensor) -> None:
-        """``out`` is ``make(source)``."""
-        kind = out.device.type
-        if kind == "meta":
+    def record(self, out: Tensor, function: Callable[[Tensor], Tensor], source: Tensor) -> None:
+        """Records that ``out`` is ``function(source)``."""
+        device = out.device.type
+        if device == "meta":
             return
-        autocast = (kind, torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        remake = Remake(make, source.detach(), out.stride(), autocast, source._version)
-        self._enter(out, remake)
+        autocast = (device, torch.is_autocast_enabled(device), torch.get_autocast_dtype(device))
+        self._add(out, Recomputation(function, source.detach(), out.stride(), autocast, source._version))
 
-    def way_to(self, tensor: Tensor) -> Remake | None:
-        """How to make the tensor again, where that is noted."""
+    def record_step(self, out: Tensor, step: Callable[[Tensor], Tensor], first: Recomputation) -> None:
+        """Records that ``out`` is ``step`` of the tensor that ``first`` computes."""
+        function = _after(step, first)
+        self._add(out, Recomputation(function, first.source, out.stride(), first.autocast, first.version))
+
+    def record_mask(self, out: Tensor, mask: ReluMask) -> None:
+        """Records that ``out`` is a ReLU's output: if a layer saves it, the mask reads it and drops its own bits."""
+        self._add(out, mask)
+
+    def lookup(self, tensor: Tensor) -> Recomputation | None:
+        """Returns how the tensor can be computed again, if that is recorded."""
         entry = self.entries.get(tensor.untyped_storage()._cdata)
-        if entry is None or entry.out() is not tensor or not entry.is_about(tensor):
+        if entry is None or entry.output() is not tensor or not entry.is_about(tensor):
             return None
-        return entry.what if isinstance(entry.what, Remake) else None
-
-    def note_next(self, out: Tensor, step: Callable[[Tensor], Tensor], first: Remake) -> None:
-        """``out`` is ``step`` of what ``first`` makes."""
-        self._enter(
-            out,
-            Remake(lambda _: step(first.on_the_way()), first.source, out.stride(), first.autocast, first.version),
-        )
+        return entry.record if isinstance(entry.record, Recomputation) else None
 
     def cast(self, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-        """``tensor`` in another type; what can be made again can be made again in that type too."""
+        """Returns ``tensor`` in another dtype, recorded as a step where ``tensor`` itself is recorded."""
         if tensor.dtype == dtype:
             return tensor
-        out, first = tensor.to(dtype), self.way_to(tensor)
+        out, first = tensor.to(dtype), self.lookup(tensor)
         if first is not None:
-            self.note_next(out, lambda x: x.to(dtype), first)
+            self.record_step(out, lambda x: x.to(dtype), first)
         return out
 
-    def note_gate(self, out: Tensor, slot: Slot) -> None:
-        """Whoever saves ``out`` makes the gate's own bits superfluous."""
-        self._enter(out, slot)
-
-    def _enter(self, out: Tensor, what: Remake | Slot) -> None:
+    def _add(self, out: Tensor, record: Recomputation | ReluMask) -> None:
         storage = out.untyped_storage()
-        if out.storage_offset() == 0 and storage.nbytes() == out.numel() * out.element_size():
-            self.entries[storage._cdata] = _Entry(StorageWeakRef(storage), weakref.ref(out), out._version, what)
+        is_whole = out.storage_offset() == 0 and storage.nbytes() == out.numel() * out.element_size()
+        if is_whole:
+            self.entries[storage._cdata] = _TapeEntry(StorageWeakRef(storage), weakref.ref(out), out._version, record)
 
     def _pack(self, tensor: Tensor) -> Any:
-        storage = tensor.untyped_storage()
-        entry = self.entries.get(storage._cdata)
+        """Called by autograd with each tensor that it saves; what it returns is kept instead."""
+        entry = self.entries.get(tensor.untyped_storage()._cdata)
         if entry is None or not entry.is_about(tensor):
-            return _Kept(tensor.detach(), tensor._version)
-        if isinstance(entry.what, Slot):
-            if tensor.shape == entry.what.shape:
-                entry.what.take(tensor.detach())
-            return _Kept(tensor.detach(), tensor._version)
-        return entry.what, tensor.shape, tensor.stride(), tensor.storage_offset()
+            return _SavedTensor(tensor.detach(), tensor._version)
+        if isinstance(entry.record, ReluMask):
+            if tensor.shape == entry.record.shape:
+                entry.record.use_output(tensor.detach())
+            return _SavedTensor(tensor.detach(), tensor._version)
+        return entry.record, tensor.shape, tensor.stride(), tensor.storage_offset()
 
 
-class _Kept(NamedTuple):
-    """A saved tensor without its place in the graph: a graph that holds itself is never freed, and Python can't see it."""
+class _SavedTensor(NamedTuple):
+    """A saved tensor outside the graph: a graph that refers to itself is never freed, and Python's collector can't see it."""
 
     tensor: Tensor
     version: int
 
 
+def _after(step: Callable[[Tensor], Tensor], first: Recomputation) -> Callable[[Tensor], Tensor]:
+    """Returns a function that computes the tensor of ``first`` and ``step`` of it; it ignores its argument."""
+    return lambda _: step(first.kept_for_next())
+
+
 def _unpack(packed: Any) -> Tensor:
-    if isinstance(packed, _Kept):
-        unchanged(packed.tensor, packed.version)
+    """Called by autograd when the backward needs a saved tensor."""
+    if isinstance(packed, _SavedTensor):
+        check_version(packed.tensor, packed.version)
         return packed.tensor
-    remake, shape, stride, offset = packed
-    tensor = remake.again()
-    if tensor.stride() != remake.stride:  # it came out in another layout: bring it into the first one
-        tensor = torch.empty_strided(tensor.shape, remake.stride, dtype=tensor.dtype, device=tensor.device).copy_(
-            tensor
-        )
+    recomputation, shape, stride, offset = packed
+    tensor = recomputation.tensor()
+    if tensor.stride() != recomputation.stride:  # computed in another memory layout
+        laid_out = torch.empty_strided(tensor.shape, recomputation.stride, dtype=tensor.dtype, device=tensor.device)
+        tensor = laid_out.copy_(tensor)
     return tensor.as_strided(shape, stride, offset)

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from petl.errors import MethodError, SiteError
 from petl.graft.graft import OutputGraft, grow, seen_dtype
-from petl.kernels.matmul_convs import Grouped, Pointwise
+from petl.kernels.matmul_convs import GroupedConv2d, PointwiseConv2d
 from petl.methods.method import Method, register
 from petl.sites.sites import Site, Sites, Where, last_inside
 from petl.sites.survey import Survey
@@ -137,9 +137,9 @@ class MapBottleneck(nn.Module):
         super().__init__()
         width = max(d for d in range(1, min(bottleneck, channels) + 1) if channels % d == 0)
         self.last = last
-        self.down = Grouped(channels, width, kernel)
+        self.down = GroupedConv2d(channels, width, kernel)
         self.act = nn.GELU()
-        self.up = _zeroed(Pointwise(width, channels))
+        self.up = _zeroed(PointwiseConv2d(width, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         x = rearrange(x, "b h w c -> b c h w") if self.last else x

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from petl.errors import MethodError, SiteError, listing
 from petl.graft.graft import WeightGraft, grow
-from petl.kernels.buffers import room
-from petl.kernels.low_rank import Change
+from petl.kernels.buffers import reusable_buffer
+from petl.kernels.low_rank import LowRankChange
 from petl.methods.method import Method, register
 from petl.sites.attention_rows import Rows, fused_rows, letters
 from petl.sites.sites import Site, Sites, Where, is_cond_conv, matrices
@@ -142,13 +142,13 @@ class LowRank(WeightGraft):
         """What ``matrix`` made a matrix of, in the shape of ``weight`` again."""
         return matrix.view(weight.shape)
 
-    def low_rank(self) -> Change | None:
+    def low_rank(self) -> LowRankChange | None:
         plain = type(self) is LowRank and self.magnitude is None
-        return Change(self.up, self.down, self.scale) if plain else None
+        return LowRankChange(self.up, self.down, self.scale) if plain else None
 
     def change(self, weight: Tensor) -> Tensor:
         add, matrix = torch.addmm if self.up.ndim == 2 else torch.baddbmm, self.matrix(weight)
-        matrix = add(matrix, self.up, self.down, alpha=self.scale, out=room(matrix))
+        matrix = add(matrix, self.up, self.down, alpha=self.scale, out=reusable_buffer(matrix))
         if self.magnitude is not None:
             matrix = matrix * (self.magnitude / _row_norm(matrix.detach()))
         return self.shaped(matrix, weight)

@@ -14,8 +14,8 @@ from petl.format.header import oversized, refuse_unwritable
 from petl.graft.adapted_weight import unguarded
 from petl.graft.computed_weights import iterated
 from petl.graft.graft import guard, hold, prune
-from petl.memory.base_dtype import lower, sorted_out
-from petl.memory.modes import cheapen, watch
+from petl.memory.base_dtype import split_by_dtype, store_low
+from petl.memory.modes import apply_memory_mode, ensure_recompute_scope
 from petl.methods.method import Method
 from petl.sites.sites import Sites, has_statistics, head_names, within
 from petl.sites.survey import Survey
@@ -61,9 +61,9 @@ def install(
         _hold_still(model, made)
         made.changes = [*before.children(), *before.changes()]
         if made.memory is not None:
-            cheapen(found, made.memory)
+            apply_memory_mode(found, made.memory)
         if made.narrow:
-            watch(model)
+            ensure_recompute_scope(model)
         guard(model)
         follow(model, made)
         vars(model)[RECORD] = made
@@ -152,11 +152,11 @@ def _lower(found: Survey, mine: Sequence[list[Tensor]], made: Record) -> None:
         )
     trains = {id(tensor) for tensors in mine for tensor in tensors}
     trains |= {id(tensor) for key, _, _, tensor in _tensors(found.model) if key in made.also}
-    places, made.wide = sorted_out(found.model, made.base_dtype, trains, [*made.head, *head_names(found)])
+    places, made.wide = split_by_dtype(found.model, made.base_dtype, trains, [*made.head, *head_names(found)])
     for place in places:
         made.backup[place.key] = place.own.detach().to("cpu")  # first, so that Ctrl-C loses nothing
         made.narrow.append(place.key)
-        lower(place, made.base_dtype)
+        store_low(place, made.base_dtype)
 
 
 def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, originals: set[int]) -> None:

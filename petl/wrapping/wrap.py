@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from petl.errors import MethodError, PetlError, StateError, listing
 from petl.graft.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
 from petl.graft.sharded import is_sharded_model
-from petl.memory.base_dtype import BaseDtype, narrow_dtype
-from petl.memory.modes import MEMORY, Memory
+from petl.memory.base_dtype import BaseDtype, low_precision_dtype
+from petl.memory.modes import MEMORY_MODES, Memory
 from petl.methods.method import Method, resolve
 from petl.sites.survey import Survey, survey
 from petl.wrapping.backbone import takes_channels, warn_unrecorded
@@ -67,7 +67,7 @@ def wrap(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     25482
     """
-    saving, narrow, chosen = steps_memory(memory, fused), narrow_dtype(base_dtype), resolve(methods, options)
+    saving, narrow, chosen = steps_memory(memory, fused), low_precision_dtype(base_dtype), resolve(methods, options)
     refuse_narrow(narrow, chosen)
     num_classes = whole_classes(num_classes)
     if num_classes is not None and num_classes < 1:
@@ -93,8 +93,8 @@ def _size(create_args: Any) -> Any:
 
 def steps_memory(memory: str, fused: bool) -> str | None:
     """How training steps save memory, None where the plain layers run; a MethodError where there is no such setting."""
-    if memory not in MEMORY:
-        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
+    if memory not in MEMORY_MODES:
+        raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY_MODES)}")
     return memory if fused else None
 
 

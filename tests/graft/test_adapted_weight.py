@@ -129,7 +129,7 @@ def test_nothing_is_kept_between_forwards() -> None:
         gc.collect()
         place = layer.weight.data_ptr()
         assert layer.weight.data_ptr() == place
-    assert len(buffers._OWN.kept) == buffers.MOST
+    assert len(buffers._THREAD_BLOCKS.kept) == buffers.BLOCKS_PER_THREAD
     assert sorted(vars(layer)) == sorted(vars(nn.Linear(2, 2)))
 
 

@@ -24,11 +24,11 @@ def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def counted(x: Tensor, *layers: Any) -> Tensor:
         found.append(x.shape[:-1].numel())
-        return chunked_mlp.mlp(x, *layers)
+        return chunked_mlp.chunked_mlp(x, *layers)
 
-    monkeypatch.setattr(chunked_mlp, "LARGE", 1)
-    monkeypatch.setattr(chunked_mlp, "PART", 2**14)
-    monkeypatch.setattr(chunked_mlp, "mlp", counted)
+    monkeypatch.setattr(chunked_mlp, "CHUNK_FROM_BYTES", 1)
+    monkeypatch.setattr(chunked_mlp, "CHUNK_BYTES", 2**14)
+    monkeypatch.setattr(chunked_mlp, "chunked_mlp", counted)
     return found
 
 
@@ -77,7 +77,7 @@ def test_no_byte_more_is_kept(parts: list[int], monkeypatch: pytest.MonkeyPatch)
         return live_bytes(model, lambda: model(batch).sum(), (batch,))
 
     in_parts = kept()
-    monkeypatch.setattr(chunked_mlp, "LARGE", 2**60)
+    monkeypatch.setattr(chunked_mlp, "CHUNK_FROM_BYTES", 2**60)
     assert parts and in_parts <= kept()
 
 

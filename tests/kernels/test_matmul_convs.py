@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 import petl
-from petl.kernels.matmul_convs import Grouped, Pointwise
+from petl.kernels.matmul_convs import GroupedConv2d, PointwiseConv2d
 from tests.support.compare import relative
 
 LAYERS = {
-    "grouped": lambda: Grouped(32, 4, 3),
-    "grouped, kernel of 5": lambda: Grouped(40, 4, 5),
-    "grouped, kernel of 1": lambda: Grouped(12, 4, 1),
-    "hardly fewer channels": lambda: Grouped(8, 4, 3),
-    "pointwise": lambda: Pointwise(4, 32),
+    "grouped": lambda: GroupedConv2d(32, 4, 3),
+    "grouped, kernel of 5": lambda: GroupedConv2d(40, 4, 5),
+    "grouped, kernel of 1": lambda: GroupedConv2d(12, 4, 1),
+    "hardly fewer channels": lambda: GroupedConv2d(8, 4, 3),
+    "pointwise": lambda: PointwiseConv2d(4, 32),
 }
 
 
@@ -65,7 +65,7 @@ def test_compiled_and_exported(name: str) -> None:
 def test_adapters_of_feature_maps_are_made_of_them() -> None:
     model = petl.wrap(timm.create_model("test_resnet"), "adapter")
     kinds = {type(module) for name, module in model.named_modules() if ".adapter." in name}
-    assert {Grouped, Pointwise} <= kinds and nn.Conv2d not in kinds
+    assert {GroupedConv2d, PointwiseConv2d} <= kinds and nn.Conv2d not in kinds
 
 
 def test_an_adapter_on_feature_maps_can_be_traced() -> None:

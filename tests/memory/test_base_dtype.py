@@ -15,12 +15,15 @@ from torch.utils.data import TensorDataset
 import petl
 from petl.graft.graft import is_grafted, seen_dtype, ways
 from petl.memory.base_dtype import Upcast
-from petl.memory.modes import MEMORY
+from petl.memory.modes import MEMORY_MODES
 from tests.support.compare import differing, portrait, state
 from tests.support.live_bytes import kept
 from tests.support.zoo import disturb, images, make, output
 
-SETTINGS: dict[str, dict[str, Any]] = {"plain": {"fused": False}, **{memory: {"memory": memory} for memory in MEMORY}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "plain": {"fused": False},
+    **{memory: {"memory": memory} for memory in MEMORY_MODES},
+}
 FAMILIES = ["vit", "resnet", "efficientnet", "convnext", "swinv2"]
 OTHERS = [
     "sequencer",
@@ -136,7 +139,7 @@ def test_a_step_under_autocast(setting: dict[str, Any]) -> None:
 
 
 @pytest.mark.sweep(3)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("vit", "adapter")])
 def test_gradients_are_those_of_the_plain_layers_on_the_rounded_base(name: str, methods: str, memory: str) -> None:
     """In float64, up to 1e-10."""

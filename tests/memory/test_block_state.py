@@ -12,8 +12,8 @@ from torch.nn.utils import spectral_norm
 
 import petl
 from petl.graft.graft import ways
-from petl.memory.checkpointed_blocks import Segment
-from petl.memory.modes import MEMORY
+from petl.memory.checkpointed_blocks import CheckpointedBlock
+from petl.memory.modes import MEMORY_MODES
 from tests.support.zoo import disturb, gradients, images, make
 
 MOVING = [petl.BN(), "full", petl.Partial(last=2, stats="adapt"), ["lora", petl.BN()]]
@@ -44,7 +44,7 @@ def wide() -> nn.Module:
 
 
 def reruns(model: nn.Module) -> int:
-    return sum(Segment in ways(module) for module in model.modules())
+    return sum(CheckpointedBlock in ways(module) for module in model.modules())
 
 
 class Counts(nn.Module):
@@ -137,7 +137,7 @@ def test_a_block_that_writes_to_its_input_is_not_run_again() -> None:
     torch.manual_seed(0)
     net = Stack(*(Writes() for _ in range(4)))
     compared(net, blocks=1)  # what lies inside runs again
-    assert not any(Segment in ways(block) for block in net.blocks)
+    assert not any(CheckpointedBlock in ways(block) for block in net.blocks)
     model = petl.wrap(
         Stack(*(Writes(only_in_training=True) for _ in range(4))), "lora", head="head", memory="min"
     ).train()
@@ -155,7 +155,7 @@ def _step(model: nn.Module) -> None:
 
 
 @pytest.mark.sweep(4)
-@pytest.mark.parametrize("memory", [*MEMORY, None])
+@pytest.mark.parametrize("memory", [*MEMORY_MODES, None])
 @pytest.mark.parametrize("name", ["vit", "resnet", "convnext"])
 def test_a_step_between_forward_and_backward_is_an_error(name: str, memory: str | None) -> None:
     for methods in ("lora", ["lora", "norm"], "adapter", "full"):
@@ -197,7 +197,7 @@ def test_a_model_that_is_unwrapped_before_its_backward_says_so(end: Any, memory:
         loss.backward()
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_results_that_are_written_to_after_the_forward_change_no_gradient(memory: str) -> None:
     """What was kept for the backward is what it was, is computed again from what was kept, or the backward raises."""
     model = petl.wrap(make("resnet"), ["lora", petl.BN(stats="keep")], num_classes=3, memory=memory).train()
@@ -227,7 +227,7 @@ def test_results_that_are_written_to_after_the_forward_change_no_gradient(memory
 # transforms of torch.func
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_torch_func_sees_the_plain_layers(name: str, memory: str) -> None:
     plain = disturb(petl.wrap(make(name).double(), "lora", num_classes=3, fused=False)).train()
@@ -260,7 +260,7 @@ def test_an_activation_in_place_whose_output_a_layer_keeps_is_no_write(kind: typ
     net, x = nn.Sequential(*parts, kind(inplace=True), *pooled), torch.randn(4, 3, 6, 6)
     methods = [petl.BN(), petl.LoRA(rank=2)]
     plain = disturb(petl.wrap(copy.deepcopy(net).double(), methods, head="8", fused=False)).train()
-    for memory in MEMORY:
+    for memory in MEMORY_MODES:
         cheap = petl.wrap(copy.deepcopy(net).double(), methods, head="8", memory=memory).train()
         cheap.load_state_dict(plain.state_dict())
         mine, theirs = gradients(cheap, x.double()), gradients(plain, x.double())

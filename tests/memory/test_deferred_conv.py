@@ -20,8 +20,8 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import petl
 from petl.graft.graft import PARTNER
-from petl.memory.deferred_conv import Deferred
-from petl.memory.modes import MEMORY
+from petl.memory.deferred_conv import DeferredOutput
+from petl.memory.modes import MEMORY_MODES
 from tests.support.zoo import disturb, images, make
 
 Net = Any  # of timm's: its attributes are modules, which type checkers don't know
@@ -210,7 +210,7 @@ CHANGES += [hooks_on_convolutions, hooks_on_norms, hooks_on_gradients, patched_f
 
 
 @pytest.mark.sweep(12)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_a_changed_model(change: Callable[[Net], None], memory: str) -> None:
     cheap, plain = twins("resnext", ["lora", "norm"] if change is thawed else "lora", memory)
@@ -307,7 +307,7 @@ RUNS += [with_other_values, run_twice]
 
 
 @pytest.mark.sweep(9)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("run", RUNS, ids=lambda f: f.__name__)
 def test_another_way_to_run_it(run: Run, memory: str) -> None:
     for methods in ("lora", "norm"):
@@ -316,7 +316,7 @@ def test_another_way_to_run_it(run: Run, memory: str) -> None:
 
 
 @pytest.mark.sweep(4)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["vit", "levit", "coatnet", "efficientnet"])
 def test_hooks_and_parts_of_other_kinds(name: str, memory: str) -> None:
     cheap, plain = twins(name, ["lora", "norm"], memory)
@@ -368,7 +368,7 @@ class Odd(nn.Module):
 ODDITIES = ["doubled", "read twice", "read before", "kept", "another input", "without gradient", "as numbers", "hooked"]
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("how", ODDITIES)
 def test_a_training_forward_that_the_survey_has_not_seen(how: str, memory: str) -> None:
     torch.manual_seed(0)
@@ -396,7 +396,7 @@ class Single(nn.Module):
         return self.fc(self.mix(self.pool(self.act(self.norm(self.conv(x)))).mean((2, 3))))
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_images_and_rows_without_a_batch(memory: str) -> None:
     torch.manual_seed(0)
     net, x = Single().double().eval(), torch.randn(4, 3, 16, 16, dtype=torch.float64)
@@ -448,16 +448,16 @@ class AlwaysWrites(nn.Module):
 def test_a_waiting_output_is_used_by_the_norm_and_by_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     model = petl.wrap(make("resnext"), "lora", num_classes=5).train()
     joined, plain = [0], [0]
-    from petl.kernels import low_rank
+    from petl.kernels import low_rank_conv
 
-    run = low_rank.conv
+    run = low_rank_conv.conv2d
 
     def counted(*args: Any) -> Tensor:
         joined[0] += args[4] is not None
         plain[0] += args[4] is None
         return run(*args)
 
-    monkeypatch.setattr(low_rank, "conv", counted)
+    monkeypatch.setattr(low_rank_conv, "conv2d", counted)
     model(images("resnext")).sum().backward()
     pairs = sum(hasattr(m, PARTNER) for m in model.modules())
     assert joined[0] == pairs > 10 and plain[0] == 0
@@ -481,4 +481,4 @@ def test_nothing_that_leaves_a_module_is_waiting() -> None:
 
     model = petl.wrap(Ends(), "lora", head="fc").train()
     (out,) = model(torch.randn(2, 3, 8, 8))["maps"]
-    assert type(out) is Tensor and not isinstance(out, Deferred)
+    assert type(out) is Tensor and not isinstance(out, DeferredOutput)

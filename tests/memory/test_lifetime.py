@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import petl
-from petl.memory.modes import MEMORY
+from petl.memory.modes import MEMORY_MODES
 from tests.support.live_bytes import Storages
 from tests.support.zoo import images, make
 
-SETTINGS = [*MEMORY, "plain"]
+SETTINGS = [*MEMORY_MODES, "plain"]
 METHODS = ["lora", "adapter", petl.BN(), ["lora", "norm", "bias"], "partial", petl.LoRA(dora=True)]
 
 

@@ -16,10 +16,12 @@ from torch.func import functional_call, grad, vmap
 
 import petl
 from petl.graft.graft import PARTNER, ways
-from petl.kernels import low_rank
+from petl.kernels import max_pool, relu_mask
 from petl.memory import recompute
-from petl.memory.checkpointed_blocks import Segment
-from petl.memory.modes import MEMORY, Linear, Root
+from petl.memory.checkpointed_blocks import CheckpointedBlock
+from petl.memory.fused_layers import FusedLinear
+from petl.memory.modes import MEMORY_MODES
+from petl.memory.recomputed_layers import RecomputeScope
 from tests.support.live_bytes import Storages, kept
 from tests.support.zoo import disturb, images, make, output
 
@@ -69,7 +71,7 @@ def close(one: dict[str, Tensor], other: dict[str, Tensor], tolerance: float = 1
 
 
 @pytest.mark.sweep(6)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None:
     methods = [petl.LoRA(rank=2, where=("linear", "conv", "depthwise")), "bias"]
@@ -87,7 +89,7 @@ OTHERS = ["norm", "adapter", NORMS, petl.BN(), "partial", "full", "input", ["lor
 @pytest.mark.parametrize("name", ["resnet", "efficientnet"])
 @pytest.mark.parametrize("methods", OTHERS, ids=str)
 def test_gradients_of_other_methods(methods: object, name: str) -> None:
-    for memory in MEMORY:
+    for memory in MEMORY_MODES:
         cheap, plain = twins(name, methods, memory)
         batch = images(name, 1 if methods == "input" else 3).double()
         (out, mine), (expected, theirs) = step(cheap, batch), step(plain, batch)
@@ -95,7 +97,7 @@ def test_gradients_of_other_methods(methods: object, name: str) -> None:
         assert close(mine, theirs)
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_evaluation_is_bit_equal(memory: str) -> None:
     cheap, plain = twins("resnet", "lora", memory, dtype=torch.float32)
     assert torch.equal(output(cheap, images("resnet")), output(plain, images("resnet")))
@@ -104,7 +106,7 @@ def test_evaluation_is_bit_equal(memory: str) -> None:
 
 
 @pytest.mark.sweep(3)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["vit", "resnet", "efficientnet"])
 def test_gradients_with_one_half_frozen(name: str, memory: str) -> None:
     lora = petl.LoRA(rank=2, where=("linear", "conv", "depthwise"), freeze_down=True)
@@ -128,7 +130,7 @@ TWICE += [("resnet", ["lora", petl.BN()])]  # of the other net, the biases' are 
 
 
 @pytest.mark.sweep(5)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize(("name", "methods"), TWICE, ids=str)
 def test_second_derivatives(name: str, methods: object, memory: str) -> None:
     cheap, plain = twins(name, methods, memory)
@@ -143,7 +145,9 @@ def test_second_derivatives(name: str, methods: object, memory: str) -> None:
 def test_each_setting_keeps_less(name: str, shares: tuple[float, ...]) -> None:
     batch = images(name)
     plain = kept(petl.wrap(make(name), "lora", num_classes=7, fused=False), batch)
-    found = [kept(petl.wrap(make(name), "lora", num_classes=7, memory=memory), batch) / plain for memory in MEMORY]
+    found = [
+        kept(petl.wrap(make(name), "lora", num_classes=7, memory=memory), batch) / plain for memory in MEMORY_MODES
+    ]
     assert all(mine < most for mine, most in zip(found, shares, strict=True)), found
 
 
@@ -178,12 +182,12 @@ def test_norms_that_train_keep_their_input_alone() -> None:
 def test_between_norms_and_layers_that_train_nothing_is_kept(name: str, most: float) -> None:
     """A layer's input is made again from the input of the norm before it; "fast" keeps both."""
     batch, both = images(name), [NORMS, "lora"]
-    fast, lean = (kept(petl.wrap(make(name), both, num_classes=7, memory=memory), batch) for memory in MEMORY[:2])
+    fast, lean = (kept(petl.wrap(make(name), both, num_classes=7, memory=memory), batch) for memory in MEMORY_MODES[:2])
     assert lean < most * fast, lean / fast
 
 
 @pytest.mark.sweep(3)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["resnet", "vit", "efficientnet", "densenet"])
 @pytest.mark.parametrize("methods", ["lora", ["norm", "lora"], "norm"], ids=str)
 def test_a_step_leaves_nothing_behind(methods: object, name: str, memory: str) -> None:
@@ -207,11 +211,11 @@ def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
         return {way for module in petl.load(path, make("vit"), **options).modules() for way in ways(module)}
 
     assert (
-        Segment in given(memory="min")
-        and Root in given()
+        CheckpointedBlock in given(memory="min")
+        and RecomputeScope in given()
         and not any("forward" in vars(way) for way in given(fused=False))
     )
-    assert Linear in given(memory="fast") and Root not in given(memory="fast")
+    assert FusedLinear in given(memory="fast") and RecomputeScope not in given(memory="fast")
     base = make("vit")
     with pytest.raises(petl.PetlError, match="memory='least'; expected one of fast, lean, min"):
         petl.load(path, base, memory="least")
@@ -312,7 +316,7 @@ def test_what_autocast_casts_is_made_again(monkeypatch: pytest.MonkeyPatch) -> N
     one, other = cheap_and_plain()
     assert all(torch.equal(one[key], other[key]) for key in other)
     again = bytes_kept()
-    monkeypatch.setattr(recompute.Remakes, "cast", lambda self, tensor, dtype: tensor.to(dtype))
+    monkeypatch.setattr(recompute.RecomputeTape, "cast", lambda self, tensor, dtype: tensor.to(dtype))
     assert again < 0.9 * bytes_kept()
 
 
@@ -430,7 +434,7 @@ def test_a_block_that_keeps_what_it_computes_in_its_first_forward_trains() -> No
     cheap = petl.wrap(base, "lora", num_classes=7, memory="min").train()
     cheap.load_state_dict(plain.state_dict())
     batch = torch.randn(3, 3, 32, 32).double()
-    assert Segment in ways(cheap.get_submodule("blocks.0.attn"))
+    assert CheckpointedBlock in ways(cheap.get_submodule("blocks.0.attn"))
     assert close(step(cheap, batch)[1], step(plain, batch)[1])
 
 
@@ -448,7 +452,11 @@ def test_two_backwards_through_blocks_that_run_again() -> None:
 def test_the_last_stages_of_a_pyramid_run_once() -> None:
     """They are as much work as the first ones, and keep a fraction of the numbers."""
     model = petl.wrap(timm.create_model("resnet50"), "lora", memory="min")
-    assert [name for name, module in model.named_modules() if Segment in ways(module)] == ["layer1", "layer2", "layer3"]
+    assert [name for name, module in model.named_modules() if CheckpointedBlock in ways(module)] == [
+        "layer1",
+        "layer2",
+        "layer3",
+    ]
 
 
 @pytest.mark.sweep(2)
@@ -464,7 +472,7 @@ def test_under_autocast(name: str, methods: object, rounding: float, memory: str
 
 
 @pytest.mark.sweep(2)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("resnet", NORMS)])
 def test_with_timms_own_checkpointing(name: str, methods: object, memory: str) -> None:
     cheap, plain = twins(name, methods, memory)
@@ -486,7 +494,7 @@ def test_per_sample_gradients_by_torch_func(methods: object) -> None:
 
 
 @pytest.mark.deep
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize(("name", "methods"), [("vit", "lora"), ("resnet", "lora"), ("resnet", NORMS)])
 def test_compiled_in_one_graph(name: str, methods: object, memory: str) -> None:
     cheap, plain = twins(name, methods, memory)
@@ -506,7 +514,7 @@ def test_compiled_in_one_graph(name: str, methods: object, memory: str) -> None:
 @pytest.mark.parametrize("inplace", [True, False])
 def test_a_gate_is_relu(shape: tuple[int, ...], high: float, inplace: bool) -> None:
     x = (torch.randn(shape) * 5).requires_grad_()
-    out, slot = low_rank.gate(x * 1, high, inplace)
+    out, slot = relu_mask.clamp_with_mask(x * 1, high, inplace)
     assert torch.equal(out, x.clamp(0, high))
     assert slot is not None and slot.mask is not None
     assert (slot.mask.numel() < x.numel()) == slot.is_packed == (x.numel() % 8 == 0)
@@ -518,7 +526,7 @@ def test_a_gate_is_relu(shape: tuple[int, ...], high: float, inplace: bool) -> N
 def test_pooling_is_torchs() -> None:
     x = torch.randn(2, 3, 11, 11, requires_grad=True)
     window = (3, 2, 1, 1, False)
-    out, expected = low_rank.max_pool(x, window), nn.functional.max_pool2d(x, 3, 2, 1)
+    out, expected = max_pool.max_pool(x, window), nn.functional.max_pool2d(x, 3, 2, 1)
     assert torch.equal(out, expected)
     mine, theirs = (torch.autograd.grad((y**2).sum(), x)[0] for y in (out, expected))
     assert torch.equal(mine, theirs)

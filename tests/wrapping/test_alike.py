@@ -16,7 +16,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 
 import petl
 from petl.graft.graft import base_class, ways
-from petl.memory.modes import MEMORY
+from petl.memory.modes import MEMORY_MODES
 from tests.support.zoo import images, make
 
 FAMILIES = ["resnet", "efficientnet", "vit", "convnext", "levit", "densenet", "swin", "mambaout"]
@@ -92,7 +92,7 @@ class Keyed(nn.Module):
 
 
 @pytest.mark.sweep(5)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["vit", "resnet", "efficientnet", "convnext", "swin", "own"])
 def test_signatures_are_those_of_the_base_classes(name: str, memory: str) -> None:
     net = Keyed() if name == "own" else make(name)
@@ -115,7 +115,7 @@ def copy_of(module: nn.Module, base: type[nn.Module]) -> nn.Module:
 
 
 @pytest.mark.sweep(1)
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_tools_that_trace_a_model(memory: str) -> None:
     model = petl.wrap(make("resnet"), "lora", num_classes=3, memory=memory)
     x = images("resnet")
@@ -149,7 +149,7 @@ class Shares(nn.Module):
         return self.fc(self.again(self.act(self.stem(x))).mean((2, 3)))
 
 
-@pytest.mark.parametrize("memory", MEMORY)
+@pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("end", [petl.unwrap, petl.merge])
 def test_models_may_share_an_activation(memory: str, end: object) -> None:
     one, other, third = Shares(), Shares(), Shares()
