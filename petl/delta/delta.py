@@ -24,7 +24,8 @@ from petl.delta.fitting import (
 )
 from petl.delta.receiver import receiver
 from petl.errors import DeltaError, StateError, listing
-from petl.format.header import DTYPES, class_names, task_name
+from petl.format.backbone_values import FLOAT_TYPES
+from petl.format.outputs import label_texts, task_name
 from petl.graft.sharded import gathered, is_sharded_model, put
 from petl.memory.base_dtype import BaseDtype, narrow_dtype
 from petl.memory.modes import Memory
@@ -262,7 +263,7 @@ def _header(
     )  # timm's, after the user's own reset too
     outputs = classes_now(model, made.head) or said  # after a classifier that was put in by hand too
     classes = None if said is None else unboxed(outputs)
-    names = class_names(labels if labels is not None else made.labels)
+    names = label_texts(labels if labels is not None else made.labels)
     if names is not None and outputs is not None and len(names) != outputs:
         raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
     return {
@@ -325,9 +326,9 @@ def stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _dtype_name(dtype: torch.dtype | None) -> str | None:
     name = str(dtype).removeprefix("torch.")
-    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in DTYPES):
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
         raise DeltaError(
-            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in DTYPES)}"
+            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in FLOAT_TYPES)}"
         )
     return name if dtype is not None else None
 

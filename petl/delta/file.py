@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from petl.delta.header import SCHEMA, faults
 from petl.errors import DeltaError, MethodError, listing
-from petl.format.header import SCHEMA, faults
-from petl.format.tensorfile import read_file, read_header, replacing, write_file
+from petl.format.atomic_files import open_atomically
+from petl.format.tensorfile import read_file, read_header, write_file
 from petl.methods.method import examine
 from petl.version import __version__
 from petl.wrapping.fingerprints import combined, fingerprints
@@ -115,7 +116,7 @@ def write_merged(path: Path, state: Mapping[str, Tensor], header: Mapping[str, A
     if path.suffix != ".safetensors":
         buffer = io.BytesIO()  # torch's writer has errors of its own for a full disk
         torch.save(dict(state), buffer)
-        with replacing(path) as file:
+        with open_atomically(path) as file:
             file.write(buffer.getbuffer())
         return path
     kept = {

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from petl.data.batches import marking
 from petl.data.inputs import Data, classes_of, feed
 from petl.data.loaders import Keys, on_device
-from petl.format.header import class_names
+from petl.format.outputs import label_texts
 from petl.training.accelerator import accelerated, bar, lent
 from petl.training.loop import interrupted, measure, train_all
 from petl.training.metrics import History, Metrics
@@ -185,7 +185,7 @@ def evaluate(
     refuse_keys(keys)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         refuse_number(name, value, Integral, WHOLE[name])
-    known = class_names(labels) if labels is not None else recorded(plain)
+    known = label_texts(labels) if labels is not None else recorded(plain)
     with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
         plain.to(accelerator.device)
         loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)

@@ -16,7 +16,7 @@ from petl.data.origins import leaves, origins, place
 from petl.data.sources import READERS, dataset, splits
 from petl.data.sources import held_out as apart
 from petl.errors import DataError, StateError
-from petl.format.tensorfile import replacing
+from petl.format.atomic_files import open_atomically
 from petl.training.metrics import History
 from petl.version import __version__
 
@@ -51,7 +51,7 @@ def note_run(delta: str | Path, settings: Any, history: History, split: Mapping[
         indent=1,
         default=_plain,
     )
-    with replacing(beside(delta)) as file:
+    with open_atomically(beside(delta)) as file:
         file.write(text.encode() + b"\n")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from petl.errors import PetlError, StateError, near
-from petl.format.header import class_names
+from petl.format.outputs import label_texts
 from petl.training.checkpoints import refuse_folder
 from petl.training.metrics import NAMES
 from petl.training.rehearsal import refuse_path
@@ -91,7 +91,7 @@ class Settings:
     @property
     def names(self) -> list[str] | None:
         """The class names that were given, as texts."""
-        return class_names(self.labels)
+        return label_texts(self.labels)
 
     @property
     def limit(self) -> float:
@@ -102,7 +102,7 @@ class Settings:
         """What can be known before anything is read."""
         self._refuse_numbers()
         self._refuse_words()
-        class_names(self.labels)
+        label_texts(self.labels)
         refuse_keys(self.keys)
         if val is None and (self.patience is not None or self.keep == "best"):
             raise PetlError(

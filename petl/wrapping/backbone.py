@@ -18,7 +18,7 @@ from torch.nn.modules import module as registration
 
 from petl.errors import DeltaError, MethodError, listing
 from petl.format import create_args
-from petl.format.header import NAME, remote
+from petl.format.backbone_values import TIMM_NAME, is_remote
 from petl.sites.survey import Survey, config
 
 ELSEWHERE = ("num_classes", "in_chans")  # arguments that have their own place in the description
@@ -42,7 +42,7 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
     model, cfg = found.model, config(found.model)
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
     args, unrecorded = arguments(model, found.image[0], given)
-    known = name is not None and NAME.fullmatch(name)
+    known = name is not None and TIMM_NAME.fullmatch(name)
     return {
         "name": name if known else None,
         "num_classes": unboxed(getattr(model, "num_classes", num_classes)),
@@ -163,7 +163,7 @@ def outline(header: Mapping[str, Any], *, trust_remote: bool = False, held: int 
 
         try:
             with torch.device("meta"):
-                return None if remote(header) else timm.create_model(name, pretrained=False, **args)
+                return None if is_remote(header) else timm.create_model(name, pretrained=False, **args)
         except (RuntimeError, NotImplementedError):  # code that reads values while it builds
             return None
 
@@ -184,14 +184,14 @@ def _built(
         raise DeltaError(
             f"the delta's backbone {base['name']} was built with {base['unrecorded']}, which no delta holds; {by_hand}"
         )
-    if remote(header) and not trust_remote:
+    if is_remote(header) and not trust_remote:
         raise DeltaError(
             f"the delta's backbone is {base['name']!r}, which is outside timm; pass trust_remote=True if you trust whoever wrote "
             f"the file, or {by_hand}"
         )
     args = {k: v for k, v in {"num_classes": base.get("num_classes"), **base.get("args", {})}.items() if v is not None}
     try:
-        if not remote(header):
+        if not is_remote(header):
             _refuse_huge(base["name"], args, held)
         model = made(base["name"], args)
         return None if model is None else model.to(getattr(torch, base.get("dtype", "float32")))

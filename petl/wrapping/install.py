@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import DeltaError, MethodError, SiteError, StateError, listing
-from petl.format.header import oversized, refuse_unwritable
+from petl.format.method_values import oversized, refuse_unwritable
 from petl.graft.adapted_weight import unguarded
 from petl.graft.computed_weights import iterated
 from petl.graft.graft import guard, hold, prune
