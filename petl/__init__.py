@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from petl.training.metrics import History, Metrics
     from petl.training.parameter_groups import param_groups
     from petl.version import __version__
-    from petl.wrapping.frozen_base import rebase
-    from petl.wrapping.record import Record, bare, record
-    from petl.wrapping.wrap import in_chans, merge, trainable, unwrap, wrap
+    from petl.wrapping.lookup import bare, in_chans, record, trainable
+    from petl.wrapping.merge import merge
+    from petl.wrapping.rebase import rebase
+    from petl.wrapping.record import Record
+    from petl.wrapping.unwrap import unwrap
+    from petl.wrapping.wrap import wrap
 
 # Each public name is brought when it is first asked for: torch and timm take seconds, which `petl --version` needn't.
 _HOMES = {
@@ -49,9 +52,12 @@ _HOMES = {
     "training.metrics": "History Metrics",
     "training.parameter_groups": "param_groups",
     "version": "__version__",
-    "wrapping.frozen_base": "rebase",
-    "wrapping.record": "Record bare record",
-    "wrapping.wrap": "in_chans merge trainable unwrap wrap",
+    "wrapping.lookup": "bare in_chans record trainable",
+    "wrapping.merge": "merge",
+    "wrapping.rebase": "rebase",
+    "wrapping.record": "Record",
+    "wrapping.unwrap": "unwrap",
+    "wrapping.wrap": "wrap",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -25,7 +25,7 @@ from petl.errors import DataError
 from petl.inspection.summary import summary
 from petl.methods import BN, Input, LoRA
 from petl.training.fit import evaluate, fit
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
 
 NAME = "tf_efficientnet_lite0"

@@ -21,7 +21,9 @@ from petl.delta.fitting import (
     record_of,
     refuse_other_structure,
     rehearse,
+    why_other_base,
 )
+from petl.delta.header import frozen_names
 from petl.delta.receiver import receiver
 from petl.errors import DeltaError, StateError, listing
 from petl.format.backbone_values import FLOAT_TYPES
@@ -33,15 +35,19 @@ from petl.methods.method import from_json
 from petl.sites.sites import within
 from petl.sites.survey import Survey, classifier_names, config
 from petl.version import __version__
-from petl.wrapping.backbone import arguments, build, outline, unboxed
-from petl.wrapping.fingerprints import own_tensor, owned, whole
-from petl.wrapping.frozen_base import names_of, other_base, prove, refresh
+from petl.wrapping.backbone import as_python_number, build_backbone, create_arguments, outline_backbone
+from petl.wrapping.eval_mode import drop_eval_caches
+from petl.wrapping.fingerprints import full_tensor
+from petl.wrapping.frozen_base import follow_exchanged_layers, prove_unchanged
 from petl.wrapping.head import classes_now
-from petl.wrapping.install import drop_caches, install
+from petl.wrapping.install import install
 from petl.wrapping.interrupts import uninterrupted
-from petl.wrapping.record import Record, bare, record, refuse_outside, wrapped
-from petl.wrapping.structure import structure, volatile
-from petl.wrapping.wrap import look, refuse_narrow, steps_memory, unwrap
+from petl.wrapping.lookup import bare, record, refuse_training_outside, require_record
+from petl.wrapping.own_tensors import own_tensor, state_entries
+from petl.wrapping.preconditions import memory_setting, refuse_low_precision, survey_unwrapped
+from petl.wrapping.record import Record
+from petl.wrapping.structure import changed_by_forward, structure
+from petl.wrapping.unwrap import unwrap
 
 Paths = str | os.PathLike[str]
 Model = TypeVar("Model", bound=nn.Module)
@@ -80,14 +86,14 @@ def save(
     ...     petl.read(path)["labels"]
     ['cat', 'dog', 'eel']
     """
-    plain, made = wrapped(model)
-    refuse_outside(model)
+    plain, made = require_record(model)
+    refuse_training_outside(model)
     with gathered(bare(model)) as mine:
-        refresh(plain, made)
+        follow_exchanged_layers(plain, made)
         tensors, also = delta_tensors(plain, made)
         _refuse_strangers(plain, made, also)
         made = _without(made, also)
-        prove(made, "not saved, because the delta would not give this model back")
+        prove_unchanged(made, "not saved, because the delta would not give this model back")
         header = _header(plain, made, also, labels=labels, task=task, results=results, dtype=dtype)
         values = {key: stored(key, tensor, dtype) for key, tensor in tensors.items()}
         return write(as_path(path), values, header) if mine else as_path(path)
@@ -164,23 +170,23 @@ def load(
     >>> again.num_classes
     3
     """
-    saving = steps_memory(memory, fused)
+    saving = memory_setting(memory, fused)
     path = as_path(path)
     header, tensors = read_all(path)
     narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
     options: dict[str, Any] = {"trust_remote": trust_remote, "held": sum(tensor.numel() for tensor in tensors.values())}
-    sketch = outline(header, **options) if model is None else None
+    sketch = outline_backbone(header, **options) if model is None else None
     if sketch is not None:  # whether the recipe fits is known before the backbone takes memory
         found = _surveyed(path, header, receiver(sketch, header), check_base)
         rehearse(path, header, tensors, found, plans_of(header, found))
-    outer = build(header, pretrained=pretrained, **options) if model is None else model
+    outer = build_backbone(header, pretrained=pretrained, **options) if model is None else model
     if record(outer) is not None and is_sharded_model(outer):
         _refill(path, header, tensors, outer, check_base)
         return outer
     model = receiver(outer, header)
     found = _surveyed(path, header, model, check_base)
     plans = plans_of(header, found)
-    refuse_narrow(narrow, [method for method, _ in plans])
+    refuse_low_precision(narrow, [method for method, _ in plans])
     if sketch is None:
         rehearse(path, header, tensors, found, plans)
     asked = record_of(header, plans, memory=saving, base_dtype=narrow)
@@ -258,11 +264,11 @@ def _header(
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> dict[str, Any]:
-    said = unboxed(
+    said = as_python_number(
         getattr(model, "num_classes", made.backbone["num_classes"])
     )  # timm's, after the user's own reset too
     outputs = classes_now(model, made.head) or said  # after a classifier that was put in by hand too
-    classes = None if said is None else unboxed(outputs)
+    classes = None if said is None else as_python_number(outputs)
     names = label_texts(labels if labels is not None else made.labels)
     if names is not None and outputs is not None and len(names) != outputs:
         raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
@@ -272,7 +278,7 @@ def _header(
         "backbone": {**made.backbone, **_arguments(model, made), "num_classes": classes},
         "digest": made.digest,
         "structure": _structure(model, made),
-        "frozen": names_of(made),
+        "frozen": frozen_names(made),
         "methods": [method.to_json() for method in made.methods],
         "sites": made.sites,
         "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
@@ -288,7 +294,7 @@ def _header(
 
 def _arguments(model: nn.Module, made: Record) -> dict[str, Any]:
     """The backbone's arguments as they are now: another pooling may have come with a new classifier after ``wrap``."""
-    args, unrecorded = arguments(model, made.backbone["in_chans"], made.create_args)
+    args, unrecorded = create_arguments(model, made.backbone["in_chans"], made.create_args)
     return {"args": {**made.backbone["args"], **args}, **({"unrecorded": unrecorded} if unrecorded else {})}
 
 
@@ -298,7 +304,7 @@ def _structure(model: nn.Module, made: Record) -> dict[str, str]:
         return made.structure
     heads = [*made.classifier, *(_heads(model, made) if not made.classifier else [])]
     now = structure(model, heads, grafted=False)
-    passing = volatile(model) if now != made.structure else set()
+    passing = changed_by_forward(model) if now != made.structure else set()
     return {key: value for key, value in now.items() if key not in passing}
 
 
@@ -313,7 +319,7 @@ def _pipeline(model: nn.Module) -> dict[str, Any] | None:
 
 def stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
-    tensor = whole(tensor)
+    tensor = full_tensor(tensor)
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
         largest = float(tensor.abs().nan_to_num(posinf=0).max())
@@ -355,14 +361,14 @@ def _refuse_other_base(path: Path, header: Mapping[str, Any], model: nn.Module, 
     if mine != header["digest"]:
         raise DeltaError(
             f"{path} was made on {header['backbone'].get('name')} with base digest {header['digest'][:12]}, but this "
-            f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: {other_base(header, made)}, or pass "
+            f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: {why_other_base(header, made)}, or pass "
             f"check_base=False"
         )
 
 
 def _surveyed(path: Path, header: Mapping[str, Any], model: nn.Module, check_base: bool) -> Survey:
     """A survey of the backbone, whose structure is the recorded one."""
-    found = look(model, head_option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
+    found = survey_unwrapped(model, head_option(header["head"]), header["backbone"].get("args", {}).get("img_size"))
     if check_base:
         refuse_other_structure(path, header, found)
     return found
@@ -374,19 +380,19 @@ def _dtype(header: Mapping[str, Any]) -> str:
 
 def _fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
     """Write the values in; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
-    for key, owner, leaf in owned(model):
+    for key, owner, leaf in state_entries(model):
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
             if as_stored and own.dtype != tensors[key].dtype:
                 own.data = own.detach().to(tensors[key].dtype)
             put(own, tensors[key])
-    drop_caches(model)
+    drop_eval_caches(model)
 
 
 def _refill(
     path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, check_base: bool
 ) -> None:
     """Give a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
-    plain, made = wrapped(model)
+    plain, made = require_record(model)
     if [m.to_json() for m in made.methods] != [
         from_json(v).to_json() for v in header["methods"]
     ] or made.sites != header["sites"]:

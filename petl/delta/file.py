@@ -18,7 +18,7 @@ from petl.format.atomic_files import open_atomically
 from petl.format.tensorfile import read_file, read_header, write_file
 from petl.methods.method import examine
 from petl.version import __version__
-from petl.wrapping.fingerprints import combined, fingerprints
+from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
 
 FORMAT = 1
 KEY = "petl"
@@ -47,7 +47,7 @@ def checked_text(path: Path | str, tensors: Mapping[str, Tensor], header: Mappin
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:
     """One SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
-    return combined(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
+    return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
 
 
 def read_all(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -10,22 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petl.delta.header import frozen_names
 from petl.errors import DeltaError, PetlError, listing
 from petl.graft.computed_weights import by_hooks
 from petl.methods.method import Method, from_json
 from petl.sites.sites import Sites, all_sites
 from petl.sites.survey import Survey, on_meta
-from petl.wrapping.fingerprints import own_tensor, owned
 from petl.wrapping.install import Plan, install
+from petl.wrapping.own_tensors import own_tensor, state_entries
 from petl.wrapping.record import Record
-from petl.wrapping.structure import differences, structure, volatile
+from petl.wrapping.structure import changed_by_forward, differences, structure
 
 
 def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
     """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
     mine: dict[str, Tensor] = {}
     planned = made.planned
-    for key, owner, leaf in owned(model):
+    for key, owner, leaf in state_entries(model):
         tensor = own_tensor(owner, leaf)
         if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
             mine[key] = tensor.detach()
@@ -123,7 +124,7 @@ def refuse_other_structure(path: Path, header: Mapping[str, Any], found: Survey)
     """A DeltaError where the base's modules or their attributes are others than those that the delta was made on."""
     other = differences(header.get("structure") or {}, structure(found.model, found.head or ()))
     if other:
-        passing = volatile(found.model)
+        passing = changed_by_forward(found.model)
         other = [key for key in other if key not in passing]
     if other:
         made = listing(f"{key}={value!r}" for key, value in header["backbone"].get("args", {}).items())
@@ -132,3 +133,17 @@ def refuse_other_structure(path: Path, header: Mapping[str, Any], found: Survey)
             f"in its modules, so that equal weights give other outputs; build it as it was "
             f"({made or 'no arguments'}; changes by hand aren't recorded) and pass it, or pass check_base=False"
         )
+
+
+def why_other_base(header: Mapping[str, Any], made: Record) -> str:
+    """Why a base isn't the one that a delta was made on, and what to do."""
+    then, now = header["backbone"].get("dtype", "float32"), made.backbone["dtype"]
+    if then != now:
+        return f"the delta's base was in torch.{then}, this one is in torch.{now}. Before petl.load, call model.to(torch.{then})"
+    known = header.get("frozen") or frozen_names(made)
+    if known["names"] != frozen_names(made)["names"]:
+        return (
+            f"it has other frozen tensors ({len(made.frozen)}, not {known['tensors']}), as after timm.utils.freeze, which "
+            f"exchanges norms. Load onto the model as it was built"
+        )
+    return "other weights. Load the weights that it was made on"

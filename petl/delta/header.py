@@ -9,6 +9,8 @@ from petl.format.backbone_values import FLOAT_TYPES, backbone_fault, is_backbone
 from petl.format.method_values import are_methods, oversized
 from petl.format.pipeline_values import pipeline_fault
 from petl.format.texts import are_texts, is_table_of_texts, is_text
+from petl.wrapping.fingerprints import combined_fingerprint
+from petl.wrapping.record import Record
 
 
 def faults(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
@@ -77,3 +79,8 @@ def _labels_off(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
     if header["head"] and len(labels) in rows and classes not in rows:  # a classifier that was put in by hand
         return []
     return [f"labels ({len(labels)} for {classes} classes)"]
+
+
+def frozen_names(made: Record) -> dict[str, Any]:
+    """How many frozen tensors there are, and one fingerprint of their names: for the header."""
+    return {"tensors": len(made.frozen), "names": combined_fingerprint(dict.fromkeys(made.frozen, ""))}

@@ -24,8 +24,10 @@ from petl.memory.base_dtype import widen
 from petl.sites.sites import within
 from petl.sites.survey import classifier_names
 from petl.wrapping.frozen_base import prove_frozen
-from petl.wrapping.record import bare, record, wrapped
-from petl.wrapping.wrap import merge, unfoldable, unwrap, wrap
+from petl.wrapping.lookup import bare, record, require_record
+from petl.wrapping.merge import merge, unfoldable
+from petl.wrapping.unwrap import unwrap
+from petl.wrapping.wrap import wrap
 
 STEPS = 3
 ROUNDING = 1e-4  # of an output, in units of its largest number, that a tensor without influence may change
@@ -69,7 +71,7 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
     True
     """
     held = record(model) is not None and methods is None
-    base, adapted = _pair(wrapped(model)[0] if held else bare(model), methods, options)
+    base, adapted = _pair(require_record(model)[0] if held else bare(model), methods, options)
     trial = _Trial(base, adapted, batch)
     points: dict[str, Callable[[], Finding]] = {
         "injection": trial.injection,

@@ -14,9 +14,10 @@ from petl.errors import printable
 from petl.graft.graft import grafts
 from petl.memory.modes import steps
 from petl.tables import html_table, table
-from petl.wrapping.fingerprints import own_tensor, owned
-from petl.wrapping.record import Record, wrapped
-from petl.wrapping.wrap import trainable, unfoldable
+from petl.wrapping.lookup import require_record, trainable
+from petl.wrapping.merge import unfoldable
+from petl.wrapping.own_tensors import own_tensor, state_entries
+from petl.wrapping.record import Record
 
 WORDS = (
     (
@@ -109,7 +110,7 @@ def summary(model: nn.Module) -> Summary:
     >>> [row.name for row in petl.summary(model)]
     ['lora', 'head']
     """
-    plain, made = wrapped(model)
+    plain, made = require_record(model)
     mine, also = delta_tensors(plain, made)
     training = trainable(plain)
     base = _base_parameters(plain)
@@ -138,7 +139,7 @@ def _in_plain_words(way: str) -> str:
 def _base_parameters(model: nn.Module) -> list[nn.Parameter]:
     """The parameters of the base: all but those that grafts brought."""
     inside = {id(p) for module in model.modules() for _, graft in grafts(module) for p in graft.parameters()}
-    tensors = [own_tensor(owner, leaf) for _, owner, leaf in owned(model)]
+    tensors = [own_tensor(owner, leaf) for _, owner, leaf in state_entries(model)]
     return [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside]
 
 

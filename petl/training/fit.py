@@ -22,7 +22,7 @@ from petl.training.loop import interrupted, measure, train_all
 from petl.training.metrics import History, Metrics
 from petl.training.settings import WHOLE, Optimizer, Settings, refuse_keys, refuse_number
 from petl.training.setup import named, prepared, recorded
-from petl.wrapping.record import bare
+from petl.wrapping.lookup import bare
 
 __all__ = ["History", "Metrics", "evaluate", "fit"]
 

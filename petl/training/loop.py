@@ -25,9 +25,9 @@ from petl.training.checkpoints import copied, newest, put, write
 from petl.training.metrics import History, Metrics, measured
 from petl.training.rehearsal import keep_delta, still_savable
 from petl.training.runs import note_run
+from petl.wrapping.eval_mode import in_eval
 from petl.wrapping.frozen_base import prove_frozen
-from petl.wrapping.modes import in_eval
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from petl.errors import StateError
-from petl.wrapping.record import bare
+from petl.wrapping.lookup import bare
 
 
 def param_groups(

@@ -13,7 +13,7 @@ from torch import nn
 
 from petl.delta.delta import read, save
 from petl.errors import DeltaError, PetlError, StateError
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 REFUSALS = (PetlError, OSError, SafetensorError, ValueError)  # of a disk, and of petl's own checks
 

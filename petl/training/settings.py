@@ -17,7 +17,7 @@ from petl.format.outputs import label_texts
 from petl.training.checkpoints import refuse_folder
 from petl.training.metrics import NAMES
 from petl.training.rehearsal import refuse_path
-from petl.wrapping.record import bare
+from petl.wrapping.lookup import bare
 
 Optimizer = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 MOST = float("inf")

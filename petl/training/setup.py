@@ -25,7 +25,7 @@ from petl.training.runs import held_out
 from petl.training.settings import Settings
 from petl.training.targets import class_weights, refuse_targets
 from petl.wrapping.frozen_base import prove_frozen
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 
 def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:

@@ -3,49 +3,35 @@
 from __future__ import annotations
 
 import contextlib
-import math
-import socket
-import threading
-import urllib.parse
-import urllib.request
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.modules import module as registration
+from torch import nn
 
 from petl.errors import DeltaError, MethodError, listing
 from petl.format import create_args
 from petl.format.backbone_values import TIMM_NAME, is_remote
 from petl.sites.survey import Survey, config
+from petl.wrapping.backbone_size import refuse_huge
+from petl.wrapping.hub_access import cache_if_unreachable
 
-ELSEWHERE = ("num_classes", "in_chans")  # arguments that have their own place in the description
-USUAL = {
-    "num_classes": 25_000,
-    "img_size": 1024,
-    "in_chans": 64,
-    "output_stride": 32,
-    "out_indices": 64,
-}  # make nothing large
-FREE_TENSORS = 3_000  # what a header's arguments may make of any backbone, at least
-FREE_NUMBERS = 50_000_000
-REACH = 3.0  # seconds that the hub may take to answer
+KEPT_ELSEWHERE = ("num_classes", "in_chans")  # arguments that have their own place in the description
 
 
-def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
+def describe_backbone(found: Survey, num_classes: int | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
     """How to build the base again: timm's name with tag, classes, channels, type, and further ``create_model`` arguments.
 
     ``unrecorded`` names arguments that are no numbers or words (a class, a partial): such a base can't be built by its name.
     """
     model, cfg = found.model, config(found.model)
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
-    args, unrecorded = arguments(model, found.image[0], given)
+    args, unrecorded = create_arguments(model, found.image[0], given)
     known = name is not None and TIMM_NAME.fullmatch(name)
     return {
         "name": name if known else None,
-        "num_classes": unboxed(getattr(model, "num_classes", num_classes)),
+        "num_classes": as_python_number(getattr(model, "num_classes", num_classes)),
         "in_chans": found.image[0],
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
         "args": args,
@@ -63,7 +49,7 @@ def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
         )
 
 
-def arguments(model: nn.Module, channels: int, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
+def create_arguments(model: nn.Module, channels: int, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
     """The ``create_model`` arguments of this model as it is now, and in words those that can't be recorded.
 
     Raises:
@@ -94,7 +80,7 @@ def _created(model: nn.Module) -> dict[str, Any]:
     now = {**made, **get_model_args(model)}  # which leaves out rates
     if "img_size" not in made and tuple(now.get("img_size") or ()) == tuple(config(model).get("input_size", ())[1:]):
         now.pop("img_size", None)
-    return {key: value for key, value in now.items() if key not in ELSEWHERE and value is not None}
+    return {key: value for key, value in now.items() if key not in KEPT_ELSEWHERE and value is not None}
 
 
 def _features(model: nn.Module) -> dict[str, Any]:
@@ -109,10 +95,10 @@ def _worded(value: Any) -> Any:
         return [_worded(item) for item in value]
     if isinstance(value, Mapping):
         return {key: _worded(item) for key, item in value.items()}
-    return _timm_name(value) or value if isinstance(value, type) else unboxed(value)
+    return _timm_name(value) or value if isinstance(value, type) else as_python_number(value)
 
 
-def unboxed(value: Any) -> Any:
+def as_python_number(value: Any) -> Any:
     """A number of numpy's or torch's (``labels.max() + 1``) as Python's own, which a header can hold."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
@@ -124,7 +110,7 @@ def _timm_name(kind: type) -> str | None:
     return next((name for table in tables for name, cls in table.items() if cls is kind), None)
 
 
-def takes_channels(model: nn.Module, channels: int) -> None:
+def set_in_chans(model: nn.Module, channels: int) -> None:
     """Say in timm's own words that the model takes images of so many channels, as if it had been created with ``in_chans=``."""
     if not config(model):
         return
@@ -135,7 +121,9 @@ def takes_channels(model: nn.Module, channels: int) -> None:
     cast(Any, model)._model_args = {**getattr(model, "_model_args", {}), "in_chans": channels}
 
 
-def build(header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, held: int = 0) -> nn.Module:
+def build_backbone(
+    header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, held: int = 0
+) -> nn.Module:
     """The backbone that a checked header describes; ``held`` is how many numbers the file itself has.
 
     Raises:
@@ -145,13 +133,13 @@ def build(header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = F
     def made(name: str, args: dict[str, Any]) -> nn.Module:
         import timm
 
-        with impatient() if pretrained else contextlib.nullcontext():
+        with cache_if_unreachable() if pretrained else contextlib.nullcontext():
             return timm.create_model(name, pretrained=pretrained, **args)
 
     return cast(nn.Module, _built(header, made, trust_remote, held))
 
 
-def outline(header: Mapping[str, Any], *, trust_remote: bool = False, held: int = 0) -> nn.Module | None:
+def outline_backbone(header: Mapping[str, Any], *, trust_remote: bool = False, held: int = 0) -> nn.Module | None:
     """``build`` on the meta device, without memory; None where that can't be.
 
     Raises:
@@ -192,92 +180,8 @@ def _built(
     args = {k: v for k, v in {"num_classes": base.get("num_classes"), **base.get("args", {})}.items() if v is not None}
     try:
         if not is_remote(header):
-            _refuse_huge(base["name"], args, held)
+            refuse_huge(base["name"], args, held)
         model = made(base["name"], args)
         return None if model is None else model.to(getattr(torch, base.get("dtype", "float32")))
     except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
         raise DeltaError(f"timm can't build the backbone {base['name']} ({str(error)[:300]}); {by_hand}") from error
-
-
-class _TooLarge(Exception):
-    pass
-
-
-def _refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
-    """Try the arguments without memory, and stop where they make the backbone out of proportion to timm's own."""
-    import timm
-
-    if all(_largest(value) <= USUAL.get(key, 0) for key, value in args.items()):
-        return
-    with torch.device("meta"), _counted() as plain:
-        timm.create_model(name, pretrained=False)
-    limits = max(FREE_TENSORS, 4 * plain[0]), max(FREE_NUMBERS, 8 * plain[1]) + 2 * held
-    with torch.device("meta"), _counted(*limits):
-        timm.create_model(name, pretrained=False, **args)
-
-
-def _largest(value: Any) -> float:
-    """The largest number in a value that isn't a switch or a rate between 0 and 1."""
-    if isinstance(value, Mapping):
-        value = [*value.values()]
-    if isinstance(value, (list, tuple)):
-        return max(map(_largest, value), default=0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0
-    return 0 if isinstance(value, float) and 0 <= value <= 1 else abs(value)
-
-
-@contextlib.contextmanager
-def _counted(most_parts: float = math.inf, most_numbers: float = math.inf) -> Iterator[list[int]]:
-    """Counts modules, parameters and buffers, and the numbers in them, as this thread makes them; stops at the limits."""
-    me, counts = threading.get_ident(), [0, 0]
-
-    def count(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
-        if threading.get_ident() != me:
-            return
-        counts[0] += 1
-        counts[1] += part.numel() if isinstance(part, Tensor) else 0
-        if counts[0] > most_parts or counts[1] > most_numbers:
-            raise _TooLarge(
-                f"its recorded arguments make it more than {most_parts:,} parts or {most_numbers:,} numbers, "
-                f"out of proportion to what timm builds by that name"
-            )
-
-    handles = [
-        registration.register_module_parameter_registration_hook(count),
-        registration.register_module_buffer_registration_hook(count),
-        registration.register_module_module_registration_hook(count),
-    ]
-    try:
-        yield counts
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextlib.contextmanager
-def impatient() -> Iterator[None]:
-    """Lets the hub's client use its cache alone where the hub can't be reached, instead of trying again for a minute."""
-    try:
-        from huggingface_hub import constants
-    except ImportError:
-        yield
-        return
-    before = constants.HF_HUB_OFFLINE
-    constants.HF_HUB_OFFLINE = before or not _reachable(constants.ENDPOINT)
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
-
-
-def _reachable(endpoint: str) -> bool:
-    """Whether somebody listens there; behind a proxy that can't be told, and the client may try."""
-    if {"http", "https", "all"} & {*urllib.request.getproxies()}:
-        return True
-    place = urllib.parse.urlsplit(endpoint)
-    try:
-        with socket.create_connection((place.hostname or "", place.port or 443), timeout=REACH):
-            return True
-    except OSError:
-        return False

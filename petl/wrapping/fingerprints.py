@@ -4,32 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from petl.graft.sharded import is_shard, plain_name
+from petl.graft.sharded import is_shard
 
 THREADS = 4  # hashlib and zlib let go of the interpreter lock, so tensors are read side by side
-
-
-def owned(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """(state-dict key, owner, leaf) of every parameter and persistent buffer, shared ones once."""
-    seen: set[int] = set()
-    for name, module in model.named_modules():
-        buffers = [leaf for leaf in module._buffers if leaf not in module._non_persistent_buffers_set]
-        for leaf in (*module._parameters, *buffers):
-            tensor = own_tensor(module, leaf)
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield plain_name(f"{name}.{leaf}").lstrip("."), module, leaf
-
-
-def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
-    """The module's own parameter or buffer of that name, without any graft."""
-    return module._parameters[leaf] if leaf in module._parameters else module._buffers.get(leaf)
 
 
 def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
@@ -38,31 +21,31 @@ def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
 
 
 def fingerprint(tensor: Tensor) -> str:
-    tensor = whole(tensor)
+    tensor = full_tensor(tensor)
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     if not tensor.is_meta:
         digest.update(_bytes(tensor))
     return digest.hexdigest()
 
 
-def marks(tensors: Iterable[Tensor]) -> list[str]:
+def checksums(tensors: Iterable[Tensor]) -> list[str]:
     """What tells whether a tensor has moved: dtype, shape, and a CRC-32 of its bytes, a third of a SHA-256's time."""
-    return _side_by_side(mark, list(tensors))
+    return _side_by_side(checksum, list(tensors))
 
 
-def held(then: str, now: str) -> bool:
+def is_unchanged(then: str, now: str) -> bool:
     """Whether a tensor is what it was; one that had no values yet, on the meta device, may have been given some."""
     return now == then or then == f"{now.rpartition(' ')[0]} meta"
 
 
-def mark(tensor: Tensor) -> str:
+def checksum(tensor: Tensor) -> str:
     """One tensor's mark."""
-    tensor = whole(tensor)
+    tensor = full_tensor(tensor)
     seen = "meta" if tensor.is_meta else f"{zlib.crc32(_bytes(tensor)):08x}"
     return f"{tensor.dtype} {tuple(tensor.shape)} {seen}"
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """The tensor, gathered from all ranks where FSDP2 or tensor parallelism has sharded it: then every rank has to call this."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
@@ -76,7 +59,7 @@ def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[
         return list(pool.map(read, tensors))
 
 
-def combined(prints: Mapping[str, str]) -> str:
+def combined_fingerprint(prints: Mapping[str, str]) -> str:
     """One fingerprint of a set of named tensors, whatever their order."""
     lines = "\n".join(f"{name} {prints[name]}" for name in sorted(prints))
     return hashlib.sha256(lines.encode()).hexdigest()

@@ -13,10 +13,10 @@ from petl.errors import MethodError, SiteError, near
 from petl.sites.sites import within
 from petl.sites.survey import Survey, ancestors, topmost
 
-Option = bool | str | tuple[str, ...]
+HeadOption = bool | str | tuple[str, ...]
 
 
-def head_option(head: Any) -> Option:
+def head_option(head: Any) -> HeadOption:
     """``head=`` as it is kept: True, False, a name, or names, whose order is that of the user."""
     if isinstance(head, (bool, str)):
         return head
@@ -25,7 +25,7 @@ def head_option(head: Any) -> Option:
     raise MethodError(f"head={head!r:.60}; expected True, False, the classifier's name, or a list of names")
 
 
-def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list[str]:
+def prepare_head(found: Survey, option: HeadOption, num_classes: int | None) -> list[str]:
     """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train.
 
     None at all is how timm takes a classifier away: a delta of a model from which that was done has to do it again.
@@ -34,7 +34,7 @@ def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list
     if option is False:
         _refuse_new_head(num_classes)
         return []
-    names, num_classes = _named(found, option), whole_classes(num_classes)
+    names, num_classes = _named(found, option), class_count(num_classes)
     if num_classes is None or num_classes == getattr(model, "num_classes", None):
         return names
     if num_classes < 0 or (num_classes == 0 and not hasattr(model, "reset_classifier")):
@@ -43,7 +43,7 @@ def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list
     return fresh or names if option is True else names
 
 
-def whole_classes(num_classes: Any) -> int | None:
+def class_count(num_classes: Any) -> int | None:
     """``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
     if num_classes is None:
         return None
@@ -62,7 +62,7 @@ def _refuse_new_head(num_classes: int | None) -> None:
         )
 
 
-def _named(found: Survey, option: Option) -> list[str]:
+def _named(found: Survey, option: HeadOption) -> list[str]:
     """The classifier's modules as the user or timm names them."""
     if option is True and found.head is None and hasattr(found.model, "reset_classifier"):
         raise SiteError(

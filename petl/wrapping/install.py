@@ -1,31 +1,31 @@
-"""Carry out what methods planned on a model, all or nothing, and take it back."""
+"""Carries out what methods planned on a model, all or nothing."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
-from petl.errors import DeltaError, MethodError, SiteError, StateError, listing
-from petl.format.method_values import oversized, refuse_unwritable
+from petl.errors import StateError
 from petl.graft.adapted_weight import unguarded
-from petl.graft.computed_weights import iterated
-from petl.graft.graft import guard, hold, prune
+from petl.graft.graft import guard
 from petl.memory.base_dtype import lower, sorted_out
 from petl.memory.modes import cheapen, watch
 from petl.methods.method import Method
-from petl.sites.sites import Sites, has_statistics, head_names, within
+from petl.sites.sites import Sites, head_names, within
 from petl.sites.survey import Survey
-from petl.wrapping.backbone import describe
-from petl.wrapping.fingerprints import marks, own_tensor, owned
+from petl.wrapping.backbone import describe_backbone
+from petl.wrapping.fingerprints import checksums
+from petl.wrapping.freezing import hold_untuned, set_requires_grad
+from petl.wrapping.guarded_model import guard_base
 from petl.wrapping.head import prepare_head
-from petl.wrapping.interrupts import uninterrupted
-from petl.wrapping.outside_changes import follow
-from petl.wrapping.record import RECORD, Record, Snapshot
+from petl.wrapping.own_tensors import own_tensor, state_tensors
+from petl.wrapping.preconditions import refuse_unrecordable
+from petl.wrapping.record import Record
+from petl.wrapping.snapshot import RECORD
 from petl.wrapping.structure import structure
+from petl.wrapping.undo import undone_on_error
 
 Plan = tuple[Method, Sites]
 
@@ -45,10 +45,10 @@ def install(
     refuse_unrecordable([method for method, _ in plans])
     made.create_args = create_args
     made.hollow = any(p.is_meta for p in model.parameters())
-    originals = {id(tensor) for _, _, _, tensor in _tensors(model)}
-    with _undone_on_error(model, made) as before, unguarded():
+    originals = {id(tensor) for _, _, _, tensor in state_tensors(model)}
+    with undone_on_error(model, made) as before, unguarded():
         made.head = tuple(prepare_head(found, made.head_option, num_classes))
-        made.backbone = describe(found, num_classes, create_args)
+        made.backbone = describe_backbone(found, num_classes, create_args)
         made.classifier = tuple(dict.fromkeys((*(found.head or ()), *made.head)))
         made.structure = structure(model, made.classifier)
         mine = [_in_place(model, method, sites) for method, sites in plans]
@@ -57,82 +57,17 @@ def install(
         for (method, sites), tensors in zip(plans, mine, strict=True):
             tensors += _adapted(model, method, sites)
         _name_tensors(model, mine, made)
-        _set_flags(model, made, originals)
-        _hold_still(model, made)
+        set_requires_grad(model, made, originals)
+        hold_untuned(model, made)
         made.changes = [*before.children(), *before.changes()]
         if made.memory is not None:
             cheapen(found, made.memory)
         if made.narrow:
             watch(model)
         guard(model)
-        follow(model, made)
+        guard_base(model, made)
         vars(model)[RECORD] = made
     return model
-
-
-def refuse_unrecordable(methods: Sequence[Method]) -> None:
-    """A MethodError where a method's values couldn't stand in a delta's header."""
-    values = [method.to_json() for method in methods]
-    try:
-        refuse_unwritable(values, "the values of methods")
-    except DeltaError as error:
-        raise MethodError(str(error)) from None
-    if wrong := oversized(values):
-        raise MethodError(f"{listing(wrong)}: out of all proportion, and in no delta")
-
-
-@contextlib.contextmanager
-def _undone_on_error(model: nn.Module, made: Record) -> Iterator[Snapshot]:
-    before = Snapshot(model)
-    try:
-        yield before
-    except BaseException:
-        with uninterrupted():
-            undo(model, made, before.changes())
-            vars(model).pop(RECORD, None)
-        raise
-
-
-def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
-    """Put structure, values, flags and modes back; a classifier that was set aside comes back to the model's device."""
-    place = next(model.parameters(), torch.empty(0)).device
-    if made.hollow and (made.backup or made.head) and place.type != "meta":
-        raise StateError(
-            f"{type(model).__name__} was wrapped on the meta device, so what trains in place and the classifier had no values to "
-            f"give back; build the backbone anew, or give it its values before petl.wrap"
-        )
-    for module in list(model.modules()):
-        prune(module)
-    for change in changes:
-        change.undo()
-    for key, _, _, tensor in _tensors(model):
-        if key in made.narrow:
-            tensor.data = torch.empty_like(tensor, dtype=made.backup[key].dtype)
-        if key in made.backup and not made.backup[key].is_meta:
-            tensor.detach().copy_(made.backup[key])
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(made.flags.get(name, True))
-        parameter.grad = None
-    drop_caches(model)
-    for name, module in model.named_modules():
-        module.training = made.modes.get(name, module.training)
-    if any(p.device != place for p in model.parameters()):
-        model.to(place)
-    if made.cast is not None:
-        model.to(made.cast)
-
-
-def drop_caches(model: nn.Module) -> None:
-    """Forget what some models compute from parameters and keep in eval mode (levit's attention biases); modes stay."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.train()  # at which they forget it, by timm's own habit
-    for module, mode in modes:
-        module.training = mode
-
-
-def _tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
-    """(key, owner, leaf, tensor) of every parameter and persistent buffer."""
-    return [(key, owner, leaf, cast(Tensor, own_tensor(owner, leaf))) for key, owner, leaf in owned(model)]
 
 
 def _in_place(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
@@ -151,7 +86,7 @@ def _lower(found: Survey, mine: Sequence[list[Tensor]], made: Record) -> None:
             f"give it its values before petl.wrap"
         )
     trains = {id(tensor) for tensors in mine for tensor in tensors}
-    trains |= {id(tensor) for key, _, _, tensor in _tensors(found.model) if key in made.also}
+    trains |= {id(tensor) for key, _, _, tensor in state_tensors(found.model) if key in made.also}
     places, made.wide = sorted_out(found.model, made.base_dtype, trains, [*made.head, *head_names(found)])
     for place in places:
         made.backup[place.key] = place.own.detach().to("cpu")  # first, so that Ctrl-C loses nothing
@@ -162,11 +97,11 @@ def _lower(found: Survey, mine: Sequence[list[Tensor]], made: Record) -> None:
 def _remember(model: nn.Module, mine: Sequence[list[Tensor]], made: Record, originals: set[int]) -> None:
     """Copy base tensors that will train in place, and mark what all others are."""
     training = {id(tensor) for tensors in mine for tensor in tensors}
-    entries = _tensors(model)
+    entries = state_tensors(model)
     moves = {key for key, _, _, t in entries if id(t) in training or within(key, made.head) or key in made.also}
     made.backup |= {k: _kept(t) for k, _, _, t in entries if k in moves and id(t) in originals}
     still = [entry for entry in entries if entry[0] not in moves]
-    seen = marks(tensor for *_, tensor in still)
+    seen = checksums(tensor for *_, tensor in still)
     made.frozen = {key: (owner, leaf, found) for (key, owner, leaf, _), found in zip(still, seen, strict=True)}
 
 
@@ -177,59 +112,13 @@ def _kept(tensor: Tensor) -> Tensor:
 
 def _adapted(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
     """Let the method grow its grafts; the tensors that they brought."""
-    known = {id(tensor) for *_, tensor in _tensors(model)}
+    known = {id(tensor) for *_, tensor in state_tensors(model)}
     method.apply(model, sites)
-    return [tensor for *_, tensor in _tensors(model) if id(tensor) not in known]
+    return [tensor for *_, tensor in state_tensors(model) if id(tensor) not in known]
 
 
 def _name_tensors(model: nn.Module, mine: Sequence[list[Tensor]], made: Record) -> None:
     """Note whose is which tensor, by the names that they have now that all grafts have grown."""
-    names = {id(tensor): key for key, _, _, tensor in _tensors(model)}
+    names = {id(tensor): key for key, _, _, tensor in state_tensors(model)}
     made.tensors = [[names[id(tensor)] for tensor in tensors] for tensors in mine]
     made.head_tensors = [key for key in names.values() if within(key, made.head)]
-
-
-def _set_flags(model: nn.Module, made: Record, originals: set[int]) -> None:
-    """Train exactly what methods and head own; a method's own new tensors keep the flag that it gave them."""
-    planned = made.planned
-    for name, parameter in model.named_parameters():
-        meant = id(parameter) in originals or parameter.requires_grad
-        parameter.requires_grad_(name in planned and parameter.is_floating_point() and meant)
-    if not planned:
-        raise SiteError(
-            f"{', '.join(m.name for m in made.methods)} with head={made.head_option} leaves nothing to train on "
-            f"{type(model).__name__}; give num_classes= for a new classifier, or another method"
-        )
-
-
-def _hold_still(model: nn.Module, made: Record) -> None:
-    """Keep norms with running statistics that nobody tunes in evaluation mode; where the head alone trains, all but it."""
-    planned = made.planned
-    if all(within(key, made.head) for key in planned):
-        return _hold_all_but(model, "", made.head)
-    for name, module in model.named_modules():
-        moving = any(f"{name}.{leaf}".lstrip(".") in planned for leaf in ("running_mean", "running_var"))
-        if has_statistics(module) and not moving:
-            hold(module)
-        if any(vector not in planned for _, vector in iterated(module, name)):
-            _hold_norm(module, name, planned)
-
-
-def _hold_norm(module: nn.Module, name: str, planned: Collection[str]) -> None:
-    """A spectral norm that nobody tunes stays as it is, if its weight does."""
-    trains = [original for original, _ in iterated(module, name) if original in planned]
-    if trains:
-        raise SiteError(
-            f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off "
-            f"first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm), or choose a method such as 'lora'"
-        )
-    hold(module)
-
-
-def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
-    for leaf, child in module.named_children():
-        path = f"{name}.{leaf}".lstrip(".")
-        if any(within(top, [path]) for top in head) and not within(path, head):
-            _hold_all_but(child, path, head)
-        elif not within(path, head):
-            hold(child)

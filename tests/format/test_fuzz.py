@@ -17,7 +17,7 @@ from torch import Tensor, nn
 import petl
 from petl.delta.file import KEY, SEAL, read_all
 from petl.format.tensorfile import write_file
-from petl.wrapping.fingerprints import combined, fingerprints
+from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
 
 ODD: list[Any] = [
     None, True, False, 0, -1, 3, 10**6, 10**12, -(2**63), 1e308, float("nan"), float("inf"), "", "x", "x" * 3000,
@@ -49,7 +49,7 @@ class Victim:
     def portrait(self) -> list[Any]:
         """Classes, attributes, flags and bits of the base."""
         state = self.base.state_dict()
-        prints = combined(dict(zip(state, fingerprints(state.values()), strict=True)))
+        prints = combined_fingerprint(dict(zip(state, fingerprints(state.values()), strict=True)))
         modules = [(name, type(m), sorted(vars(m)), m.training) for name, m in self.base.named_modules()]
         return [prints, modules, [p.requires_grad for p in self.base.parameters()]]
 

@@ -156,7 +156,7 @@ def test_a_flaw_is_found(flaw: str, point: str) -> None:
 @pytest.mark.deep
 def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If norms weren't held, drift would say so."""
-    monkeypatch.setattr("petl.wrapping.install.hold", lambda module: None)
+    monkeypatch.setattr("petl.wrapping.freezing.hold", lambda module: None)
     report = petl.check(make("resnet"), images("resnet"), "lora", num_classes=5)
     assert "drift" in failed(report)
 
@@ -184,9 +184,9 @@ def test_an_unwrap_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
         made.backup.clear()
         undo(model, made, changes)
 
-    from petl.wrapping.install import undo
+    from petl.wrapping.undo import undo
 
-    monkeypatch.setattr(importlib.import_module("petl.wrapping.wrap"), "undo", forgetful)
+    monkeypatch.setattr(importlib.import_module("petl.wrapping.unwrap"), "undo", forgetful)
     report = petl.check(make("vit"), images("vit"), "norm", num_classes=5)
     assert failed(report) == {"unwrap"}
 
