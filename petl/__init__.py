@@ -19,7 +19,8 @@ if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and ve
 
 if TYPE_CHECKING:
     from petl import data
-    from petl.delta.delta import load, read, save
+    from petl.delta.load import load, read
+    from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
     from petl.graft.graft import InputGraft, OutputGraft, WeightGraft, grow
     from petl.inspection.check import check
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
 
 # Each public name is brought when it is first asked for: torch and timm take seconds, which `petl --version` needn't.
 _HOMES = {
-    "delta.delta": "load read save",
+    "delta.load": "load read",
+    "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
     "graft.graft": "InputGraft OutputGraft WeightGraft grow",
     "inspection.check": "check",

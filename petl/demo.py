@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from petl.data.pipelines import pipeline
-from petl.delta.delta import load, save
+from petl.delta.load import load
+from petl.delta.save import save
 from petl.errors import DataError
 from petl.inspection.summary import summary
 from petl.methods import BN, Input, LoRA

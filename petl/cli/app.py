@@ -224,7 +224,7 @@ def merge(
     """Write a plain timm checkpoint, which timm.create_model(NAME, checkpoint_path=OUT) loads."""
     import petl
     from petl.cli.outputs import destination, folder
-    from petl.delta.file import write_merged
+    from petl.delta.merged_checkpoint import write_merged
 
     path = destination(to, inputs=[delta, *weights_file(model)], overwrite=overwrite)
     net, header = loaded(delta, model)

@@ -196,7 +196,7 @@ def weights_file(model: str | None) -> list[str]:
 
 def loaded(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
     """The delta on its backbone, ready to use, and the delta's header; ``model`` replaces the header's backbone."""
-    from petl.delta.delta import load, read
+    from petl.delta.load import load, read
 
     header = read(existing(delta))
     recorded = header["backbone"]

@@ -8,53 +8,35 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl.delta.header import frozen_names
+from petl.delta.tensors import delta_tensors, refuse_mismatch
 from petl.errors import DeltaError, PetlError, listing
 from petl.graft.computed_weights import by_hooks
 from petl.methods.method import Method, from_json
 from petl.sites.sites import Sites, all_sites
 from petl.sites.survey import Survey, on_meta
 from petl.wrapping.install import Plan, install
-from petl.wrapping.own_tensors import own_tensor, state_entries
 from petl.wrapping.record import Record
 from petl.wrapping.structure import changed_by_forward, differences, structure
 
 
-def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
-    """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
-    mine: dict[str, Tensor] = {}
-    planned = made.planned
-    for key, owner, leaf in state_entries(model):
-        tensor = own_tensor(owner, leaf)
-        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
-            mine[key] = tensor.detach()
-    return mine, [key for key in mine if key not in {*planned} - {*made.also}]
-
-
-def _is_new(made: Record, key: str, owner: nn.Module) -> bool:
-    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
-    then = made.frozen.get(key)
-    replaced = then is None or then[0] is not owner
-    return replaced and key not in made.planned and any(p.requires_grad for p in owner.parameters(recurse=False))
-
-
 def record_of(header: Mapping[str, Any], plans: Sequence[Plan], **options: Any) -> Record:
     also = list(header.get("also") or [])
-    return Record(tuple(m for m, _ in plans), header["sites"], head_option(header["head"]), also=also, **options)
+    return Record(tuple(m for m, _ in plans), header["sites"], recorded_head(header["head"]), also=also, **options)
 
 
-def classes_of(header: Mapping[str, Any]) -> int | None:
+def recorded_classes(header: Mapping[str, Any]) -> int | None:
     """How many classes the classifier is to have; None where the base's own is left alone."""
     return header["backbone"].get("num_classes") if header["head"] else None
 
 
-def head_option(head: Any) -> bool | str | tuple[str, ...]:
+def recorded_head(head: Any) -> bool | str | tuple[str, ...]:
     return tuple(head) if isinstance(head, list) else head
 
 
-def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
+def recorded_plans(header: Mapping[str, Any], found: Survey) -> list[Plan]:
     """The recorded methods at the recorded sites."""
     places = {site.name: site for site in all_sites(found)}
     try:
@@ -72,7 +54,7 @@ def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
         raise DeltaError(f"the delta's recipe can't be repeated: {type(error).__name__}: {error}") from error
 
 
-def rehearse(
+def try_on_meta(
     path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], found: Survey, plans: Sequence[Plan]
 ) -> None:
     """Carry the recipe out on a copy without memory, and compare names and shapes with the file's.
@@ -91,7 +73,7 @@ def rehearse(
     trial = record_of(header, plans, memory=None)
     try:
         with torch.device("meta"):
-            install(twin, plans, trial, num_classes=classes_of(header))
+            install(twin, plans, trial, num_classes=recorded_classes(header))
     except PetlError as error:
         raise DeltaError(f"{path} doesn't fit this {type(found.model).__name__}: {error}") from error
     except Exception as error:
@@ -100,24 +82,7 @@ def rehearse(
         raise DeltaError(
             f"{path} doesn't fit this {type(found.model).__name__}: {type(error).__name__}: {error}"
         ) from error
-    compare(path, delta_tensors(twin.model, trial)[0], tensors)
-
-
-def compare(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Every name, shape and kind of number, before a byte is used."""
-    missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
-    if missing or extra:
-        raise DeltaError(
-            f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
-        )
-    for key, tensor in tensors.items():
-        like = wanted[key]
-        alike = tensor.is_floating_point() if like.is_floating_point() else tensor.dtype == like.dtype
-        if tensor.shape != like.shape or not alike:
-            raise DeltaError(
-                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {like.dtype} "
-                f"{tuple(like.shape)}; load it onto the backbone that it was made on"
-            )
+    refuse_mismatch(path, delta_tensors(twin.model, trial)[0], tensors)
 
 
 def refuse_other_structure(path: Path, header: Mapping[str, Any], found: Survey) -> None:

@@ -11,7 +11,7 @@ from petl.errors import DeltaError, listing
 from petl.sites.survey import config, topmost
 
 
-def receiver(model: nn.Module, header: Mapping[str, Any]) -> nn.Module:
+def receiving_module(model: nn.Module, header: Mapping[str, Any]) -> nn.Module:
     """The module that has the recorded sites: the model itself, else the only one inside it."""
     names = _recorded(header)
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}

@@ -17,7 +17,8 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from petl.delta.delta import load, save
+from petl.delta.load import load
+from petl.delta.save import save
 from petl.errors import StateError
 from petl.graft.graft import is_grafted, prune
 from petl.memory.base_dtype import widen

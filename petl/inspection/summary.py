@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from petl.delta.fitting import delta_tensors
+from petl.delta.tensors import delta_tensors
 from petl.errors import printable
 from petl.graft.graft import grafts
 from petl.memory.modes import steps

@@ -19,7 +19,7 @@ from petl.data.batches import set_epoch
 from petl.data.datasets import LEFT_OUT
 from petl.data.inputs import Batch, answered, pair, windows
 from petl.data.logits import scores
-from petl.delta.delta import read
+from petl.delta.load import read
 from petl.errors import DataError, PetlError, printable
 from petl.training.checkpoints import copied, newest, put, write
 from petl.training.metrics import History, Metrics, measured

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import petl
-from petl.delta.file import KEY, SEAL, read_all
+from petl.delta.file import read_delta
+from petl.delta.header import KEY, SEAL
 from petl.format.tensorfile import write_file
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
 
@@ -39,7 +40,7 @@ class Victim:
                 p.add_(torch.randn(p.shape), alpha=0.1)
         self.folder, self.path, self.batch = folder, folder / "delta.safetensors", torch.randn(1, 3, 32, 32)
         self.bytes = petl.save(model, self.path, labels=list("abcd"), results={"accuracy": 0.5}).read_bytes()
-        self.header, self.tensors = read_all(self.path)
+        self.header, self.tensors = read_delta(self.path)
         self.output, self.before = self.answer(model), self.portrait()
 
     def answer(self, model: nn.Module) -> Tensor:

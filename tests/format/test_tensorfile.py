@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import petl
-from petl.delta.file import write_merged
+from petl.delta.merged_checkpoint import write_merged
 from petl.format.tensorfile import TYPE_NAMES, read_file, read_header, write_file
 
 

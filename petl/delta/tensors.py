@@ -1,0 +1,74 @@
+"""The tensors of a delta: which they are, as they are stored, and written into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from petl.errors import DeltaError, listing
+from petl.graft.sharded import put
+from petl.wrapping.eval_mode import drop_eval_caches
+from petl.wrapping.fingerprints import full_tensor
+from petl.wrapping.own_tensors import own_tensor, state_entries
+from petl.wrapping.record import Record
+
+
+def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
+    tensor = full_tensor(tensor)
+    kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
+        largest = float(tensor.abs().nan_to_num(posinf=0).max())
+        raise DeltaError(
+            f"not saved: {key} reaches {largest:.4g}, and {dtype} ends at {torch.finfo(dtype).max:.4g}; use "
+            f"dtype=torch.bfloat16, or leave it out"
+        )
+    return kept.cpu().contiguous()
+
+
+def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
+    """Write the values in; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
+    for key, owner, leaf in state_entries(model):
+        if key in tensors and (own := own_tensor(owner, leaf)) is not None:
+            if as_stored and own.dtype != tensors[key].dtype:
+                own.data = own.detach().to(tensors[key].dtype)
+            put(own, tensors[key])
+    drop_eval_caches(model)
+
+
+def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
+    """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
+    mine: dict[str, Tensor] = {}
+    planned = made.planned
+    for key, owner, leaf in state_entries(model):
+        tensor = own_tensor(owner, leaf)
+        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
+            mine[key] = tensor.detach()
+    return mine, [key for key in mine if key not in {*planned} - {*made.also}]
+
+
+def _is_new(made: Record, key: str, owner: nn.Module) -> bool:
+    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
+    then = made.frozen.get(key)
+    replaced = then is None or then[0] is not owner
+    return replaced and key not in made.planned and any(p.requires_grad for p in owner.parameters(recurse=False))
+
+
+def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Every name, shape and kind of number, before a byte is used."""
+    missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
+    if missing or extra:
+        raise DeltaError(
+            f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
+        )
+    for key, tensor in tensors.items():
+        like = wanted[key]
+        alike = tensor.is_floating_point() if like.is_floating_point() else tensor.dtype == like.dtype
+        if tensor.shape != like.shape or not alike:
+            raise DeltaError(
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {like.dtype} "
+                f"{tuple(like.shape)}; load it onto the backbone that it was made on"
+            )
