@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
-from petl.delta.header import KEY, SEAL, checked_header, checked_text, seal_of
+from petl.delta.header import Header
+from petl.delta.tensors import delta_checksum
 from petl.errors import DeltaError
 from petl.format.tensorfile import read_file, read_header, write_file
-from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
 
 Paths = str | os.PathLike[str]
 
@@ -30,29 +29,27 @@ def as_path(path: Paths) -> Path:
     return Path(text)
 
 
-def write_delta(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
-    """Write a delta that ``read_all`` will take; what it wouldn't is a DeltaError, and nothing is written."""
-    text = checked_text(path, tensors, {**header, "checksum": delta_checksum(tensors)})
-    return write_file(path, tensors, {KEY: text, SEAL: seal_of(text)})
+def write_delta(path: Path, tensors: Mapping[str, Tensor], header: Header) -> Path:
+    """Writes a delta that ``read_delta`` will take; what it wouldn't is a DeltaError, and nothing is written."""
+    return write_file(path, tensors, header.sealed(tensors).to_metadata(path, _shapes(tensors)))
 
 
-def delta_checksum(tensors: Mapping[str, Tensor]) -> str:
-    """One SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
-    return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
-
-
-def read_delta(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_delta(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """The checked header and all tensors, from one reading of the file; their checksum has been compared."""
     metadata, tensors = read_file(path)
-    header = checked_header(path, metadata, {key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    if header.get("checksum") not in (None, delta_checksum(tensors)):
+    header = Header.from_metadata(path, metadata, _shapes(tensors))
+    if header.checksum not in (None, delta_checksum(tensors)):
         raise DeltaError(
             f"{path}: its numbers don't have the checksum in its header; the file is damaged: copy it again"
         )
     return header, tensors
 
 
-def read_recipe(path: Path) -> dict[str, Any]:
+def read_recipe(path: Path) -> Header:
     """The checked header; no tensor is read."""
     metadata, entries = read_header(path)
-    return checked_header(path, metadata, {key: entry.shape for key, entry in entries.items()})
+    return Header.from_metadata(path, metadata, {key: entry.shape for key, entry in entries.items()})
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}

@@ -1,187 +1,181 @@
-"""The header of a delta."""
+"""The header of a delta: what it holds, built from a wrapped model, checked, written as JSON, and read.
+
+A new key is a field of Header with its check, and a line in ``Header.of`` (and a row in docs/format.md). The fields stand in the
+order of the JSON text.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from petl.delta.description import backbone_now, class_numbers, frozen_names, pipeline_by_timm, structure_now
+from petl.delta.sealed_text import KEY, SEAL, seal_of, sealed_values
+from petl.delta.tensors import delta_checksum, float_type_name
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import FLOAT_TYPES, backbone_fault, is_backbone
 from petl.format.method_values import are_methods, oversized
-from petl.format.outputs import label_texts, task_name
-from petl.format.pipeline_values import pipeline_fault
+from petl.format.outputs import labels_for, results_table, task_name
+from petl.format.pipeline_values import is_pipeline, pipeline_fault
 from petl.format.texts import are_texts, is_table_of_texts, is_text
-from petl.graft.sharded import is_sharded_model
 from petl.methods.method import examine
-from petl.sites.survey import classifier_names, config
 from petl.version import __version__
-from petl.wrapping.backbone import as_python_number, create_arguments
-from petl.wrapping.fingerprints import combined_fingerprint
-from petl.wrapping.head import classes_now
 from petl.wrapping.record import Record
-from petl.wrapping.structure import changed_by_forward, structure
-
-
-def reset_classifier_names(model: nn.Module, made: Record) -> list[str]:
-    """The classifier of timm's that a reset after ``wrap`` has made, and that ``load`` makes again by the number of classes."""
-    was_reset = getattr(model, "num_classes", None) != made.backbone["num_classes"]
-    return (classifier_names(model) or []) if was_reset else []
-
-
-def build_header(
-    model: nn.Module,
-    made: Record,
-    also: list[str],
-    *,
-    labels: Iterable[Any] | None = None,
-    task: str | None = None,
-    results: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
-) -> dict[str, Any]:
-    said = as_python_number(
-        getattr(model, "num_classes", made.backbone["num_classes"])
-    )  # timm's, after the user's own reset too
-    outputs = classes_now(model, made.head) or said  # after a classifier that was put in by hand too
-    classes = None if said is None else as_python_number(outputs)
-    names = label_texts(labels if labels is not None else made.labels)
-    if names is not None and outputs is not None and len(names) != outputs:
-        raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
-    return {
-        "format": FORMAT,
-        "version": __version__,
-        "backbone": {**made.backbone, **_arguments(model, made), "num_classes": classes},
-        "digest": made.digest,
-        "structure": _structure(model, made),
-        "frozen": frozen_names(made),
-        "methods": [method.to_json() for method in made.methods],
-        "sites": made.sites,
-        "base_dtype": str(made.base_dtype).removeprefix("torch.") if made.narrow else None,
-        "head": made.head_option or classes != made.backbone["num_classes"],  # the user may have given it a new one
-        "also": also,
-        "dtype": _dtype_name(dtype),
-        "labels": names,
-        "task": task_name(task) or made.task or (None if (classes or len(names or ())) == 1 else "classification"),
-        "pipeline": made.pipeline or _pipeline(model),
-        "results": _results(results, made),
-    }
-
-
-def _arguments(model: nn.Module, made: Record) -> dict[str, Any]:
-    """The backbone's arguments as they are now: another pooling may have come with a new classifier after ``wrap``."""
-    args, unrecorded = create_arguments(model, made.backbone["in_chans"], made.create_args)
-    return {"args": {**made.backbone["args"], **args}, **({"unrecorded": unrecorded} if unrecorded else {})}
-
-
-def _structure(model: nn.Module, made: Record) -> dict[str, str]:
-    """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
-    if any(method.reads_base for method in made.methods) or is_sharded_model(model):
-        return made.structure
-    heads = [*made.classifier, *(reset_classifier_names(model, made) if not made.classifier else [])]
-    now = structure(model, heads, grafted=False)
-    passing = changed_by_forward(model) if now != made.structure else set()
-    return {key: value for key, value in now.items() if key not in passing}
-
-
-def _pipeline(model: nn.Module) -> dict[str, Any] | None:
-    """The input pipeline by timm's own word, for models that have one."""
-    if not config(model):
-        return None
-    from timm.data import resolve_model_data_config
-
-    return resolve_model_data_config(model)
-
-
-def _dtype_name(dtype: torch.dtype | None) -> str | None:
-    name = str(dtype).removeprefix("torch.")
-    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
-        raise DeltaError(
-            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in FLOAT_TYPES)}"
-        )
-    return name if dtype is not None else None
-
-
-def _results(results: Mapping[str, Any] | None, made: Record) -> dict[str, Any] | None:
-    if results is not None and not isinstance(results, Mapping):
-        raise DeltaError(f"results={str(results)[:60]}; expected a dict, such as {{'accuracy': 0.9}}")
-    return dict(results) if results is not None else made.results
-
 
 FORMAT = 1
-KEY = "petl"
-SEAL = "petl_sha256"  # of the text under KEY, so that damage to the recipe is seen too
+
+Check = Callable[[Any], bool]
+Shapes = Mapping[str, tuple[int, ...]]
 
 
-def checked_text(path: Path | str, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """The header as JSON, after the reader's own look at it."""
-    try:
-        text = json.dumps(header)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise DeltaError(f"can't write {path}: labels, results and create_args must be JSON values ({error})") from None
-    wrong = faults(json.loads(text), {key: tuple(tensor.shape) for key, tensor in tensors.items()})
-    if wrong:
-        raise DeltaError(
-            f"can't write {path}: {listing(wrong)} can't stand in a delta's header, and no petl could load it"
+def _checked(check: Check, *, optional: bool = False) -> dict[str, Check]:
+    """The metadata of a field: what its value has to fulfil; an optional key is None in files that lack it."""
+    return {"check": (lambda value: value is None or check(value)) if optional else check}
+
+
+def _is_summary(value: Any) -> bool:
+    return isinstance(value, dict) and type(value.get("tensors")) is int and is_text(value.get("names"))
+
+
+def _are_sites(value: Any) -> bool:
+    return isinstance(value, list) and all(are_texts(names) and len({*names}) == len(names) for names in value)
+
+
+def _is_head(value: Any) -> bool:
+    return isinstance(value, bool) or is_text(value) or are_texts(value)
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one delta; docs/format.md says what each key means. ``unknown`` holds the keys of other versions of petl."""
+
+    format: int = field(metadata=_checked(lambda value: type(value) is int and value >= 1))
+    version: str = field(metadata=_checked(is_text))
+    backbone: dict[str, Any] = field(metadata=_checked(is_backbone))
+    digest: str = field(metadata=_checked(is_text))
+    structure: dict[str, str] | None = field(metadata=_checked(is_table_of_texts, optional=True))
+    frozen: dict[str, Any] | None = field(metadata=_checked(_is_summary, optional=True))
+    methods: list[dict[str, Any]] = field(metadata=_checked(are_methods))
+    sites: list[list[str]] = field(metadata=_checked(_are_sites))
+    base_dtype: str | None = field(metadata=_checked(lambda value: value in ("bfloat16", "float16"), optional=True))
+    head: bool | str | list[str] = field(metadata=_checked(_is_head))
+    also: list[str] | None = field(metadata=_checked(are_texts, optional=True))
+    dtype: str | None = field(metadata=_checked(lambda value: value in FLOAT_TYPES, optional=True))
+    labels: list[str] | None = field(metadata=_checked(are_texts, optional=True))
+    task: str | None = field(metadata=_checked(is_text, optional=True))
+    pipeline: dict[str, Any] | None = field(metadata=_checked(is_pipeline, optional=True))
+    results: dict[str, Any] | None = field(metadata=_checked(lambda value: isinstance(value, dict), optional=True))
+    checksum: str | None = field(metadata=_checked(is_text, optional=True))
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: nn.Module,
+        record: Record,
+        also: list[str],
+        *,
+        labels: Iterable[Any] | None = None,
+        task: str | None = None,
+        results: Mapping[str, Any] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Header:
+        """Builds the header of a wrapped model; ``also`` are the keys that were unfrozen by hand.
+
+        Raises:
+            DeltaError: labels, task, results or dtype that no delta can have.
+        """
+        classes, outputs = class_numbers(model, record)
+        names = labels_for(outputs, labels if labels is not None else record.labels)
+        return cls(
+            format=FORMAT,
+            version=__version__,
+            backbone=backbone_now(model, record, classes),
+            digest=record.digest,
+            structure=structure_now(model, record),
+            frozen=frozen_names(record),
+            methods=[method.to_json() for method in record.methods],
+            sites=record.sites,
+            base_dtype=str(record.base_dtype).removeprefix("torch.") if record.low_precision_keys else None,
+            head=cast(Any, record.head_option)
+            or classes != record.backbone["num_classes"],  # the user may have put a new one in
+            also=also,
+            dtype=float_type_name(dtype),
+            labels=names,
+            task=task_name(task) or record.task or (None if (classes or len(names or ())) == 1 else "classification"),
+            pipeline=record.pipeline or pipeline_by_timm(model),
+            results=results_table(results) if results is not None else record.results,
+            checksum=None,  # of the tensors as they are stored: sealed() sets it
         )
-    return text
+
+    def sealed(self, tensors: Mapping[str, Tensor]) -> Header:
+        """The header with the checksum of the tensors that stand beside it in the file."""
+        return replace(self, checksum=delta_checksum(tensors))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every key with its value, as ``petl.read`` returns them: None for those that the file lacks."""
+        return {**{key: getattr(self, key) for key in SCHEMA}, **self.unknown}
+
+    def to_metadata(self, path: Path | str, shapes: Shapes) -> dict[str, str]:
+        """The header as the metadata of a safetensors file, after the same checks that a reader makes."""
+        try:
+            text = json.dumps(self.to_dict())
+        except (TypeError, ValueError, RecursionError) as error:
+            raise DeltaError(
+                f"can't write {path}: labels, results and create_args must be JSON values ({error})"
+            ) from None
+        if wrong := faults(json.loads(text), shapes):
+            raise DeltaError(
+                f"can't write {path}: {listing(wrong)} can't stand in a delta's header, and no petl could load it"
+            )
+        return {KEY: text, SEAL: seal_of(text)}
+
+    @classmethod
+    def from_metadata(cls, path: Path, metadata: Mapping[str, str], shapes: Shapes) -> Header:
+        """Reads and checks the header in the metadata of a safetensors file whose tensors have these shapes.
+
+        Raises:
+            DeltaError: there is none, it is damaged, of a newer format, or says what no delta can.
+        """
+        values = sealed_values(path, metadata)
+        if type(number := values["format"]) is int and number > FORMAT:
+            raise DeltaError(
+                f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
+            )
+        if wrong := faults(values, shapes):
+            raise DeltaError(
+                f"{path}: its header lacks or misstates {listing(wrong)}; the file is damaged, or not to be trusted"
+            )
+        try:
+            for method in values["methods"]:
+                examine(method)
+        except MethodError as error:
+            raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
+        known: dict[str, Any] = {key: values.get(key) for key in SCHEMA}  # None for what older files lack
+        return cls(**known, unknown={key: value for key, value in values.items() if key not in known})
 
 
-def checked_header(path: Path, metadata: Mapping[str, str], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
-    text = metadata.get(KEY)
-    if text is None:
-        raise DeltaError(f"{path} is a safetensors file, but no petl delta: its header has no {KEY!r} entry")
-    if metadata.get(SEAL, seal := seal_of(text)) != seal:
-        raise DeltaError(
-            f"{path}: the {KEY!r} entry of its header doesn't have its checksum; the file is damaged: copy it again"
-        )
-    try:
-        header = json.loads(text)
-        number = header["format"]
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        shown = f"{type(error).__name__}: {str(error)[:100]}"
-        raise DeltaError(
-            f"{path}: the {KEY!r} entry of its header can't be read ({shown}); the file is damaged"
-        ) from None
-    if type(number) is int and number > FORMAT:
-        raise DeltaError(
-            f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
-        )
-    wrong = faults(header, shapes)
-    if wrong:
-        raise DeltaError(
-            f"{path}: its header lacks or misstates {listing(wrong)}; the file is damaged, or not to be trusted"
-        )
-    try:
-        for values in header["methods"]:
-            examine(values)
-    except MethodError as error:
-        raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
-    return {**header, **{key: None for key in SCHEMA if key not in header}}  # what older files lack
+SCHEMA: dict[str, Check] = {key.name: key.metadata["check"] for key in fields(Header) if "check" in key.metadata}
 
 
-def seal_of(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def faults(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """What is wrong with a header, in a few words each; ``shapes`` are those of the tensors beside it.
+def faults(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
+    """What is wrong with a header's values, in a few words each; ``shapes`` are those of the tensors beside it.
 
     >>> faults({"format": 1}, {})[:3]
     ['version', 'backbone', 'digest']
     """
-    wrong = [key for key, fits in SCHEMA.items() if not fits(header.get(key))]
-    number = header.get("format")
-    wrong += ["format"] if type(number) is not int or number < 1 else []
+    wrong = [key for key, check in SCHEMA.items() if not check(values.get(key))]
     if wrong:
-        return [_explained(key, header.get(key)) for key in wrong]
-    if len(header["methods"]) != len(header["sites"]):
+        return [_explained(key, values.get(key)) for key in wrong]
+    if len(values["methods"]) != len(values["sites"]):
         return ["sites (as many lists as methods)"]
-    return [*_lost(header, shapes), *_labels_off(header, shapes), *oversized(header["methods"], shapes)]
+    return [*_lost(values, shapes), *_labels_off(values, shapes), *oversized(values["methods"], shapes)]
 
 
 def _explained(key: str, value: Any) -> str:
@@ -193,49 +187,18 @@ def _explained(key: str, value: Any) -> str:
     return key
 
 
-def _unique(names: list[str]) -> bool:
-    return len({*names}) == len(names)
-
-
-SCHEMA: dict[str, Callable[[Any], bool]] = {
-    "version": is_text,
-    "backbone": is_backbone,
-    "digest": is_text,
-    "frozen": lambda value: (
-        value is None or (isinstance(value, dict) and type(value.get("tensors")) is int and is_text(value.get("names")))
-    ),
-    "methods": are_methods,
-    "sites": lambda value: isinstance(value, list) and all(are_texts(names) and _unique(names) for names in value),
-    "head": lambda value: isinstance(value, bool) or is_text(value) or are_texts(value),
-    "also": lambda value: value is None or are_texts(value),
-    "base_dtype": lambda value: value is None or value in ("bfloat16", "float16"),
-    "dtype": lambda value: value is None or value in FLOAT_TYPES,
-    "labels": lambda value: value is None or are_texts(value),
-    "task": lambda value: value is None or is_text(value),
-    "pipeline": lambda value: value is None or (isinstance(value, dict) and not pipeline_fault(value)),
-    "results": lambda value: value is None or isinstance(value, dict),
-    "structure": lambda value: value is None or is_table_of_texts(value),
-    "checksum": lambda value: value is None or is_text(value),
-}
-
-
-def _lost(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
+def _lost(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
     """Keys that the header speaks of and the file doesn't hold."""
-    lost = [key for key in header.get("also") or () if key not in shapes]
+    lost = [key for key in values.get("also") or () if key not in shapes]
     return [f"also ({lost[0]}, which isn't in the file)"] if lost else []
 
 
-def _labels_off(header: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
-    """Too many or too few labels: for the classes by timm's word, or the outputs of the classifier in the file."""
-    labels, classes = header.get("labels"), header["backbone"].get("num_classes")
+def _labels_off(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
+    """Too many or too few labels: for timm's number of classes, or the outputs of the classifier in the file."""
+    labels, classes = values.get("labels"), values["backbone"].get("num_classes")
     if labels is None or classes is None or len(labels) == classes:
         return []
     rows = {shape[0] for shape in shapes.values() if shape}
-    if header["head"] and len(labels) in rows and classes not in rows:  # a classifier that was put in by hand
+    if values["head"] and len(labels) in rows and classes not in rows:  # a classifier that was put in by hand
         return []
     return [f"labels ({len(labels)} for {classes} classes)"]
-
-
-def frozen_names(made: Record) -> dict[str, Any]:
-    """How many frozen tensors there are, and one fingerprint of their names: for the header."""
-    return {"tensors": len(made.frozen), "names": combined_fingerprint(dict.fromkeys(made.frozen, ""))}

@@ -5,21 +5,21 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor, nn
 
 from petl.delta.file import Paths, as_path, read_delta, read_recipe
 from petl.delta.fitting import (
-    record_of,
-    recorded_classes,
-    recorded_head,
+    base_type,
+    recipe_options,
     recorded_plans,
+    refuse_other_base,
     refuse_other_structure,
     try_on_meta,
-    why_other_base,
 )
+from petl.delta.header import Header
 from petl.delta.receiver import receiving_module
 from petl.delta.tensors import delta_tensors, fill, refuse_mismatch
 from petl.errors import DeltaError, StateError, listing
@@ -29,14 +29,11 @@ from petl.memory.modes import Memory
 from petl.methods.method import from_json
 from petl.sites.survey import Survey
 from petl.wrapping.backbone import build_backbone, outline_backbone
-from petl.wrapping.install import install
-from petl.wrapping.interrupts import uninterrupted
-from petl.wrapping.lookup import bare, record, require_record
-from petl.wrapping.preconditions import memory_setting, refuse_low_precision, survey_unwrapped
+from petl.wrapping.head import head_option
+from petl.wrapping.install import Plan, carry_out
+from petl.wrapping.lookup import Model, bare, record, require_record
+from petl.wrapping.preconditions import memory_setting, survey_unwrapped
 from petl.wrapping.record import Record
-from petl.wrapping.unwrap import unwrap
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 @overload
@@ -113,102 +110,107 @@ def load(
     saving = memory_setting(memory, fused)
     path = as_path(path)
     header, tensors = read_delta(path)
-    narrow = narrow_dtype(header.get("base_dtype") if base_dtype == "recorded" else base_dtype)
-    options: dict[str, Any] = {"trust_remote": trust_remote, "held": sum(tensor.numel() for tensor in tensors.values())}
-    sketch = outline_backbone(header, **options) if model is None else None
-    if sketch is not None:  # whether the recipe fits is known before the backbone takes memory
-        found = _surveyed(path, header, receiving_module(sketch, header), check_base)
-        try_on_meta(path, header, tensors, found, recorded_plans(header, found))
-    outer = build_backbone(header, pretrained=pretrained, **options) if model is None else model
+    low_dtype = narrow_dtype(header.base_dtype if base_dtype == "recorded" else base_dtype)
+    outer, is_tried = model, False
+    if outer is None:
+        outer, is_tried = _built(path, header, tensors, pretrained, check_base, trust_remote)
     if record(outer) is not None and is_sharded_model(outer):
-        _refill(path, header, tensors, outer, check_base)
+        _fill_sharded(path, header, tensors, outer, check_base)
         return outer
-    model = receiving_module(outer, header)
-    found = _surveyed(path, header, model, check_base)
-    plans = recorded_plans(header, found)
-    refuse_low_precision(narrow, [method for method, _ in plans])
-    if sketch is None:
-        try_on_meta(path, header, tensors, found, plans)
-    asked = record_of(header, plans, memory=saving, base_dtype=narrow)
-    with _unwrapped_on_error(model):
-        try:
-            install(found, plans, asked, num_classes=recorded_classes(header))
-        except Exception as error:  # another library's layers may raise anything
-            raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
-        refuse_mismatch(path, delta_tensors(model, asked)[0], tensors)
+    receiver = receiving_module(outer, header)
+
+    def plan(survey: Survey) -> list[Plan]:
+        plans = _fitting_plans(path, header, survey, check_base)
+        if not is_tried:
+            try_on_meta(path, header, tensors, survey, plans)
+        return plans
+
+    def finish(record: Record) -> None:
+        refuse_mismatch(path, delta_tensors(receiver, record)[0], tensors)
         if check_base:
-            _refuse_other_base(path, header, model, asked)
-        exact = header.get("dtype") is None and header.get("base_dtype") is None
-        fill(model, tensors, as_stored=exact and _dtype(header) == asked.backbone["dtype"])
-        _note(asked, header)
+            refuse_other_base(path, header, receiver, record)
+        exact = header.dtype is None and header.base_dtype is None
+        fill(receiver, tensors, as_stored=exact and base_type(header) == record.backbone["dtype"])
+        _note(record, header)
+
+    carry_out(
+        receiver,
+        plan,
+        image_size=_image_size(header),
+        memory=saving,
+        base_dtype=low_dtype,
+        changing=_misfits_told(path, receiver),
+        finish=finish,
+        **recipe_options(header),
+    )
     return outer
 
 
 def read(path: Paths) -> dict[str, Any]:
-    """The header of a delta file: backbone, methods, sites, labels, input pipeline, results; no tensor is read.
+    """Returns the header of a delta file: backbone, methods, sites, labels, input pipeline, results; no tensor is read.
 
     Texts in it are whoever's who wrote the file: `petl.errors.printable` makes them safe to print.
 
     Raises:
         DeltaError: it is no delta of a format that this petl knows, or its header says what no delta can.
     """
-    return read_recipe(as_path(path))
+    return read_recipe(as_path(path)).to_dict()
+
+
+def _built(
+    path: Path, header: Header, tensors: Mapping[str, Tensor], pretrained: bool, check_base: bool, trust_remote: bool
+) -> tuple[nn.Module, bool]:
+    """The recorded backbone, and whether the recipe has been tried on it, which comes before it takes memory where it can."""
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    outline = outline_backbone(header.backbone, trust_remote=trust_remote, file_numbers=numbers)
+    if outline is not None:
+        receiver = receiving_module(outline, header)
+        survey = survey_unwrapped(receiver, head_option(header.head), _image_size(header))
+        try_on_meta(path, header, tensors, survey, _fitting_plans(path, header, survey, check_base))
+    backbone = build_backbone(header.backbone, pretrained=pretrained, trust_remote=trust_remote, file_numbers=numbers)
+    return backbone, outline is not None
+
+
+def _fitting_plans(path: Path, header: Header, survey: Survey, check_base: bool) -> list[Plan]:
+    """The recorded plans, for a backbone whose structure is the recorded one."""
+    if check_base:
+        refuse_other_structure(path, header, survey)
+    return recorded_plans(header, survey)
+
+
+def _image_size(header: Header) -> Any:
+    return header.backbone.get("args", {}).get("img_size")
 
 
 @contextlib.contextmanager
-def _unwrapped_on_error(model: nn.Module) -> Iterator[None]:
+def _misfits_told(path: Path, model: nn.Module) -> Iterator[None]:
+    """What goes wrong inside is a DeltaError: the delta doesn't fit the model."""
     try:
         yield
-    except BaseException:
-        with uninterrupted():
-            if record(model) is not None:
-                unwrap(model)
-        raise
+    except Exception as error:  # another library's layers may raise anything
+        raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
 
 
-def _refuse_other_base(path: Path, header: Mapping[str, Any], model: nn.Module, made: Record) -> None:
-    mine = made.digest
-    if mine != header["digest"]:
-        raise DeltaError(
-            f"{path} was made on {header['backbone'].get('name')} with base digest {header['digest'][:12]}, but this "
-            f"{made.backbone['name'] or type(model).__name__} has {mine[:12]}: {why_other_base(header, made)}, or pass "
-            f"check_base=False"
-        )
-
-
-def _surveyed(path: Path, header: Mapping[str, Any], model: nn.Module, check_base: bool) -> Survey:
-    """A survey of the backbone, whose structure is the recorded one."""
-    found = survey_unwrapped(model, recorded_head(header["head"]), header["backbone"].get("args", {}).get("img_size"))
-    if check_base:
-        refuse_other_structure(path, header, found)
-    return found
-
-
-def _dtype(header: Mapping[str, Any]) -> str:
-    return header["backbone"].get("dtype", "float32")
-
-
-def _refill(
-    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], model: nn.Module, check_base: bool
+def _fill_sharded(
+    path: Path, header: Header, tensors: Mapping[str, Tensor], model: nn.Module, check_base: bool
 ) -> None:
-    """Give a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
+    """Gives a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
     plain, made = require_record(model)
-    if [m.to_json() for m in made.methods] != [
-        from_json(v).to_json() for v in header["methods"]
-    ] or made.sites != header["sites"]:
+    recipe = [from_json(values).to_json() for values in header.methods], header.sites
+    if ([method.to_json() for method in made.methods], made.sites) != recipe:
         raise StateError(
-            f"{path} holds {listing(m['name'] for m in header['methods'])} at other places than this sharded model was wrapped "
+            f"{path} holds {listing(m['name'] for m in header.methods)} at other places than this sharded model was wrapped "
             f"for; petl.load it onto the plain backbone, and shard after that"
         )
     with gathered(bare(model)):
         refuse_mismatch(path, delta_tensors(plain, made)[0], tensors)
         if check_base:
-            _refuse_other_base(path, header, plain, made)
+            refuse_other_base(path, header, plain, made)
         fill(plain, tensors, as_stored=False)
     _note(made, header)
 
 
-def _note(made: Record, header: Mapping[str, Any]) -> None:
+def _note(record: Record, header: Header) -> None:
     """Keep on the record what the header knows beside the recipe."""
-    made.labels, made.pipeline, made.results = header.get("labels"), header.get("pipeline"), header.get("results")
-    made.task = header.get("task")
+    record.labels, record.pipeline, record.results = header.labels, header.pipeline, header.results
+    record.task = header.task

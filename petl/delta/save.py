@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from petl.delta.description import reset_classifier_names
 from petl.delta.file import Paths, as_path, write_delta
-from petl.delta.header import build_header, reset_classifier_names
+from petl.delta.header import Header
 from petl.delta.tensors import as_stored, delta_tensors
 from petl.errors import StateError, listing
 from petl.graft.sharded import gathered
@@ -53,30 +54,30 @@ def save(
     ...     petl.read(path)["labels"]
     ['cat', 'dog', 'eel']
     """
-    plain, made = require_record(model)
+    plain, record = require_record(model)
     refuse_training_outside(model)
     with gathered(bare(model)) as mine:
-        follow_exchanged_layers(plain, made)
-        tensors, also = delta_tensors(plain, made)
-        _refuse_strangers(plain, made, also)
-        made = _without(made, also)
-        prove_unchanged(made, "not saved, because the delta would not give this model back")
-        header = build_header(plain, made, also, labels=labels, task=task, results=results, dtype=dtype)
+        follow_exchanged_layers(plain, record)
+        tensors, also = delta_tensors(plain, record)
+        _refuse_strangers(plain, record, also)
+        record = _without(record, also)
+        prove_unchanged(record, "not saved, because the delta would not give this model back")
+        header = Header.of(plain, record, also, labels=labels, task=task, results=results, dtype=dtype)
         values = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
         return write_delta(as_path(path), values, header) if mine else as_path(path)
 
 
-def _without(made: Record, also: Sequence[str]) -> Record:
+def _without(record: Record, also: Sequence[str]) -> Record:
     """The record as if ``also`` had been planned: these keys need no proof."""
-    return Record(**{**vars(made), "frozen": {k: v for k, v in made.frozen.items() if k not in also}})
+    return Record(**{**vars(record), "frozen": {k: v for k, v in record.frozen.items() if k not in also}})
 
 
-def _refuse_strangers(model: nn.Module, made: Record, also: Sequence[str]) -> None:
+def _refuse_strangers(model: nn.Module, record: Record, also: Sequence[str]) -> None:
     """A StateError for parameters that came after ``wrap`` and that ``load`` couldn't make again."""
-    known = {*made.frozen, *made.planned}
+    known = {*record.frozen, *record.owned_keys}
     strange = [key for key in also if key not in known]
     if strange:
-        heads = reset_classifier_names(model, made)
+        heads = reset_classifier_names(model, record)
         strange = [key for key in strange if not within(key, heads)]
     if strange:
         raise StateError(

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import DeltaError, listing
+from petl.format.backbone_values import FLOAT_TYPES
 from petl.graft.sharded import put
 from petl.wrapping.eval_mode import drop_eval_caches
-from petl.wrapping.fingerprints import full_tensor
+from petl.wrapping.fingerprints import combined_fingerprint, fingerprints, full_tensor
 from petl.wrapping.own_tensors import own_tensor, state_entries
 from petl.wrapping.record import Record
 
@@ -29,6 +30,21 @@ def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return kept.cpu().contiguous()
 
 
+def delta_checksum(tensors: Mapping[str, Tensor]) -> str:
+    """One SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
+    return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
+
+
+def float_type_name(dtype: torch.dtype | None) -> str | None:
+    """The name of a type in which floating-point tensors may be stored, or a DeltaError; None for None, their own."""
+    name = str(dtype).removeprefix("torch.")
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
+        raise DeltaError(
+            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in FLOAT_TYPES)}"
+        )
+    return name if dtype is not None else None
+
+
 def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
     """Write the values in; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
     for key, owner, leaf in state_entries(model):
@@ -39,22 +55,22 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) ->
     drop_eval_caches(model)
 
 
-def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
+def delta_tensors(model: nn.Module, record: Record) -> tuple[dict[str, Tensor], list[str]]:
     """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
     mine: dict[str, Tensor] = {}
-    planned = made.planned
+    planned = record.owned_keys
     for key, owner, leaf in state_entries(model):
         tensor = own_tensor(owner, leaf)
-        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
+        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(record, key, owner)):
             mine[key] = tensor.detach()
-    return mine, [key for key in mine if key not in {*planned} - {*made.also}]
+    return mine, [key for key in mine if key not in {*planned} - {*record.unfrozen_by_hand}]
 
 
-def _is_new(made: Record, key: str, owner: nn.Module) -> bool:
+def _is_new(record: Record, key: str, owner: nn.Module) -> bool:
     """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
-    then = made.frozen.get(key)
+    then = record.frozen.get(key)
     replaced = then is None or then[0] is not owner
-    return replaced and key not in made.planned and any(p.requires_grad for p in owner.parameters(recurse=False))
+    return replaced and key not in record.owned_keys and any(p.requires_grad for p in owner.parameters(recurse=False))
 
 
 def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

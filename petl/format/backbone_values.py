@@ -15,9 +15,9 @@ REMOTE_NAME = re.compile(r"(hf-hub|hf_hub|local-dir):[^\x00-\x1f]{1,1000}")  # t
 MOST_CLASSES = 2**24
 
 
-def is_remote(header: Mapping[str, Any]) -> bool:
+def is_remote(backbone: Mapping[str, Any]) -> bool:
     """Whether the backbone's name sends timm to somebody's repository or folder."""
-    return ":" in (header["backbone"].get("name") or "")
+    return ":" in (backbone.get("name") or "")
 
 
 def is_backbone(value: Any) -> bool:

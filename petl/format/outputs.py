@@ -47,6 +47,21 @@ def _label(label: Any) -> str:
     raise DeltaError(f"labels hold {short_repr(label)} ({type(label).__name__}); expected class names, such as 'cat'")
 
 
+def labels_for(outputs: int | None, labels: Iterable[Any] | None) -> list[str] | None:
+    """The labels as texts, or a DeltaError where there isn't one for each output; ``outputs`` None: nobody knows how many."""
+    names = label_texts(labels)
+    if names is not None and outputs is not None and len(names) != outputs:
+        raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
+    return names
+
+
+def results_table(results: Any) -> dict[str, Any]:
+    """The results as a dict, or a DeltaError where they are none."""
+    if not isinstance(results, Mapping):
+        raise DeltaError(f"results={str(results)[:60]}; expected a dict, such as {{'accuracy': 0.9}}")
+    return dict(results)
+
+
 def task_name(task: str | None) -> str | None:
     """The task if it is one that petl knows, else a DeltaError."""
     if task is not None and task not in TASKS:

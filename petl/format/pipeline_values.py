@@ -13,6 +13,10 @@ KNOWN_CROPS = ("center", "squash", "border")
 LARGEST_IMAGE = 2**28  # numbers in one image: a gigabyte
 
 
+def is_pipeline(value: Any) -> bool:
+    return isinstance(value, dict) and not pipeline_fault(value)
+
+
 def pipeline_fault(value: Mapping[str, Any]) -> str:
     """What of an input pipeline can't be; keys that petl doesn't know are no matter."""
     size, crop = value.get("input_size") or [], value.get("crop_pct", 1.0)

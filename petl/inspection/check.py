@@ -329,7 +329,7 @@ def _has_trained(model: nn.Module) -> bool:
 def _tuned_statistics(model: nn.Module) -> set[str]:
     """Buffers of modules that stand in training mode after ``model.train()``: their statistics are meant to move."""
     made = record(model)
-    return {k for k in (made.planned if made else ()) if k in dict(model.named_buffers())}
+    return {k for k in (made.owned_keys if made else ()) if k in dict(model.named_buffers())}
 
 
 def _foreign_keys(folded: nn.Module, base: nn.Module) -> set[str]:

@@ -147,9 +147,9 @@ def _base(parameters: Sequence[nn.Parameter], made: Record) -> Base:
     size: Counter[str] = Counter()
     for p in parameters:
         size[_kind(p)] += p.numel() * p.element_size()
-    narrow = dict.fromkeys(made.narrow, str(made.base_dtype).removeprefix("torch."))
-    originals = sum(made.backup[key].numel() * made.backup[key].element_size() for key in made.narrow)
-    return Base(dict(size.most_common()), {**narrow, **made.wide}, originals)
+    narrow = dict.fromkeys(made.low_precision_keys, str(made.base_dtype).removeprefix("torch."))
+    originals = sum(made.originals[key].numel() * made.originals[key].element_size() for key in made.low_precision_keys)
+    return Base(dict(size.most_common()), {**narrow, **made.full_precision_reasons}, originals)
 
 
 def _kind(tensor: Tensor) -> str:

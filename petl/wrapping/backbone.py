@@ -122,66 +122,68 @@ def set_in_chans(model: nn.Module, channels: int) -> None:
 
 
 def build_backbone(
-    header: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, held: int = 0
+    backbone: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, file_numbers: int = 0
 ) -> nn.Module:
-    """The backbone that a checked header describes; ``held`` is how many numbers the file itself has.
+    """Builds the backbone that a checked header describes; ``file_numbers`` is how many numbers the file's own tensors have.
 
     Raises:
         DeltaError: timm can't build it, the name leads elsewhere and isn't trusted, or it would be out of all proportion.
     """
 
-    def made(name: str, args: dict[str, Any]) -> nn.Module:
+    def create(name: str, args: dict[str, Any]) -> nn.Module:
         import timm
 
         with cache_if_unreachable() if pretrained else contextlib.nullcontext():
             return timm.create_model(name, pretrained=pretrained, **args)
 
-    return cast(nn.Module, _built(header, made, trust_remote, held))
+    return cast(nn.Module, _built(backbone, create, trust_remote, file_numbers))
 
 
-def outline_backbone(header: Mapping[str, Any], *, trust_remote: bool = False, held: int = 0) -> nn.Module | None:
-    """``build`` on the meta device, without memory; None where that can't be.
+def outline_backbone(
+    backbone: Mapping[str, Any], *, trust_remote: bool = False, file_numbers: int = 0
+) -> nn.Module | None:
+    """Builds the same backbone on the meta device, where it takes no memory; None where that isn't possible.
 
     Raises:
-        DeltaError: as ``build``.
+        DeltaError: as ``build_backbone``.
     """
 
-    def made(name: str, args: dict[str, Any]) -> nn.Module | None:
+    def create(name: str, args: dict[str, Any]) -> nn.Module | None:
         import timm
 
         try:
             with torch.device("meta"):
-                return None if is_remote(header) else timm.create_model(name, pretrained=False, **args)
+                return None if is_remote(backbone) else timm.create_model(name, pretrained=False, **args)
         except (RuntimeError, NotImplementedError):  # code that reads values while it builds
             return None
 
-    return _built(header, made, trust_remote, held)
+    return _built(backbone, create, trust_remote, file_numbers)
 
 
 def _built(
-    header: Mapping[str, Any],
-    made: Callable[[str, dict[str, Any]], nn.Module | None],
+    backbone: Mapping[str, Any],
+    create: Callable[[str, dict[str, Any]], nn.Module | None],
     trust_remote: bool,
-    held: int,
+    file_numbers: int,
 ) -> nn.Module | None:
-    base = header["backbone"]
-    by_hand = "build it yourself and pass it: petl.load(path, model)"
-    if not base.get("name"):
+    name, by_hand = backbone.get("name"), "build it yourself and pass it: petl.load(path, model)"
+    if not name:
         raise DeltaError(f"the delta's backbone has no timm name; {by_hand}")
-    if base.get("unrecorded"):
+    if backbone.get("unrecorded"):
         raise DeltaError(
-            f"the delta's backbone {base['name']} was built with {base['unrecorded']}, which no delta holds; {by_hand}"
+            f"the delta's backbone {name} was built with {backbone['unrecorded']}, which no delta holds; {by_hand}"
         )
-    if is_remote(header) and not trust_remote:
+    if is_remote(backbone) and not trust_remote:
         raise DeltaError(
-            f"the delta's backbone is {base['name']!r}, which is outside timm; pass trust_remote=True if you trust whoever wrote "
+            f"the delta's backbone is {name!r}, which is outside timm; pass trust_remote=True if you trust whoever wrote "
             f"the file, or {by_hand}"
         )
-    args = {k: v for k, v in {"num_classes": base.get("num_classes"), **base.get("args", {})}.items() if v is not None}
+    args = {"num_classes": backbone.get("num_classes"), **backbone.get("args", {})}
+    args = {key: value for key, value in args.items() if value is not None}
     try:
-        if not is_remote(header):
-            refuse_huge(base["name"], args, held)
-        model = made(base["name"], args)
-        return None if model is None else model.to(getattr(torch, base.get("dtype", "float32")))
+        if not is_remote(backbone):
+            refuse_huge(name, args, file_numbers)
+        model = create(name, args)
+        return None if model is None else model.to(getattr(torch, backbone.get("dtype", "float32")))
     except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
-        raise DeltaError(f"timm can't build the backbone {base['name']} ({str(error)[:300]}); {by_hand}") from error
+        raise DeltaError(f"timm can't build the backbone {name} ({str(error)[:300]}); {by_hand}") from error

@@ -27,7 +27,7 @@ class _TooLarge(Exception):
     pass
 
 
-def refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
+def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
     """Try the arguments without memory, and stop where they make the backbone out of proportion to timm's own."""
     import timm
 
@@ -35,7 +35,7 @@ def refuse_huge(name: str, args: Mapping[str, Any], held: int) -> None:
         return
     with torch.device("meta"), _counted() as plain:
         timm.create_model(name, pretrained=False)
-    limits = max(FREE_TENSORS, 4 * plain[0]), max(FREE_NUMBERS, 8 * plain[1]) + 2 * held
+    limits = max(FREE_TENSORS, 4 * plain[0]), max(FREE_NUMBERS, 8 * plain[1]) + 2 * file_numbers
     with torch.device("meta"), _counted(*limits):
         timm.create_model(name, pretrained=False, **args)
 

@@ -13,9 +13,9 @@ from petl.wrapping.own_tensors import own_tensor
 from petl.wrapping.record import Record
 
 
-def dtype_changes(made: Record, fn: Callable[[Tensor], Tensor]) -> dict[torch.dtype, torch.dtype]:
+def dtype_changes(record: Record, fn: Callable[[Tensor], Tensor]) -> dict[torch.dtype, torch.dtype]:
     """The types of frozen tensors that ``fn`` would change, with what they become."""
-    own = [own_tensor(owner, leaf) for owner, leaf, _ in made.frozen.values()]
+    own = [own_tensor(owner, leaf) for owner, leaf, _ in record.frozen.values()]
     places = {tensor.dtype: tensor.device for tensor in own if tensor is not None}
     try:
         found = {kind: fn(torch.empty(0, dtype=kind, device=device)).dtype for kind, device in places.items()}
@@ -24,33 +24,33 @@ def dtype_changes(made: Record, fn: Callable[[Tensor], Tensor]) -> dict[torch.dt
     return {kind: new for kind, new in found.items() if new != kind}
 
 
-def refuse_second_cast(made: Record, casts: Mapping[torch.dtype, torch.dtype]) -> None:
-    if made.narrow:
+def refuse_second_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype]) -> None:
+    if record.low_precision_keys:
         kinds = ", ".join(sorted(str(new) for new in casts.values()))
         raise StateError(
-            f"a model with base_dtype={made.base_dtype} can't be cast to {kinds}: its frozen base is kept in that type already; "
-            f"petl.unwrap(model), cast it, and petl.wrap it again, or leave out base_dtype"
+            f"a model with base_dtype={record.base_dtype} can't be cast to {kinds}: its frozen base is kept in that type "
+            f"already; petl.unwrap(model), cast it, and petl.wrap it again, or leave out base_dtype"
         )
 
 
-def note_cast(made: Record, casts: Mapping[torch.dtype, torch.dtype], moved: set[str]) -> None:
+def note_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype], moved: set[str]) -> None:
     """New marks for what was cast from the type that it had at ``wrap``, or from one that held all of its bits."""
-    for key, (owner, leaf, then) in made.frozen.items():
+    for key, (owner, leaf, then) in record.frozen.items():
         own, kind = own_tensor(owner, leaf), _dtype(then)
         if own is None or key in moved or casts.get(kind) != own.dtype:
             continue
-        first = made.first.setdefault(key, then)
+        first = record.checksums_before_cast.setdefault(key, then)
         rounded = torch.promote_types(_dtype(first), kind) != kind or first.startswith(f"{own.dtype} ")
         seen = first if rounded else _meta_mark(own, then) if then.endswith(" meta") else checksum(own)
-        made.frozen[key] = (owner, leaf, seen)
+        record.frozen[key] = (owner, leaf, seen)
         if seen != first:
             continue
         if is_unchanged(first, checksum(own)):
-            del made.first[key]
-    made.cast = next(iter(casts.values()))
-    made.backbone["dtype"] = str(made.cast).removeprefix("torch.")
-    made.samples = {key: t.to(casts.get(t.dtype, t.dtype)) for key, t in made.samples.items()}
-    made.statistics = {key: t.to(casts.get(t.dtype, t.dtype)) for key, t in made.statistics.items()}
+            del record.checksums_before_cast[key]
+    record.cast_to = next(iter(casts.values()))
+    record.backbone["dtype"] = str(record.cast_to).removeprefix("torch.")
+    record.samples = {key: t.to(casts.get(t.dtype, t.dtype)) for key, t in record.samples.items()}
+    record.statistics = {key: t.to(casts.get(t.dtype, t.dtype)) for key, t in record.statistics.items()}
 
 
 def _dtype(seen: str) -> torch.dtype:

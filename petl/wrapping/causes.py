@@ -46,24 +46,24 @@ CAUSES = {
 }
 
 
-def explain_changes(made: Record, moved: Sequence[str]) -> str:
+def explain_changes(record: Record, moved: Sequence[str]) -> str:
     """Which tensors moved, for which reason, and what to do, cause by cause."""
     groups: dict[str, list[str]] = {}
     for key in moved:
-        groups.setdefault(_cause(made, key, many=2 * len(moved) > len(made.frozen)), []).append(key)
+        groups.setdefault(_cause(record, key, many=2 * len(moved) > len(record.frozen)), []).append(key)
     parts = []
     for cause, keys in groups.items():
         happened, remedy = CAUSES[cause]
-        parts.append(f"{listing(keys)}: {happened.format(**_types(made, keys[0]))}; {remedy}")
+        parts.append(f"{listing(keys)}: {happened.format(**_types(record, keys[0]))}; {remedy}")
     return ". ".join(parts)
 
 
-def _cause(made: Record, key: str, *, many: bool) -> str:
-    owner, leaf, then = made.frozen[key]
-    own, sample = own_tensor(owner, leaf), made.samples.get(key)
+def _cause(record: Record, key: str, *, many: bool) -> str:
+    owner, leaf, then = record.frozen[key]
+    own, sample = own_tensor(owner, leaf), record.samples.get(key)
     if own is None or str(tuple(own.shape)) not in then:
         return "gone"
-    if not then.startswith(f"{own.dtype} ") or made.first:
+    if not then.startswith(f"{own.dtype} ") or record.checksums_before_cast:
         return "cast"
     if (
         sample is not None
@@ -77,7 +77,10 @@ def _cause(made: Record, key: str, *, many: bool) -> str:
     return "loaded" if many else "written"
 
 
-def _types(made: Record, key: str) -> dict[str, Any]:
-    owner, leaf, then = made.frozen[key]
+def _types(record: Record, key: str) -> dict[str, Any]:
+    owner, leaf, then = record.frozen[key]
     own = own_tensor(owner, leaf)
-    return {"were": f"were {made.first.get(key, then).partition(' ')[0]},", "are": "" if own is None else own.dtype}
+    return {
+        "were": f"were {record.checksums_before_cast.get(key, then).partition(' ')[0]},",
+        "are": "" if own is None else own.dtype,
+    }

@@ -13,35 +13,35 @@ from petl.sites.sites import has_statistics, within
 from petl.wrapping.record import Record
 
 
-def set_requires_grad(model: nn.Module, made: Record, originals: set[int]) -> None:
+def set_requires_grad(model: nn.Module, record: Record, base_ids: set[int]) -> None:
     """Train exactly what methods and head own; a method's own new tensors keep the flag that it gave them."""
-    planned = made.planned
+    owned_keys = record.owned_keys
     for name, parameter in model.named_parameters():
-        meant = id(parameter) in originals or parameter.requires_grad
-        parameter.requires_grad_(name in planned and parameter.is_floating_point() and meant)
-    if not planned:
+        meant = id(parameter) in base_ids or parameter.requires_grad
+        parameter.requires_grad_(name in owned_keys and parameter.is_floating_point() and meant)
+    if not owned_keys:
         raise SiteError(
-            f"{', '.join(m.name for m in made.methods)} with head={made.head_option} leaves nothing to train on "
+            f"{', '.join(m.name for m in record.methods)} with head={record.head_option} leaves nothing to train on "
             f"{type(model).__name__}; give num_classes= for a new classifier, or another method"
         )
 
 
-def hold_untuned(model: nn.Module, made: Record) -> None:
+def hold_untuned(model: nn.Module, record: Record) -> None:
     """Keep norms with running statistics that nobody tunes in evaluation mode; where the head alone trains, all but it."""
-    planned = made.planned
-    if all(within(key, made.head) for key in planned):
-        return _hold_all_but(model, "", made.head)
+    owned_keys = record.owned_keys
+    if all(within(key, record.head) for key in owned_keys):
+        return _hold_all_but(model, "", record.head)
     for name, module in model.named_modules():
-        moving = any(f"{name}.{leaf}".lstrip(".") in planned for leaf in ("running_mean", "running_var"))
+        moving = any(f"{name}.{leaf}".lstrip(".") in owned_keys for leaf in ("running_mean", "running_var"))
         if has_statistics(module) and not moving:
             hold(module)
-        if any(vector not in planned for _, vector in iterated(module, name)):
-            _hold_norm(module, name, planned)
+        if any(vector not in owned_keys for _, vector in iterated(module, name)):
+            _hold_norm(module, name, owned_keys)
 
 
-def _hold_norm(module: nn.Module, name: str, planned: Collection[str]) -> None:
+def _hold_norm(module: nn.Module, name: str, owned_keys: Collection[str]) -> None:
     """A spectral norm that nobody tunes stays as it is, if its weight does."""
-    trains = [original for original, _ in iterated(module, name) if original in planned]
+    trains = [original for original, _ in iterated(module, name) if original in owned_keys]
     if trains:
         raise SiteError(
             f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off "

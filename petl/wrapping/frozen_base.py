@@ -17,13 +17,13 @@ from petl.wrapping.record import Record, living_records
 from petl.wrapping.rounding import equal_up_to_rounding, some_numbers
 
 
-def remember_frozen(model: nn.Module, made: Record) -> None:
+def remember_frozen(model: nn.Module, record: Record) -> None:
     """Keep what tells later how a frozen tensor has moved: the statistics of norms, and a few numbers of every tensor."""
-    tensors = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in made.frozen.items()}
+    tensors = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in record.frozen.items()}
     still = {key: tensor for key, tensor in tensors.items() if tensor is not None and not tensor.is_meta}
     statistics = {key: t for key, t in still.items() if key.rpartition(".")[2] in STATISTICS}
-    made.statistics = {key: t.detach().clone() for key, t in statistics.items()}
-    made.samples = {key: some_numbers(t) for key, t in still.items()}
+    record.statistics = {key: t.detach().clone() for key, t in statistics.items()}
+    record.samples = {key: some_numbers(t) for key, t in still.items()}
 
 
 def prove_frozen(model: nn.Module, what: str) -> None:
@@ -32,16 +32,16 @@ def prove_frozen(model: nn.Module, what: str) -> None:
     What has moved by rounding alone, as in averages over all weights, is put back where a model that is still there has the
     bits, with a warning.
     """
-    plain, made = require_record(model)
+    plain, record = require_record(model)
     with gathered(model):
-        follow_exchanged_layers(plain, made)
-        prove_unchanged(made, what)
+        follow_exchanged_layers(plain, record)
+        prove_unchanged(record, what)
 
 
-def prove_unchanged(made: Record, what: str) -> None:
+def prove_unchanged(record: Record, what: str) -> None:
     """``prove_frozen`` of a record that is up to date."""
-    moved = made.moved()
-    back = [key for key in moved if _put_back(made, key)]
+    moved = record.moved()
+    back = [key for key in moved if _put_back(record, key)]
     if back:
         warnings.warn(
             f"{listing(back, 3)} had moved by rounding, as frozen tensors do where averages are taken over all weights; petl "
@@ -50,23 +50,23 @@ def prove_unchanged(made: Record, what: str) -> None:
         )
     left = [key for key in moved if key not in back]
     if left:
-        raise StateError(f"{what}: changed since wrap although frozen: {explain_changes(made, left)}")
+        raise StateError(f"{what}: changed since wrap although frozen: {explain_changes(record, left)}")
 
 
-def follow_exchanged_layers(model: nn.Module, made: Record) -> None:
+def follow_exchanged_layers(model: nn.Module, record: Record) -> None:
     """Follow layers that were exchanged since ``wrap``: the tensors that now have the name have to be what the old ones were.
 
     Not where the new layer trains, which ``save`` keeps, and where the classifier was taken away, which the header says.
     """
     there = set(model.modules())
-    gone = {key: entry for key, entry in made.frozen.items() if entry[0] not in there}
+    gone = {key: entry for key, entry in record.frozen.items() if entry[0] not in there}
     now = {key: (owner, leaf) for key, owner, leaf in state_entries(model)} if gone else {}
-    reset = getattr(model, "num_classes", None) != made.backbone.get("num_classes")
+    reset = getattr(model, "num_classes", None) != record.backbone.get("num_classes")
     for key, (old, leaf, then) in gone.items():
         if key not in now and not reset and leaf != "num_batches_tracked":
-            made.frozen[key] = (nn.Module(), leaf, then)
+            record.frozen[key] = (nn.Module(), leaf, then)
         elif key in now and (_is_same(old, leaf, now[key][0]) or not _trains(now[key][0])):
-            made.frozen[key] = (*now[key], then)
+            record.frozen[key] = (*now[key], then)
 
 
 def _is_same(old: nn.Module, leaf: str, new: nn.Module) -> bool:
@@ -77,13 +77,13 @@ def _trains(layer: nn.Module) -> bool:
     return any(p.requires_grad for p in layer.parameters(recurse=False))
 
 
-def _put_back(made: Record, key: str) -> bool:
+def _put_back(record: Record, key: str) -> bool:
     """Give a frozen tensor that moved by rounding its old bits, if anybody has them."""
-    owner, leaf, then = made.frozen[key]
+    owner, leaf, then = record.frozen[key]
     own = own_tensor(owner, leaf)
     if own is None or own.is_meta or is_shard(own):
         return False
-    for other in _candidates(made, key, then):
+    for other in _candidates(record, key, then):
         there = other.detach().to(own.device)
         if other is not own and equal_up_to_rounding(own.detach(), there) and checksum(there) == then:
             own.detach().copy_(there)
@@ -91,9 +91,9 @@ def _put_back(made: Record, key: str) -> bool:
     return False
 
 
-def _candidates(made: Record, key: str, then: str) -> list[Tensor]:
+def _candidates(record: Record, key: str, then: str) -> list[Tensor]:
     """Tensors that may still have the bits: copies of statistics, and those of models that were copied from, or to, this one."""
-    kept = [made.statistics[key]] if key in made.statistics else []
+    kept = [record.statistics[key]] if key in record.statistics else []
     same = [record.frozen[key] for record in living_records() if key in record.frozen and record.frozen[key][2] == then]
     found = [own_tensor(owner, leaf) for owner, leaf, _ in same]
     return [*kept, *(t for t in found if t is not None and not t.is_meta and not is_shard(t))]

@@ -21,9 +21,9 @@ from petl.wrapping.record import Record
 from petl.wrapping.snapshot import RECORD
 
 
-def guard_base(model: nn.Module, made: Record) -> None:
+def guard_base(model: nn.Module, record: Record) -> None:
     """Let a model that is being wrapped notice what is done to it from now on."""
-    remember_frozen(model, made)
+    remember_frozen(model, record)
     give(model, *([GuardedModel, FixedInputSize] if hasattr(model, "set_input_size") else [GuardedModel]))
 
 
@@ -34,28 +34,28 @@ class GuardedModel(Way):
 
     def train(self, mode: bool = True) -> Any:
         model = cast(nn.Module, self)
-        made = vars(model).get(RECORD)
-        if made is not None and not torch.compiler.is_compiling():
-            _hold_again(model, made)
-            _undo_resets(made)
+        record = vars(model).get(RECORD)
+        if record is not None and not torch.compiler.is_compiling():
+            _hold_again(model, record)
+            _undo_resets(record)
         return super().train(mode)  # type: ignore[misc]  # nn.Module.train comes later in the order
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
-        made = vars(self).get(RECORD)
-        casts = dtype_changes(made, fn) if made is not None else {}
+        record = vars(self).get(RECORD)
+        casts = dtype_changes(record, fn) if record is not None else {}
         if casts:
-            assert made is not None
-            refuse_second_cast(made, casts)
-            moved = set(made.moved())
+            assert record is not None
+            refuse_second_cast(record, casts)
+            moved = set(record.moved())
         out = super()._apply(fn, *args, **kwargs)  # type: ignore[misc]  # as above
-        if casts and made is not None:
-            note_cast(made, casts, moved)
+        if casts and record is not None:
+            note_cast(record, casts, moved)
         return out
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, local_metadata: Any, *rest: Any) -> None:
-        made = vars(self).get(RECORD)
-        if made is not None:
-            sort_loaded_values(cast(nn.Module, self), made, state_dict, prefix)
+        record = vars(self).get(RECORD)
+        if record is not None:
+            sort_loaded_values(cast(nn.Module, self), record, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # as above
 
 
@@ -73,14 +73,14 @@ class FixedInputSize(Way):
         super().set_input_size(*args, **kwargs)  # type: ignore[misc]  # the base class's own
 
 
-def _hold_again(model: nn.Module, made: Record) -> None:
+def _hold_again(model: nn.Module, record: Record) -> None:
     """Hold norms that were exchanged for others with the same statistics (``convert_sync_batchnorm``)."""
     there = set(model.modules())
-    if all(owner in there for owner, _, _ in made.frozen.values()):
+    if all(owner in there for owner, _, _ in record.frozen.values()):
         return
-    before = {key: entry[0] for key, entry in made.frozen.items()}
-    follow_exchanged_layers(model, made)
-    for key, (owner, leaf, _) in made.frozen.items():
+    before = {key: entry[0] for key, entry in record.frozen.items()}
+    follow_exchanged_layers(model, record)
+    for key, (owner, leaf, _) in record.frozen.items():
         if owner is before[key] or leaf not in ("running_mean", "running_var") or not has_statistics(owner):
             continue
         if isinstance(before[key], BatchNormAct2d) and base_class(owner) is nn.SyncBatchNorm:
@@ -92,12 +92,12 @@ def _hold_again(model: nn.Module, made: Record) -> None:
             hold(owner)
 
 
-def _undo_resets(made: Record) -> None:
+def _undo_resets(record: Record) -> None:
     """Put held norms' statistics back where ``update_bn`` or ``reset_running_stats`` has emptied them."""
-    empty = [key for key, value in made.statistics.items() if _was_reset(made, key, value)]
+    empty = [key for key, value in record.statistics.items() if _was_reset(record, key, value)]
     for key in empty:
-        owner, leaf, _ = made.frozen[key]
-        cast(Tensor, own_tensor(owner, leaf)).detach().copy_(made.statistics[key])
+        owner, leaf, _ = record.frozen[key]
+        cast(Tensor, own_tensor(owner, leaf)).detach().copy_(record.statistics[key])
     if empty:
         warnings.warn(
             f"statistics of norms that petl holds still had been reset ({listing(empty, 2)}); petl put them back: held norms "
@@ -106,8 +106,8 @@ def _undo_resets(made: Record) -> None:
         )
 
 
-def _was_reset(made: Record, key: str, kept: Tensor) -> bool:
-    entry = made.frozen.get(key)
+def _was_reset(record: Record, key: str, kept: Tensor) -> bool:
+    entry = record.frozen.get(key)
     own = None if entry is None else own_tensor(entry[0], entry[1])
     if own is None or own.is_meta or own.shape != kept.shape:
         return False

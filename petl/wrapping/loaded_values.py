@@ -19,19 +19,19 @@ from petl.wrapping.record import Record
 from petl.wrapping.rounding import equal_up_to_rounding
 
 
-def sort_loaded_values(model: nn.Module, made: Record, state: Any, prefix: str) -> None:
+def sort_loaded_values(model: nn.Module, record: Record, state: Any, prefix: str) -> None:
     """Look at values that are about to be loaded: averages of the base leave its bits, other weights become the base."""
-    follow_exchanged_layers(model, made)
+    follow_exchanged_layers(model, record)
     names = {(owner, leaf): f"{prefix}{key}" for key, owner, leaf in state_entries(model)}
     fresh = []
-    for key, (owner, leaf, then) in made.frozen.items():
+    for key, (owner, leaf, then) in record.frozen.items():
         name, own = names.get((owner, leaf), ""), own_tensor(owner, leaf)
         if name not in state and f"{prefix}{key}" in state:  # peft has given it another name
             state[name] = state.pop(f"{prefix}{key}")
         value = state.get(name)
         if own is None or own.is_meta or is_shard(own) or not isinstance(value, Tensor) or value.shape != own.shape:
             continue
-        before = made.backup[key] if key in made.narrow else own.detach()
+        before = record.originals[key] if key in record.low_precision_keys else own.detach()
         new = value.detach().to(before.device, before.dtype)
         if torch.equal(new, before):
             continue
@@ -42,19 +42,23 @@ def sort_loaded_values(model: nn.Module, made: Record, state: Any, prefix: str) 
         else:
             fresh.append(key)
     _take_base(
-        made, fresh, state, {key: names.get((made.frozen[key][0], made.frozen[key][1]), "") for key in fresh}, prefix
+        record,
+        fresh,
+        state,
+        {key: names.get((record.frozen[key][0], record.frozen[key][1]), "") for key in fresh},
+        prefix,
     )
 
 
-def _take_base(made: Record, fresh: list[str], state: Any, names: Mapping[str, str], prefix: str) -> None:
+def _take_base(record: Record, fresh: list[str], state: Any, names: Mapping[str, str], prefix: str) -> None:
     for key in fresh:
-        adopt_value(made, key, state[names[key]])
+        adopt_value(record, key, state[names[key]])
     if not fresh:
         return
-    for key, kept in made.backup.items():  # what trains in place starts, and is given back, as the new base has it
+    for key, kept in record.originals.items():  # what trains in place starts, and is given back, as the new base has it
         value = state.get(f"{prefix}{key}")
-        if key not in made.narrow and isinstance(value, Tensor) and value.shape == kept.shape:
-            made.backup[key] = value.detach().to("cpu", kept.dtype, copy=True)
+        if key not in record.low_precision_keys and isinstance(value, Tensor) and value.shape == kept.shape:
+            record.originals[key] = value.detach().to("cpu", kept.dtype, copy=True)
     warnings.warn(
         f"{len(fresh)} frozen tensors got other values by load_state_dict ({listing(fresh, 3)}): petl takes them for the base "
         f"from now on, and deltas of this model go onto that one",

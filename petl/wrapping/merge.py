@@ -71,7 +71,7 @@ def merge(model: Model) -> Model:
         for module, found in values:
             fold(module, found)
         for name, parameter in plain.named_parameters():
-            parameter.requires_grad_(made.flags.get(name, True))
+            parameter.requires_grad_(made.requires_grad.get(name, True))
         if channels != made.backbone["in_chans"]:
             set_in_chans(plain, channels)
         plain.train(plain.training)

@@ -84,9 +84,9 @@ def _refuse_unfit(model: nn.Module) -> None:
     lazy = [name for name, tensor in tensors if nn.parameter.is_lazy(tensor)]
     if lazy:
         raise StateError(f"{listing(lazy)} has no shape yet (a lazy layer); run one batch first: model(batch)")
-    made = [name for name, tensor in tensors if tensor.is_inference()]
-    if made:
+    inference = [name for name, tensor in tensors if tensor.is_inference()]
+    if inference:
         raise StateError(
-            f"{listing(made)} was made under torch.inference_mode, so no gradient can go through it; build the model outside, "
-            f"or outside of it take model = copy.deepcopy(model)"
+            f"{listing(inference)} was made under torch.inference_mode, so no gradient can go through it; build the model "
+            f"outside, or outside of it take model = copy.deepcopy(model)"
         )

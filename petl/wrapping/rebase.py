@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
 
 from torch import Tensor, nn
 
 from petl.errors import StateError, listing
 from petl.wrapping.fingerprints import checksum, checksums, is_unchanged
 from petl.wrapping.frozen_base import follow_exchanged_layers, remember_frozen
-from petl.wrapping.lookup import require_record
+from petl.wrapping.lookup import Model, require_record
 from petl.wrapping.own_tensors import own_tensor
 from petl.wrapping.record import Record
 from petl.wrapping.rounding import some_numbers
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def rebase(model: Model, base: nn.Module | Mapping[str, Tensor] | None = None) -> Model:
@@ -40,52 +37,52 @@ def rebase(model: Model, base: nn.Module | Mapping[str, Tensor] | None = None) -
     >>> torch.equal(model.patch_embed.proj.weight, pretrained.patch_embed.proj.weight)
     True
     """
-    plain, made = require_record(model)
-    follow_exchanged_layers(plain, made)
+    plain, record = require_record(model)
+    follow_exchanged_layers(plain, record)
     if base is not None:
-        _take(made, base.state_dict() if isinstance(base, nn.Module) else base)
-    elif made.narrow:
-        _widen_originals(made)
-    there = {key: entry for key, entry in made.frozen.items() if own_tensor(entry[0], entry[1]) is not None}
+        _take(record, base.state_dict() if isinstance(base, nn.Module) else base)
+    elif record.low_precision_keys:
+        _widen_originals(record)
+    there = {key: entry for key, entry in record.frozen.items() if own_tensor(entry[0], entry[1]) is not None}
     seen = checksums(own_tensor(owner, leaf) for owner, leaf, _ in there.values())  # type: ignore[misc]  # none is None
-    made.frozen = {key: (owner, leaf, now) for (key, (owner, leaf, _)), now in zip(there.items(), seen, strict=True)}
-    made.first.clear()
-    remember_frozen(plain, made)
+    record.frozen = {key: (owner, leaf, now) for (key, (owner, leaf, _)), now in zip(there.items(), seen, strict=True)}
+    record.checksums_before_cast.clear()
+    remember_frozen(plain, record)
     return model
 
 
-def adopt_value(made: Record, key: str, value: Tensor) -> None:
+def adopt_value(record: Record, key: str, value: Tensor) -> None:
     """Note that the frozen tensor ``key`` is about to get this value, as part of another base."""
-    owner, leaf, _ = made.frozen[key]
+    owner, leaf, _ = record.frozen[key]
     own = own_tensor(owner, leaf)
-    if key in made.narrow:
-        made.backup[key] = value.detach().to("cpu", made.backup[key].dtype, copy=True)
+    if key in record.low_precision_keys:
+        record.originals[key] = value.detach().to("cpu", record.originals[key].dtype, copy=True)
     seen = value.detach() if own is None else value.detach().to(own.dtype)
-    made.frozen[key] = (owner, leaf, checksum(seen))
-    made.samples[key] = some_numbers(seen)
-    if key in made.statistics:
-        made.statistics[key] = seen.clone()
+    record.frozen[key] = (owner, leaf, checksum(seen))
+    record.samples[key] = some_numbers(seen)
+    if key in record.statistics:
+        record.statistics[key] = seen.clone()
 
 
-def _take(made: Record, values: Mapping[str, Tensor]) -> None:
+def _take(record: Record, values: Mapping[str, Tensor]) -> None:
     """Write these values into the frozen tensors, once all are known to fit."""
-    own = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in made.frozen.items()}
+    own = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in record.frozen.items()}
     wrong = [key for key, t in own.items() if t is None or key not in values or values[key].shape != t.shape]
     if wrong:
         raise StateError(
             f"the base that rebase got lacks {listing(wrong)} in the model's shape; build it as the wrapped model was built"
         )
     for key, tensor in own.items():
-        if key in made.narrow:
-            made.backup[key] = values[key].detach().to("cpu", made.backup[key].dtype, copy=True)
+        if key in record.low_precision_keys:
+            record.originals[key] = values[key].detach().to("cpu", record.originals[key].dtype, copy=True)
         if tensor is not None:
             tensor.detach().copy_(values[key].detach())
 
 
-def _widen_originals(made: Record) -> None:
+def _widen_originals(record: Record) -> None:
     """Where a narrow tensor has got other numbers, these are the original's now."""
-    for key in made.narrow:
-        owner, leaf, then = made.frozen[key]
+    for key in record.low_precision_keys:
+        owner, leaf, then = record.frozen[key]
         own = own_tensor(owner, leaf)
         if own is not None and not is_unchanged(then, checksum(own)):
-            made.backup[key] = own.detach().to("cpu", made.backup[key].dtype, copy=True)
+            record.originals[key] = own.detach().to("cpu", record.originals[key].dtype, copy=True)

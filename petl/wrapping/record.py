@@ -37,22 +37,22 @@ class Record:
     head: tuple[str, ...] = ()
     tensors: list[list[str]] = field(default_factory=list)
     head_tensors: list[str] = field(default_factory=list)
-    backup: dict[str, Tensor] = field(default_factory=dict)
+    originals: dict[str, Tensor] = field(default_factory=dict)
     frozen: dict[str, tuple[nn.Module, str, str]] = field(default_factory=dict)
-    flags: dict[str, bool] = field(default_factory=dict)
-    modes: dict[str, bool] = field(default_factory=dict)
+    requires_grad: dict[str, bool] = field(default_factory=dict)
+    training_modes: dict[str, bool] = field(default_factory=dict)
     changes: list[Undo] = field(default_factory=list)
-    hollow: bool = False  # wrapped on the meta device, without values
+    on_meta: bool = False  # wrapped on the meta device, without values
     backbone: dict[str, Any] = field(default_factory=dict)
-    also: list[str] = field(default_factory=list)
+    unfrozen_by_hand: list[str] = field(default_factory=list)
     memory: str | None = "lean"
     base_dtype: torch.dtype | None = None
-    narrow: list[str] = field(default_factory=list)
-    wide: dict[str, str] = field(default_factory=dict)
+    low_precision_keys: list[str] = field(default_factory=list)
+    full_precision_reasons: dict[str, str] = field(default_factory=dict)
     statistics: dict[str, Tensor] = field(default_factory=dict)
     samples: dict[str, Tensor] = field(default_factory=dict)
-    first: dict[str, str] = field(default_factory=dict)
-    cast: torch.dtype | None = None
+    checksums_before_cast: dict[str, str] = field(default_factory=dict)
+    cast_to: torch.dtype | None = None
     labels: list[str] | None = None
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
@@ -71,7 +71,7 @@ class Record:
         labels = f", {_counted(len(self.labels), 'label')}" if self.labels else ""
         return (
             f"Record({methods or 'no method'}; head: {_counted(len(self.head), 'module')}; "
-            f"{_counted(len(self.planned), 'tensor')} of its own, {len(self.frozen)} frozen; memory={self.memory!r}"
+            f"{_counted(len(self.owned_keys), 'tensor')} of its own, {len(self.frozen)} frozen; memory={self.memory!r}"
             f"{base}{labels})"
         )
 
@@ -85,15 +85,15 @@ class Record:
         self.__post_init__()
 
     @property
-    def planned(self) -> set[str]:
+    def owned_keys(self) -> set[str]:
         """Every key that some method or the head owns."""
-        return {key for keys in (*self.tensors, self.head_tensors, self.also) for key in keys}
+        return {key for keys in (*self.tensors, self.head_tensors, self.unfrozen_by_hand) for key in keys}
 
     @property
     def digest(self) -> str:
         """One fingerprint of all frozen base tensors, as they are now; of narrow ones, of the originals."""
         tensors = zip(self.frozen, self._tensors(), strict=True)
-        originals = [self.backup[key] if key in self.narrow else tensor for key, tensor in tensors]
+        originals = [self.originals[key] if key in self.low_precision_keys else tensor for key, tensor in tensors]
         return combined_fingerprint(dict(zip(self.frozen, fingerprints(originals), strict=True)))
 
     def moved(self) -> list[str]:
@@ -113,5 +113,5 @@ def _counted(number: int, what: str) -> str:
 
 
 def living_records() -> list[Record]:
-    """All records that exist, in the order in which they were made: of models, of their copies."""
+    """All records that exist, in the order in which they were record: of models, of their copies."""
     return [found for ref in _LIVE if (found := ref()) is not None]

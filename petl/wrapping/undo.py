@@ -19,21 +19,21 @@ from petl.wrapping.snapshot import RECORD, Snapshot
 
 
 @contextlib.contextmanager
-def undone_on_error(model: nn.Module, made: Record) -> Iterator[Snapshot]:
+def undone_on_error(model: nn.Module, record: Record) -> Iterator[Snapshot]:
     before = Snapshot(model)
     try:
         yield before
     except BaseException:
         with uninterrupted():
-            undo(model, made, before.changes())
+            undo(model, record, before.changes())
             vars(model).pop(RECORD, None)
         raise
 
 
-def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
+def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
     """Put structure, values, flags and modes back; a classifier that was set aside comes back to the model's device."""
     place = next(model.parameters(), torch.empty(0)).device
-    if made.hollow and (made.backup or made.head) and place.type != "meta":
+    if record.on_meta and (record.originals or record.head) and place.type != "meta":
         raise StateError(
             f"{type(model).__name__} was wrapped on the meta device, so what trains in place and the classifier had no values to "
             f"give back; build the backbone anew, or give it its values before petl.wrap"
@@ -43,17 +43,17 @@ def undo(model: nn.Module, made: Record, changes: Sequence[Any]) -> None:
     for change in changes:
         change.undo()
     for key, _, _, tensor in state_tensors(model):
-        if key in made.narrow:
-            tensor.data = torch.empty_like(tensor, dtype=made.backup[key].dtype)
-        if key in made.backup and not made.backup[key].is_meta:
-            tensor.detach().copy_(made.backup[key])
+        if key in record.low_precision_keys:
+            tensor.data = torch.empty_like(tensor, dtype=record.originals[key].dtype)
+        if key in record.originals and not record.originals[key].is_meta:
+            tensor.detach().copy_(record.originals[key])
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(made.flags.get(name, True))
+        parameter.requires_grad_(record.requires_grad.get(name, True))
         parameter.grad = None
     drop_eval_caches(model)
     for name, module in model.named_modules():
-        module.training = made.modes.get(name, module.training)
+        module.training = record.training_modes.get(name, module.training)
     if any(p.device != place for p in model.parameters()):
         model.to(place)
-    if made.cast is not None:
-        model.to(made.cast)
+    if record.cast_to is not None:
+        model.to(record.cast_to)

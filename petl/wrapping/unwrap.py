@@ -24,16 +24,16 @@ def unwrap(model: Model) -> Model:
     >>> any("lora" in key for key in petl.unwrap(model).state_dict())
     False
     """
-    plain, made = require_record(model)
+    plain, record = require_record(model)
     prove_frozen(plain, "unwrap can't give the base back")
     try:
-        undo(plain, made, made.changes)
+        undo(plain, record, record.changes)
         del vars(plain)[RECORD]
     except PetlError:  # before anything was done
         raise
     except BaseException:  # Ctrl-C: what is done may be done again
         with uninterrupted():
-            undo(plain, made, made.changes)
+            undo(plain, record, record.changes)
             vars(plain).pop(RECORD, None)
         raise
     return model

@@ -13,10 +13,9 @@ from petl.memory.modes import Memory
 from petl.methods.method import resolve
 from petl.wrapping.backbone import warn_unrecorded
 from petl.wrapping.head import class_count, head_option
-from petl.wrapping.install import install
+from petl.wrapping.install import carry_out
 from petl.wrapping.lookup import Model
-from petl.wrapping.preconditions import memory_setting, refuse_low_precision, survey_unwrapped
-from petl.wrapping.record import Record
+from petl.wrapping.preconditions import memory_setting
 
 
 @torch.inference_mode(False)
@@ -61,18 +60,20 @@ def wrap(
     >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
     25482
     """
-    saving, narrow, chosen = memory_setting(memory, fused), narrow_dtype(base_dtype), resolve(methods, options)
-    refuse_low_precision(narrow, chosen)
-    num_classes = class_count(num_classes)
+    training = {"memory": memory_setting(memory, fused), "base_dtype": narrow_dtype(base_dtype)}
+    chosen, num_classes, head = resolve(methods, options), class_count(num_classes), head_option(head)
     if num_classes is not None and num_classes < 1:
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
-    option = head_option(head)
-    found = survey_unwrapped(model, option, _image_size(create_args))
-    plans = [(method, method.plan(found)) for method in chosen]
-    names = [[site.name for site in sites] for _, sites in plans]
-    asked = Record(tuple(chosen), names, option, memory=saving, base_dtype=narrow)
-    install(found, plans, asked, num_classes=num_classes, create_args=create_args)
-    warn_unrecorded(asked.backbone)
+    record = carry_out(
+        model,
+        lambda survey: [(method, method.plan(survey)) for method in chosen],
+        image_size=_image_size(create_args),
+        head=head,
+        num_classes=num_classes,
+        create_args=create_args,
+        **training,
+    )
+    warn_unrecorded(record.backbone)
     return model
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import petl
 from petl.delta.file import read_delta
-from petl.delta.header import KEY, SEAL
+from petl.delta.sealed_text import KEY, SEAL
 from petl.format.tensorfile import write_file
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
 
@@ -40,7 +40,8 @@ class Victim:
                 p.add_(torch.randn(p.shape), alpha=0.1)
         self.folder, self.path, self.batch = folder, folder / "delta.safetensors", torch.randn(1, 3, 32, 32)
         self.bytes = petl.save(model, self.path, labels=list("abcd"), results={"accuracy": 0.5}).read_bytes()
-        self.header, self.tensors = read_delta(self.path)
+        header, self.tensors = read_delta(self.path)
+        self.header = header.to_dict()
         self.output, self.before = self.answer(model), self.portrait()
 
     def answer(self, model: nn.Module) -> Tensor:

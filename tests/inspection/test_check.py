@@ -181,7 +181,7 @@ def test_a_lost_tensor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.deep
 def test_an_unwrap_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(model: nn.Module, made: petl.Record, changes: Any) -> None:
-        made.backup.clear()
+        made.originals.clear()
         undo(model, made, changes)
 
     from petl.wrapping.undo import undo
