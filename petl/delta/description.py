@@ -15,7 +15,7 @@ from petl.wrapping.record import Record
 from petl.wrapping.structure import changed_by_forward, structure
 
 
-def class_numbers(model: nn.Module, record: Record) -> tuple[int | None, int | None]:
+def header_classes(model: nn.Module, record: Record) -> tuple[int | None, int | None]:
     """(classes for the header, outputs of the classifier): also after a reset by timm's call, or a layer put in by hand."""
     declared = as_python_number(getattr(model, "num_classes", record.backbone["num_classes"]))
     outputs = classes_now(model, record.head) or declared

@@ -17,7 +17,7 @@ Paths = str | os.PathLike[str]
 
 
 def as_path(path: Paths) -> Path:
-    """The path, or a DeltaError where it is none."""
+    """Returns the path, or raises a DeltaError where it is none."""
     try:
         text = os.fspath(path)
     except TypeError:
@@ -35,7 +35,7 @@ def write_delta(path: Path, tensors: Mapping[str, Tensor], header: Header) -> Pa
 
 
 def read_delta(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """The checked header and all tensors, from one reading of the file; their checksum has been compared."""
+    """Returns the checked header and all tensors, from one reading of the file; their checksum has been compared."""
     metadata, tensors = read_file(path)
     header = Header.from_metadata(path, metadata, _shapes(tensors))
     if header.checksum not in (None, delta_checksum(tensors)):
@@ -46,7 +46,7 @@ def read_delta(path: Path) -> tuple[Header, dict[str, Tensor]]:
 
 
 def read_recipe(path: Path) -> Header:
-    """The checked header; no tensor is read."""
+    """Returns the checked header; no tensor is read."""
     metadata, entries = read_header(path)
     return Header.from_metadata(path, metadata, {key: entry.shape for key, entry in entries.items()})
 

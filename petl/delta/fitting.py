@@ -1,4 +1,4 @@
-"""Whether a delta fits a model, found out before the model is touched: its recipe, its names and shapes, the base's structure."""
+"""Checks whether a delta fits a model: its recipe, its names and shapes, the base's structure and weights."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from petl.wrapping.structure import changed_by_forward, differences, structure
 
 
 def recipe_options(header: Header) -> dict[str, Any]:
-    """The recorded arguments of ``install``: what becomes of the classifier, and what was unfrozen by hand.
+    """Returns the recorded arguments of ``install``: what becomes of the classifier, and what was unfrozen by hand.
 
     ``num_classes`` is None where the base's own classifier is left alone.
     """
@@ -37,7 +37,7 @@ def recipe_options(header: Header) -> dict[str, Any]:
 
 
 def recorded_plans(header: Header, survey: Survey) -> list[Plan]:
-    """The recorded methods at the recorded sites."""
+    """Returns the recorded methods at the recorded sites, or raises a DeltaError where this backbone lacks one."""
     places = {site.name: site for site in all_sites(survey)}
     try:
         methods: list[Method] = [from_json(values) for values in header.methods]
@@ -124,5 +124,5 @@ def _why_other_base(header: Header, record: Record) -> str:
 
 
 def base_type(header: Header) -> str:
-    """The name of the type that the base had; older files don't say it."""
+    """Returns the name of the type that the base had; older files don't say it."""
     return header.backbone.get("dtype", "float32")

@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl.delta.description import backbone_now, class_numbers, frozen_names, pipeline_by_timm, structure_now
+from petl.delta.description import backbone_now, frozen_names, header_classes, pipeline_by_timm, structure_now
 from petl.delta.sealed_text import KEY, SEAL, seal_of, sealed_values
 from petl.delta.tensors import delta_checksum, float_type_name
 from petl.errors import DeltaError, MethodError, listing
@@ -91,7 +91,7 @@ class Header:
         Raises:
             DeltaError: labels, task, results or dtype that no delta can have.
         """
-        classes, outputs = class_numbers(model, record)
+        classes, outputs = header_classes(model, record)
         names = labels_for(outputs, labels if labels is not None else record.labels)
         return cls(
             format=FORMAT,

@@ -21,7 +21,7 @@ from petl.delta.fitting import (
 )
 from petl.delta.header import Header
 from petl.delta.receiver import receiving_module
-from petl.delta.tensors import delta_tensors, fill, refuse_mismatch
+from petl.delta.tensors import delta_tensors, fill_model, refuse_mismatch
 from petl.errors import DeltaError, StateError, listing
 from petl.graft.sharded import gathered, is_sharded_model
 from petl.memory.base_dtype import BaseDtype, narrow_dtype
@@ -76,7 +76,7 @@ def load(
     base_dtype: BaseDtype | Literal["recorded"] | None = "recorded",
     trust_remote: bool = False,
 ) -> nn.Module:
-    """A model with the delta on it: the same outputs, bit for bit, as the one that was saved.
+    """Returns a model with the delta on it: the same outputs, bit for bit, as the one that was saved.
 
     Nothing in a file is believed: names, shapes and sizes are compared with the file's own tensors on a copy without memory
     before the model is touched, and no file, folder, address or Python object that a header names is opened.
@@ -130,7 +130,7 @@ def load(
         if check_base:
             refuse_other_base(path, header, receiver, record)
         exact = header.dtype is None and header.base_dtype is None
-        fill(receiver, tensors, as_stored=exact and base_type(header) == record.backbone["dtype"])
+        fill_model(receiver, tensors, as_stored=exact and base_type(header) == record.backbone["dtype"])
         _note(record, header)
 
     carry_out(
@@ -206,11 +206,11 @@ def _fill_sharded(
         refuse_mismatch(path, delta_tensors(plain, made)[0], tensors)
         if check_base:
             refuse_other_base(path, header, plain, made)
-        fill(plain, tensors, as_stored=False)
+        fill_model(plain, tensors, as_stored=False)
     _note(made, header)
 
 
 def _note(record: Record, header: Header) -> None:
-    """Keep on the record what the header knows beside the recipe."""
+    """Keeps on the record what the header knows beside the recipe."""
     record.labels, record.pipeline, record.results = header.labels, header.pipeline, header.results
     record.task = header.task

@@ -16,7 +16,7 @@ from petl.format.tensorfile import write_file
 
 
 def write_merged(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
-    """Write a merged model's state dict as a checkpoint that timm loads, in the permissions of any new file.
+    """Writes a merged model's state dict as a checkpoint that timm loads, in the permissions of any new file.
 
     A ``.safetensors`` file keeps what the delta's header knows in its metadata, each as JSON: ``labels``, ``pipeline``, ``task``,
     ``results``, ``backbone``. Any other ending is torch's own format, which holds the state dict alone.

@@ -10,7 +10,7 @@ from petl.sites.survey import config, topmost
 
 
 def receiving_module(model: nn.Module, header: Header) -> nn.Module:
-    """The module that has the recorded sites: the model itself, else the only one inside it."""
+    """Returns the module that has the recorded sites: the model itself, else the only one inside it."""
     names = _recorded(header)
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     if all(name in modules for name in names) and (names or config(model) or hasattr(model, "reset_classifier")):

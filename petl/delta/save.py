@@ -30,7 +30,7 @@ def save(
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write what was trained, and nothing else, to one ``.safetensors`` file.
+    """Writes what was trained, and nothing else, to one ``.safetensors`` file.
 
     Args:
         model: wrapped; may be compiled, distributed or prepared by accelerate. Where FSDP has sharded it, every rank calls this:
@@ -56,7 +56,7 @@ def save(
     """
     plain, record = require_record(model)
     refuse_training_outside(model)
-    with gathered(bare(model)) as mine:
+    with gathered(bare(model)) as writes:
         follow_exchanged_layers(plain, record)
         tensors, also = delta_tensors(plain, record)
         _refuse_strangers(plain, record, also)
@@ -64,16 +64,16 @@ def save(
         prove_unchanged(record, "not saved, because the delta would not give this model back")
         header = Header.of(plain, record, also, labels=labels, task=task, results=results, dtype=dtype)
         values = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
-        return write_delta(as_path(path), values, header) if mine else as_path(path)
+        return write_delta(as_path(path), values, header) if writes else as_path(path)
 
 
 def _without(record: Record, also: Sequence[str]) -> Record:
-    """The record as if ``also`` had been planned: these keys need no proof."""
+    """Returns the record as if ``also`` had been planned: these keys need no proof that they are frozen."""
     return Record(**{**vars(record), "frozen": {k: v for k, v in record.frozen.items() if k not in also}})
 
 
 def _refuse_strangers(model: nn.Module, record: Record, also: Sequence[str]) -> None:
-    """A StateError for parameters that came after ``wrap`` and that ``load`` couldn't make again."""
+    """Raises a StateError for parameters that came after ``wrap`` and that ``load`` couldn't rebuild."""
     known = {*record.frozen, *record.owned_keys}
     strange = [key for key in also if key not in known]
     if strange:

@@ -18,7 +18,7 @@ from petl.wrapping.record import Record
 
 
 def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """The tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
+    """Returns the tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
     tensor = full_tensor(tensor)
     kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
     if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
@@ -31,12 +31,12 @@ def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def delta_checksum(tensors: Mapping[str, Tensor]) -> str:
-    """One SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
+    """Returns one SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
     return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
 
 
 def float_type_name(dtype: torch.dtype | None) -> str | None:
-    """The name of a type in which floating-point tensors may be stored, or a DeltaError; None for None, their own."""
+    """Returns the name of a type in which floating-point tensors may be stored, or a DeltaError; None for None, their own."""
     name = str(dtype).removeprefix("torch.")
     if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
         raise DeltaError(
@@ -45,8 +45,8 @@ def float_type_name(dtype: torch.dtype | None) -> str | None:
     return name if dtype is not None else None
 
 
-def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
-    """Write the values in; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
+def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
+    """Writes the values into the model; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
     for key, owner, leaf in state_entries(model):
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
             if as_stored and own.dtype != tensors[key].dtype:
@@ -56,14 +56,15 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) ->
 
 
 def delta_tensors(model: nn.Module, record: Record) -> tuple[dict[str, Tensor], list[str]]:
-    """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
-    mine: dict[str, Tensor] = {}
-    planned = record.owned_keys
+    """Returns what belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
+    tensors: dict[str, Tensor] = {}
+    owned_keys = record.owned_keys
     for key, owner, leaf in state_entries(model):
         tensor = own_tensor(owner, leaf)
-        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(record, key, owner)):
-            mine[key] = tensor.detach()
-    return mine, [key for key in mine if key not in {*planned} - {*record.unfrozen_by_hand}]
+        if tensor is not None and (key in owned_keys or tensor.requires_grad or _is_new(record, key, owner)):
+            tensors[key] = tensor.detach()
+    planned = owned_keys - {*record.unfrozen_by_hand}
+    return tensors, [key for key in tensors if key not in planned]
 
 
 def _is_new(record: Record, key: str, owner: nn.Module) -> bool:
@@ -74,7 +75,7 @@ def _is_new(record: Record, key: str, owner: nn.Module) -> bool:
 
 
 def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Every name, shape and kind of number, before a byte is used."""
+    """Raises a DeltaError where a name, a shape or a kind of number differs, before a byte is used."""
     missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
     if missing or extra:
         raise DeltaError(

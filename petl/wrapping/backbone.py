@@ -11,8 +11,8 @@ import torch
 from torch import nn
 
 from petl.errors import DeltaError, MethodError, listing
-from petl.format import create_args
 from petl.format.backbone_values import TIMM_NAME, is_remote
+from petl.format.create_args import fault
 from petl.sites.survey import Survey, config
 from petl.wrapping.backbone_size import refuse_huge
 from petl.wrapping.hub_access import cache_if_unreachable
@@ -20,19 +20,19 @@ from petl.wrapping.hub_access import cache_if_unreachable
 KEPT_ELSEWHERE = ("num_classes", "in_chans")  # arguments that have their own place in the description
 
 
-def describe_backbone(found: Survey, num_classes: int | None, given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How to build the base again: timm's name with tag, classes, channels, type, and further ``create_model`` arguments.
+def describe_backbone(survey: Survey, num_classes: int | None, create_args: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Describes how to build the base again: timm's name with tag, classes, channels, type, and further arguments.
 
     ``unrecorded`` names arguments that are no numbers or words (a class, a partial): such a base can't be built by its name.
     """
-    model, cfg = found.model, config(found.model)
+    model, cfg = survey.model, config(survey.model)
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
-    args, unrecorded = create_arguments(model, found.image[0], given)
+    args, unrecorded = create_arguments(model, survey.image[0], create_args)
     known = name is not None and TIMM_NAME.fullmatch(name)
     return {
         "name": name if known else None,
         "num_classes": as_python_number(getattr(model, "num_classes", num_classes)),
-        "in_chans": found.image[0],
+        "in_chans": survey.image[0],
         "dtype": str(next((p.dtype for p in model.parameters()), torch.float32)).removeprefix("torch."),
         "args": args,
         **({"unrecorded": unrecorded} if unrecorded and known else {}),
@@ -40,7 +40,7 @@ def describe_backbone(found: Survey, num_classes: int | None, given: Mapping[str
 
 
 def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
-    """Say early what will be missed late: that no delta can have this backbone built by its name."""
+    """Warns, before the training, that no delta can have this backbone built by its name."""
     if backbone.get("unrecorded"):
         warnings.warn(
             f"{backbone['name']} was built with {backbone['unrecorded']}, which a delta can't record; to load one, build the "
@@ -49,15 +49,17 @@ def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
         )
 
 
-def create_arguments(model: nn.Module, channels: int, given: Mapping[str, Any] | None) -> tuple[dict[str, Any], str]:
-    """The ``create_model`` arguments of this model as it is now, and in words those that can't be recorded.
+def create_arguments(
+    model: nn.Module, channels: int, create_args: Mapping[str, Any] | None
+) -> tuple[dict[str, Any], str]:
+    """Returns the ``create_model`` arguments of this model as it is now, and in words those that can't be recorded.
 
     Raises:
         MethodError: one that the user gave is no number, word, or list of these.
     """
     own = {key: _worded(value) for key, value in {**_created(model), **_features(model)}.items()}
-    asked = {key: _worded(value) for key, value in (given or {}).items()}
-    if why := create_args.fault(asked):
+    asked = {key: _worded(value) for key, value in (create_args or {}).items()}
+    if why := fault(asked):
         raise MethodError(f"create_args: {why}; build the backbone by hand and pass it to petl.load, or leave it out")
     input_size = config(model).get("input_size") or (channels,)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
@@ -65,13 +67,13 @@ def create_arguments(model: nn.Module, channels: int, given: Mapping[str, Any] |
         own["img_size"] = list(size)
     if channels != input_size[0]:
         own["in_chans"] = channels
-    lost = {key: value for key, value in own.items() if key not in asked and create_args.fault({key: value})}
+    lost = {key: value for key, value in own.items() if key not in asked and fault({key: value})}
     kept = {key: value for key, value in own.items() if key not in lost}
     return {**kept, **asked}, listing(f"{key}={str(value)[:60]}" for key, value in lost.items())
 
 
 def _created(model: nn.Module) -> dict[str, Any]:
-    """What timm says of the arguments that the model was made with, changes by its own calls included."""
+    """The arguments that timm made the model with, as changed by timm's own calls since."""
     made = getattr(model, "_model_args", None)
     if made is None:
         return {}
@@ -99,7 +101,7 @@ def _worded(value: Any) -> Any:
 
 
 def as_python_number(value: Any) -> Any:
-    """A number of numpy's or torch's (``labels.max() + 1``) as Python's own, which a header can hold."""
+    """Returns a number of numpy's or torch's (``labels.max() + 1``) as Python's own, which a header can hold."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
@@ -111,7 +113,7 @@ def _timm_name(kind: type) -> str | None:
 
 
 def set_in_chans(model: nn.Module, channels: int) -> None:
-    """Say in timm's own words that the model takes images of so many channels, as if it had been created with ``in_chans=``."""
+    """Writes the number of image channels wherever timm keeps it, as if the model had been created with ``in_chans=``."""
     if not config(model):
         return
     cast(Any, model).in_chans = channels
@@ -166,6 +168,7 @@ def _built(
     trust_remote: bool,
     file_numbers: int,
 ) -> nn.Module | None:
+    """What ``create`` returns for the described backbone, in the recorded type, after all that is refused."""
     name, by_hand = backbone.get("name"), "build it yourself and pass it: petl.load(path, model)"
     if not name:
         raise DeltaError(f"the delta's backbone has no timm name; {by_hand}")

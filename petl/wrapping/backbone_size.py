@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-USUAL_SIZES = {
+HARMLESS_SIZES = {
     "num_classes": 25_000,
     "img_size": 1024,
     "in_chans": 64,
@@ -24,14 +24,14 @@ FREE_NUMBERS = 50_000_000
 
 
 class _TooLarge(Exception):
-    pass
+    """Recorded arguments make a backbone out of proportion."""
 
 
 def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
-    """Try the arguments without memory, and stop where they make the backbone out of proportion to timm's own."""
+    """Tries the arguments without memory, and stops where they make the backbone out of proportion to timm's own."""
     import timm
 
-    if all(_largest(value) <= USUAL_SIZES.get(key, 0) for key, value in args.items()):
+    if all(_largest(value) <= HARMLESS_SIZES.get(key, 0) for key, value in args.items()):
         return
     with torch.device("meta"), _counted() as plain:
         timm.create_model(name, pretrained=False)

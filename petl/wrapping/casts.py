@@ -18,13 +18,14 @@ def dtype_changes(record: Record, fn: Callable[[Tensor], Tensor]) -> dict[torch.
     own = [own_tensor(owner, leaf) for owner, leaf, _ in record.frozen.values()]
     places = {tensor.dtype: tensor.device for tensor in own if tensor is not None}
     try:
-        found = {kind: fn(torch.empty(0, dtype=kind, device=device)).dtype for kind, device in places.items()}
-    except Exception:  # a function of somebody's that wants whole tensors; a cast by it is found by its marks
+        after = {kind: fn(torch.empty(0, dtype=kind, device=device)).dtype for kind, device in places.items()}
+    except Exception:  # a function of somebody's that wants whole tensors; a cast by it is found by the checksums
         return {}
-    return {kind: new for kind, new in found.items() if new != kind}
+    return {kind: new for kind, new in after.items() if new != kind}
 
 
 def refuse_second_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype]) -> None:
+    """Raises a StateError where the frozen base is kept in ``base_dtype``, which is a cast already."""
     if record.low_precision_keys:
         kinds = ", ".join(sorted(str(new) for new in casts.values()))
         raise StateError(
@@ -34,18 +35,16 @@ def refuse_second_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype])
 
 
 def note_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype], moved: set[str]) -> None:
-    """New marks for what was cast from the type that it had at ``wrap``, or from one that held all of its bits."""
+    """Keeps new checksums of what was cast from the type that it had at ``wrap``, or from one that held all of its bits."""
     for key, (owner, leaf, then) in record.frozen.items():
         own, kind = own_tensor(owner, leaf), _dtype(then)
         if own is None or key in moved or casts.get(kind) != own.dtype:
             continue
         first = record.checksums_before_cast.setdefault(key, then)
         rounded = torch.promote_types(_dtype(first), kind) != kind or first.startswith(f"{own.dtype} ")
-        seen = first if rounded else _meta_mark(own, then) if then.endswith(" meta") else checksum(own)
-        record.frozen[key] = (owner, leaf, seen)
-        if seen != first:
-            continue
-        if is_unchanged(first, checksum(own)):
+        now = first if rounded else _meta_checksum(own, then) if then.endswith(" meta") else checksum(own)
+        record.frozen[key] = (owner, leaf, now)
+        if now == first and is_unchanged(first, checksum(own)):
             del record.checksums_before_cast[key]
     record.cast_to = next(iter(casts.values()))
     record.backbone["dtype"] = str(record.cast_to).removeprefix("torch.")
@@ -53,9 +52,9 @@ def note_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype], moved: s
     record.statistics = {key: t.to(casts.get(t.dtype, t.dtype)) for key, t in record.statistics.items()}
 
 
-def _dtype(seen: str) -> torch.dtype:
-    return getattr(torch, seen.partition(" ")[0].removeprefix("torch."))
+def _dtype(checksum: str) -> torch.dtype:
+    return getattr(torch, checksum.partition(" ")[0].removeprefix("torch."))
 
 
-def _meta_mark(own: Tensor, then: str) -> str:
+def _meta_checksum(own: Tensor, then: str) -> str:
     return f"{own.dtype} {then.partition(' ')[2]}"

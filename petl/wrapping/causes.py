@@ -47,7 +47,7 @@ CAUSES = {
 
 
 def explain_changes(record: Record, moved: Sequence[str]) -> str:
-    """Which tensors moved, for which reason, and what to do, cause by cause."""
+    """Says which tensors have moved, for which reason, and what to do, cause by cause."""
     groups: dict[str, list[str]] = {}
     for key in moved:
         groups.setdefault(_cause(record, key, many=2 * len(moved) > len(record.frozen)), []).append(key)
@@ -59,25 +59,24 @@ def explain_changes(record: Record, moved: Sequence[str]) -> str:
 
 
 def _cause(record: Record, key: str, *, many: bool) -> str:
+    """The key in CAUSES; ``many``: most of the base has moved."""
     owner, leaf, then = record.frozen[key]
     own, sample = own_tensor(owner, leaf), record.samples.get(key)
     if own is None or str(tuple(own.shape)) not in then:
         return "gone"
     if not then.startswith(f"{own.dtype} ") or record.checksums_before_cast:
         return "cast"
-    if (
-        sample is not None
-        and not own.is_meta
-        and equal_up_to_rounding(now := some_numbers(own), sample)
-        and not torch.equal(now, sample)
-    ):
-        return "averaged"
+    if sample is not None and not own.is_meta:
+        now = some_numbers(own)
+        if equal_up_to_rounding(now, sample) and not torch.equal(now, sample):
+            return "averaged"
     if leaf in STATISTICS:
         return "statistics"
     return "loaded" if many else "written"
 
 
 def _types(record: Record, key: str) -> dict[str, Any]:
+    """The types that the text of the cause "cast" names."""
     owner, leaf, then = record.frozen[key]
     own = own_tensor(owner, leaf)
     return {

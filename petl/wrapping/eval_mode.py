@@ -9,16 +9,16 @@ from torch import nn
 
 
 def drop_eval_caches(model: nn.Module) -> None:
-    """Forget what some models compute from parameters and keep in eval mode (levit's attention biases); modes stay."""
+    """Drops what some models compute from parameters and keep in eval mode (levit's attention biases); modes stay as they are."""
     modes = [(module, module.training) for module in model.modules()]
-    model.train()  # at which they forget it, by timm's own habit
+    model.train()  # timm's models drop it there
     for module, mode in modes:
         module.training = mode
 
 
 @contextlib.contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards each module has its own mode back."""
+    """Puts the model into evaluation mode inside the block; afterwards each module has its own mode back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

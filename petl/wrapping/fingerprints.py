@@ -16,11 +16,12 @@ THREADS = 4  # hashlib and zlib let go of the interpreter lock, so tensors are r
 
 
 def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
-    """SHA-256 of each tensor's dtype, shape and bytes; tensors on the meta device have only the first two."""
+    """Returns the SHA-256 of each tensor's dtype, shape and bytes; tensors on the meta device have only the first two."""
     return _side_by_side(fingerprint, list(tensors))
 
 
 def fingerprint(tensor: Tensor) -> str:
+    """Returns one tensor's fingerprint."""
     tensor = full_tensor(tensor)
     digest = hashlib.sha256(f"{tensor.dtype} {tuple(tensor.shape)} ".encode())
     if not tensor.is_meta:
@@ -29,30 +30,30 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def checksums(tensors: Iterable[Tensor]) -> list[str]:
-    """What tells whether a tensor has moved: dtype, shape, and a CRC-32 of its bytes, a third of a SHA-256's time."""
+    """Returns what tells whether each tensor has moved: dtype, shape, and a CRC-32 of its bytes, a third of a SHA-256's time."""
     return _side_by_side(checksum, list(tensors))
 
 
 def is_unchanged(then: str, now: str) -> bool:
-    """Whether a tensor is what it was; one that had no values yet, on the meta device, may have been given some."""
+    """Whether two checksums are one tensor's; one from the meta device counts as unchanged if dtype and shape agree."""
     return now == then or then == f"{now.rpartition(' ')[0]} meta"
 
 
 def checksum(tensor: Tensor) -> str:
-    """One tensor's mark."""
+    """Returns one tensor's checksum: ``torch.float32 (8, 3) 0a1b2c3d``."""
     tensor = full_tensor(tensor)
-    seen = "meta" if tensor.is_meta else f"{zlib.crc32(_bytes(tensor)):08x}"
-    return f"{tensor.dtype} {tuple(tensor.shape)} {seen}"
+    digits = "meta" if tensor.is_meta else f"{zlib.crc32(_bytes(tensor)):08x}"
+    return f"{tensor.dtype} {tuple(tensor.shape)} {digits}"
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """The tensor, gathered from all ranks where FSDP2 or tensor parallelism has sharded it: then every rank has to call this."""
+    """Returns the tensor, gathered from all ranks where it is sharded; then every rank has to call this."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
 
 def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[str]:
-    """The tensors read in threads; sharded ones one after the other, in the same order on every rank."""
+    """Reads the tensors in threads; sharded ones one after the other, in the same order on every rank."""
     if any(is_shard(tensor) for tensor in tensors):
         return [read(tensor) for tensor in tensors]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -60,7 +61,7 @@ def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[
 
 
 def combined_fingerprint(prints: Mapping[str, str]) -> str:
-    """One fingerprint of a set of named tensors, whatever their order."""
+    """Returns one fingerprint of a set of named tensors, whatever their order."""
     lines = "\n".join(f"{name} {prints[name]}" for name in sorted(prints))
     return hashlib.sha256(lines.encode()).hexdigest()
 

@@ -14,7 +14,7 @@ from petl.wrapping.record import Record
 
 
 def set_requires_grad(model: nn.Module, record: Record, base_ids: set[int]) -> None:
-    """Train exactly what methods and head own; a method's own new tensors keep the flag that it gave them."""
+    """Lets exactly what methods and head own train; a method's own new tensors keep the flag that it gave them."""
     owned_keys = record.owned_keys
     for name, parameter in model.named_parameters():
         meant = id(parameter) in base_ids or parameter.requires_grad
@@ -27,7 +27,7 @@ def set_requires_grad(model: nn.Module, record: Record, base_ids: set[int]) -> N
 
 
 def hold_untuned(model: nn.Module, record: Record) -> None:
-    """Keep norms with running statistics that nobody tunes in evaluation mode; where the head alone trains, all but it."""
+    """Keeps norms with running statistics that nobody tunes in evaluation mode; where the head alone trains, all but it."""
     owned_keys = record.owned_keys
     if all(within(key, record.head) for key in owned_keys):
         return _hold_all_but(model, "", record.head)
@@ -40,7 +40,7 @@ def hold_untuned(model: nn.Module, record: Record) -> None:
 
 
 def _hold_norm(module: nn.Module, name: str, owned_keys: Collection[str]) -> None:
-    """A spectral norm that nobody tunes stays as it is, if its weight does."""
+    """Holds a spectral norm that nobody tunes, or raises a SiteError where the weight under it would train."""
     trains = [original for original, _ in iterated(module, name) if original in owned_keys]
     if trains:
         raise SiteError(
@@ -51,6 +51,7 @@ def _hold_norm(module: nn.Module, name: str, owned_keys: Collection[str]) -> Non
 
 
 def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
+    """Holds everything in evaluation mode that isn't in the head and doesn't hold the head."""
     for leaf, child in module.named_children():
         path = f"{name}.{leaf}".lstrip(".")
         if any(within(top, [path]) for top in head) and not within(path, head):

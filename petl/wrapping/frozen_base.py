@@ -18,7 +18,7 @@ from petl.wrapping.rounding import equal_up_to_rounding, some_numbers
 
 
 def remember_frozen(model: nn.Module, record: Record) -> None:
-    """Keep what tells later how a frozen tensor has moved: the statistics of norms, and a few numbers of every tensor."""
+    """Keeps on the record what tells later how a frozen tensor has moved: statistics of norms, a few numbers of every tensor."""
     tensors = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in record.frozen.items()}
     still = {key: tensor for key, tensor in tensors.items() if tensor is not None and not tensor.is_meta}
     statistics = {key: t for key, t in still.items() if key.rpartition(".")[2] in STATISTICS}
@@ -27,7 +27,7 @@ def remember_frozen(model: nn.Module, record: Record) -> None:
 
 
 def prove_frozen(model: nn.Module, what: str) -> None:
-    """Nothing frozen has moved, or a StateError that names what has, why, and what to do.
+    """Raises a StateError where something frozen has moved, which names what has, why, and what to do.
 
     What has moved by rounding alone, as in averages over all weights, is put back where a model that is still there has the
     bits, with a warning.
@@ -39,7 +39,7 @@ def prove_frozen(model: nn.Module, what: str) -> None:
 
 
 def prove_unchanged(record: Record, what: str) -> None:
-    """``prove_frozen`` of a record that is up to date."""
+    """Does the same as ``prove_frozen``, for a record whose layers have been followed already."""
     moved = record.moved()
     back = [key for key in moved if _put_back(record, key)]
     if back:
@@ -54,9 +54,9 @@ def prove_unchanged(record: Record, what: str) -> None:
 
 
 def follow_exchanged_layers(model: nn.Module, record: Record) -> None:
-    """Follow layers that were exchanged since ``wrap``: the tensors that now have the name have to be what the old ones were.
+    """Lets the record point to layers put in since ``wrap``: their tensors have to equal those of the same names before.
 
-    Not where the new layer trains, which ``save`` keeps, and where the classifier was taken away, which the header says.
+    Layers that train are left out, as ``save`` keeps them, and a classifier that was taken away, as the header says so.
     """
     there = set(model.modules())
     gone = {key: entry for key, entry in record.frozen.items() if entry[0] not in there}
@@ -78,7 +78,7 @@ def _trains(layer: nn.Module) -> bool:
 
 
 def _put_back(record: Record, key: str) -> bool:
-    """Give a frozen tensor that moved by rounding its old bits, if anybody has them."""
+    """Gives a frozen tensor that moved by rounding its old bits, and returns whether a living model still had them."""
     owner, leaf, then = record.frozen[key]
     own = own_tensor(owner, leaf)
     if own is None or own.is_meta or is_shard(own):
@@ -94,6 +94,6 @@ def _put_back(record: Record, key: str) -> bool:
 def _candidates(record: Record, key: str, then: str) -> list[Tensor]:
     """Tensors that may still have the bits: copies of statistics, and those of models that were copied from, or to, this one."""
     kept = [record.statistics[key]] if key in record.statistics else []
-    same = [record.frozen[key] for record in living_records() if key in record.frozen and record.frozen[key][2] == then]
-    found = [own_tensor(owner, leaf) for owner, leaf, _ in same]
-    return [*kept, *(t for t in found if t is not None and not t.is_meta and not is_shard(t))]
+    same = [other.frozen[key] for other in living_records() if key in other.frozen and other.frozen[key][2] == then]
+    tensors = [own_tensor(owner, leaf) for owner, leaf, _ in same]
+    return [*kept, *(t for t in tensors if t is not None and not t.is_meta and not is_shard(t))]

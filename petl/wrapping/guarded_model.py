@@ -22,13 +22,13 @@ from petl.wrapping.snapshot import RECORD
 
 
 def guard_base(model: nn.Module, record: Record) -> None:
-    """Let a model that is being wrapped notice what is done to it from now on."""
+    """Lets a model that is being wrapped notice what other code does to it from now on."""
     remember_frozen(model, record)
     give(model, *([GuardedModel, FixedInputSize] if hasattr(model, "set_input_size") else [GuardedModel]))
 
 
 class GuardedModel(Way):
-    """The whole model: it keeps its norms held, its base's fingerprints and its base's bits, whoever works on it."""
+    """A wrapped model that reacts to ``train()``, casts and ``load_state_dict``: its norms stay frozen, its record stays true."""
 
     outer = True
 
@@ -60,7 +60,7 @@ class GuardedModel(Way):
 
 
 class FixedInputSize(Way):
-    """A model that can be built again for another image size, which makes other base tensors."""
+    """A wrapped model whose ``set_input_size``, which would make other base tensors, is refused."""
 
     outer = True
 
@@ -74,7 +74,7 @@ class FixedInputSize(Way):
 
 
 def _hold_again(model: nn.Module, record: Record) -> None:
-    """Hold norms that were exchanged for others with the same statistics (``convert_sync_batchnorm``)."""
+    """Holds norms in evaluation mode that were exchanged for others with the same statistics (``convert_sync_batchnorm``)."""
     there = set(model.modules())
     if all(owner in there for owner, _, _ in record.frozen.values()):
         return
@@ -93,7 +93,7 @@ def _hold_again(model: nn.Module, record: Record) -> None:
 
 
 def _undo_resets(record: Record) -> None:
-    """Put held norms' statistics back where ``update_bn`` or ``reset_running_stats`` has emptied them."""
+    """Puts the statistics of frozen norms back where ``update_bn`` or ``reset_running_stats`` has emptied them."""
     empty = [key for key, value in record.statistics.items() if _was_reset(record, key, value)]
     for key in empty:
         owner, leaf, _ = record.frozen[key]

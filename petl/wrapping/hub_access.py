@@ -13,7 +13,7 @@ REACH_SECONDS = 3.0  # seconds that the hub may take to answer
 
 @contextlib.contextmanager
 def cache_if_unreachable() -> Iterator[None]:
-    """Lets the hub's client use its cache alone where the hub can't be reached, instead of trying again for a minute."""
+    """Lets the hub's client use its cache alone where the hub can't be reached, instead of retrying for a minute."""
     try:
         from huggingface_hub import constants
     except ImportError:
@@ -28,7 +28,7 @@ def cache_if_unreachable() -> Iterator[None]:
 
 
 def _reachable(endpoint: str) -> bool:
-    """Whether somebody listens there; behind a proxy that can't be told, and the client may try."""
+    """Whether a server answers at the address; behind a proxy nobody knows that, and the client may try."""
     if {"http", "https", "all"} & {*urllib.request.getproxies()}:
         return True
     place = urllib.parse.urlsplit(endpoint)

@@ -20,7 +20,7 @@ from petl.wrapping.rounding import equal_up_to_rounding
 
 
 def sort_loaded_values(model: nn.Module, record: Record, state: Any, prefix: str) -> None:
-    """Look at values that are about to be loaded: averages of the base leave its bits, other weights become the base."""
+    """Prepares ``state`` before it is loaded: an average of the base becomes the base's own bits, other weights the new base."""
     follow_exchanged_layers(model, record)
     names = {(owner, leaf): f"{prefix}{key}" for key, owner, leaf in state_entries(model)}
     fresh = []
@@ -35,24 +35,18 @@ def sort_loaded_values(model: nn.Module, record: Record, state: Any, prefix: str
         new = value.detach().to(before.device, before.dtype)
         if torch.equal(new, before):
             continue
-        if (
-            equal_up_to_rounding(new, before) and checksum(own) == then
-        ):  # not what was on the meta device: it has no bits of its own
+        # a tensor from the meta device has no bits of its own, and its checksum is never that of numbers
+        if equal_up_to_rounding(new, before) and checksum(own) == then:
             state[name] = before.clone()
         else:
             fresh.append(key)
-    _take_base(
-        record,
-        fresh,
-        state,
-        {key: names.get((record.frozen[key][0], record.frozen[key][1]), "") for key in fresh},
-        prefix,
-    )
+    _take_base(record, {key: state[names[record.frozen[key][:2]]] for key in fresh}, state, prefix)
 
 
-def _take_base(record: Record, fresh: list[str], state: Any, names: Mapping[str, str], prefix: str) -> None:
-    for key in fresh:
-        adopt_value(record, key, state[names[key]])
+def _take_base(record: Record, fresh: Mapping[str, Tensor], state: Any, prefix: str) -> None:
+    """Notes these values as the new base's, and those of tensors that train in place as what ``unwrap`` gives back."""
+    for key, value in fresh.items():
+        adopt_value(record, key, value)
     if not fresh:
         return
     for key, kept in record.originals.items():  # what trains in place starts, and is given back, as the new base has it
@@ -60,7 +54,7 @@ def _take_base(record: Record, fresh: list[str], state: Any, names: Mapping[str,
         if key not in record.low_precision_keys and isinstance(value, Tensor) and value.shape == kept.shape:
             record.originals[key] = value.detach().to("cpu", kept.dtype, copy=True)
     warnings.warn(
-        f"{len(fresh)} frozen tensors got other values by load_state_dict ({listing(fresh, 3)}): petl takes them for the base "
-        f"from now on, and deltas of this model go onto that one",
+        f"{len(fresh)} frozen tensors got other values by load_state_dict ({listing(list(fresh), 3)}): petl takes them for the "
+        f"base from now on, and deltas of this model go onto that one",
         stacklevel=5,
     )

@@ -12,32 +12,34 @@ from petl.sites.survey import survey
 from petl.wrapping.record import Record
 from petl.wrapping.snapshot import RECORD
 
+Model = TypeVar("Model", bound=nn.Module)
+
 
 def record(model: nn.Module) -> Record | None:
-    """The record of what ``wrap`` did to this model, or to the one model inside it that is wrapped; None where none is."""
-    found = list(wrapped_inside(model).values())
-    return vars(found[0])[RECORD] if len(found) == 1 else None
+    """Returns the record of what ``wrap`` did to this model, or to the one wrapped model inside it; None where none is."""
+    wrapped = list(wrapped_inside(model).values())
+    return vars(wrapped[0])[RECORD] if len(wrapped) == 1 else None
 
 
 def require_record(model: nn.Module) -> tuple[nn.Module, Record]:
-    """The wrapped model, bare, and its record, or a StateError; ``model`` may hold it (an average, a detector)."""
-    found = wrapped_inside(model)
-    if not found:
+    """Returns the wrapped model, bare, and its record, or raises a StateError; ``model`` may hold it (an average, a detector)."""
+    wrapped = wrapped_inside(model)
+    if not wrapped:
         raise StateError(
             f"this {type(bare(model)).__name__} is not wrapped, nor is a model inside it; call petl.wrap(model, 'lora') or "
             f"petl.load(path, model)"
         )
-    if len(found) > 1:
+    if len(wrapped) > 1:
         raise StateError(
-            f"this {type(bare(model)).__name__} holds {len(found)} wrapped models: {listing(found)}; pass one of them, such as "
-            f"model.{next(iter(found))}"
+            f"this {type(bare(model)).__name__} holds {len(wrapped)} wrapped models: {listing(wrapped)}; pass one of them, "
+            f"such as model.{next(iter(wrapped))}"
         )
-    (inner,) = found.values()
+    (inner,) = wrapped.values()
     return inner, vars(inner)[RECORD]
 
 
 def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
-    """The wrapped models by their names in ``model``: itself under "", or those inside it."""
+    """Returns the wrapped models by their names in ``model``: itself under "", or those inside it."""
     plain = bare(model)
     if RECORD in vars(plain):
         return {"": plain}
@@ -45,12 +47,12 @@ def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def refuse_training_outside(model: nn.Module) -> None:
-    """A StateError where a model that holds a wrapped one trains more than that one, which no delta would have."""
-    found = wrapped_inside(model)
-    inside = {parameter for module in found.values() for parameter in module.parameters()}
+    """Raises a StateError where a model that holds a wrapped one trains more than that one, which no delta would have."""
+    wrapped = wrapped_inside(model)
+    inside = {parameter for module in wrapped.values() for parameter in module.parameters()}
     others = [name for name, p in bare(model).named_parameters() if p.requires_grad and p not in inside]
-    if others and found:
-        name = next(iter(found))
+    if others and wrapped:
+        name = next(iter(wrapped))
         raise StateError(
             f"this {type(bare(model)).__name__} also trains {listing(others)} outside of the wrapped model {name!r}, which alone "
             f"a delta holds; save that one, petl.save(model.{name}, path), and keep the others yourself"
@@ -58,7 +60,7 @@ def refuse_training_outside(model: nn.Module) -> None:
 
 
 def bare(model: nn.Module) -> nn.Module:
-    """The model itself, under DistributedDataParallel, DataParallel, torch.compile and accelerate's wrappers."""
+    """Returns the model itself, under DistributedDataParallel, DataParallel, torch.compile and accelerate's wrappers."""
     while True:
         if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
             model = model.module
@@ -68,11 +70,8 @@ def bare(model: nn.Module) -> nn.Module:
             return model
 
 
-Model = TypeVar("Model", bound=nn.Module)
-
-
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that train, by name: those with ``requires_grad``, which is the only truth.
+    """Returns the parameters that train, by name: those with ``requires_grad``, which is the only truth.
 
     >>> import petl, timm
     >>> len(petl.trainable(petl.wrap(timm.create_model("test_vit"), "probe")))
@@ -82,7 +81,7 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def in_chans(model: nn.Module) -> int:
-    """How many channels the images for this model have: what an input adapter takes, else what the model was built for.
+    """Returns how many channels the images for this model have: what an input adapter takes, else what the model was built for.
 
     >>> import petl, timm
     >>> petl.in_chans(petl.wrap(timm.create_model("test_resnet"), "input", in_chans=4))
@@ -90,5 +89,5 @@ def in_chans(model: nn.Module) -> int:
     """
     plain = bare(model)
     taken = [graft.in_chans for module in plain.modules() for _, graft in grafts(module) if graft.in_chans]
-    made = record(plain)
-    return taken[0] if taken else made.backbone["in_chans"] if made else survey(plain).image[0]
+    its_record = record(plain)
+    return taken[0] if taken else its_record.backbone["in_chans"] if its_record else survey(plain).image[0]

@@ -9,7 +9,7 @@ from petl.errors import StateError, listing
 from petl.graft.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
 from petl.wrapping.backbone import set_in_chans
 from petl.wrapping.interrupts import uninterrupted
-from petl.wrapping.lookup import Model, in_chans, record, require_record
+from petl.wrapping.lookup import Model, in_chans, require_record
 from petl.wrapping.snapshot import RECORD, Snapshot
 
 
@@ -20,7 +20,7 @@ class BeforeMerge:
     """
 
     def __init__(self, model: nn.Module, *, copies: bool):
-        self.model, self.structure, self.record = model, Snapshot(model), record(model)
+        self.model, self.structure, self.record = model, Snapshot(model), require_record(model)[1]
         self.modes = [(module, module.training) for module in model.modules()]
         lists = [value for module in model.modules() for value in vars(module).values() if isinstance(value, list)]
         self.lists = [(value, [*value]) for value in lists]  # in which peft notes what it has merged
@@ -29,7 +29,7 @@ class BeforeMerge:
         ]
 
     def restore(self) -> None:
-        """Put everything back as it was."""
+        """Puts everything back as it was."""
         self.structure.restore()
         for value, before in self.lists:
             value[:] = before
@@ -45,7 +45,7 @@ class BeforeMerge:
 
 @torch.inference_mode(False)
 def merge(model: Model) -> Model:
-    """Fold everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
+    """Folds everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
 
     After ``base_dtype`` the tensors have the types from before ``wrap`` again, and the values that the layers used: the rounded
     base's, with the change added to them unrounded.
@@ -60,19 +60,19 @@ def merge(model: Model) -> Model:
     >>> torch.equal(petl.merge(model)(x), before)
     True
     """
-    plain, made = require_record(model)
+    plain, record = require_record(model)
     _refuse_stuck(plain)
     channels = in_chans(plain)
-    before = BeforeMerge(plain, copies=any(method.reads_base for method in made.methods))
+    before = BeforeMerge(plain, copies=any(method.reads_base for method in record.methods))
     try:
         values = _all_values(plain)
-        for method in made.methods:
+        for method in record.methods:
             method.merge(plain)
-        for module, found in values:
-            fold(module, found)
+        for module, tensors in values:
+            fold(module, tensors)
         for name, parameter in plain.named_parameters():
-            parameter.requires_grad_(made.requires_grad.get(name, True))
-        if channels != made.backbone["in_chans"]:
+            parameter.requires_grad_(record.requires_grad.get(name, True))
+        if channels != record.backbone["in_chans"]:
             set_in_chans(plain, channels)
         plain.train(plain.training)
         del vars(plain)[RECORD]
@@ -84,6 +84,7 @@ def merge(model: Model) -> Model:
 
 
 def _refuse_stuck(model: nn.Module) -> None:
+    """Raises a StateError where a graft can't be folded into a weight."""
     stuck = unfoldable(model)
     if stuck:
         reasons = "; ".join(
@@ -95,7 +96,7 @@ def _refuse_stuck(model: nn.Module) -> None:
 
 
 def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
-    """Every module that petl has changed with the values to write into it, all of them computed and checked."""
+    """Computes and checks the values for every module that petl has changed, before any is written."""
     named = [(name, module, folded(module)) for name, module in model.named_modules() if is_grafted(module)]
     bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
     if bad:
@@ -107,7 +108,7 @@ def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
 
 
 def unfoldable(model: nn.Module) -> dict[str, str]:
-    """The grafts on ``model`` that ``merge`` can't fold, by name, with the reason."""
+    """Returns the grafts on ``model`` that ``merge`` can't fold, by name, with the reason."""
     return {
         f"{name}.{child}".lstrip("."): graft.why_stuck
         for name, module in model.named_modules()

@@ -11,7 +11,7 @@ from petl.graft.sharded import plain_name
 
 
 def state_entries(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
-    """(state-dict key, owner, leaf) of every parameter and persistent buffer, shared ones once."""
+    """Yields (state-dict key, owner, leaf) of every parameter and persistent buffer, shared ones once."""
     seen: set[int] = set()
     for name, module in model.named_modules():
         buffers = [leaf for leaf in module._buffers if leaf not in module._non_persistent_buffers_set]
@@ -23,10 +23,10 @@ def state_entries(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
 
 
 def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
-    """The module's own parameter or buffer of that name, without any graft."""
+    """Returns the module's own parameter or buffer of that name, without any graft."""
     return module._parameters[leaf] if leaf in module._parameters else module._buffers.get(leaf)
 
 
 def state_tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
-    """(key, owner, leaf, tensor) of every parameter and persistent buffer."""
+    """Returns (key, owner, leaf, tensor) of every parameter and persistent buffer."""
     return [(key, owner, leaf, cast(Tensor, own_tensor(owner, leaf))) for key, owner, leaf in state_entries(model)]

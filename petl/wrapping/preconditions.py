@@ -19,7 +19,7 @@ from petl.wrapping.lookup import bare, wrapped_inside
 
 
 def refuse_unrecordable(methods: Sequence[Method]) -> None:
-    """A MethodError where a method's values couldn't stand in a delta's header."""
+    """Raises a MethodError where a method's values couldn't stand in a delta's header."""
     values = [method.to_json() for method in methods]
     try:
         refuse_unwritable(values, "the values of methods")
@@ -30,24 +30,24 @@ def refuse_unrecordable(methods: Sequence[Method]) -> None:
 
 
 def memory_setting(memory: str, fused: bool) -> str | None:
-    """How training steps save memory, None where the plain layers run; a MethodError where there is no such setting."""
+    """Returns how training steps save memory, None where the plain layers run; a MethodError where there is no such setting."""
     if memory not in MEMORY:
         raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY)}")
     return memory if fused else None
 
 
 def refuse_low_precision(dtype: torch.dtype | None, methods: Sequence[Method]) -> None:
-    """A MethodError where a method can't go onto a base in low precision."""
-    raw = [method.name for method in methods if method.reads_base]
-    if dtype is not None and raw:
+    """Raises a MethodError where a method can't go onto a base in low precision."""
+    readers = [method.name for method in methods if method.reads_base]
+    if dtype is not None and readers:
         raise MethodError(
-            f"base_dtype={dtype} with {listing(raw)}, which reads and writes the base's own tensors; use petl's own methods, "
+            f"base_dtype={dtype} with {listing(readers)}, which reads and writes the base's own tensors; use petl's own methods, "
             f"such as 'lora', or leave out base_dtype"
         )
 
 
 def survey_unwrapped(model: nn.Module, head: HeadOption = True, size: Any = None) -> Survey:
-    """Survey a model that is not wrapped yet.
+    """Surveys a model that is not wrapped yet.
 
     ``head`` may name the classifier; ``size`` is that of the images, where the model was built for others than usual.
     """
@@ -66,14 +66,14 @@ def survey_unwrapped(model: nn.Module, head: HeadOption = True, size: Any = None
             f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; "
             f"petl.wrap or petl.load first, then shard"
         )
-    found = survey(model, size)
+    model_survey = survey(model, size)
     if not isinstance(head, bool):
-        found.head = [head] if isinstance(head, str) else list(head)
-    return found
+        model_survey.head = [head] if isinstance(head, str) else list(head)
+    return model_survey
 
 
 def _refuse_unfit(model: nn.Module) -> None:
-    """A StateError for models whose code or tensors nobody can change."""
+    """Raises a StateError for models whose code or tensors nobody can change."""
     scripted = [name or "it" for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         raise StateError(

@@ -16,7 +16,7 @@ from petl.wrapping.rounding import some_numbers
 
 
 def rebase(model: Model, base: nn.Module | Mapping[str, Tensor] | None = None) -> Model:
-    """Give a wrapped model another base: the frozen values that it has now, or those of ``base``; what trains stays.
+    """Gives a wrapped model another base: the frozen values that it has now, or those of ``base``; what trains stays.
 
     Args:
         model: wrapped; changed in place.
@@ -40,32 +40,32 @@ def rebase(model: Model, base: nn.Module | Mapping[str, Tensor] | None = None) -
     plain, record = require_record(model)
     follow_exchanged_layers(plain, record)
     if base is not None:
-        _take(record, base.state_dict() if isinstance(base, nn.Module) else base)
+        _write_base(record, base.state_dict() if isinstance(base, nn.Module) else base)
     elif record.low_precision_keys:
-        _widen_originals(record)
+        _update_originals(record)
     there = {key: entry for key, entry in record.frozen.items() if own_tensor(entry[0], entry[1]) is not None}
-    seen = checksums(own_tensor(owner, leaf) for owner, leaf, _ in there.values())  # type: ignore[misc]  # none is None
-    record.frozen = {key: (owner, leaf, now) for (key, (owner, leaf, _)), now in zip(there.items(), seen, strict=True)}
+    sums = checksums(own_tensor(owner, leaf) for owner, leaf, _ in there.values())  # type: ignore[misc]  # none is None
+    record.frozen = {key: (owner, leaf, now) for (key, (owner, leaf, _)), now in zip(there.items(), sums, strict=True)}
     record.checksums_before_cast.clear()
     remember_frozen(plain, record)
     return model
 
 
 def adopt_value(record: Record, key: str, value: Tensor) -> None:
-    """Note that the frozen tensor ``key`` is about to get this value, as part of another base."""
+    """Notes on the record that the frozen tensor ``key`` is about to get this value, as part of another base."""
     owner, leaf, _ = record.frozen[key]
     own = own_tensor(owner, leaf)
     if key in record.low_precision_keys:
         record.originals[key] = value.detach().to("cpu", record.originals[key].dtype, copy=True)
-    seen = value.detach() if own is None else value.detach().to(own.dtype)
-    record.frozen[key] = (owner, leaf, checksum(seen))
-    record.samples[key] = some_numbers(seen)
+    frozen = value.detach() if own is None else value.detach().to(own.dtype)
+    record.frozen[key] = (owner, leaf, checksum(frozen))
+    record.samples[key] = some_numbers(frozen)
     if key in record.statistics:
-        record.statistics[key] = seen.clone()
+        record.statistics[key] = frozen.clone()
 
 
-def _take(record: Record, values: Mapping[str, Tensor]) -> None:
-    """Write these values into the frozen tensors, once all are known to fit."""
+def _write_base(record: Record, values: Mapping[str, Tensor]) -> None:
+    """Writes these values into the frozen tensors, once all are known to fit."""
     own = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in record.frozen.items()}
     wrong = [key for key, t in own.items() if t is None or key not in values or values[key].shape != t.shape]
     if wrong:
@@ -79,8 +79,8 @@ def _take(record: Record, values: Mapping[str, Tensor]) -> None:
             tensor.detach().copy_(values[key].detach())
 
 
-def _widen_originals(record: Record) -> None:
-    """Where a narrow tensor has got other numbers, these are the original's now."""
+def _update_originals(record: Record) -> None:
+    """Where a tensor in ``base_dtype`` has got other numbers, these are the original's from now on."""
     for key in record.low_precision_keys:
         owner, leaf, then = record.frozen[key]
         own = own_tensor(owner, leaf)

@@ -19,16 +19,23 @@ _LIVE: list[weakref.ref[Record]] = []  # in the order in which they were made
 
 @dataclass(repr=False)
 class Record:
-    """What ``wrap`` did.
+    """What ``wrap`` did to a model.
 
-    methods, sites: the methods with the names of their sites. head_option, head: what the user asked for, and the
-    classifier's modules. tensors: per method, then for the head, the state-dict keys that are its own. backup: values of
-    base tensors that train in place. frozen: key -> (owner, leaf, mark) of all others. memory: how training steps
-    save memory (None: the plain layers run). base_dtype: the type that was asked for the frozen base; narrow: the keys of
-    frozen tensors that have it, whose originals are in backup too; wide: why other matrices haven't. statistics: copies of frozen
-    norms' statistics; samples: a few numbers of every frozen tensor; first: marks from before the model was cast; cast: the type
-    that it was cast to. labels, pipeline,
-    results go into the delta's header and may be set by whoever knows them.
+    Attributes:
+        methods, sites: the methods, and for each the names of its sites.
+        head_option, head: what the user asked for, and the names of the classifier's modules.
+        tensors, head_tensors: for each method, and for the head, the state-dict keys that it owns.
+        unfrozen_by_hand: keys that train although neither a method nor the head owns them.
+        originals: values from before ``wrap`` of base tensors that train in place or are kept in ``base_dtype``.
+        frozen: key -> (owner, leaf, checksum) of all other base tensors.
+        requires_grad, training_modes, changes, on_meta: what ``unwrap`` puts back.
+        memory: how training steps save memory; None: the plain layers run.
+        base_dtype: the type that was asked for the frozen base; low_precision_keys: the frozen tensors that have it;
+            full_precision_reasons: why other matrices haven't.
+        statistics, samples: copies of frozen norms' statistics, and a few numbers of every frozen tensor.
+        checksums_before_cast, cast_to: of frozen tensors from before the model was cast, and the type that it was cast to.
+        backbone, structure, classifier, create_args: how the base is built again, and what it is beside its tensors.
+        labels, pipeline, results, task: for the delta's header; whoever knows them may set them.
     """
 
     methods: tuple[Method, ...]
@@ -58,11 +65,11 @@ class Record:
     results: dict[str, Any] | None = None
     task: str | None = None  # what the outputs mean: "classification", "multilabel", "regression"
     create_args: dict[str, Any] | None = None  # that the user gave to wrap
-    structure: dict[str, str] = field(default_factory=dict)  # of the base, as petl.structure tells it
+    structure: dict[str, str] = field(default_factory=dict)  # of the base, as wrapping.structure describes it
     classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there
 
     def __repr__(self) -> str:
-        """A few lines' worth; all of it is in the attributes."""
+        """A summary in one line; everything is in the attributes."""
         methods = ", ".join(
             f"{method.name} at {_counted(len(sites), 'site')}"
             for method, sites in zip(self.methods, self.sites, strict=False)
@@ -86,19 +93,19 @@ class Record:
 
     @property
     def owned_keys(self) -> set[str]:
-        """Every key that some method or the head owns."""
+        """Every key that a method or the head owns, or that was unfrozen by hand."""
         return {key for keys in (*self.tensors, self.head_tensors, self.unfrozen_by_hand) for key in keys}
 
     @property
     def digest(self) -> str:
-        """One fingerprint of all frozen base tensors, as they are now; of narrow ones, of the originals."""
+        """One fingerprint of all frozen base tensors, as they are now; tensors in ``base_dtype`` count by their originals."""
         tensors = zip(self.frozen, self._tensors(), strict=True)
         originals = [self.originals[key] if key in self.low_precision_keys else tensor for key, tensor in tensors]
         return combined_fingerprint(dict(zip(self.frozen, fingerprints(originals), strict=True)))
 
     def moved(self) -> list[str]:
         """Keys of frozen tensors that are no longer what they were when the model was wrapped."""
-        then = [mark for _, _, mark in self.frozen.values()]
+        then = [checksum for _, _, checksum in self.frozen.values()]
         now = zip(self.frozen, then, checksums(self._tensors()), strict=True)
         return [key for key, before, after in now if not is_unchanged(before, after)]
 
@@ -113,5 +120,5 @@ def _counted(number: int, what: str) -> str:
 
 
 def living_records() -> list[Record]:
-    """All records that exist, in the order in which they were record: of models, of their copies."""
-    return [found for ref in _LIVE if (found := ref()) is not None]
+    """All records that exist, in the order in which they were made: of models, of their copies."""
+    return [record for ref in _LIVE if (record := ref()) is not None]

@@ -25,6 +25,6 @@ def equal_up_to_rounding(value: Tensor, true: Tensor) -> bool:
 
 
 def some_numbers(tensor: Tensor) -> Tensor:
-    """At most ``SAMPLE`` numbers from all over the tensor, in main memory."""
+    """Returns at most ``SAMPLE_SIZE`` numbers from all over the tensor, in main memory."""
     flat = full_tensor(tensor.detach()).reshape(-1)
     return flat[:: max(1, -(-flat.numel() // SAMPLE_SIZE))].to("cpu", copy=True)

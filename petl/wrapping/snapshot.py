@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-RECORD = "_petl_record"
+RECORD = "_petl_record"  # the attribute of a model that holds its record
 _HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
 _ABSENT = object()
 
@@ -21,6 +21,7 @@ class Undo:
     value: Any
 
     def undo(self) -> None:
+        """Puts it back."""
         if self.slot == "__class__":
             self.module.__class__ = self.value
         elif self.slot in ("_modules", "_parameters", "_buffers"):
@@ -40,17 +41,17 @@ class Snapshot:
         self.before = [(module, _structure(module)) for module in model.modules()]
 
     def changes(self) -> list[Undo]:
-        """What has become different since, as a list of undos."""
+        """Returns the undos of everything that has become different since."""
         return [change for module, then in self.before for change in _differences(module, then)]
 
     def children(self) -> list[Undo]:
-        """Undos of what may be replaced later, such as a classifier that the user resets after ``wrap``."""
+        """Returns the undos of what may be replaced later, such as a classifier that the user resets after ``wrap``."""
         nested = [Undo(module, "_modules", then["_modules"]) for module, then in self.before if then["_modules"]]
         top, then = self.before[0]
         return [*nested, *(Undo(top, key, then[key]) for key in ("num_classes",) if key in then)]
 
     def restore(self) -> None:
-        """Put everything back as it was."""
+        """Puts everything back as it was."""
         for change in self.changes():
             change.undo()
 

@@ -23,14 +23,14 @@ from petl.graft.graft import Graft, base_class
 from petl.sites.sites import within
 from petl.sites.survey import blank, on_meta, survey
 
-# What never changes the answer in evaluation: how training, speed, memory and the classifier's size are set.
+# What never changes the output in evaluation: how training, speed, memory and the classifier's size are set.
 WITHOUT_EFFECT = frozenset(
     """training num_classes out_features num_features in_features head_hidden_size num_batches_tracked inplace name label
     grad_checkpointing gradient_checkpointing checkpointing fused_attn momentum scale_by_keep process_group memory_efficient
     use_checkpoint requires_grad device pretrained_cfg default_cfg pretrained_model_args feature_info weight_init_mode
     fix_init forward num_labels id2label label2id problem_type""".split()  # noqa: SIM905  # a list literal takes thirty lines
 )
-# Modules that answer with their input in evaluation count as absent: timm leaves them out, or not, by their rate.
+# Modules that return their input in evaluation count as absent: timm leaves them out, or not, by their rate.
 IDENTITY_IN_EVAL = frozenset(
     ("Identity", "DropPath", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropBlock2d")
 )
@@ -93,8 +93,8 @@ def changed_by_forward(model: nn.Module) -> set[str]:
 
 def structure_fingerprint(model: nn.Module, head: Collection[str] = ()) -> str:
     """One SHA-256 of the whole structure, for those who ask for all of it to be equal (a cache of features)."""
-    found = structure(model, head)
-    return hashlib.sha256("\n".join(f"{key} {found[key]}" for key in found).encode()).hexdigest()
+    prints = structure(model, head)
+    return hashlib.sha256("\n".join(f"{key} {prints[key]}" for key in prints).encode()).hexdigest()
 
 
 def _bare(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:

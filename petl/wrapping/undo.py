@@ -20,6 +20,7 @@ from petl.wrapping.snapshot import RECORD, Snapshot
 
 @contextlib.contextmanager
 def undone_on_error(model: nn.Module, record: Record) -> Iterator[Snapshot]:
+    """Takes the model back to what it was where the block ends with an error; gives the snapshot from before."""
     before = Snapshot(model)
     try:
         yield before
@@ -31,9 +32,9 @@ def undone_on_error(model: nn.Module, record: Record) -> Iterator[Snapshot]:
 
 
 def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
-    """Put structure, values, flags and modes back; a classifier that was set aside comes back to the model's device."""
-    place = next(model.parameters(), torch.empty(0)).device
-    if record.on_meta and (record.originals or record.head) and place.type != "meta":
+    """Puts structure, values, requires_grad and modes back; a classifier that was set aside comes back to the model's device."""
+    device = next(model.parameters(), torch.empty(0)).device
+    if record.on_meta and (record.originals or record.head) and device.type != "meta":
         raise StateError(
             f"{type(model).__name__} was wrapped on the meta device, so what trains in place and the classifier had no values to "
             f"give back; build the backbone anew, or give it its values before petl.wrap"
@@ -53,7 +54,7 @@ def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
     drop_eval_caches(model)
     for name, module in model.named_modules():
         module.training = record.training_modes.get(name, module.training)
-    if any(p.device != place for p in model.parameters()):
-        model.to(place)
+    if any(p.device != device for p in model.parameters()):
+        model.to(device)
     if record.cast_to is not None:
         model.to(record.cast_to)

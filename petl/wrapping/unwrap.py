@@ -14,7 +14,7 @@ from petl.wrapping.undo import undo
 
 @torch.inference_mode(False)
 def unwrap(model: Model) -> Model:
-    """Give the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
+    """Gives the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
 
     Raises:
         StateError: the model isn't wrapped, or frozen tensors have been changed from outside, so the bits are lost.
