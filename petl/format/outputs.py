@@ -19,7 +19,7 @@ def label_texts(labels: Iterable[Any] | None) -> list[str] | None:
     Raises:
         DeltaError: they have no order (a set), or are no names.
 
-    >>> class_names(range(3)), class_names(("cat", "dog"))
+    >>> label_texts(range(3)), label_texts(("cat", "dog"))
     (['0', '1', '2'], ['cat', 'dog'])
     """
     if labels is None:
