@@ -18,7 +18,7 @@ import timm
 import torch
 
 import petl
-from petl.delta.fitting import delta_tensors
+from petl.delta.tensors import delta_tensors
 
 PAGE = Path(__file__).parent.parent / "docs" / "format.md"
 BEGIN, END = "<!-- sizes: python -m benchmarks.delta_sizes -->", "<!-- end of sizes -->"

@@ -19,7 +19,8 @@ if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and ve
 
 if TYPE_CHECKING:
     from petl import data
-    from petl.delta.delta import load, read, save
+    from petl.delta.load import load, read
+    from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
     from petl.graft.graft import InputGraft, OutputGraft, WeightGraft, grow
     from petl.inspection.check import check
@@ -33,13 +34,17 @@ if TYPE_CHECKING:
     from petl.training.metrics import Metrics
     from petl.training.optimizers import param_groups
     from petl.version import __version__
-    from petl.wrapping.frozen_base import rebase
-    from petl.wrapping.record import Record, bare, record
-    from petl.wrapping.wrap import in_chans, merge, trainable, unwrap, wrap
+    from petl.wrapping.lookup import bare, in_chans, record, trainable
+    from petl.wrapping.merge import merge
+    from petl.wrapping.rebase import rebase
+    from petl.wrapping.record import Record
+    from petl.wrapping.unwrap import unwrap
+    from petl.wrapping.wrap import wrap
 
 # Each public name is brought when it is first asked for: torch and timm take seconds, which `petl --version` needn't.
 _HOMES = {
-    "delta.delta": "load read save",
+    "delta.load": "load read",
+    "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
     "graft.graft": "InputGraft OutputGraft WeightGraft grow",
     "inspection.check": "check",
@@ -53,9 +58,12 @@ _HOMES = {
     "training.metrics": "Metrics",
     "training.optimizers": "param_groups",
     "version": "__version__",
-    "wrapping.frozen_base": "rebase",
-    "wrapping.record": "Record bare record",
-    "wrapping.wrap": "in_chans merge trainable unwrap wrap",
+    "wrapping.lookup": "bare in_chans record trainable",
+    "wrapping.merge": "merge",
+    "wrapping.rebase": "rebase",
+    "wrapping.record": "Record",
+    "wrapping.unwrap": "unwrap",
+    "wrapping.wrap": "wrap",
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -19,7 +19,7 @@ from benchmarks.coverage.models import default_size, on_meta
 from benchmarks.coverage.plan import CLASSES, Pair, in_chans
 from benchmarks.coverage.verdict import judged, some
 from benchmarks.coverage.wrapping import wrapped
-from petl.delta.fitting import delta_tensors
+from petl.delta.tensors import delta_tensors
 from petl.sites.survey import Survey, survey
 
 

@@ -36,7 +36,7 @@ def merge_command(
     """Write a plain timm checkpoint, which timm.create_model(NAME, checkpoint_path=OUT) loads."""
     import petl
     from petl.cli.outputs import destination, make_parent
-    from petl.delta.file import write_merged
+    from petl.delta.merged_checkpoint import write_merged
 
     path = destination(to, inputs=[delta, *weights_file(model)], overwrite=overwrite)
     net, header = load_delta(delta, model)

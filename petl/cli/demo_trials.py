@@ -15,13 +15,14 @@ from torch import Tensor, nn
 from torch.utils.data import Subset
 
 from petl.data.pipelines import pipeline
-from petl.delta.delta import load, save
+from petl.delta.load import load
+from petl.delta.save import save
 from petl.demo import Scans, digits, lite0
 from petl.inspection.summary import summary
 from petl.methods import BN, Input, LoRA
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
 
 

@@ -96,7 +96,7 @@ def weights_file(model: str | None) -> list[str]:
 
 def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
     """Returns the delta on its backbone, in evaluation mode, and its header; ``model`` replaces the header's backbone."""
-    from petl.delta.delta import load, read
+    from petl.delta.load import load, read
 
     header = read(existing_file(delta))
     recorded = header["backbone"]

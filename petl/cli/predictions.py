@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from petl import data
 from petl.cli.terminal import note
 from petl.errors import DataError, DeltaError
-from petl.format.header import TASKS
+from petl.format.outputs import TASKS
 
 MOST_NAMED = 10  # files that were left out
 THRESHOLD = 0.5  # of the confidence from which on a label belongs to a multi-label prediction

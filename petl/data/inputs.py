@@ -18,8 +18,8 @@ from petl.data.logits import logits, returned
 from petl.data.origins import class_names, refuse_one_class, refuse_other_numbers
 from petl.errors import DataError, PetlError, listing
 from petl.graft.graft import seen_dtype
-from petl.wrapping.modes import in_eval
-from petl.wrapping.wrap import in_chans
+from petl.wrapping.eval_mode import in_eval
+from petl.wrapping.lookup import in_chans
 
 Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]
 Batch = tuple[Tensor, Tensor]

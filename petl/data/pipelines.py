@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from petl.data.images import KEYS
 from petl.errors import DataError, near
-from petl.wrapping.record import bare, record
-from petl.wrapping.wrap import in_chans
+from petl.wrapping.lookup import bare, in_chans, record
 
 CROPS = ("center", "squash", "border")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")

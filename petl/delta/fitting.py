@@ -1,4 +1,4 @@
-"""Whether a delta fits a model, found out before the model is touched: its recipe, its names and shapes, the base's structure."""
+"""Checks whether a delta fits a model: its recipe, its names and shapes, the base's structure and weights."""
 
 from __future__ import annotations
 
@@ -10,60 +10,43 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petl.delta.description import frozen_names
+from petl.delta.header import Header
+from petl.delta.tensors import delta_tensors, refuse_mismatch
 from petl.errors import DeltaError, PetlError, listing
 from petl.graft.computed_weights import by_hooks
 from petl.methods.method import Method, from_json
 from petl.sites.sites import Sites, all_sites
 from petl.sites.survey import Survey, on_meta
-from petl.wrapping.fingerprints import own_tensor, owned
+from petl.wrapping.head import head_option
 from petl.wrapping.install import Plan, install
 from petl.wrapping.record import Record
-from petl.wrapping.structure import differences, structure, volatile
+from petl.wrapping.structure import changed_by_forward, differences, structure
 
 
-def delta_tensors(model: nn.Module, made: Record) -> tuple[dict[str, Tensor], list[str]]:
-    """What belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
-    mine: dict[str, Tensor] = {}
-    planned = made.planned
-    for key, owner, leaf in owned(model):
-        tensor = own_tensor(owner, leaf)
-        if tensor is not None and (key in planned or tensor.requires_grad or _is_new(made, key, owner)):
-            mine[key] = tensor.detach()
-    return mine, [key for key in mine if key not in {*planned} - {*made.also}]
+def recipe_options(header: Header) -> dict[str, Any]:
+    """Returns the recorded arguments of ``install``: what becomes of the classifier, and what was unfrozen by hand.
+
+    ``num_classes`` is None where the base's own classifier is left alone.
+    """
+    return {
+        "head": head_option(header.head),
+        "num_classes": header.backbone.get("num_classes") if header.head else None,
+        "unfrozen_by_hand": header.also or (),
+    }
 
 
-def _is_new(made: Record, key: str, owner: nn.Module) -> bool:
-    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
-    then = made.frozen.get(key)
-    replaced = then is None or then[0] is not owner
-    return replaced and key not in made.planned and any(p.requires_grad for p in owner.parameters(recurse=False))
-
-
-def record_of(header: Mapping[str, Any], plans: Sequence[Plan], **options: Any) -> Record:
-    also = list(header.get("also") or [])
-    return Record(tuple(m for m, _ in plans), header["sites"], head_option(header["head"]), also=also, **options)
-
-
-def classes_of(header: Mapping[str, Any]) -> int | None:
-    """How many classes the classifier is to have; None where the base's own is left alone."""
-    return header["backbone"].get("num_classes") if header["head"] else None
-
-
-def head_option(head: Any) -> bool | str | tuple[str, ...]:
-    return tuple(head) if isinstance(head, list) else head
-
-
-def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
-    """The recorded methods at the recorded sites."""
-    places = {site.name: site for site in all_sites(found)}
+def recorded_plans(header: Header, survey: Survey) -> list[Plan]:
+    """Returns the recorded methods at the recorded sites, or raises a DeltaError where this backbone lacks one."""
+    places = {site.name: site for site in all_sites(survey)}
     try:
-        methods: list[Method] = [from_json(values) for values in header["methods"]]
-        listed = zip(methods, header["sites"], strict=True)
-        return [(m, m.recalled(found, Sites(places[name] for name in names))) for m, names in listed]
+        methods: list[Method] = [from_json(values) for values in header.methods]
+        listed = zip(methods, header.sites, strict=True)
+        return [(m, m.recalled(survey, Sites(places[name] for name in names))) for m, names in listed]
     except KeyError as error:
         raise DeltaError(
-            f"the delta was made on {header['backbone'].get('name')} and adapts {error.args[0]}, which this "
-            f"{type(found.model).__name__} lacks; load it onto the backbone that it was made on"
+            f"the delta was made on {header.backbone.get('name')} and adapts {error.args[0]}, which this "
+            f"{type(survey.model).__name__} lacks; load it onto the backbone that it was made on"
         ) from None
     except PetlError as error:
         raise DeltaError(f"the delta's recipe can't be repeated: {error}") from error
@@ -71,64 +54,75 @@ def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
         raise DeltaError(f"the delta's recipe can't be repeated: {type(error).__name__}: {error}") from error
 
 
-def rehearse(
-    path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor], found: Survey, plans: Sequence[Plan]
+def try_on_meta(
+    path: Path, header: Header, tensors: Mapping[str, Tensor], survey: Survey, plans: Sequence[Plan]
 ) -> None:
-    """Carry the recipe out on a copy without memory, and compare names and shapes with the file's.
+    """Carries the recipe out on a copy without memory, and compares names and shapes with the file's.
 
     So no size in a header takes memory that the file's own tensors don't bear out.
 
     Raises:
         DeltaError: the recipe can't be carried out on this model, or they differ.
     """
-    if by_hooks(found.model):
+    if by_hooks(survey.model):
         return
     try:
-        twin = dataclasses.replace(found, model=on_meta(found.model))
+        twin = dataclasses.replace(survey, model=on_meta(survey.model))
     except Exception:  # a model that can't be copied: the comparison on the model itself has to do
         return
-    trial = record_of(header, plans, memory=None)
+    misfit = f"{path} doesn't fit this {type(survey.model).__name__}"
     try:
         with torch.device("meta"):
-            install(twin, plans, trial, num_classes=classes_of(header))
+            record = install(twin, plans, memory=None, **recipe_options(header))
     except PetlError as error:
-        raise DeltaError(f"{path} doesn't fit this {type(found.model).__name__}: {error}") from error
+        raise DeltaError(f"{misfit}: {error}") from error
     except Exception as error:
         if any(method.reads_base for method, _ in plans):  # another library's code needn't know the meta device
             return
-        raise DeltaError(
-            f"{path} doesn't fit this {type(found.model).__name__}: {type(error).__name__}: {error}"
-        ) from error
-    compare(path, delta_tensors(twin.model, trial)[0], tensors)
+        raise DeltaError(f"{misfit}: {type(error).__name__}: {error}") from error
+    refuse_mismatch(path, delta_tensors(twin.model, record)[0], tensors)
 
 
-def compare(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Every name, shape and kind of number, before a byte is used."""
-    missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
-    if missing or extra:
-        raise DeltaError(
-            f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
-        )
-    for key, tensor in tensors.items():
-        like = wanted[key]
-        alike = tensor.is_floating_point() if like.is_floating_point() else tensor.dtype == like.dtype
-        if tensor.shape != like.shape or not alike:
-            raise DeltaError(
-                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {like.dtype} "
-                f"{tuple(like.shape)}; load it onto the backbone that it was made on"
-            )
-
-
-def refuse_other_structure(path: Path, header: Mapping[str, Any], found: Survey) -> None:
-    """A DeltaError where the base's modules or their attributes are others than those that the delta was made on."""
-    other = differences(header.get("structure") or {}, structure(found.model, found.head or ()))
+def refuse_other_structure(path: Path, header: Header, survey: Survey) -> None:
+    """Raises a DeltaError where the base's modules or their attributes are others than those that the delta was made on."""
+    other = differences(header.structure or {}, structure(survey.model, survey.head or ()))
     if other:
-        passing = volatile(found.model)
+        passing = changed_by_forward(survey.model)
         other = [key for key in other if key not in passing]
     if other:
-        made = listing(f"{key}={value!r}" for key, value in header["backbone"].get("args", {}).items())
+        arguments = listing(f"{key}={value!r}" for key, value in header.backbone.get("args", {}).items())
         raise DeltaError(
-            f"{path} was made on another {header['backbone'].get('name') or type(found.model).__name__}: {listing(other)} differ "
+            f"{path} was made on another {header.backbone.get('name') or type(survey.model).__name__}: {listing(other)} differ "
             f"in its modules, so that equal weights give other outputs; build it as it was "
-            f"({made or 'no arguments'}; changes by hand aren't recorded) and pass it, or pass check_base=False"
+            f"({arguments or 'no arguments'}; changes by hand aren't recorded) and pass it, or pass check_base=False"
         )
+
+
+def refuse_other_base(path: Path, header: Header, model: nn.Module, record: Record) -> None:
+    """Raises a DeltaError where the frozen tensors aren't those that the delta was made on."""
+    digest = record.digest
+    if digest != header.digest:
+        raise DeltaError(
+            f"{path} was made on {header.backbone.get('name')} with base digest {header.digest[:12]}, but this "
+            f"{record.backbone['name'] or type(model).__name__} has {digest[:12]}: {_why_other_base(header, record)}, or pass "
+            f"check_base=False"
+        )
+
+
+def _why_other_base(header: Header, record: Record) -> str:
+    """Why a base isn't the one that a delta was made on, and what to do."""
+    then, now = base_type(header), record.backbone["dtype"]
+    if then != now:
+        return f"the delta's base was in torch.{then}, this one is in torch.{now}. Before petl.load, call model.to(torch.{then})"
+    known = header.frozen or frozen_names(record)
+    if known["names"] != frozen_names(record)["names"]:
+        return (
+            f"it has other frozen tensors ({len(record.frozen)}, not {known['tensors']}), as after timm.utils.freeze, which "
+            f"exchanges norms. Load onto the model as it was built"
+        )
+    return "other weights. Load the weights that it was made on"
+
+
+def base_type(header: Header) -> str:
+    """Returns the name of the type that the base had; older files don't say it."""
+    return header.backbone.get("dtype", "float32")

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from torch import nn
 
+from petl.delta.header import Header
 from petl.errors import DeltaError, listing
 from petl.sites.survey import config, topmost
 
 
-def receiver(model: nn.Module, header: Mapping[str, Any]) -> nn.Module:
-    """The module that has the recorded sites: the model itself, else the only one inside it."""
+def receiving_module(model: nn.Module, header: Header) -> nn.Module:
+    """Returns the module that has the recorded sites: the model itself, else the only one inside it."""
     names = _recorded(header)
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
     if all(name in modules for name in names) and (names or config(model) or hasattr(model, "reset_classifier")):
@@ -30,8 +28,8 @@ def receiver(model: nn.Module, header: Mapping[str, Any]) -> nn.Module:
     return modules[fit[0]] if fit else model
 
 
-def _recorded(header: Mapping[str, Any]) -> list[str]:
+def _recorded(header: Header) -> list[str]:
     """The modules that the recipe names: its sites, and the classifier where it was named by hand."""
-    head = header["head"]
+    head = header.head
     named = [head] if isinstance(head, str) else head if isinstance(head, list) else []
-    return [name for names in (*header["sites"], named) for name in names]
+    return [name for names in (*header.sites, named) for name in names]

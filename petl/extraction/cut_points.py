@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
 from petl.graft.graft import WeightGraft
-from petl.wrapping.modes import in_eval
+from petl.wrapping.eval_mode import in_eval
 
 
 @dataclass

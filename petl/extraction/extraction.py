@@ -21,7 +21,7 @@ from petl.extraction.cut_points import restless
 from petl.extraction.dataset_identity import Watched, contents, unsteady
 from petl.extraction.store import Store, size
 from petl.extraction.tail import Upper, tapped
-from petl.wrapping.modes import in_eval
+from petl.wrapping.eval_mode import in_eval
 
 
 class Features(Dataset[Batch]):

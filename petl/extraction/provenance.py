@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from petl.graft.graft import base_class
 from petl.version import __version__
-from petl.wrapping.fingerprints import combined, fingerprint
-from petl.wrapping.record import record
-from petl.wrapping.structure import identity
+from petl.wrapping.fingerprints import combined_fingerprint, fingerprint
+from petl.wrapping.lookup import record
+from petl.wrapping.structure import structure_fingerprint
 
 
 def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[str], bool]) -> dict[str, Any]:
@@ -31,8 +31,8 @@ def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[
     }
     made = record(model)
     return {
-        "base": combined({name: fingerprint(tensor) for name, tensor in tensors.items()}),
-        "structure": identity(model),
+        "base": combined_fingerprint({name: fingerprint(tensor) for name, tensor in tensors.items()}),
+        "structure": structure_fingerprint(model),
         "modules": hashlib.sha256(str(model).encode("utf-8", "backslashreplace")).hexdigest(),
         "code": code(model),
         "backbone": made.backbone.get("name") if made else None,

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_map
 from petl.data.logits import logits, scores
 from petl.errors import DataError, StateError
 from petl.extraction.cut_points import Cut, Empty
-from petl.wrapping.modes import in_eval
+from petl.wrapping.eval_mode import in_eval
 
 REFUSALS = (
     RuntimeError,

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-NAMES = frozenset(
+ARGUMENTS = frozenset(
     """aa_layer aa_stem_only abs_win_pos_embed act_layer alpha always_partition attn attn_act_layer attn_bias attn_block
     attn_block_token_only attn_drop attn_drop_rate attn_early attn_gain attn_gated attn_groups attn_head_dim_reduction
     attn_kwargs attn_layer attn_mlp attn_mlp_ratio attn_only_layer_scale attn_pool_mlp_ratio attn_pool_num_heads
@@ -76,9 +76,9 @@ NAMES = frozenset(
     """.split()  # noqa: SIM905  # a list literal takes five hundred lines
 )
 WORD = re.compile(r"[A-Za-z0-9_.+-]{0,64}")  # no slash, no colon: no path and no address
-LARGEST = 2**20
-MOST = 2000  # values in all, lists in lists counted
-DEPTH = 4
+LARGEST_NUMBER = 2**20
+MOST_VALUES = 2000  # values in all, lists in lists counted
+DEEPEST_LIST = 4
 
 
 def fault(args: Any) -> str:
@@ -90,16 +90,16 @@ def fault(args: Any) -> str:
     if not isinstance(args, Mapping):
         return f"arguments {_shown(args)}, which are no table"
     for name, value in args.items():
-        if name not in NAMES:
+        if name not in ARGUMENTS:
             return f"argument {_shown(name)}, which isn't among those that a delta may hold"
-        if not fits(value):
+        if not is_argument(value):
             return f"{name}={_shown(value)}; expected a number, a word, or a list or table of them"
     return ""
 
 
-def fits(value: Any) -> bool:
+def is_argument(value: Any) -> bool:
     """Whether the value is a number, a word, or a list or a table of them, of a reasonable size."""
-    return _count(value, 0) <= MOST
+    return _count(value, 0) <= MOST_VALUES
 
 
 def _count(value: Any, depth: int) -> float:
@@ -107,12 +107,12 @@ def _count(value: Any, depth: int) -> float:
     if value is None or isinstance(value, bool):
         return 1
     if isinstance(value, int):
-        return 1 if abs(value) <= LARGEST else math.inf
+        return 1 if abs(value) <= LARGEST_NUMBER else math.inf
     if isinstance(value, float):
         return 1 if math.isfinite(value) else math.inf
     if isinstance(value, str):
         return 1 if WORD.fullmatch(value) else math.inf
-    if depth == DEPTH or not isinstance(value, (list, tuple, Mapping)) or len(value) > MOST:
+    if depth == DEEPEST_LIST or not isinstance(value, (list, tuple, Mapping)) or len(value) > MOST_VALUES:
         return math.inf
     if isinstance(value, Mapping):
         words = all(isinstance(key, str) and WORD.fullmatch(key) for key in value)

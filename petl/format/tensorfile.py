@@ -10,8 +10,6 @@ import contextlib
 import json
 import math
 import os
-import secrets
-import stat
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor
 
 from petl.errors import DeltaError
+from petl.format.atomic_files import open_atomically, reason, short_path
 
 TYPES = {
     "F64": torch.float64,
@@ -34,7 +33,7 @@ TYPES = {
     "U8": torch.uint8,
     "BOOL": torch.bool,
 }
-NAMES = {dtype: name for name, dtype in TYPES.items()}
+TYPE_NAMES = {dtype: name for name, dtype in TYPES.items()}
 METADATA = "__metadata__"
 LONGEST_HEADER = 16 * 2**20  # bytes
 MOST_TENSORS = 2**16
@@ -63,69 +62,11 @@ def write_file(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str,
         DeltaError: the path can't be written (no folder, no right, a full disk ...); what was there is as it was.
     """
     head, order = _header(tensors, metadata)
-    with replacing(path) as file:
+    with open_atomically(path) as file:
         file.write(head)
         for key in order:
             file.write(_bytes(tensors[key]))
     return path
-
-
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A new file, open for writing, that takes the place of ``path`` when the block ends without an error."""
-    try:
-        target, old = _target(path)
-        part = (
-            target.parent / f".petl-{secrets.token_hex(8)}.part"
-        )  # short: with a suffix the file's own name may be too long
-        try:
-            with open(part, "xb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if old is not None:
-                _like(part, old)
-            os.replace(part, target)
-        finally:
-            part.unlink(missing_ok=True)
-        _flush_folder(target.parent)
-    except (OSError, ValueError) as error:
-        raise DeltaError(f"can't write {_named(path)}: {_reason(error)}") from error
-
-
-def _target(path: Path) -> tuple[Path, os.stat_result | None]:
-    """The file to replace, links followed, and what it is now."""
-    try:
-        target = path.resolve()
-    except RuntimeError as error:  # Python before 3.13 says so of a circle of links
-        raise OSError(str(error)) from None
-    if not target.parent.is_dir():
-        raise DeltaError(f"can't write {path}: {target.parent} is not a folder; make it first")
-    try:
-        old = target.stat()
-    except FileNotFoundError:
-        return target, None
-    if not stat.S_ISREG(old.st_mode):
-        raise DeltaError(f"can't write {path}: it is there and no plain file; give another path")
-    return target, old
-
-
-def _like(part: Path, old: os.stat_result) -> None:
-    """The permissions, and where it is allowed the owner, of the file that is replaced."""
-    if hasattr(os, "chown") and os.geteuid() == 0:
-        with contextlib.suppress(OSError):
-            os.chown(part, old.st_uid, old.st_gid)
-    os.chmod(part, stat.S_IMODE(old.st_mode))
-
-
-def _flush_folder(folder: Path) -> None:
-    """Make the new name last too, where the system can."""
-    with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
@@ -135,10 +76,10 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple
     place = 0
     for key in order:
         size = tensors[key].numel() * tensors[key].element_size()
-        kind = NAMES.get(tensors[key].dtype)
+        kind = TYPE_NAMES.get(tensors[key].dtype)
         if kind is None:
             raise DeltaError(
-                f"{key} has the type {tensors[key].dtype}, which no delta holds; it takes {', '.join(NAMES.values())}"
+                f"{key} has the type {tensors[key].dtype}, which no delta holds; it takes {', '.join(TYPE_NAMES.values())}"
             )
         entries[key] = {"dtype": kind, "shape": list(tensors[key].shape), "data_offsets": [place, place + size]}
         place += size
@@ -176,23 +117,13 @@ def read_header(path: Path) -> tuple[dict[str, str], dict[str, Entry]]:
 def _opened(path: Path) -> Iterator[tuple[IO[bytes], int]]:
     try:
         if not path.is_file():
-            raise DeltaError(f"{_named(path)} is not a file; give the path of a delta that petl.save wrote")
+            raise DeltaError(f"{short_path(path)} is not a file; give the path of a delta that petl.save wrote")
         with open(path, "rb") as file:
             yield file, os.fstat(file.fileno()).st_size
     except (Damaged, OSError, ValueError) as error:
         raise DeltaError(
-            f"{_named(path)} is no whole safetensors file ({_reason(error)}); copy or save it again"
+            f"{short_path(path)} is no whole safetensors file ({reason(error)}); copy or save it again"
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    """The error without the path, which may be as long as it likes."""
-    return error.strerror or str(error)[:200] if isinstance(error, OSError) else str(error)[:200]
-
-
-def _named(path: Path) -> str:
-    text = str(path)
-    return text if len(text) < 300 else f"{text[:120]} ... {text[-60:]}"
 
 
 def _parsed(file: IO[bytes], size: int) -> tuple[dict[str, str], dict[str, Entry], int]:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from petl.errors import StateError
 from petl.inspection.trial import Finding, Trial
 from petl.wrapping.frozen_base import prove_frozen
-from petl.wrapping.record import bare, record, wrapped
-from petl.wrapping.wrap import unwrap, wrap
+from petl.wrapping.lookup import bare, record, require_record
+from petl.wrapping.unwrap import unwrap
+from petl.wrapping.wrap import wrap
 
 
 class Report(tuple[Finding, ...]):
@@ -45,7 +46,7 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
     True
     """
     held = record(model) is not None and methods is None
-    base, adapted = _base_and_adapted(wrapped(model)[0] if held else bare(model), methods, options)
+    base, adapted = _base_and_adapted(require_record(model)[0] if held else bare(model), methods, options)
     trial = Trial(base, adapted, batch)
     after_training: dict[str, Callable[[], Finding]] = {
         "gradients": trial.gradients,

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from petl.delta.fitting import delta_tensors
+from petl.delta.tensors import delta_tensors
 from petl.errors import printable
 from petl.graft.graft import grafts
 from petl.memory.explain import explain_layers
 from petl.tables import html_table, table
-from petl.wrapping.fingerprints import own_tensor, owned
-from petl.wrapping.record import Record, wrapped
-from petl.wrapping.wrap import trainable, unfoldable
+from petl.wrapping.lookup import require_record, trainable
+from petl.wrapping.merge import unfoldable
+from petl.wrapping.own_tensors import own_tensor, state_entries
+from petl.wrapping.record import Record
 
 PLAIN_WORDS = (
     (
@@ -114,7 +115,7 @@ def summary(model: nn.Module) -> Summary:
     >>> [row.name for row in petl.summary(model)]
     ['lora', 'head']
     """
-    plain, record = wrapped(model)
+    plain, record = require_record(model)
     delta, by_hand = delta_tensors(plain, record)
     training = trainable(plain)
     base = _base_parameters(plain)
@@ -145,7 +146,7 @@ def _in_plain_words(way: str) -> str:
 def _base_parameters(model: nn.Module) -> list[nn.Parameter]:
     """Returns the parameters of the base: all but those of grafts."""
     inside = {id(p) for module in model.modules() for _, graft in grafts(module) for p in graft.parameters()}
-    tensors = [own_tensor(owner, leaf) for _, owner, leaf in owned(model)]
+    tensors = [own_tensor(owner, leaf) for _, owner, leaf in state_entries(model)]
     return [t for t in tensors if isinstance(t, nn.Parameter) and id(t) not in inside]
 
 
@@ -153,9 +154,11 @@ def _describe_base(parameters: Sequence[nn.Parameter], record: Record) -> Base:
     size: Counter[str] = Counter()
     for p in parameters:
         size[_dtype_name(p)] += p.numel() * p.element_size()
-    narrow = dict.fromkeys(record.narrow, str(record.base_dtype).removeprefix("torch."))
-    originals = sum(record.backup[key].numel() * record.backup[key].element_size() for key in record.narrow)
-    return Base(dict(size.most_common()), {**narrow, **record.wide}, originals)
+    narrow = dict.fromkeys(record.low_precision_keys, str(record.base_dtype).removeprefix("torch."))
+    originals = sum(
+        record.originals[key].numel() * record.originals[key].element_size() for key in record.low_precision_keys
+    )
+    return Base(dict(size.most_common()), {**narrow, **record.full_precision_reasons}, originals)
 
 
 def _dtype_name(tensor: Tensor) -> str:

@@ -13,7 +13,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from petl.delta.delta import load, save
+from petl.delta.load import load
+from petl.delta.save import save
 from petl.errors import StateError
 from petl.graft.graft import is_grafted, prune
 from petl.inspection.comparison import (
@@ -26,8 +27,9 @@ from petl.inspection.comparison import (
 )
 from petl.inspection.training_steps import take_steps
 from petl.memory.base_dtype import restore_dtype
-from petl.wrapping.record import record
-from petl.wrapping.wrap import merge, unfoldable, unwrap
+from petl.wrapping.lookup import record
+from petl.wrapping.merge import merge, unfoldable
+from petl.wrapping.unwrap import unwrap
 
 ROUNDING = 1e-4  # of an output, in units of its largest number, that a tensor without influence may change
 
@@ -191,4 +193,4 @@ def _has_trained(model: nn.Module) -> bool:
 def _tuned_statistics(model: nn.Module) -> set[str]:
     """The names of the running statistics that a method tunes: they are meant to move."""
     wrapped, buffers = record(model), dict(model.named_buffers())
-    return {name for name in (wrapped.planned if wrapped else ()) if name in buffers}
+    return {name for name in (wrapped.owned_keys if wrapped else ()) if name in buffers}

@@ -14,7 +14,7 @@ from petl.data.batches import marking
 from petl.data.inputs import Data, classes_of, feed
 from petl.data.loaders import Keys, on_device
 from petl.errors import DataError, PetlError
-from petl.format.header import class_names
+from petl.format.outputs import label_texts
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
@@ -23,8 +23,8 @@ from petl.training.run import Run
 from petl.training.setting_checks import refuse_keys, refuse_number
 from petl.training.settings import DATA_BOUNDS
 from petl.training.setup import output_names, recorded_labels
-from petl.wrapping.modes import in_eval
-from petl.wrapping.record import bare
+from petl.wrapping.eval_mode import in_eval
+from petl.wrapping.lookup import bare
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def evaluate(
     refuse_keys(keys)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         refuse_number(name, value, DATA_BOUNDS[name])
-    known = class_names(labels) if labels is not None else recorded_labels(plain)
+    known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
         marking(data),
         private_accelerator(precision) as accelerator,

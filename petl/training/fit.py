@@ -28,7 +28,7 @@ from petl.training.settings import (
     Settings,
 )
 from petl.training.setup import build_run
-from petl.wrapping.record import bare
+from petl.wrapping.lookup import bare
 
 
 def fit(

@@ -22,7 +22,7 @@ from petl.training.run import Run
 from petl.training.saving import save_best, write_epoch
 from petl.training.trained_state import copy_into
 from petl.wrapping.frozen_base import prove_frozen
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 
 def train_all(run: Run) -> History:

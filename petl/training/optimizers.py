@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.errors import PetlError, StateError
 from petl.training.settings import OptimizerSettings
-from petl.wrapping.record import bare
+from petl.wrapping.lookup import bare
 
 
 def param_groups(

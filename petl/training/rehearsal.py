@@ -11,9 +11,10 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
-from petl.delta.delta import read, save
+from petl.delta.load import read
+from petl.delta.save import save
 from petl.errors import DeltaError, PetlError, StateError
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 SAVE_ERRORS = (PetlError, OSError, SafetensorError, ValueError)  # of a disk, and of petl's own checks
 

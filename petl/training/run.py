@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.training.history import History
 from petl.training.trained_state import cloned, copy_into
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import StateError
-from petl.format.tensorfile import replacing
+from petl.format.atomic_files import open_atomically
 from petl.training.history import History
 from petl.training.settings import Settings
 from petl.version import __version__
@@ -42,7 +42,7 @@ def write_run_file(delta: str | Path, settings: Settings, history: History, spli
         indent=1,
         default=_as_json,
     )
-    with replacing(run_file_beside(delta)) as file:
+    with open_atomically(run_file_beside(delta)) as file:
         file.write(text.encode() + b"\n")
 
 

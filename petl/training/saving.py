@@ -7,7 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from petl.delta.delta import read
+from petl.delta.load import read
 from petl.errors import PetlError, printable
 from petl.training.checkpoints import newest_checkpoint, write_checkpoint
 from petl.training.history import History

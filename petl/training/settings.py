@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from petl.errors import PetlError, StateError, near
-from petl.format.header import class_names
+from petl.format.outputs import label_texts
 from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.training.metrics import METRIC_NAMES
 from petl.training.rehearsal import refuse_delta_path
@@ -27,7 +27,7 @@ from petl.training.setting_checks import (
     refuse_kinds,
     refuse_numbers,
 )
-from petl.wrapping.record import bare
+from petl.wrapping.lookup import bare
 
 OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
@@ -163,7 +163,7 @@ class RunSettings:
         refuse_kinds(self, {"checkpoint": ((str, Path, type(None)), "the path of a folder, or None")})
         refuse_kinds(self, {"resume": ((bool, str, Path), "True, False, or the path of a folder")})
         refuse_kinds(self, {"on_epoch": ((Callable, type(None)), "a function of a row of the history, or None")})
-        class_names(self.labels)
+        label_texts(self.labels)
         refuse_keys(self.keys)
         if self.resume is True and self.checkpoint is None:
             raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
@@ -171,7 +171,7 @@ class RunSettings:
     @property
     def names(self) -> list[str] | None:
         """The class names that were given, as texts."""
-        return class_names(self.labels)
+        return label_texts(self.labels)
 
     def refuse_unmeasured(self, val: Any) -> None:
         """Raises a PetlError for what needs validation data where there is none."""

@@ -26,7 +26,7 @@ from petl.training.run import Run
 from petl.training.settings import Settings
 from petl.training.trained_state import trained_state
 from petl.wrapping.frozen_base import prove_frozen
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:

@@ -13,11 +13,11 @@ from petl.errors import MethodError, SiteError, near
 from petl.sites.sites import within
 from petl.sites.survey import Survey, ancestors, topmost
 
-Option = bool | str | tuple[str, ...]
+HeadOption = bool | str | tuple[str, ...]
 
 
-def head_option(head: Any) -> Option:
-    """``head=`` as it is kept: True, False, a name, or names, whose order is that of the user."""
+def head_option(head: Any) -> HeadOption:
+    """Checks ``head=`` and returns it as it is kept: True, False, a name, or names, whose order is that of the user."""
     if isinstance(head, (bool, str)):
         return head
     if isinstance(head, Sequence) and all(isinstance(name, str) for name in head):
@@ -25,16 +25,16 @@ def head_option(head: Any) -> Option:
     raise MethodError(f"head={head!r:.60}; expected True, False, the classifier's name, or a list of names")
 
 
-def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list[str]:
-    """Give the model ``num_classes`` classes if they differ from what it has; the names of the modules that are to train.
+def prepare_head(survey: Survey, option: HeadOption, num_classes: int | None) -> list[str]:
+    """Gives the model ``num_classes`` classes if it has another number; returns the names of the modules that are to train.
 
     None at all is how timm takes a classifier away: a delta of a model from which that was done has to do it again.
     """
-    model = found.model
+    model = survey.model
     if option is False:
         _refuse_new_head(num_classes)
         return []
-    names, num_classes = _named(found, option), whole_classes(num_classes)
+    names, num_classes = _named(survey, option), class_count(num_classes)
     if num_classes is None or num_classes == getattr(model, "num_classes", None):
         return names
     if num_classes < 0 or (num_classes == 0 and not hasattr(model, "reset_classifier")):
@@ -43,8 +43,8 @@ def prepare_head(found: Survey, option: Option, num_classes: int | None) -> list
     return fresh or names if option is True else names
 
 
-def whole_classes(num_classes: Any) -> int | None:
-    """``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
+def class_count(num_classes: Any) -> int | None:
+    """Returns ``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
     if num_classes is None:
         return None
     if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
@@ -62,37 +62,39 @@ def _refuse_new_head(num_classes: int | None) -> None:
         )
 
 
-def _named(found: Survey, option: Option) -> list[str]:
+def _named(survey: Survey, option: HeadOption) -> list[str]:
     """The classifier's modules as the user or timm names them."""
-    if option is True and found.head is None and hasattr(found.model, "reset_classifier"):
+    if option is True and survey.head is None and hasattr(survey.model, "reset_classifier"):
         raise SiteError(
-            f"can't look at this {type(found.model).__name__}, which does not run on shapes: {found.failed}"
+            f"can't look at this {type(survey.model).__name__}, which does not run on shapes: {survey.failed}"
         )
-    if option is True and found.head is None:
+    if option is True and survey.head is None:
         raise SiteError(
-            f"{type(found.model).__name__} has no classifier (no reset_classifier to ask); pass head=False to adapt the "
-            f"encoder alone, or name the classifier: head={_last(found)!r}"
+            f"{type(survey.model).__name__} has no classifier (no reset_classifier to ask); pass head=False to adapt the "
+            f"encoder alone, or name the classifier: head={_last(survey)!r}"
         )
-    names = list(found.head or []) if option is True else [option] if isinstance(option, str) else list(option)  # type: ignore[arg-type]
+    names = list(survey.head or []) if option is True else [option] if isinstance(option, str) else list(option)  # type: ignore[arg-type]
     for name in names:
-        if name not in found.modules:
+        if name not in survey.modules:
             raise SiteError(
-                f"head={name!r}: {type(found.model).__name__} has no such module{near(name, found.modules)}"
+                f"head={name!r}: {type(survey.model).__name__} has no such module{near(name, survey.modules)}"
             )
     return names
 
 
-def _last(found: Survey) -> str:
-    """The name that looks like the classifier: the last layer, or what holds it and little else."""
-    layers = sorted((n for n, m in found.modules.items() if isinstance(m, (nn.Linear, nn.Conv2d))), key=found.order)
+def _last(survey: Survey) -> str:
+    """Guesses the classifier's name: the last layer, or what holds it and little else."""
+    layers = sorted((n for n, m in survey.modules.items() if isinstance(m, (nn.Linear, nn.Conv2d))), key=survey.order)
     around = [name for name in ancestors(layers[-1]) if name] if layers else []
     small = [name for name in around if sum(within(layer, [name]) for layer in layers) <= 3]
     return small[0] if small else layers[-1] if layers else "fc"
 
 
 def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> list[str]:
-    """Make a new classifier; the names of the modules that came."""
-    before = {id(module): module for module in model.modules()}  # held, so that no new module gets an old one's id
+    """Makes a new classifier, and returns the names of its modules."""
+    before = {
+        id(module): module for module in model.modules()
+    }  # kept alive, so that no new module gets an old one's id
     if not hasattr(model, "reset_classifier"):
         _replace_last_layer(model, names, num_classes)
         return list(names)
@@ -111,25 +113,25 @@ def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int
             raise SiteError(
                 f"head={top!r} holds no linear layer or convolution to replace for num_classes={num_classes}"
             )
-        old = _classes(model.get_submodule(layers[-1]))
+        old = _outputs(model.get_submodule(layers[-1]))
         parent, _, leaf = layers[-1].rpartition(".")
         setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
-        _tell(model, layers[-1], old, num_classes)
+        _update_class_counts(model, layers[-1], old, num_classes)
 
 
 def classes_now(model: nn.Module, names: Sequence[str]) -> int | None:
-    """How many outputs the classifier's layers have, where they are plain layers that agree; else None."""
-    found = dict(model.named_modules())
-    sizes = {_classes(found[n]) for n in names if isinstance(found.get(n), (nn.Linear, nn.Conv2d))}
+    """Returns how many outputs the classifier's layers have, where they are plain layers that agree; else None."""
+    modules = dict(model.named_modules())
+    sizes = {_outputs(modules[n]) for n in names if isinstance(modules.get(n), (nn.Linear, nn.Conv2d))}
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _classes(layer: nn.Module) -> int:
+def _outputs(layer: nn.Module) -> int:
     return cast(int, layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features)
 
 
-def _tell(model: nn.Module, layer: str, old: int, num_classes: int) -> None:
-    """Let everything around the new layer that says how many classes there are say the new number.
+def _update_class_counts(model: nn.Module, layer: str, old: int, num_classes: int) -> None:
+    """Writes the new number of classes wherever the modules around the new layer keep it.
 
     torchvision's transformers keep it, timm's models inside others do, and transformers' models in their configuration, which
     is exchanged for a copy: the old one comes back with ``unwrap``.

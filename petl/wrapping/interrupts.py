@@ -1,4 +1,4 @@
-"""Ctrl-C that waits: what has begun to put a model back, or has nothing left but to write, isn't torn in two."""
+"""Delays Ctrl-C while a model is being put back, or a merge only has to write."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Ctrl-C inside is answered at the end; other threads never see one."""
+    """Delays Ctrl-C until the block ends; other threads never see one."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or not callable(before):
         yield
         return
-    seen: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *given: seen.append(given))
+    caught: list[Any] = []
+    signal.signal(signal.SIGINT, lambda *given: caught.append(given))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-        if seen:
-            before(*seen[-1])
+        if caught:
+            before(*caught[-1])

@@ -23,26 +23,26 @@ from petl.graft.graft import Graft, base_class
 from petl.sites.sites import within
 from petl.sites.survey import blank, on_meta, survey
 
-# What never changes the answer in evaluation: how training, speed, memory and the classifier's size are set.
-NEUTRAL = frozenset(
+# What never changes the output in evaluation: how training, speed, memory and the classifier's size are set.
+WITHOUT_EFFECT = frozenset(
     """training num_classes out_features num_features in_features head_hidden_size num_batches_tracked inplace name label
     grad_checkpointing gradient_checkpointing checkpointing fused_attn momentum scale_by_keep process_group memory_efficient
     use_checkpoint requires_grad device pretrained_cfg default_cfg pretrained_model_args feature_info weight_init_mode
     fix_init forward num_labels id2label label2id problem_type""".split()  # noqa: SIM905  # a list literal takes thirty lines
 )
-# Modules that answer with their input in evaluation count as absent: timm leaves them out, or not, by their rate.
-IDLE = frozenset(
+# Modules that return their input in evaluation count as absent: timm leaves them out, or not, by their rate.
+IDENTITY_IN_EVAL = frozenset(
     ("Identity", "DropPath", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropBlock2d")
 )
 # Classes that compute the same in evaluation.
-ALIKE = {
+SAME_IN_EVAL = {
     "SyncBatchNorm": "BatchNorm2d",
     "FrozenBatchNorm2d": "BatchNorm2d",
     "SyncBatchNormAct": "BatchNormAct2d",
     "FrozenBatchNormAct2d": "BatchNormAct2d",
 }
-DEPTH = 6  # how far lists in lists are followed
-MOST = 4096  # entries of one list
+DEEPEST_NESTING = 6  # how far lists in lists are followed
+MOST_ENTRIES = 4096  # entries of one list
 _UNKNOWN = object()
 
 
@@ -61,8 +61,8 @@ def structure(model: nn.Module, head: Collection[str] = (), *, grafted: bool = T
     lines: dict[str, list[str]] = {"class": []}
     for name, module in model.named_modules() if grafted else _bare(model, "", set()):
         kind = base_class(module).__name__
-        kind = ALIKE.get(kind, kind)
-        if kind in IDLE or (within(name, head) and _has_tensors(module)):
+        kind = SAME_IN_EVAL.get(kind, kind)
+        if kind in IDENTITY_IN_EVAL or (within(name, head) and _has_tensors(module)):
             continue
         lines["class"].append(f"{name} {kind}")
         for key, text in _attributes(module):
@@ -75,7 +75,7 @@ def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
     return sorted(key for key in one if key in other and one[key] != other[key])
 
 
-def volatile(model: nn.Module) -> set[str]:
+def changed_by_forward(model: nn.Module) -> set[str]:
     """Attributes that a forward itself changes (counters, sizes of the last image): they say nothing about what the model is.
 
     Forwards without memory, in evaluation and in training mode, at two sizes; where the model can't run so, there are none.
@@ -91,10 +91,10 @@ def volatile(model: nn.Module) -> set[str]:
     return {*differences(before, structure(clone))}
 
 
-def identity(model: nn.Module, head: Collection[str] = ()) -> str:
+def structure_fingerprint(model: nn.Module, head: Collection[str] = ()) -> str:
     """One SHA-256 of the whole structure, for those who ask for all of it to be equal (a cache of features)."""
-    found = structure(model, head)
-    return hashlib.sha256("\n".join(f"{key} {found[key]}" for key in found).encode()).hexdigest()
+    prints = structure(model, head)
+    return hashlib.sha256("\n".join(f"{key} {prints[key]}" for key in prints).encode()).hexdigest()
 
 
 def _bare(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -119,7 +119,7 @@ def _short(text: str) -> str:
 def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
     """(name, text) of the module's own attributes that have a plain value, constants of torch's layers included."""
     for key, value in vars(module).items():
-        if key.startswith("_") or key in NEUTRAL or "drop" in key:
+        if key.startswith("_") or key in WITHOUT_EFFECT or "drop" in key:
             continue
         if (plain := _plain(value)) is not _UNKNOWN:
             yield key, repr(plain)
@@ -137,15 +137,15 @@ def _plain(value: Any, depth: int = 0) -> Any:
         return "nan" if math.isnan(value) else float(value)
     if isinstance(value, torch.dtype):
         return _UNKNOWN  # of the tensors, which have fingerprints of their own
-    if isinstance(value, (Tensor, nn.Module, torch.device)) or depth > DEPTH:
+    if isinstance(value, (Tensor, nn.Module, torch.device)) or depth > DEEPEST_NESTING:
         return _UNKNOWN
     if isinstance(value, (list, tuple, set, frozenset, Mapping)):
-        return _many(value, depth)
-    return _named(value, depth)
+        return _plain_entries(value, depth)
+    return _plain_name(value, depth)
 
 
-def _many(value: Any, depth: int) -> Any:
-    if len(value) > MOST:
+def _plain_entries(value: Any, depth: int) -> Any:
+    if len(value) > MOST_ENTRIES:
         return _UNKNOWN
     if isinstance(value, Mapping):
         pairs = [(str(key), _plain(item, depth + 1)) for key, item in value.items()]
@@ -156,7 +156,7 @@ def _many(value: Any, depth: int) -> Any:
     return sorted(map(repr, items)) if isinstance(value, (set, frozenset)) else items
 
 
-def _named(value: Any, depth: int) -> Any:
+def _plain_name(value: Any, depth: int) -> Any:
     """A class, a function or a partial by its name; a dataclass by its fields."""
     if isinstance(value, functools.partial):
         inner = _plain([value.func, value.args, value.keywords], depth + 1)
@@ -164,6 +164,6 @@ def _named(value: Any, depth: int) -> Any:
     if callable(value) and hasattr(value, "__qualname__"):
         return f"<{value.__qualname__}>"
     if dataclasses.is_dataclass(value):
-        told = {key: item for key, item in vars(value).items() if not key.startswith("_") and key not in NEUTRAL}
-        return [type(value).__name__, _many(told, depth)]
+        told = {key: item for key, item in vars(value).items() if not key.startswith("_") and key not in WITHOUT_EFFECT}
+        return [type(value).__name__, _plain_entries(told, depth)]
     return _UNKNOWN

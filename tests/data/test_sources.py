@@ -20,7 +20,7 @@ from timm.data.readers.img_extensions import get_img_extensions
 import petl.data as data
 from petl.data.images import Transform, Unreadable
 from petl.errors import DataError
-from petl.wrapping.record import record
+from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
 from tests.support.data import plain
 

@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import petl
-from petl.delta.file import KEY, SEAL, read_all
+from petl.delta.file import read_delta
+from petl.delta.sealed_text import KEY, SEAL
 from petl.format.tensorfile import write_file
-from petl.wrapping.fingerprints import combined, fingerprints
+from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
 
 ODD: list[Any] = [
     None, True, False, 0, -1, 3, 10**6, 10**12, -(2**63), 1e308, float("nan"), float("inf"), "", "x", "x" * 3000,
@@ -39,7 +40,8 @@ class Victim:
                 p.add_(torch.randn(p.shape), alpha=0.1)
         self.folder, self.path, self.batch = folder, folder / "delta.safetensors", torch.randn(1, 3, 32, 32)
         self.bytes = petl.save(model, self.path, labels=list("abcd"), results={"accuracy": 0.5}).read_bytes()
-        self.header, self.tensors = read_all(self.path)
+        header, self.tensors = read_delta(self.path)
+        self.header = header.to_dict()
         self.output, self.before = self.answer(model), self.portrait()
 
     def answer(self, model: nn.Module) -> Tensor:
@@ -49,7 +51,7 @@ class Victim:
     def portrait(self) -> list[Any]:
         """Classes, attributes, flags and bits of the base."""
         state = self.base.state_dict()
-        prints = combined(dict(zip(state, fingerprints(state.values()), strict=True)))
+        prints = combined_fingerprint(dict(zip(state, fingerprints(state.values()), strict=True)))
         modules = [(name, type(m), sorted(vars(m)), m.training) for name, m in self.base.named_modules()]
         return [prints, modules, [p.requires_grad for p in self.base.parameters()]]
 

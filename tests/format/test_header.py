@@ -174,7 +174,7 @@ for values in ({"depth": 5000}, {"embed_dim": 10**5}, {"img_size": 10**6}, {"img
     one("test_vit", args(**values), False, "bias")
 one("test_resnet", args(width_factor=1000.0), False, "bias")
 many = {f"x{i}": torch.empty(0) for i in range(70_000)}
-write_file(petl.delta.delta.as_path(f"{folder}/many.safetensors"), many, {"petl": "{}"})
+write_file(petl.delta.file.as_path(f"{folder}/many.safetensors"), many, {"petl": "{}"})
 for verb in (petl.read, petl.load):
     try:
         verb(f"{folder}/many.safetensors")
@@ -407,7 +407,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_the_backbone_is_built(
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the backbone was built")
 
-    monkeypatch.setattr("petl.delta.delta.build", never)
+    monkeypatch.setattr("petl.delta.load.build_backbone", never)
     for name, values in (("vit_giant_patch14_dinov2", {}), ("beit_base_patch16_224", {"img_size": 1024})):
         path = petl.save(small(methods="lora"), tmp_path / "delta.safetensors")
         edit(path, lambda header, name=name, values=values: {**base(name=name, args=values)(header), "structure": None})

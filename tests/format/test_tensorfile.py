@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 import petl
-from petl.delta.file import write_merged
-from petl.format.tensorfile import NAMES, read_file, read_header, write_file
+from petl.delta.merged_checkpoint import write_merged
+from petl.format.tensorfile import TYPE_NAMES, read_file, read_header, write_file
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def fresh() -> nn.Module:
 
 
 TENSORS = {
-    **{f"of.{name}": torch.arange(6).to(dtype).reshape(2, 3) for dtype, name in NAMES.items()},
+    **{f"of.{name}": torch.arange(6).to(dtype).reshape(2, 3) for dtype, name in TYPE_NAMES.items()},
     "empty": torch.empty(0, 4),
     "scalar": torch.tensor(2.5),
     "strided": torch.arange(12.0).reshape(3, 4).T,

@@ -157,7 +157,7 @@ def test_a_flaw_is_found(flaw: str, point: str) -> None:
 @pytest.mark.deep
 def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If norms weren't held, drift would say so."""
-    monkeypatch.setattr("petl.wrapping.install.hold", lambda module: None)
+    monkeypatch.setattr("petl.wrapping.freezing.hold", lambda module: None)
     report = petl.check(make("resnet"), images("resnet"), "lora", num_classes=5)
     assert "drift" in failed(report)
 
@@ -165,16 +165,16 @@ def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.deep
 def test_a_lost_tensor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a delta left out a tensor and load didn't mind, reload would say so."""
-    from petl.delta import delta, file
+    from petl.delta import load, save
 
-    whole = file.write
+    whole = save.write_delta
 
     def without_head(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
         return whole(path, {k: v for k, v in tensors.items() if not k.startswith("head")}, header)
 
-    monkeypatch.setattr(file, "write", without_head)
-    for check in ("compare", "rehearse"):
-        monkeypatch.setattr(delta, check, lambda *_: None)
+    monkeypatch.setattr(save, "write_delta", without_head)
+    for check in ("refuse_mismatch", "try_on_meta"):
+        monkeypatch.setattr(load, check, lambda *_: None)
     report = petl.check(make("vit"), images("vit"), "lora", num_classes=5)
     assert failed(report) == {"reload"}
 
@@ -182,12 +182,12 @@ def test_a_lost_tensor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.deep
 def test_an_unwrap_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     def forgetful(model: nn.Module, made: petl.Record, changes: Any) -> None:
-        made.backup.clear()
+        made.originals.clear()
         undo(model, made, changes)
 
-    from petl.wrapping.install import undo
+    from petl.wrapping.undo import undo
 
-    monkeypatch.setattr(importlib.import_module("petl.wrapping.wrap"), "undo", forgetful)
+    monkeypatch.setattr(importlib.import_module("petl.wrapping.unwrap"), "undo", forgetful)
     report = petl.check(make("vit"), images("vit"), "norm", num_classes=5)
     assert failed(report) == {"unwrap"}
 

@@ -17,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 import petl
-from petl.format.header import SCHEMA
+from petl.delta.header import SCHEMA
 
 ROOT = Path(__file__).parents[2]
 WIDE = 0.57  # of the font's size: the mean width of a character in wide fonts; in those of equal widths it is 0.6

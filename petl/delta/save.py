@@ -1,0 +1,87 @@
+"""save: writes what was trained, and nothing else, to one safetensors file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from petl.delta.description import reset_classifier_names
+from petl.delta.file import Paths, as_path, write_delta
+from petl.delta.header import Header
+from petl.delta.tensors import as_stored, delta_tensors
+from petl.errors import StateError, listing
+from petl.graft.sharded import gathered
+from petl.sites.sites import within
+from petl.wrapping.frozen_base import follow_exchanged_layers, prove_unchanged
+from petl.wrapping.lookup import bare, refuse_training_outside, require_record
+from petl.wrapping.record import Record
+
+
+def save(
+    model: nn.Module,
+    path: Paths,
+    *,
+    labels: Iterable[Any] | None = None,
+    task: str | None = None,
+    results: Mapping[str, Any] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Writes what was trained, and nothing else, to one ``.safetensors`` file.
+
+    Args:
+        model: wrapped; may be compiled, distributed or prepared by accelerate. Where FSDP has sharded it, every rank calls this:
+            all gather, and rank 0 writes.
+        path: of the file; it appears whole or not at all. A file that is replaced keeps its permissions.
+        labels: class names in the order of the outputs, one for each; whole numbers become texts.
+        task: what the outputs mean: "classification" (a softmax over them; what it is unless said otherwise, but for a model
+            with one output), "multilabel" (a sigmoid of each), or "regression" (numbers as they are).
+        results: anything worth keeping, as JSON values.
+        dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
+            bit-equal.
+
+    Raises:
+        StateError: the model isn't wrapped, or a frozen tensor has moved (the error names it).
+        DeltaError: labels, task, results or dtype that no delta can have, or a path that can't be written. Nothing is written.
+
+    >>> import petl, timm, tempfile, os
+    >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = petl.save(model, os.path.join(folder, "pets.safetensors"), labels=["cat", "dog", "eel"])
+    ...     petl.read(path)["labels"]
+    ['cat', 'dog', 'eel']
+    """
+    plain, record = require_record(model)
+    refuse_training_outside(model)
+    with gathered(bare(model)) as writes:
+        follow_exchanged_layers(plain, record)
+        tensors, also = delta_tensors(plain, record)
+        _refuse_strangers(plain, record, also)
+        record = _without(record, also)
+        prove_unchanged(record, "not saved, because the delta would not give this model back")
+        header = Header.of(plain, record, also, labels=labels, task=task, results=results, dtype=dtype)
+        values = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
+        return write_delta(as_path(path), values, header) if writes else as_path(path)
+
+
+def _without(record: Record, also: Sequence[str]) -> Record:
+    """Returns the record as if ``also`` had been planned: these keys need no proof that they are frozen."""
+    return Record(**{**vars(record), "frozen": {k: v for k, v in record.frozen.items() if k not in also}})
+
+
+def _refuse_strangers(model: nn.Module, record: Record, also: Sequence[str]) -> None:
+    """Raises a StateError for parameters that came after ``wrap`` and that ``load`` couldn't rebuild."""
+    known = {*record.frozen, *record.owned_keys}
+    strange = [key for key in also if key not in known]
+    if strange:
+        heads = reset_classifier_names(model, record)
+        strange = [key for key in strange if not within(key, heads)]
+    if strange:
+        raise StateError(
+            f"not saved: {listing(strange)} came to this {type(model).__name__} after petl.wrap (another library's layers, or "
+            f"modules put in by hand), and petl.load couldn't make them again; change the model before petl.wrap, or name the "
+            f"other library's method there: petl.wrap(model, ['lora', 'peft:LoHa'])"
+        )

@@ -1,0 +1,39 @@
+"""The text of a header in the metadata of a file, and the seal that shows damage to the text."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from petl.errors import DeltaError
+
+KEY = "petl"
+SEAL = "petl_sha256"  # of the text under KEY, so that damage to the recipe is seen too
+
+
+def seal_of(text: str) -> str:
+    """The SHA-256 of the header's text."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def sealed_values(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The values in the metadata, of which nothing is known but that ``format`` is among them."""
+    text = metadata.get(KEY)
+    if text is None:
+        raise DeltaError(f"{path} is a safetensors file, but no petl delta: its header has no {KEY!r} entry")
+    if metadata.get(SEAL, seal := seal_of(text)) != seal:
+        raise DeltaError(
+            f"{path}: the {KEY!r} entry of its header doesn't have its checksum; the file is damaged: copy it again"
+        )
+    try:
+        values = json.loads(text)
+        _ = values["format"]
+        return values
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        shown = f"{type(error).__name__}: {str(error)[:100]}"
+        raise DeltaError(
+            f"{path}: the {KEY!r} entry of its header can't be read ({shown}); the file is damaged"
+        ) from None

@@ -1,0 +1,91 @@
+"""The tensors of a delta: which they are, as they are stored, and written into a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from petl.errors import DeltaError, listing
+from petl.format.backbone_values import FLOAT_TYPES
+from petl.graft.sharded import put
+from petl.wrapping.eval_mode import drop_eval_caches
+from petl.wrapping.fingerprints import combined_fingerprint, fingerprints, full_tensor
+from petl.wrapping.own_tensors import own_tensor, state_entries
+from petl.wrapping.record import Record
+
+
+def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Returns the tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
+    tensor = full_tensor(tensor)
+    kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
+        largest = float(tensor.abs().nan_to_num(posinf=0).max())
+        raise DeltaError(
+            f"not saved: {key} reaches {largest:.4g}, and {dtype} ends at {torch.finfo(dtype).max:.4g}; use "
+            f"dtype=torch.bfloat16, or leave it out"
+        )
+    return kept.cpu().contiguous()
+
+
+def delta_checksum(tensors: Mapping[str, Tensor]) -> str:
+    """Returns one SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
+    return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
+
+
+def float_type_name(dtype: torch.dtype | None) -> str | None:
+    """Returns the name of a type in which floating-point tensors may be stored, or a DeltaError; None for None, their own."""
+    name = str(dtype).removeprefix("torch.")
+    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
+        raise DeltaError(
+            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in FLOAT_TYPES)}"
+        )
+    return name if dtype is not None else None
+
+
+def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
+    """Writes the values into the model; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
+    for key, owner, leaf in state_entries(model):
+        if key in tensors and (own := own_tensor(owner, leaf)) is not None:
+            if as_stored and own.dtype != tensors[key].dtype:
+                own.data = own.detach().to(tensors[key].dtype)
+            put(own, tensors[key])
+    drop_eval_caches(model)
+
+
+def delta_tensors(model: nn.Module, record: Record) -> tuple[dict[str, Tensor], list[str]]:
+    """Returns what belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
+    tensors: dict[str, Tensor] = {}
+    owned_keys = record.owned_keys
+    for key, owner, leaf in state_entries(model):
+        tensor = own_tensor(owner, leaf)
+        if tensor is not None and (key in owned_keys or tensor.requires_grad or _is_new(record, key, owner)):
+            tensors[key] = tensor.detach()
+    planned = owned_keys - {*record.unfrozen_by_hand}
+    return tensors, [key for key in tensors if key not in planned]
+
+
+def _is_new(record: Record, key: str, owner: nn.Module) -> bool:
+    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
+    then = record.frozen.get(key)
+    replaced = then is None or then[0] is not owner
+    return replaced and key not in record.owned_keys and any(p.requires_grad for p in owner.parameters(recurse=False))
+
+
+def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Raises a DeltaError where a name, a shape or a kind of number differs, before a byte is used."""
+    missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
+    if missing or extra:
+        raise DeltaError(
+            f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
+        )
+    for key, tensor in tensors.items():
+        like = wanted[key]
+        alike = tensor.is_floating_point() if like.is_floating_point() else tensor.dtype == like.dtype
+        if tensor.shape != like.shape or not alike:
+            raise DeltaError(
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {like.dtype} "
+                f"{tuple(like.shape)}; load it onto the backbone that it was made on"
+            )

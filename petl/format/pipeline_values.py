@@ -1,0 +1,43 @@
+"""Checks an input pipeline in a delta's header: sizes, statistics and crops that can be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from petl.format.texts import short_repr
+
+KNOWN_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
+KNOWN_CROPS = ("center", "squash", "border")
+LARGEST_IMAGE = 2**28  # numbers in one image: a gigabyte
+
+
+def is_pipeline(value: Any) -> bool:
+    return isinstance(value, dict) and not pipeline_fault(value)
+
+
+def pipeline_fault(value: Mapping[str, Any]) -> str:
+    """What of an input pipeline can't be; keys that petl doesn't know are no matter."""
+    size, crop = value.get("input_size") or [], value.get("crop_pct", 1.0)
+    if not _numbers(size, 3) or not all(type(n) is int and n >= 1 for n in size) or math.prod(size) > LARGEST_IMAGE:
+        return f"input_size={short_repr(size)}"
+    if not _number(crop) or not 0 < crop <= 100 or math.prod(size) > LARGEST_IMAGE * crop**2:
+        return f"crop_pct={short_repr(crop)}"
+    for key in ("mean", "std"):
+        if key in value and not (_numbers(value[key]) and len(value[key]) in (1, 3, size[0])):
+            return f"{key}={short_repr(value[key])}"
+    if not all(1e-12 <= n <= 1e12 for n in value.get("std", ())):
+        return f"std={short_repr(value['std'])}"
+    for key, known in (("interpolation", KNOWN_INTERPOLATIONS), ("crop_mode", KNOWN_CROPS)):
+        if value.get(key, known[0]) not in known:
+            return f"{key}={short_repr(value[key])}"
+    return ""
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def _numbers(value: Any, count: int | None = None) -> bool:
+    return isinstance(value, list) and count in (None, len(value)) and all(_number(item) for item in value)

@@ -1,0 +1,36 @@
+"""Checks texts in a delta's header, and shortens values for messages."""
+
+from __future__ import annotations
+
+from typing import Any
+
+LONGEST_TEXT = 1000
+MOST_NAMES = 2**18
+
+
+def is_utf8(text: str) -> bool:
+    try:
+        return bool(text.encode()) or not text
+    except UnicodeEncodeError:
+        return False
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT
+
+
+def are_texts(value: Any) -> bool:
+    return isinstance(value, list) and len(value) <= MOST_NAMES and all(is_text(item) for item in value)
+
+
+def is_table_of_texts(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and len(value) <= 4096
+        and all(is_text(key) and is_text(item) for key, item in value.items())
+    )
+
+
+def short_repr(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,85 @@
+"""Says why a frozen tensor has moved, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from petl.errors import listing
+from petl.methods.method import STATISTICS
+from petl.wrapping.own_tensors import own_tensor
+from petl.wrapping.record import Record
+from petl.wrapping.rounding import equal_up_to_rounding, some_numbers
+
+TO_PUT_BACK = "petl.rebase(model, base) with a fresh backbone puts the old values back"
+TO_KEEP = "petl.rebase(model) takes the values as they are now for the base"
+
+# cause -> what happened, what to do
+CAUSES = {
+    "cast": (
+        "{were} now {are} (cast in parts, or to a smaller type and on)",
+        f"cast the whole model at once; {TO_KEEP}",
+    ),
+    "gone": (
+        "gone, or of another shape (set_input_size, another layer in their place)",
+        f"do that before petl.wrap; {TO_KEEP}",
+    ),
+    "statistics": (
+        "statistics of norms that petl holds still: something let them move (sync-BN, a part's .train(), update_bn)",
+        f"petl.BN(stats='adapt') trains them; {TO_PUT_BACK}",
+    ),
+    "averaged": (
+        "moved by very little, as averages over all weights do (ModelEmaV2, AveragedModel), and no model that is still there has "
+        "the old bits",
+        TO_PUT_BACK,
+    ),
+    "loaded": (
+        "most of the base: other base weights were loaded, or all of it was unfrozen",
+        f"{TO_KEEP}; {TO_PUT_BACK}",
+    ),
+    "written": (
+        "written to: loaded, or unfrozen by hand, trained and frozen again",
+        f"what still has requires_grad=True is saved; {TO_KEEP}; {TO_PUT_BACK}",
+    ),
+}
+
+
+def explain_changes(record: Record, moved: Sequence[str]) -> str:
+    """Says which tensors have moved, for which reason, and what to do, cause by cause."""
+    groups: dict[str, list[str]] = {}
+    for key in moved:
+        groups.setdefault(_cause(record, key, many=2 * len(moved) > len(record.frozen)), []).append(key)
+    parts = []
+    for cause, keys in groups.items():
+        happened, remedy = CAUSES[cause]
+        parts.append(f"{listing(keys)}: {happened.format(**_types(record, keys[0]))}; {remedy}")
+    return ". ".join(parts)
+
+
+def _cause(record: Record, key: str, *, many: bool) -> str:
+    """The key in CAUSES; ``many``: most of the base has moved."""
+    owner, leaf, then = record.frozen[key]
+    own, sample = own_tensor(owner, leaf), record.samples.get(key)
+    if own is None or str(tuple(own.shape)) not in then:
+        return "gone"
+    if not then.startswith(f"{own.dtype} ") or record.checksums_before_cast:
+        return "cast"
+    if sample is not None and not own.is_meta:
+        now = some_numbers(own)
+        if equal_up_to_rounding(now, sample) and not torch.equal(now, sample):
+            return "averaged"
+    if leaf in STATISTICS:
+        return "statistics"
+    return "loaded" if many else "written"
+
+
+def _types(record: Record, key: str) -> dict[str, Any]:
+    """The types that the text of the cause "cast" names."""
+    owner, leaf, then = record.frozen[key]
+    own = own_tensor(owner, leaf)
+    return {
+        "were": f"were {record.checksums_before_cast.get(key, then).partition(' ')[0]},",
+        "are": "" if own is None else own.dtype,
+    }

@@ -1,0 +1,60 @@
+"""Freezes what nobody tunes: requires_grad of parameters, and norms that are held in evaluation mode."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+from torch import nn
+
+from petl.errors import SiteError
+from petl.graft.computed_weights import iterated
+from petl.graft.graft import hold
+from petl.sites.sites import has_statistics, within
+from petl.wrapping.record import Record
+
+
+def set_requires_grad(model: nn.Module, record: Record, base_ids: set[int]) -> None:
+    """Lets exactly what methods and head own train; a method's own new tensors keep the flag that it gave them."""
+    owned_keys = record.owned_keys
+    for name, parameter in model.named_parameters():
+        meant = id(parameter) in base_ids or parameter.requires_grad
+        parameter.requires_grad_(name in owned_keys and parameter.is_floating_point() and meant)
+    if not owned_keys:
+        raise SiteError(
+            f"{', '.join(m.name for m in record.methods)} with head={record.head_option} leaves nothing to train on "
+            f"{type(model).__name__}; give num_classes= for a new classifier, or another method"
+        )
+
+
+def hold_untuned(model: nn.Module, record: Record) -> None:
+    """Keeps norms with running statistics that nobody tunes in evaluation mode; where the head alone trains, all but it."""
+    owned_keys = record.owned_keys
+    if all(within(key, record.head) for key in owned_keys):
+        return _hold_all_but(model, "", record.head)
+    for name, module in model.named_modules():
+        moving = any(f"{name}.{leaf}".lstrip(".") in owned_keys for leaf in ("running_mean", "running_var"))
+        if has_statistics(module) and not moving:
+            hold(module)
+        if any(vector not in owned_keys for _, vector in iterated(module, name)):
+            _hold_norm(module, name, owned_keys)
+
+
+def _hold_norm(module: nn.Module, name: str, owned_keys: Collection[str]) -> None:
+    """Holds a spectral norm that nobody tunes, or raises a SiteError where the weight under it would train."""
+    trains = [original for original, _ in iterated(module, name) if original in owned_keys]
+    if trains:
+        raise SiteError(
+            f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off "
+            f"first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm), or choose a method such as 'lora'"
+        )
+    hold(module)
+
+
+def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
+    """Holds everything in evaluation mode that isn't in the head and doesn't hold the head."""
+    for leaf, child in module.named_children():
+        path = f"{name}.{leaf}".lstrip(".")
+        if any(within(top, [path]) for top in head) and not within(path, head):
+            _hold_all_but(child, path, head)
+        elif not within(path, head):
+            hold(child)

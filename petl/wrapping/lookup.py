@@ -1,0 +1,93 @@
+"""Answers questions about models: the model inside wrappers, its record, what trains, which images it takes."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from torch import nn
+
+from petl.errors import StateError, listing
+from petl.graft.graft import grafts
+from petl.sites.survey import survey
+from petl.wrapping.record import Record
+from petl.wrapping.snapshot import RECORD
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def record(model: nn.Module) -> Record | None:
+    """Returns the record of what ``wrap`` did to this model, or to the one wrapped model inside it; None where none is."""
+    wrapped = list(wrapped_inside(model).values())
+    return vars(wrapped[0])[RECORD] if len(wrapped) == 1 else None
+
+
+def require_record(model: nn.Module) -> tuple[nn.Module, Record]:
+    """Returns the wrapped model, bare, and its record, or raises a StateError; ``model`` may hold it (an average, a detector)."""
+    wrapped = wrapped_inside(model)
+    if not wrapped:
+        raise StateError(
+            f"this {type(bare(model)).__name__} is not wrapped, nor is a model inside it; call petl.wrap(model, 'lora') or "
+            f"petl.load(path, model)"
+        )
+    if len(wrapped) > 1:
+        raise StateError(
+            f"this {type(bare(model)).__name__} holds {len(wrapped)} wrapped models: {listing(wrapped)}; pass one of them, "
+            f"such as model.{next(iter(wrapped))}"
+        )
+    (inner,) = wrapped.values()
+    return inner, vars(inner)[RECORD]
+
+
+def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
+    """Returns the wrapped models by their names in ``model``: itself under "", or those inside it."""
+    plain = bare(model)
+    if RECORD in vars(plain):
+        return {"": plain}
+    return {name: module for name, module in plain.named_modules() if RECORD in vars(module)}
+
+
+def refuse_training_outside(model: nn.Module) -> None:
+    """Raises a StateError where a model that holds a wrapped one trains more than that one, which no delta would have."""
+    wrapped = wrapped_inside(model)
+    inside = {parameter for module in wrapped.values() for parameter in module.parameters()}
+    others = [name for name, p in bare(model).named_parameters() if p.requires_grad and p not in inside]
+    if others and wrapped:
+        name = next(iter(wrapped))
+        raise StateError(
+            f"this {type(bare(model)).__name__} also trains {listing(others)} outside of the wrapped model {name!r}, which alone "
+            f"a delta holds; save that one, petl.save(model.{name}, path), and keep the others yourself"
+        )
+
+
+def bare(model: nn.Module) -> nn.Module:
+    """Returns the model itself, under DistributedDataParallel, DataParallel, torch.compile and accelerate's wrappers."""
+    while True:
+        if isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
+            model = model.module
+        elif isinstance(inner := vars(model).get("_modules", {}).get("_orig_mod"), nn.Module):  # torch.compile
+            model = inner
+        else:
+            return model
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Returns the parameters that train, by name: those with ``requires_grad``, which is the only truth.
+
+    >>> import petl, timm
+    >>> len(petl.trainable(petl.wrap(timm.create_model("test_vit"), "probe")))
+    2
+    """
+    return {name: p for name, p in bare(model).named_parameters() if p.requires_grad}
+
+
+def in_chans(model: nn.Module) -> int:
+    """Returns how many channels the images for this model have: what an input adapter takes, else what the model was built for.
+
+    >>> import petl, timm
+    >>> petl.in_chans(petl.wrap(timm.create_model("test_resnet"), "input", in_chans=4))
+    4
+    """
+    plain = bare(model)
+    taken = [graft.in_chans for module in plain.modules() for _, graft in grafts(module) if graft.in_chans]
+    its_record = record(plain)
+    return taken[0] if taken else its_record.backbone["in_chans"] if its_record else survey(plain).image[0]

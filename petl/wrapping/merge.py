@@ -1,0 +1,117 @@
+"""merge: folds everything into the base's own tensors; what can't be folded, and the way back after an error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from petl.errors import StateError, listing
+from petl.graft.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
+from petl.wrapping.backbone import set_in_chans
+from petl.wrapping.interrupts import uninterrupted
+from petl.wrapping.lookup import Model, in_chans, require_record
+from petl.wrapping.snapshot import RECORD, Snapshot
+
+
+class BeforeMerge:
+    """All that a merge may change of a model: its structure, record, modes, flags, and which memory parameters use.
+
+    Numbers are copied (``copies``) only where another library's code will write to them in place.
+    """
+
+    def __init__(self, model: nn.Module, *, copies: bool):
+        self.model, self.structure, self.record = model, Snapshot(model), require_record(model)[1]
+        self.modes = [(module, module.training) for module in model.modules()]
+        lists = [value for module in model.modules() for value in vars(module).values() if isinstance(value, list)]
+        self.lists = [(value, [*value]) for value in lists]  # in which peft notes what it has merged
+        self.tensors = [
+            (p, p.detach(), p.requires_grad, p.detach().clone() if copies else None) for p in model.parameters()
+        ]
+
+    def restore(self) -> None:
+        """Puts everything back as it was."""
+        self.structure.restore()
+        for value, before in self.lists:
+            value[:] = before
+        for parameter, alias, flag, copy in self.tensors:
+            parameter.data = alias
+            parameter.requires_grad_(flag)
+            if copy is not None:
+                parameter.detach().copy_(copy)
+        for module, mode in self.modes:
+            module.training = mode
+        vars(self.model)[RECORD] = self.record
+
+
+@torch.inference_mode(False)
+def merge(model: Model) -> Model:
+    """Folds everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
+
+    After ``base_dtype`` the tensors have the types from before ``wrap`` again, and the values that the layers used: the rounded
+    base's, with the change added to them unrounded.
+
+    Raises:
+        StateError: a method adds layers that can't be folded (adapters, some input adapters); the model is as it was.
+
+    >>> import petl, timm, torch
+    >>> model = petl.wrap(timm.create_model("test_vit"), "lora").eval()
+    >>> x = torch.randn(1, 3, 160, 160)
+    >>> before = model(x)
+    >>> torch.equal(petl.merge(model)(x), before)
+    True
+    """
+    plain, record = require_record(model)
+    _refuse_stuck(plain)
+    channels = in_chans(plain)
+    before = BeforeMerge(plain, copies=any(method.reads_base for method in record.methods))
+    try:
+        values = _all_values(plain)
+        for method in record.methods:
+            method.merge(plain)
+        for module, tensors in values:
+            fold(module, tensors)
+        for name, parameter in plain.named_parameters():
+            parameter.requires_grad_(record.requires_grad.get(name, True))
+        if channels != record.backbone["in_chans"]:
+            set_in_chans(plain, channels)
+        plain.train(plain.training)
+        del vars(plain)[RECORD]
+    except BaseException:
+        with uninterrupted():
+            before.restore()
+        raise
+    return model
+
+
+def _refuse_stuck(model: nn.Module) -> None:
+    """Raises a StateError where a graft can't be folded into a weight."""
+    stuck = unfoldable(model)
+    if stuck:
+        reasons = "; ".join(
+            f"{kind}: {why}" for kind, why in sorted({(n.rpartition(".")[2], w) for n, w in stuck.items()})
+        )
+        raise StateError(
+            f"can't merge {listing(stuck)} into a weight ({reasons}); use the wrapped model as it is, or petl.unwrap it"
+        )
+
+
+def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
+    """Computes and checks the values for every module that petl has changed, before any is written."""
+    named = [(name, module, folded(module)) for name, module in model.named_modules() if is_grafted(module)]
+    bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
+    if bad:
+        raise StateError(
+            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model "
+            f"is as it was. petl.unwrap(model) gives the base back, petl.load(path, model) puts an earlier delta onto it"
+        )
+    return [(module, values) for _, module, values in named]
+
+
+def unfoldable(model: nn.Module) -> dict[str, str]:
+    """Returns the grafts on ``model`` that ``merge`` can't fold, by name, with the reason."""
+    return {
+        f"{name}.{child}".lstrip("."): graft.why_stuck
+        for name, module in model.named_modules()
+        for child, graft in grafts(module)
+        if not isinstance(graft, WeightGraft)
+    }

@@ -1,0 +1,32 @@
+"""Lists the parameters and buffers that are a model's state, with the modules that own them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import cast
+
+from torch import Tensor, nn
+
+from petl.graft.sharded import plain_name
+
+
+def state_entries(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
+    """Yields (state-dict key, owner, leaf) of every parameter and persistent buffer, shared ones once."""
+    seen: set[int] = set()
+    for name, module in model.named_modules():
+        buffers = [leaf for leaf in module._buffers if leaf not in module._non_persistent_buffers_set]
+        for leaf in (*module._parameters, *buffers):
+            tensor = own_tensor(module, leaf)
+            if tensor is not None and id(tensor) not in seen:
+                seen.add(id(tensor))
+                yield plain_name(f"{name}.{leaf}").lstrip("."), module, leaf
+
+
+def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
+    """Returns the module's own parameter or buffer of that name, without any graft."""
+    return module._parameters[leaf] if leaf in module._parameters else module._buffers.get(leaf)
+
+
+def state_tensors(model: nn.Module) -> list[tuple[str, nn.Module, str, Tensor]]:
+    """Returns (key, owner, leaf, tensor) of every parameter and persistent buffer."""
+    return [(key, owner, leaf, cast(Tensor, own_tensor(owner, leaf))) for key, owner, leaf in state_entries(model)]

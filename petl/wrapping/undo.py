@@ -1,0 +1,60 @@
+"""Takes back what install did to a model."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from petl.errors import StateError
+from petl.graft.graft import prune
+from petl.wrapping.eval_mode import drop_eval_caches
+from petl.wrapping.interrupts import uninterrupted
+from petl.wrapping.own_tensors import state_tensors
+from petl.wrapping.record import Record
+from petl.wrapping.snapshot import RECORD, Snapshot
+
+
+@contextlib.contextmanager
+def undone_on_error(model: nn.Module, record: Record) -> Iterator[Snapshot]:
+    """Takes the model back to what it was where the block ends with an error; gives the snapshot from before."""
+    before = Snapshot(model)
+    try:
+        yield before
+    except BaseException:
+        with uninterrupted():
+            undo(model, record, before.changes())
+            vars(model).pop(RECORD, None)
+        raise
+
+
+def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
+    """Puts structure, values, requires_grad and modes back; a classifier that was set aside comes back to the model's device."""
+    device = next(model.parameters(), torch.empty(0)).device
+    if record.on_meta and (record.originals or record.head) and device.type != "meta":
+        raise StateError(
+            f"{type(model).__name__} was wrapped on the meta device, so what trains in place and the classifier had no values to "
+            f"give back; build the backbone anew, or give it its values before petl.wrap"
+        )
+    for module in list(model.modules()):
+        prune(module)
+    for change in changes:
+        change.undo()
+    for key, _, _, tensor in state_tensors(model):
+        if key in record.low_precision_keys:
+            tensor.data = torch.empty_like(tensor, dtype=record.originals[key].dtype)
+        if key in record.originals and not record.originals[key].is_meta:
+            tensor.detach().copy_(record.originals[key])
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(record.requires_grad.get(name, True))
+        parameter.grad = None
+    drop_eval_caches(model)
+    for name, module in model.named_modules():
+        module.training = record.training_modes.get(name, module.training)
+    if any(p.device != device for p in model.parameters()):
+        model.to(device)
+    if record.cast_to is not None:
+        model.to(record.cast_to)

@@ -1,0 +1,39 @@
+"""unwrap: gives a model back as it was before wrap."""
+
+from __future__ import annotations
+
+import torch
+
+from petl.errors import PetlError
+from petl.wrapping.frozen_base import prove_frozen
+from petl.wrapping.interrupts import uninterrupted
+from petl.wrapping.lookup import Model, require_record
+from petl.wrapping.snapshot import RECORD
+from petl.wrapping.undo import undo
+
+
+@torch.inference_mode(False)
+def unwrap(model: Model) -> Model:
+    """Gives the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
+
+    Raises:
+        StateError: the model isn't wrapped, or frozen tensors have been changed from outside, so the bits are lost.
+
+    >>> import petl, timm
+    >>> model = petl.wrap(timm.create_model("test_vit"), "lora")
+    >>> any("lora" in key for key in petl.unwrap(model).state_dict())
+    False
+    """
+    plain, record = require_record(model)
+    prove_frozen(plain, "unwrap can't give the base back")
+    try:
+        undo(plain, record, record.changes)
+        del vars(plain)[RECORD]
+    except PetlError:  # before anything was done
+        raise
+    except BaseException:  # Ctrl-C: what is done may be done again
+        with uninterrupted():
+            undo(plain, record, record.changes)
+            vars(plain).pop(RECORD, None)
+        raise
+    return model
