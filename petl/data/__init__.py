@@ -5,10 +5,12 @@ Public: `petl.data.dataset`, `petl.data.pipeline` and the other names in ``__all
 
 from petl.data.batches import loader, set_epoch
 from petl.data.channel_statistics import statistics
-from petl.data.damage import sift
-from petl.data.datasets import Images, Stream, holdout
+from petl.data.datasets import Images, Stream
 from petl.data.pipelines import pipeline
-from petl.data.sources import dataset, has_split, held_out, image, splits
+from petl.data.sifting import sift
+from petl.data.sources import dataset, image
+from petl.data.split_folders import has_split, held_out, splits
+from petl.data.validation_split import holdout
 
 __all__ = [
     "Images",

@@ -16,8 +16,10 @@ import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from petl.data.datasets import BAD, RETRIES, Images, left_out, raising
-from petl.data.origins import Around, class_names, origins, pipeline_of
+from petl.data.class_labels import dataset_classes
+from petl.data.datasets import Images
+from petl.data.replacements import MarkedUnreadable, first_readable
+from petl.data.wrappers import DatasetWrapper, petl_datasets, pipeline_of
 from petl.errors import DataError
 
 
@@ -40,7 +42,7 @@ class Shuffle(Sampler[tuple[int, int]]):
         return self.count
 
 
-class Seeded(Around):
+class Seeded(DatasetWrapper):
     """A dataset that is asked for (index, seed) and draws all random numbers for the item from that seed.
 
     In place of an image that can't be read comes the next one of this dataset that can.
@@ -48,68 +50,16 @@ class Seeded(Around):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
-        with _chance(seed):
-            return readable(self.dataset, index)
+        with _seeded_rng(seed):
+            return first_readable(self.dataset, index)
 
     @property
     def classes(self) -> list[str] | None:
-        return class_names(self.dataset)
-
-
-def readable(dataset: Any, index: int) -> Any:
-    """Item ``index``, or the next one of this very dataset whose file can be read; the error of the first, if there is none."""
-    with raising():
-        for step in range(RETRIES):
-            with contextlib.suppress(*BAD):
-                return dataset[(index + step) % len(dataset)]
-        return dataset[index]
-
-
-class Marked(Around):
-    """A dataset in which an image that can't be read is one of zeros, with class number `LEFT_OUT`."""
-
-    def __init__(self, dataset: Any):
-        super().__init__(dataset)
-        self._pipeline = pipeline_of(dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        with raising():
-            try:
-                return self.dataset[index]
-            except BAD:
-                if self._pipeline is None:
-                    raise
-                return left_out(self._pipeline)
-
-    @property
-    def classes(self) -> list[str] | None:
-        return class_names(self.dataset)
+        return dataset_classes(self.dataset)
 
 
 @contextlib.contextmanager
-def marking(*data: Any) -> Iterator[None]:
-    """Inside, petl's datasets in DataLoaders of somebody else's making mark images that can't be read, see `Images`.
-
-    What is no DataLoader is left alone: `loader` sees to those itself.
-    """
-    loaders = [
-        one for one in data if isinstance(one, DataLoader) or isinstance(getattr(one, "loader", None), DataLoader)
-    ]
-    found = [
-        origin for one in loaders for origin in origins(getattr(one, "dataset", None)) if isinstance(origin, Images)
-    ]
-    before = [origin.marks for origin in found]
-    for origin in found:
-        origin.marks = True
-    try:
-        yield
-    finally:
-        for origin, mark in zip(found, before, strict=True):
-            origin.marks = mark
-
-
-@contextlib.contextmanager
-def _chance(seed: int) -> Iterator[None]:
+def _seeded_rng(seed: int) -> Iterator[None]:
     """Python's, numpy's and torch's CPU generators start from ``seed`` inside and are as before afterwards."""
     before = random.getstate(), get_bit_generator(), torch.get_rng_state()
     random.seed(seed)
@@ -145,7 +95,7 @@ def loader(
         raise DataError(f"batch_size={batch_size}, workers={workers}; expected at least 1 and 0")
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     options.update(batch_size=batch_size, pin_memory=torch.cuda.is_available())
-    for origin in origins(dataset) if workers else ():
+    for origin in petl_datasets(dataset) if workers else ():
         if isinstance(origin, Images):
             origin.share()
     if isinstance(dataset, IterableDataset):
@@ -154,7 +104,7 @@ def loader(
         return DataLoader(dataset, **options)
     if not training:
         own = pipeline_of(dataset) is not None
-        return DataLoader(Marked(dataset) if own else dataset, **options)
+        return DataLoader(MarkedUnreadable(dataset) if own else dataset, **options)
     count = len(dataset)  # type: ignore[arg-type]  # map-style datasets have it
     lonely = count > batch_size and count % batch_size == 1
     return DataLoader(Seeded(dataset), sampler=Shuffle(count, seed), drop_last=lonely, **options)

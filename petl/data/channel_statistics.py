@@ -11,11 +11,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from petl.data.bad_files import BAD_FILE
 from petl.data.bands import Bands
-from petl.data.datasets import BAD, Images
-from petl.data.images import DEEP, SIMPLE, Picture, arrange, decode
-from petl.data.origins import place
-from petl.data.readers import Reader, existing, reader
+from petl.data.channels import DEEP_MODES, SIMPLE_MODES, fit_channels
+from petl.data.datasets import Images
+from petl.data.decoding import RawImage, decode
+from petl.data.readers import Reader, existing_path, make_reader
+from petl.data.wrappers import locate
 from petl.errors import DataError, printable
 
 log = logging.getLogger(__name__)
@@ -51,11 +53,11 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     """
     sums = squares = np.zeros(0)
     pixels = 0
-    for picture in _pictures(dataset):
+    for picture in _raw_images(dataset):
         try:
-            channels = channels or _natural(picture)
-            values = _values(arrange(picture, channels))
-        except BAD as error:
+            channels = channels or _own_channels(picture)
+            values = _pixel_values(fit_channels(picture, channels))
+        except BAD_FILE as error:
             log.warning("left out of the statistics: %s", error)
             continue
         sums, squares = (old if pixels else np.zeros(channels) for old in (sums, squares))
@@ -73,38 +75,38 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def _pictures(dataset: Any) -> Iterator[Picture]:
+def _raw_images(dataset: Any) -> Iterator[RawImage]:
     """What is in the files, one after the other; files that can't be read are left out."""
-    source = reader(existing(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
+    source = make_reader(existing_path(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
     for index in range(len(source)):
-        leaf, number = (source, index) if isinstance(source, Reader) else place(source, index)
+        leaf, number = (source, index) if isinstance(source, Reader) else locate(source, index)
         if not isinstance(leaf, (Reader, Images)):
             raise DataError(
                 f"statistics of a {type(leaf).__name__}; expected a folder, or what petl.data.dataset gives"
             )
         try:
-            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded(leaf, number)
-        except (*BAD, OSError) as error:
+            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded_file(leaf, number)
+        except (*BAD_FILE, OSError) as error:
             log.warning("left out of the statistics: %s: %s", printable(leaf.filename(number)), error)
 
 
-def _decoded(source: Reader, index: int) -> Picture:
+def _decoded_file(source: Reader, index: int) -> RawImage:
     with source[index][0] as file:
         return decode(file.read())
 
 
-def _natural(picture: Picture) -> int:
+def _own_channels(picture: RawImage) -> int:
     """The number of channels that a picture has by itself."""
     if isinstance(picture, Bands):
         return len(picture.visible())
     if isinstance(picture, np.ndarray):
         return 1 if picture.ndim == 2 else min(picture.shape[0], picture.shape[-1])
-    if picture.mode in DEEP or SIMPLE.get(picture.mode, picture.mode) in ("L", "LA"):
+    if picture.mode in DEEP_MODES or SIMPLE_MODES.get(picture.mode, picture.mode) in ("L", "LA"):
         return getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
     return 3
 
 
-def _values(picture: Image.Image | Tensor) -> np.ndarray:
+def _pixel_values(picture: Image.Image | Tensor) -> np.ndarray:
     """[k, pixels] in float64, in the scale of the pipeline."""
     if isinstance(picture, Tensor):
         return picture.numpy().reshape(len(picture), -1).astype(np.float64)

@@ -31,18 +31,18 @@ def logits(output: Any) -> Tensor | None:
     return logits(output[0]) if isinstance(output, (tuple, list)) and output else None
 
 
-def scores(output: Any) -> Tensor:
+def require_logits(output: Any) -> Tensor:
     """The same, or a DataError that says what the model returned."""
     found = logits(output)
     if found is None:
         raise DataError(
-            f"the model returns {returned(output)}; expected class scores [N, classes], alone, as .logits, as ['logits'], or "
-            "first in a tuple"
+            f"the model returns {describe_output(output)}; expected class scores [N, classes], alone, as .logits, as ['logits'], "
+            "or first in a tuple"
         )
     return found
 
 
-def returned(output: Any) -> str:
+def describe_output(output: Any) -> str:
     """A model's output in a few words."""
     if isinstance(output, Tensor):
         return f"a tensor {tuple(output.shape)}"

@@ -15,15 +15,25 @@ from timm.data.dataset_factory import create_dataset
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from petl.data.class_folders import ClassFrom
 from petl.data.datasets import Augment, Images, Stream
-from petl.data.images import Transform, opened
-from petl.data.readers import existing, reader, tree_of
-from petl.data.split_names import kind
-from petl.data.tree import Names, Reading, Tree, one_of, top
+from petl.data.decoding import open_file
+from petl.data.readers import existing_path, make_reader
+from petl.data.split_folders import splits
+from petl.data.split_names import split_of
+from petl.data.transforms import Transform
 from petl.errors import DataError, listing
 
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")
-REFUSALS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)  # of readers
+READER_ERRORS = (
+    ImportError,
+    AssertionError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    OSError,
+    tarfile.TarError,
+)  # of readers
 
 
 def dataset(
@@ -33,7 +43,7 @@ def dataset(
     split: str | None = "train",
     training: bool = False,
     classes: Sequence[str] | None = None,
-    class_from: Reading | None = None,
+    class_from: ClassFrom | None = None,
     root: str | Path | None = None,
     augment: Augment = None,
     **options: Any,
@@ -67,17 +77,21 @@ def dataset(
     """
     prefix = str(source).partition("/")[0].lower()
     if prefix in READERS and not Path(source).exists():
-        found = _named(str(source), prefix, split, root, training=training, options=options)
+        found = _named_source(str(source), prefix, split, root, training=training, options=options)
     else:
-        found = reader(existing(Path(source)), split=split, class_from=class_from, classes=classes, options=options)
+        found = make_reader(
+            existing_path(Path(source)), split=split, class_from=class_from, classes=classes, options=options
+        )
     kind = Stream if isinstance(found, IterableDataset) else Images
     return kind(found, pipeline, training=training, classes=classes, augment=augment)
 
 
-def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]) -> Any:
+def _named_source(
+    name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]
+) -> Any:
     """A source that timm knows by name: a reader, a torchvision dataset, or a stream."""
     if prefix == "torch" and name.partition("/")[2].lower() in ("image_folder", "folder") and root is not None:
-        root, options = _torch_folder(existing(Path(root)), split), {"search_split": False, **options}
+        root, options = _torch_folder(existing_path(Path(root)), split), {"search_split": False, **options}
     split = (
         {"val": "validation"}.get(split or "train", split or "train") if prefix.startswith("hf") else split or "train"
     )
@@ -85,7 +99,7 @@ def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bo
     mode = "RGB" if prefix == "tfds" else ""  # "": leave the picture's mode alone, which timm's tfds reader can't
     try:
         made = create_dataset(name, root=root, split=split, is_training=training, input_img_mode=mode, **options)
-    except REFUSALS as error:
+    except READER_ERRORS as error:
         raise DataError(f"{name} (split {split!r}, root {root}): {error}") from error
     return made if isinstance(made, IterableDataset) else getattr(made, "reader", made)
 
@@ -93,7 +107,7 @@ def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bo
 def _torch_folder(root: Path, split: str | None) -> Path:
     """The split's folder for torchvision's ImageFolder, which would take splits for classes."""
     there = splits(root)
-    wanted = kind(split or "train") or split
+    wanted = split_of(split or "train") or split
     if not there or split == ".":
         return root
     if wanted not in there:
@@ -103,61 +117,6 @@ def _torch_folder(root: Path, split: str | None) -> Path:
     return there[wanted]
 
 
-def splits(source: str | Path) -> dict[str, Path]:
-    """The folders in ``source`` that hold a split: of train, val and test those that are there, in whatever spelling.
-
-    They may lie in a folder that says nothing (``mri/mri/Training``). Folders in a tar are given as if it were a folder.
-
-    Raises:
-        DataError: Several folders may be the same split, or one may be a class or a split.
-
-    Example:
-        >>> splits("no/such/folder")
-        {}
-    """
-    base, tree, there = _split_folders(source)
-    found = {sort: [name for name in there if there[name] == sort] for sort in ("train", "val", "test")}
-    return {
-        sort: Path(source).joinpath(*base, one_of(tree, base, names, sort)) for sort, names in found.items() if names
-    }
-
-
-def has_split(source: str | Path, sort: str) -> bool:
-    """Whether ``source`` has a folder for the split, or several.
-
-    Example:
-        >>> has_split("no/such/folder", "val")
-        False
-    """
-    return sort in _split_folders(source)[2].values()
-
-
-def _split_folders(source: str | Path) -> tuple[Names, Tree, dict[str, str]]:
-    """The folder in ``source`` that has splits, what is in ``source``, and which of the names are which splits."""
-    path = Path(source)
-    tree = tree_of(path)[0] if path.exists() else Tree(str(path))
-    base = top(tree, (), []) if tree.images else ()
-    return base, tree, tree.splits(base) if tree.images else {}
-
-
-def held_out(source: str | Path) -> str | None:
-    """The split to measure on: ``val`` where ``source`` has it, else ``test``; None where it has no splits at all.
-
-    Raises:
-        DataError: There is a training split alone, which says nothing about other images.
-
-    Example:
-        >>> held_out("no/such/folder") is None
-        True
-    """
-    there = splits(source)
-    if list(there) == ["train"]:
-        raise DataError(
-            f"{source} has {there['train'].name} and no other split; to measure on that, name it: {there['train']}"
-        )
-    return next((sort for sort in ("val", "test") if sort in there), None)
-
-
 def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:
     """One file as the model takes it: float tensor [k, H, W] under the evaluation transform.
 
@@ -165,7 +124,7 @@ def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:
         DataError: The file doesn't exist, can't be read, or has channels that don't fit; it names the file.
     """
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             return Transform(pipeline)(file.read())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error

@@ -15,25 +15,32 @@ import torch
 from torch import nn
 
 from petl.data.batches import Shuffle
-from petl.data.inputs import pair, sample
+from petl.data.first_image import one_image
 from petl.data.loaders import Loader
+from petl.data.pairs import images_and_labels
 from petl.data.pipelines import pipeline
 from petl.errors import PetlError, StateError
-from petl.extraction.cut_points import cuts, hooked, restless, share
-from petl.extraction.dataset_identity import unsteady, varies
-from petl.extraction.entry import NoRoom
-from petl.extraction.extraction import Road, count_of, dataset_of
-from petl.extraction.options import Options
+from petl.extraction.cut_points import cut_points
+from petl.extraction.feature_source import FeatureSource
+from petl.extraction.flops import share_of_flops
+from petl.extraction.image_passes import image_count, user_dataset
+from petl.extraction.npy_writer import StorageError
+from petl.extraction.options import FeatureOptions
 from petl.extraction.provenance import provenance
+from petl.extraction.randomness import differs_when_reread, may_change
+from petl.extraction.skippable import changes_in_training, hooked_modules
 from petl.extraction.store import Store
-from petl.extraction.tail import REFUSALS, Upper, upper
+from petl.extraction.tail import MODEL_ERRORS, Tail
+from petl.extraction.tail_search import find_tail
 from petl.graft.graft import seen_dtype
 
 Loaders = tuple[Loader, Loader | None]
-WORTH = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
+WORTHWHILE_SHARE = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
 
 
-def road(accelerator: Any, model: nn.Module, loaders: Loaders, settings: Options) -> tuple[Road | None, str]:
+def choose_features(
+    accelerator: Any, model: nn.Module, loaders: Loaders, settings: FeatureOptions
+) -> tuple[FeatureSource | None, str]:
     """The road that leaves the frozen part out, or None and the reason, which is "" where there is no such part.
 
     Raises:
@@ -41,42 +48,44 @@ def road(accelerator: Any, model: nn.Module, loaders: Loaders, settings: Options
     """
     if settings.views == 0 or settings.cache is False:
         return None, ""
-    found, why = _found(accelerator, model, loaders[0], settings)
+    found, why = _feature_source(accelerator, model, loaders[0], settings)
     if found is None and settings.views:
         raise StateError(
             f"views={settings.views}, but the head can't be trained on its own here: that needs a model of which the "
             "classifier alone trains ('probe'), without dropout or moving statistics before it, and a Dataset or folder"
         )
     if found and accelerator.num_processes == 1:
-        why = _stored(found, loaders, settings)
+        why = _place_on_disk(found, loaders, settings)
     if settings.cache and (why or not found):
         raise StateError(f"cache={settings.cache!r}: {why or 'the model trains from its first layers on'}")
     return (None, why) if why else (found, "")
 
 
-def _stored(found: Road, loaders: Loaders, settings: Options) -> str:
+def _place_on_disk(found: FeatureSource, loaders: Loaders, settings: FeatureOptions) -> str:
     """Give the road its place on disk; why it can't have one, or ""."""
     folder = settings.cache if isinstance(settings.cache, (str, Path)) else None
     try:
         store = Store(folder, settings.limit)
-    except NoRoom as error:
+    except StorageError as error:
         return str(error)
-    why = _room(found, store, loaders, settings)
+    why = _why_no_room(found, store, loaders, settings)
     if why:
         store.close()
     else:
-        found.store, found.about = store, _about(found) if folder else {}
+        found.store, found.about = store, _values_depend_on(found) if folder else {}
     return why
 
 
-def _found(accelerator: Any, model: nn.Module, loader: Loader, settings: Options) -> tuple[Road | None, str]:
-    head = None if settings.mixes else extractor(accelerator, model, loader)
+def _feature_source(
+    accelerator: Any, model: nn.Module, loader: Loader, settings: FeatureOptions
+) -> tuple[FeatureSource | None, str]:
+    head = None if settings.mixes else head_features(accelerator, model, loader)
     if head or settings.views:
         return head, ""
     if not (_has_frozen_part(accelerator, model) or settings.cache):
         return None, ""
-    why = _irregular(accelerator, loader, settings)
-    return (None, why) if why else _upper_road(accelerator, model, loader, settings)
+    why = _why_inputs_differ(accelerator, loader, settings)
+    return (None, why) if why else _tail_features(accelerator, model, loader, settings)
 
 
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
@@ -84,13 +93,13 @@ def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
     try:
         images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=seen_dtype(model))
         with accelerator.autocast():
-            points = cuts(model, images)
-            return bool(points) and share(model, points[0], images) >= WORTH
-    except (*REFUSALS, PetlError):
+            points = cut_points(model, images)
+            return bool(points) and share_of_flops(model, points[0], images) >= WORTHWHILE_SHARE
+    except (*MODEL_ERRORS, PetlError):
         return True  # images of another size, perhaps: the real ones will tell
 
 
-def _irregular(accelerator: Any, loader: Loader, settings: Options) -> str:
+def _why_inputs_differ(accelerator: Any, loader: Loader, settings: FeatureOptions) -> str:
     """Why the inputs of the steps are not those of the step's images in the first epoch, or ""."""
     if settings.mixes:
         return "mixup and cutmix mix the images themselves"
@@ -98,54 +107,58 @@ def _irregular(accelerator: Any, loader: Loader, settings: Options) -> str:
         return "a DataLoader is taken as it is; pass its dataset"
     if accelerator.num_processes > 1:
         return "features are kept by one process only, and several train"
-    dataset = dataset_of(loader)
-    why = unsteady(dataset)
+    dataset = user_dataset(loader)
+    why = may_change(dataset)
     if why.startswith("petl can't see") and settings.cache:
-        return f"{type(dataset).__name__} gives other images when it is read again" if varies(dataset) else ""
+        return (
+            f"{type(dataset).__name__} gives other images when it is read again" if differs_when_reread(dataset) else ""
+        )
     return f"{why}; cache=True says that they stay the same" if why.startswith("petl can't see") else why
 
 
-def _upper_road(accelerator: Any, model: nn.Module, loader: Loader, settings: Options) -> tuple[Road | None, str]:
+def _tail_features(
+    accelerator: Any, model: nn.Module, loader: Loader, settings: FeatureOptions
+) -> tuple[FeatureSource | None, str]:
     """The road over the smallest upper part that can be proven."""
-    images = pair(sample(loader), model)[0].to(accelerator.device)
+    images = images_and_labels(one_image(loader), model)[0].to(accelerator.device)
     images = torch.cat([images, images.flip(-1)])  # statistics of one image can't be had
     with accelerator.autocast():
-        points = cuts(model, images)
-        watched, loud = hooked(model), restless(model)
+        points = cut_points(model, images)
+        watched, loud = hooked_modules(model), changes_in_training(model)
         calm = [point for point in points if (loud | watched).isdisjoint(point.below)]
-        net = upper(model, calm, images) if calm else None
-        part = share(model, net.cut, images) if net else 0.0
-    if part >= WORTH or (net and settings.cache):
-        return Road(accelerator, model, net.cut.module, net, per_image=net.per_image), ""  # type: ignore[union-attr]  # part > 0
+        net = find_tail(model, calm, images) if calm else None
+        part = share_of_flops(model, net.cut, images) if net else 0.0
+    if part >= WORTHWHILE_SHARE or (net and settings.cache):
+        return FeatureSource(accelerator, model, net.cut.module, net, per_image=net.per_image), ""  # type: ignore[union-attr]  # part > 0
     if len(calm) < len(points):
-        return None, _disquiet(loud.intersection(points[0].below), watched.intersection(points[0].below))
+        return None, _why_not_skippable(loud.intersection(points[0].below), watched.intersection(points[0].below))
     if net:
         return None, f"only {part:.0%} of a forward lies below {net.cut.name}, where what trains can be cut off"
     return None, "what trains takes more than one tensor from the frozen part" if points else ""
 
 
-def _disquiet(loud: set[nn.Module], watched: set[nn.Module]) -> str:
+def _why_not_skippable(loud: set[nn.Module], watched: set[nn.Module]) -> str:
     """What speaks against stepping over these modules."""
     kinds = " and ".join(sorted({type(module).__name__ for module in loud or watched}))
     return f"{kinds} in the frozen part {'gives other values in training' if loud else 'has a hook'}"
 
 
-def _room(found: Road, store: Store, loaders: Loaders, settings: Options) -> str:
+def _why_no_room(found: FeatureSource, store: Store, loaders: Loaders, settings: FeatureOptions) -> str:
     """Why the features can't be kept, or ""."""
-    counts = [count_of(loader) or 0 for loader in loaders if loader is not None]
+    counts = [image_count(loader) or 0 for loader in loaders if loader is not None]
     needed = (counts[0] * (settings.views or 1) + sum(counts[1:])) * found.per_image
     return store.refusal(needed)
 
 
-def _about(found: Road) -> dict[str, Any]:
+def _values_depend_on(found: FeatureSource) -> dict[str, Any]:
     """All that the features depend on but the images, for a folder that outlives the run."""
     own = f"{trained_module(found.model)}."
-    cut = found.net.cut if isinstance(found.net, Upper) else None
+    cut = found.net.cut if isinstance(found.net, Tail) else None
     needs = cut.needs if cut else lambda name: not name.startswith(own)
     return provenance(found.accelerator, found.model, cut.name if cut else own, needs)
 
 
-def extractor(accelerator: Any, model: nn.Module, loader: Loader) -> Road | None:
+def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> FeatureSource | None:
     """The road over the head alone, or None where it can't be trained apart from the model."""
     name = trained_module(model)
     if not name or not isinstance(loader.sampler, Shuffle):
@@ -153,8 +166,8 @@ def extractor(accelerator: Any, model: nn.Module, loader: Loader) -> Road | None
     head = model.get_submodule(name)
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
         return None  # a model in an outer module, no head on a frozen part
-    found = Road(accelerator, model, head, head)
-    images, _ = pair(sample(loader), model)
+    found = FeatureSource(accelerator, model, head, head)
+    images, _ = images_and_labels(one_image(loader), model)
     return found if found.proven(images.to(accelerator.device)) else None
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Options(Protocol):
+class FeatureOptions(Protocol):
     """The part of `petl.training.settings.Settings` that feature extraction reads."""
 
     @property

@@ -27,14 +27,16 @@ def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[
     ``needs`` tells by a tensor's name whether they may depend on it.
     """
     tensors = {
-        name: t for name, t in (*model.named_parameters(), *model.named_buffers(), *_loose(model)) if needs(name)
+        name: t
+        for name, t in (*model.named_parameters(), *model.named_buffers(), *_plain_tensors(model))
+        if needs(name)
     }
     made = record(model)
     return {
         "base": combined({name: fingerprint(tensor) for name, tensor in tensors.items()}),
         "structure": identity(model),
         "modules": hashlib.sha256(str(model).encode("utf-8", "backslashreplace")).hexdigest(),
-        "code": code(model),
+        "code": code_fingerprint(model),
         "backbone": made.backbone.get("name") if made else None,
         "from": start,
         "precision": str(accelerator.mixed_precision),
@@ -46,7 +48,7 @@ def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[
     }
 
 
-def _loose(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Tensors that are plain attributes of modules, neither parameters nor buffers."""
     for name, module in model.named_modules():
         for key, value in vars(module).items():
@@ -54,30 +56,34 @@ def _loose(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
                 yield f"{name}.{key}".lstrip("."), torch.as_tensor(value)
 
 
-def code(model: nn.Module) -> str:
+def code_fingerprint(model: nn.Module) -> str:
     """A fingerprint of the functions of the modules' own classes, and of functions that were put onto single modules."""
     kinds = {base_class(module) for module in model.modules()}
     classes = {cls for kind in kinds for cls in kind.__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module}
-    lines = [f"{cls.__module__}.{cls.__qualname__} {_functions(vars(cls))}" for cls in classes]
-    lines += [f"{name} {_functions(vars(module))}" for name, module in model.named_modules()]
+    lines = [f"{cls.__module__}.{cls.__qualname__} {_function_codes(vars(cls))}" for cls in classes]
+    lines += [f"{name} {_function_codes(vars(module))}" for name, module in model.named_modules()]
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _functions(members: Any) -> str:
+def _function_codes(members: Any) -> str:
     found = {key: getattr(getattr(value, "__func__", value), "__code__", None) for key, value in members.items()}
-    return " ".join(f"{key} {_code(value)}" for key, value in sorted(found.items()) if isinstance(value, CodeType))
+    return " ".join(
+        f"{key} {_code_fingerprint(value)}" for key, value in sorted(found.items()) if isinstance(value, CodeType)
+    )
 
 
-def _code(value: CodeType) -> str:
+def _code_fingerprint(value: CodeType) -> str:
     """A fingerprint of what a function does: its operations, names and constants, and those of the functions in it."""
-    constants = [_code(item) if isinstance(item, CodeType) else _plain(item) for item in value.co_consts]
+    constants = [
+        _code_fingerprint(item) if isinstance(item, CodeType) else _constant_text(item) for item in value.co_consts
+    ]
     text = f"{value.co_code.hex()} {value.co_names} {value.co_varnames} {constants}"
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def _plain(value: Any) -> str:
+def _constant_text(value: Any) -> str:
     """A constant's text; that of a set has no order of its own."""
     if isinstance(value, (tuple, frozenset)):
-        items = [_plain(item) for item in value]
+        items = [_constant_text(item) for item in value]
         return str(items if isinstance(value, tuple) else sorted(items))
     return repr(value)

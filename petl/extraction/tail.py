@@ -7,19 +7,17 @@ model that uses one of them after all can't do it unseen. That the upper part an
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from petl.data.logits import logits, scores
 from petl.errors import DataError, StateError
-from petl.extraction.cut_points import Cut, Empty
-from petl.wrapping.modes import in_eval
+from petl.extraction.cut_points import CutPoint, Empty
 
-REFUSALS = (
+MODEL_ERRORS = (
     RuntimeError,
     ValueError,
     TypeError,
@@ -28,11 +26,10 @@ REFUSALS = (
     AttributeError,
     DataError,
 )  # of a model's own code, given NaN
-TRIALS = 128  # points that are tried, from the deepest on; a trial costs little more than what runs above the point
 
 
 @contextlib.contextmanager
-def tapped(module: nn.Module) -> Iterator[list[Tensor]]:
+def captured_inputs(module: nn.Module) -> Iterator[list[Tensor]]:
     """Copies of the first input of each call of ``module`` inside (it may be overwritten); empty where it is no tensor."""
     seen: list[Tensor] = []
 
@@ -46,10 +43,10 @@ def tapped(module: nn.Module) -> Iterator[list[Tensor]]:
         handle.remove()
 
 
-class Upper(nn.Module):
+class Tail(nn.Module):
     """The part of ``model`` from a cut on, as a net of what goes into the cut; it runs only inside ``skipping``."""
 
-    def __init__(self, model: nn.Module, cut: Cut, images: Tensor):
+    def __init__(self, model: nn.Module, cut: CutPoint, images: Tensor):
         super().__init__()
         self.model, self.cut = model, cut
         self.image = Empty(tuple(images.shape), images.dtype, images.device, len(images))
@@ -102,67 +99,3 @@ class Upper(nn.Module):
             return tree_map(lambda leaf: leaf(images) if isinstance(leaf, Empty) else leaf, returned[call])
 
         return forward
-
-
-def upper(model: nn.Module, points: list[Cut], images: Tensor) -> Upper | None:
-    """The smallest upper part that gives the whole model's answer on these images, bit for bit, and trains as it does."""
-    points = points[:TRIALS]
-    given, answer = _inputs(model, points, images)
-    nets = (Upper(model, cut, images) for cut in points)
-    fit = (net for net, x in zip(nets, given, strict=True) if _answers(net, x, answer))
-    whole = _tried(model, model, images) if points else None
-    return next((net for net in fit if _trains_alike(net, images, whole)), None)
-
-
-@torch.no_grad()
-def _inputs(model: nn.Module, points: list[Cut], images: Tensor) -> tuple[list[Tensor], Any]:
-    """What goes into each of the points, and the model's answer, in evaluation mode."""
-    with in_eval(model), contextlib.ExitStack() as taps:
-        seen = [taps.enter_context(tapped(cut.module)) for cut in points]
-        answer = logits(model(images))
-    return [each[0] for each in seen], answer
-
-
-@torch.no_grad()
-def _answers(net: Upper, x: Tensor, answer: Any) -> bool:
-    """Whether the net makes the model's answer of ``x`` alone, bit for bit, in evaluation mode."""
-    net.dtype, net.per_image = x.dtype, x.numel() * x.element_size() // max(len(x), 1)
-    with contextlib.suppress(*REFUSALS), in_eval(net), net.skipping():
-        found = logits(net(x.clone()))
-        return found is not None and answer is not None and torch.equal(found, answer)
-    return False
-
-
-def _trains_alike(net: Upper, images: Tensor, whole: Any) -> bool:
-    """Whether a training step of the net has answer and gradients of one of the whole model, up to rounding.
-
-    In training, norms of the frozen part may be folded into its convolutions, so here the last bits may differ.
-    """
-    given, _ = _inputs(net.model, [net.cut], images)
-    with contextlib.suppress(*REFUSALS), net.skipping():
-        answer, grads = _tried(net.model, net, given[0])
-        return _close(answer, whole[0]) and all(map(_close, grads, whole[1]))
-    return False
-
-
-def _close(one: Tensor | None, other: Tensor | None) -> bool:
-    """Equal up to rounding; NaN is equal to nothing."""
-    if one is None or other is None:
-        return one is other
-    return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))
-
-
-def _tried(model: nn.Module, net: nn.Module, x: Tensor) -> tuple[Tensor, Sequence[Tensor | None]]:
-    """Answer and gradients of one training step that changes nothing: not the statistics, not the random numbers."""
-    buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-    trainable = [p for p in model.parameters() if p.requires_grad]
-    with in_eval(model), torch.random.fork_rng(), torch.enable_grad():
-        torch.manual_seed(0)
-        model.train()
-        answer = scores(net(x))
-        loss = (answer.float() * torch.randn(answer.shape, device=answer.device)).sum()
-        grads = list(torch.autograd.grad(loss, trainable, allow_unused=True))
-    with torch.no_grad():
-        for buffer, value in buffers:
-            buffer.copy_(value)
-    return answer.detach(), grads

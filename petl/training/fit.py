@@ -13,9 +13,10 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from petl.data.batches import marking
-from petl.data.inputs import Data, classes_of, feed
-from petl.data.loaders import Keys, on_device
+from petl.data.inputs import Data, as_loader, loader_classes
+from petl.data.loaders import on_device
+from petl.data.pairs import Keys
+from petl.data.replacements import marking_unreadable
 from petl.format.header import class_names
 from petl.training.accelerator import accelerated, bar, lent
 from petl.training.loop import interrupted, measure, train_all
@@ -137,7 +138,12 @@ def fit(
     settings = Settings(**given)
     settings.refuse_impossible(val, model)
     plain = bare(model)
-    with marking(train, val), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+    with (
+        marking_unreadable(train, val),
+        accelerated(precision) as accelerator,
+        lent(plain),
+        bar(accelerator, progress) as shown,
+    ):
         run = prepared(accelerator, plain, (train, val), settings, shown)
         try:
             return train_all(run)
@@ -186,10 +192,15 @@ def evaluate(
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         refuse_number(name, value, Integral, WHOLE[name])
     known = class_names(labels) if labels is not None else recorded(plain)
-    with marking(data), accelerated(precision) as accelerator, lent(plain), bar(accelerator, progress) as shown:
+    with (
+        marking_unreadable(data),
+        accelerated(precision) as accelerator,
+        lent(plain),
+        bar(accelerator, progress) as shown,
+    ):
         plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
-        names = named(accelerator, plain, loader, known or classes_of(loader))
+        loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
+        names = named(accelerator, plain, loader, known or loader_classes(loader))
         prepared = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
         return measure(accelerator, model, prepared, names, lambda: shown.advance(task))

@@ -15,10 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from petl.data.bad_files import LEFT_OUT
 from petl.data.batches import set_epoch
-from petl.data.datasets import LEFT_OUT
-from petl.data.inputs import Batch, answered, pair, windows
-from petl.data.logits import scores
+from petl.data.first_image import output_of
+from petl.data.logits import require_logits
+from petl.data.pairs import Batch, grouped, images_and_labels
 from petl.delta.delta import read
 from petl.errors import DataError, PetlError, printable
 from petl.training.checkpoints import copied, newest, put, write
@@ -145,7 +146,7 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
     start_epoch(run, epoch)
     total = images = 0
     lr = 0.0
-    for window in windows(checked(run), run.settings.accumulate):
+    for window in grouped(checked(run), run.settings.accumulate):
         lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
         loss = update(run, window, count, epoch)
         total, images = total + loss * count, images + count
@@ -172,7 +173,7 @@ def start_epoch(run: Run, epoch: int) -> None:
 
 def checked(run: Run) -> Iterator[Batch]:
     """The epoch's batches, without images that couldn't be read."""
-    for images, targets in (pair(batch, run.model, len(run.labels)) for batch in run.train):
+    for images, targets in (images_and_labels(batch, run.model, len(run.labels)) for batch in run.train):
         read = targets != LEFT_OUT
         if read.all():
             yield images, targets
@@ -207,9 +208,9 @@ def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
     if run.mix:
         images, targets = run.mix(images, targets)
     output = (
-        run.net(images) if run.updates else answered(run.net, images)
+        run.net(images) if run.updates else output_of(run.net, images)
     )  # a model may train on less than it evaluates
-    return run.criterion(scores(output).float(), targets)
+    return run.criterion(require_logits(output).float(), targets)
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
@@ -259,9 +260,9 @@ def measure(accelerator: Any, net: nn.Module, loader: Any, labels: list[str], ti
     parts = []
     with in_eval(net):
         for batch in loader:
-            images, targets = pair(batch, net, len(labels))
+            images, targets = images_and_labels(batch, net, len(labels))
             with accelerator.autocast():
-                answers = scores(net(images))
+                answers = require_logits(net(images))
             losses = F.cross_entropy(answers.float(), targets, reduction="none")
             found = accelerator.gather_for_metrics((losses, answers.argmax(1), targets))
             parts.append([part.cpu() for part in found])

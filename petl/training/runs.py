@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.datasets import Images
-from petl.data.origins import leaves, origins, place
-from petl.data.sources import READERS, dataset, splits
-from petl.data.sources import held_out as apart
+from petl.data.sources import READERS, dataset
+from petl.data.split_folders import held_out as apart
+from petl.data.split_folders import splits
+from petl.data.wrappers import innermost_datasets, locate, petl_datasets
 from petl.errors import DataError, StateError
 from petl.format.tensorfile import replacing
 from petl.training.metrics import History
@@ -93,9 +94,9 @@ def kept_apart(run: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 def held_out(train: Any, val: Any) -> dict[str, Any] | None:
     """Which images of one source were kept for validation; None where the validation images are another source's."""
-    theirs, ours = origins(train), origins(val)
+    theirs, ours = petl_datasets(train), petl_datasets(val)
     known = all(isinstance(one, Images) and any(one.source is other.source for other in theirs) for one in ours)
-    if not ours or not known or any(one not in ours for one in leaves(val)):
+    if not ours or not known or any(one not in ours for one in innermost_datasets(val)):
         return None
     if _numbers(train) & _numbers(val):
         return None  # it measures what it trains on
@@ -105,7 +106,7 @@ def held_out(train: Any, val: Any) -> dict[str, Any] | None:
 
 
 def _places(data: Any) -> list[tuple[Images, int]]:
-    return [place(data, index) for index in range(len(data))]
+    return [locate(data, index) for index in range(len(data))]
 
 
 def _numbers(data: Any) -> set[int]:

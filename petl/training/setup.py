@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl.data.inputs import Batch, classes_of, feed, first_look
+from petl.data.first_image import try_one_image
+from petl.data.inputs import as_loader, loader_classes
 from petl.data.loaders import Loader, on_device
-from petl.data.origins import pipeline_of
+from petl.data.pairs import Batch
+from petl.data.wrappers import pipeline_of
 from petl.errors import PetlError, StateError
-from petl.extraction.decision import Loaders, road
-from petl.extraction.entry import NoRoom
-from petl.extraction.extraction import Road
+from petl.extraction.decision import Loaders, choose_features
+from petl.extraction.feature_source import FeatureSource
+from petl.extraction.npy_writer import StorageError
 from petl.training.checkpoints import go_on, keep_small, moving, newest
 from petl.training.loop import Run
 from petl.training.metrics import History
@@ -70,9 +72,9 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
 
 def _on_features(
     accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
-) -> tuple[Road | None, str, Loaders]:
+) -> tuple[FeatureSource | None, str, Loaders]:
     """The road over features, which are then computed, and their batches; else None, why, and the batches of images."""
-    found, why = road(accelerator, model, loaders, settings)
+    found, why = choose_features(accelerator, model, loaders, settings)
     if found is None:
         return None, why, loaders
     train, val = loaders
@@ -81,7 +83,7 @@ def _on_features(
         return found, "", (features, found.val(val, progress) if val is not None else None)
     except BaseException as error:
         found.close()
-        if isinstance(error, NoRoom) and not (settings.cache or settings.views):
+        if isinstance(error, StorageError) and not (settings.cache or settings.views):
             return None, str(error), loaders
         raise
 
@@ -92,11 +94,11 @@ def _batches(
     """Training and validation batches, looked at, and the names of the classes; the record notes what is known."""
     options: dict[str, Any] = {"batch_size": settings.batch_size, "workers": settings.workers, "keys": settings.keys}
     options["strict"] = settings.strict
-    train = feed(data[0], model, training=True, classes=settings.names, seed=settings.seed, **options)
-    known = settings.names if settings.labels is not None else classes_of(train) or recorded(model)
+    train = as_loader(data[0], model, training=True, classes=settings.names, seed=settings.seed, **options)
+    known = settings.names if settings.labels is not None else loader_classes(train) or recorded(model)
     labels = named(accelerator, model, train, known)
     refuse_targets(train, labels, training=True)
-    val = None if data[1] is None else feed(data[1], model, classes=known, **options)
+    val = None if data[1] is None else as_loader(data[1], model, classes=known, **options)
     if val is not None:
         named(accelerator, model, val, known)
         refuse_targets(val, labels)
@@ -114,7 +116,7 @@ def recorded(model: nn.Module) -> list[str] | None:
 
 def named(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
     """The names of the model's classes, or their numbers; the first image has then been tried."""
-    classes = first_look(accelerator, model, loader, known)
+    classes = try_one_image(accelerator, model, loader, known)
     return list(known) if known else [str(number) for number in range(classes)]
 
 

@@ -18,7 +18,8 @@ from timm.data import create_dataset, create_transform
 from timm.data.readers.img_extensions import get_img_extensions
 
 import petl.data as data
-from petl.data.images import Transform, Unreadable
+from petl.data.decoding import Unreadable
+from petl.data.transforms import Transform
 from petl.errors import DataError
 from petl.wrapping.record import record
 from petl.wrapping.wrap import wrap

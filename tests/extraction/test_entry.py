@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from petl.errors import DataError, StateError
-from petl.extraction.entry import FILES, NoRoom
+from petl.extraction.entry import ENTRY_FILES
+from petl.extraction.npy_writer import StorageError
 from petl.extraction.store import Store
 
 COUNT = 6
@@ -83,12 +84,15 @@ def instead(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
-    **{f"bit {at} of {name}": flipped(name, at) for name in FILES for at in (0, 9, 60, -1)},
-    **{f"end of {n}": lambda place, n=n: os.truncate(place / n, (place / n).stat().st_size - 3) for n in FILES},
-    **{f"more in {n}": lambda place, n=n: (place / n).open("ab").write(b"xx") for n in FILES},
-    **{f"nothing in {n}": lambda place, n=n: os.truncate(place / n, 0) for n in FILES},
-    **{f"zeros in {n}": lambda place, n=n: (place / n).write_bytes(bytes((place / n).stat().st_size)) for n in FILES},
-    **{f"no {n}": lambda place, n=n: (place / n).unlink() for n in FILES},
+    **{f"bit {at} of {name}": flipped(name, at) for name in ENTRY_FILES for at in (0, 9, 60, -1)},
+    **{f"end of {n}": lambda place, n=n: os.truncate(place / n, (place / n).stat().st_size - 3) for n in ENTRY_FILES},
+    **{f"more in {n}": lambda place, n=n: (place / n).open("ab").write(b"xx") for n in ENTRY_FILES},
+    **{f"nothing in {n}": lambda place, n=n: os.truncate(place / n, 0) for n in ENTRY_FILES},
+    **{
+        f"zeros in {n}": lambda place, n=n: (place / n).write_bytes(bytes((place / n).stat().st_size))
+        for n in ENTRY_FILES
+    },
+    **{f"no {n}": lambda place, n=n: (place / n).unlink() for n in ENTRY_FILES},
     "type int32": about(dtype="int32"),
     "type load": about(dtype="load"),
     "type 5": about(dtype=5),
@@ -139,7 +143,9 @@ def test_other_peoples_files_stay(tmp_path: Path) -> None:
     (tmp_path / ("1" * 32)).write_text("a file")
     (tmp_path / ".part-12345678").mkdir()
     (tmp_path / ".part-12345678" / "mine.npy").write_text("mine")
-    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.name not in FILES[1:]}
+    before = {
+        path: path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.name not in ENTRY_FILES[1:]
+    }
     (place / "targets.npy").write_bytes(b"")
     assert whole(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, parts()))
     assert whole(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, never()))
@@ -163,7 +169,7 @@ def test_what_is_no_folder_is_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "file/x", "file"], ids=["long", "nul", "in a file", "a file"])
 def test_folders_that_cannot_be(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NoRoom, match="features can't be kept in"):
+    with pytest.raises(StorageError, match="features can't be kept in"):
         Store(tmp_path / name, 1e6)
 
 
@@ -187,7 +193,7 @@ def test_closed_folders(mode: int) -> None:
         place = Path(outer) / "closed"
         made(place)
         place.chmod(mode)
-        with nobody(), pytest.raises(NoRoom, match="Permission denied"):
+        with nobody(), pytest.raises(StorageError, match="Permission denied"):
             Store(place, 1e6).entry({"k": 2}, COUNT, parts(), needed=100)
         place.chmod(0o755)
         assert len([*place.iterdir()]) == 1
@@ -216,7 +222,7 @@ def test_a_full_disk(kept: bool, allocates: bool, tmp_path: Path, monkeypatch: p
             computed.append(1)
             yield torch.zeros(1, 40), torch.zeros(1, dtype=torch.int64)
 
-    with pytest.raises(NoRoom, match="can't be written.* cache= a folder on a disk with more room"):
+    with pytest.raises(StorageError, match="can't be written.* cache= a folder on a disk with more room"):
         Store(tmp_path if kept else None, 1e6).entry({}, 4, rows())
     assert len(computed) == (1 if allocates else 2)
     assert not [*tmp_path.iterdir()]

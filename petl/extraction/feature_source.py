@@ -3,54 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader
 
-from petl.data.batches import Marked, Seeded, Shuffle
 from petl.data.datasets import Images
-from petl.data.inputs import Batch, pair, sample
-from petl.data.loaders import Batches, Loader, on_device
+from petl.data.first_image import one_image
+from petl.data.loaders import Loader, on_device
 from petl.data.logits import logits
-from petl.data.origins import origins
-from petl.extraction.cut_points import restless
-from petl.extraction.dataset_identity import Watched, contents, unsteady
-from petl.extraction.store import Store, size
-from petl.extraction.tail import Upper, tapped
+from petl.data.pairs import Batch, images_and_labels
+from petl.data.wrappers import petl_datasets
+from petl.extraction.dataset_fingerprint import dataset_fingerprint
+from petl.extraction.feature_dataset import FeatureDataset, whole_batch
+from petl.extraction.image_passes import image_count, in_order, user_dataset
+from petl.extraction.randomness import may_change
+from petl.extraction.skippable import changes_in_training
+from petl.extraction.store import Store, tensor_bytes
+from petl.extraction.tail import Tail, captured_inputs
 from petl.wrapping.modes import in_eval
 
 
-class Features(Dataset[Batch]):
-    """The inputs of a net, one [N, ...] per view, and the labels [N]. In epoch e, view e modulo views is the dataset."""
-
-    def __init__(self, views: Sequence[Tensor], targets: Tensor):
-        self.views, self.targets, self.view = views, targets, 0
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.view = epoch % len(self.views)
-
-    def __getitem__(self, key: Any) -> Batch:
-        index = key[0] if isinstance(key, tuple) else key
-        return self.views[self.view][index], self.targets[index]
-
-    def __getitems__(self, keys: Sequence[Any]) -> Batch:
-        """A whole batch in one go; the keys may be a Shuffle's (index, seed)."""
-        return self[[key[0] if isinstance(key, tuple) else key for key in keys]]
-
-
-def _as_it_is(batch: Any) -> Any:
-    return batch
-
-
 @dataclass
-class Road:
+class FeatureSource:
     """Computes what goes into ``module`` of ``model``, batch after batch, for ``net`` to train on: the module or an Upper."""
 
     accelerator: Any
@@ -63,16 +41,16 @@ class Road:
 
     def train(self, loader: Loader, views: int, progress: Any) -> DataLoader[Batch]:
         """The training data, each view under the augmentation of its epoch, in the batches that ``loader`` would give."""
-        seed = loader.sampler.seed if unsteady(dataset_of(loader)) else None  # type: ignore[attr-defined]  # a Shuffle
-        steady = isinstance(self.net, Upper)  # a head may train on augmented views, an upper part may not
-        found = [self._once(_in_order(loader, v, steady), progress, view=v, seed=seed) for v in range(views)]
-        features = Features([images for images, _ in found], found[0][1])
-        return DataLoader(features, batch_sampler=loader.batch_sampler, collate_fn=_as_it_is)
+        seed = loader.sampler.seed if may_change(user_dataset(loader)) else None  # type: ignore[attr-defined]  # a Shuffle
+        steady = isinstance(self.net, Tail)  # a head may train on augmented views, an upper part may not
+        found = [self._once(in_order(loader, v, steady), progress, view=v, seed=seed) for v in range(views)]
+        features = FeatureDataset([images for images, _ in found], found[0][1])
+        return DataLoader(features, batch_sampler=loader.batch_sampler, collate_fn=whole_batch)
 
     def val(self, loader: Loader, progress: Any) -> DataLoader[Batch]:
         """The validation data, read once, in the batches that ``loader`` gives."""
         found, targets = self._once(loader, progress)
-        return DataLoader(Features([found], targets), loader.batch_size or 64, collate_fn=_as_it_is)
+        return DataLoader(FeatureDataset([found], targets), loader.batch_size or 64, collate_fn=whole_batch)
 
     def word(self, count: int) -> str:
         """How the run was done, for its history."""
@@ -82,7 +60,7 @@ class Road:
 
     def skipping(self) -> contextlib.AbstractContextManager[Any]:
         """Inside, the net can run and be trained."""
-        return self.net.skipping() if isinstance(self.net, Upper) else contextlib.nullcontext()
+        return self.net.skipping() if isinstance(self.net, Tail) else contextlib.nullcontext()
 
     def close(self) -> None:
         """Let go of what isn't kept."""
@@ -91,22 +69,22 @@ class Road:
 
     def _once(self, loader: Loader, progress: Any, **more: Any) -> Batch:
         """The module's inputs [N, ...] and the labels [N]: in memory, or from the store."""
-        count = count_of(loader)
+        count = image_count(loader)
         if self.store is None or count is None:
             features, targets = (torch.cat(part) for part in zip(*self._pass(loader, progress), strict=True))
             return features, targets
         about = {**self.about, **more, "batch": loader.batch_size}
         if self.store.kept:
-            about["data"] = contents(dataset_of(loader))
+            about["data"] = dataset_fingerprint(user_dataset(loader))
         parts, needed = self._pass(loader, progress), count * self.per_image
         found = self.store.entry(about, count, parts, needed=needed, proof=lambda kept: self._gives(loader, kept))
-        if any(origin.unreadable for origin in origins(dataset_of(loader)) if isinstance(origin, Images)):
+        if any(origin.unreadable for origin in petl_datasets(user_dataset(loader)) if isinstance(origin, Images)):
             self.store.forget(about)  # another image took its place, and next time the file may be read
         return found
 
     def _gives(self, loader: Loader, kept: Batch) -> bool:
         """Whether the model still gives the kept features of the first image, up to rounding."""
-        images, targets = pair(sample(loader), self.model)
+        images, targets = images_and_labels(one_image(loader), self.model)
         now, then = self.inputs(images.to(self.accelerator.device))[0].cpu(), kept[0][:1]
         exact = self.accelerator.mixed_precision == "no" and now.dtype in (torch.float32, torch.float64)
         alike = now.shape == then.shape and now.dtype == then.dtype and int(targets[0]) == int(kept[1][0])
@@ -117,7 +95,7 @@ class Road:
         prepared = on_device(self.accelerator, loader)
         task = progress.add_task("features", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
         for batch in prepared:
-            images, targets = pair(batch, self.model)
+            images, targets = images_and_labels(batch, self.model)
             found, targets = self.accelerator.gather_for_metrics((self.inputs(images)[0], targets))
             yield found.cpu(), targets.cpu()
             progress.advance(task)
@@ -126,7 +104,7 @@ class Road:
     @torch.no_grad()
     def inputs(self, images: Tensor, mode: bool = False) -> tuple[Tensor, Tensor | None]:
         """What went into the module, and the model's answer; ``mode`` is that of everything before the module."""
-        with in_eval(self.model), tapped(self.module) as seen, self.accelerator.autocast():
+        with in_eval(self.model), captured_inputs(self.module) as seen, self.accelerator.autocast():
             self.model.train(mode)
             self.module.eval()
             answer = logits(self.model(images))
@@ -135,9 +113,9 @@ class Road:
     def proven(self, images: Tensor) -> bool:
         """On these images: one call of the head makes the answer, and training mode changes nothing that goes into it."""
         found, answer = self.inputs(images)
-        if not found.numel() or answer is None or restless(self.model) - set(self.module.modules()):
+        if not found.numel() or answer is None or changes_in_training(self.model) - set(self.module.modules()):
             return False
-        self.per_image = size(found) // len(images)
+        self.per_image = tensor_bytes(found) // len(images)
         with in_eval(self.module), torch.no_grad(), self.accelerator.autocast():
             repeated = logits(self.module(found))
         return repeated is not None and _equal(repeated, answer) and _equal(self.inputs(images, mode=True)[0], found)
@@ -145,31 +123,3 @@ class Road:
 
 def _equal(one: Tensor, other: Tensor) -> bool:
     return one.shape == other.shape and torch.equal(one.float(), other.float())
-
-
-def dataset_of(loader: Loader) -> Any:
-    """The user's dataset."""
-    dataset = loader.dataset
-    while isinstance(dataset, (Seeded, Marked, Watched)):
-        dataset = dataset.dataset
-    return dataset
-
-
-def count_of(loader: Loader) -> int | None:
-    """How many images a pass over the loader gives, where that is known before."""
-    if isinstance(loader, Batches) or isinstance(loader.dataset, IterableDataset):
-        return None
-    if loader.batch_sampler is None or loader.drop_last:
-        return None
-    return len(loader.sampler)  # type: ignore[arg-type]  # samplers of map-style datasets have it
-
-
-def _in_order(loader: Loader, epoch: int, steady: bool) -> DataLoader[Any]:
-    """The training images in the dataset's order, each augmented as in that epoch, or with an error if ``steady``."""
-    shuffle: Shuffle = loader.sampler  # type: ignore[assignment]  # road looked
-    dataset: Seeded = loader.dataset  # type: ignore[assignment]  # what batches.loader puts a Shuffle on
-    order = Shuffle(shuffle.count, shuffle.seed)
-    order.set_epoch(epoch)
-    keys: Any = sorted(order)
-    watched = Seeded(Watched(dataset.dataset)) if steady else dataset
-    return DataLoader(watched, loader.batch_size, sampler=keys, num_workers=loader.num_workers)  # type: ignore[union-attr]  # road looked
