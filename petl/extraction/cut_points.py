@@ -1,7 +1,7 @@
-"""How deep a training step has to go: the points of a model below which nothing trains.
+"""Finds the cut points of a model: modules such that everything that trains runs in them or after them.
 
-They are found by watching one forward, not by names: modules such that everything that trains runs in them or after them. Whether
-such a module also receives, in one tensor, all that later modules need is tried by `petl.extraction.tail`.
+Cut points are found by recording the module calls of one forward, not by names. Whether the module at a cut point also receives,
+in one tensor, all that later modules need is tried by `petl.extraction.tail_search`.
 """
 
 from __future__ import annotations
@@ -100,9 +100,13 @@ def watched(model: nn.Module, images: Tensor) -> list[Visit]:
 
 @dataclass(frozen=True)
 class CutPoint:
-    """A point in a model: the module ``visit``, the outermost visits that are over when it begins, and all their modules.
+    """A point in a forward from which on a model can be trained alone, perhaps: where the module of ``visit`` begins.
 
-    ``later`` are the names of the modules that run only from here on.
+    Args:
+        visit: The call of the module whose input the features are.
+        before: The outermost calls that have ended by then, to be skipped.
+        below: All modules of these calls.
+        later: The names of the modules that run only from here on.
     """
 
     visit: Visit
@@ -119,22 +123,22 @@ class CutPoint:
         return self.visit.module
 
     def needs(self, name: str) -> bool:
-        """Whether what goes into the cut may depend on the parameter or buffer of that name."""
+        """Whether the features at this point may depend on the parameter or buffer of that name."""
         return not any(name.startswith(f"{later}.") for later in self.later)
 
 
 def cut_points(model: nn.Module, images: Tensor) -> list[CutPoint]:
-    """The points that may do, the deepest first: before anything that trains, and after at least one layer with weights."""
+    """Returns the points before everything that trains and after at least one layer with weights, the deepest first."""
     visits = watched(model, images)
     calls = [visit.module for visit in visits]
-    found = []
+    points = []
     for visit in visits:
         over = [v for v in visits if v.end < visit.begin]
         if visit.cuts and calls.count(visit.module) == 1 and any(_has_weights(v.module) for v in over):
             below = tuple(dict.fromkeys(v.module for v in over))
             later = tuple(v.name for v in visits if v.begin >= visit.begin and v.module not in below)
-            found.append(CutPoint(visit, tuple(_outermost(over)), below, later))
-    return found[::-1]
+            points.append(CutPoint(visit, tuple(_outermost(over)), below, later))
+    return points[::-1]
 
 
 def _has_weights(module: nn.Module) -> bool:

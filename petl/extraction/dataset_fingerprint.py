@@ -1,4 +1,4 @@
-"""Does a dataset give the same images in every epoch, and which are they?"""
+"""A fingerprint of the images and labels in a dataset."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from petl.wrapping.fingerprints import fingerprint
 
 
 def dataset_fingerprint(dataset: Any) -> str:
-    """A fingerprint of the images and labels of a dataset.
+    """Returns a fingerprint of the images and labels of a dataset.
 
-    Of files it takes paths, sizes and times of change, and the transform; of tensors their bits. Everything else is read
-    through once.
+    Of image files, it depends on paths, sizes, times of change, and the transform; of tensors, on their bits. Any other dataset
+    is read once as a whole.
     """
     if type(dataset) is Subset:
         return _hashed("subset", [int(index) for index in dataset.indices], dataset_fingerprint(dataset.dataset))
@@ -30,13 +30,13 @@ def dataset_fingerprint(dataset: Any) -> str:
         return _hashed("tensors", [fingerprint(tensor) for tensor in dataset.tensors])
     files = _file_states(dataset) if type(dataset) is Images else None
     if files is not None:
-        made = [dataset.pipeline, dataset.training, dataset.augment, dataset.classes]
-        return _hashed("files", files, made, dataset.targets.tolist())
+        transform = [dataset.pipeline, dataset.training, dataset.augment, dataset.classes]
+        return _hashed("files", files, transform, dataset.targets.tolist())
     return _hashed("items", [_item_fingerprint(dataset, index) for index in range(len(dataset))])
 
 
 def _item_fingerprint(dataset: Any, index: int) -> Any:
-    """Fingerprints of the parts of an item; of one that can't be read, that it can't."""
+    """Returns the fingerprints of an item's parts; for a file that can't be read, the error's text."""
     try:
         with raising_bad_files():
             item = dataset[index]
@@ -46,18 +46,13 @@ def _item_fingerprint(dataset: Any, index: int) -> Any:
 
 
 def _file_states(dataset: Images) -> list[Sequence[Any]] | None:
-    """(path, bytes, times of change) of every image, or None where they aren't files of their own."""
+    """Returns (path, bytes, times of change) of every image, or None where images aren't files of their own."""
     paths = [Path(dataset.filename(i)) for i in range(len(dataset))]
     if not all(path.is_absolute() and path.is_file() for path in paths):
         return None
     states = [path.stat() for path in paths]
-    return [
-        (
-            str(path),
-            state.st_size,
-            state.st_mtime_ns,
-            state.st_ctime_ns,
-        )  # the last one also tells of files that were swapped
+    return [  # st_ctime_ns also changes where a file takes the place of another with the same name and time
+        (str(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns)
         for path, state in zip(paths, states, strict=True)
     ]
 

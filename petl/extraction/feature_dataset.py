@@ -1,4 +1,4 @@
-"""A dataset of features: what `FeatureSource` computed, in place of the images."""
+"""A dataset of features, to be trained on in place of the images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from petl.data.pairs import Batch
 
 
 class FeatureDataset(Dataset[Batch]):
-    """The inputs of a net, one [N, ...] per view, and the labels [N]. In epoch e, view e modulo views is the dataset."""
+    """Pairs of features and label: features [N, ...] for each view, labels [N]. Epoch e has view e modulo the number of views."""
 
     def __init__(self, views: Sequence[Tensor], targets: Tensor):
         self.views, self.targets, self.view = views, targets, 0
@@ -28,9 +28,10 @@ class FeatureDataset(Dataset[Batch]):
         return self.views[self.view][index], self.targets[index]
 
     def __getitems__(self, keys: Sequence[Any]) -> Batch:
-        """A whole batch in one go; the keys may be a Shuffle's (index, seed)."""
+        """Returns a whole batch at once; the keys are numbers, or a Shuffle's (index, seed)."""
         return self[[key[0] if isinstance(key, tuple) else key for key in keys]]
 
 
 def whole_batch(batch: Any) -> Any:
+    """A ``collate_fn`` that leaves the batch as `FeatureDataset` returned it."""
     return batch

@@ -14,7 +14,7 @@ from petl.wrapping.modes import in_eval
 
 
 def share_of_flops(model: nn.Module, cut: CutPoint, images: Tensor) -> float:
-    """The part of a forward's multiplications that lies below the cut, 0 to 1."""
+    """Returns the share of a forward's multiplications that lies below the cut point, 0 to 1."""
     below: list[int] = []
     with in_eval(model), torch.no_grad(), FlopCounter() as counter:
         handle = cut.module.register_forward_pre_hook(lambda *_: below.append(counter.total))
@@ -26,7 +26,10 @@ def share_of_flops(model: nn.Module, cut: CutPoint, images: Tensor) -> float:
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts multiplications and additions by torch's own formulas; torch's own mode also hooks modules, which some refuse."""
+    """Counts multiplications and additions by torch's own formulas.
+
+    torch's own counter also puts hooks on modules, which some models refuse.
+    """
 
     total = 0
 

@@ -15,24 +15,25 @@ from petl.data.datasets import Images
 from petl.data.loaders import KeyedDataset
 from petl.data.wrappers import DatasetWrapper
 from petl.errors import StateError
+from petl.extraction.reasons import AugmentedAtRandom, Reason, UnknownDataset
 
-REREAD_IMAGES = 8  # images that are read twice to see whether a dataset is what it was said to be
+REREAD_IMAGES = 8  # how many images are read twice, to see whether a dataset gives the same ones
 
 
-def may_change(dataset: Any) -> str:
-    """Why a dataset may give other images in every epoch, as far as petl can tell; "" where it can't happen."""
-    if type(dataset) in (Subset, ConcatDataset, KeyedDataset):  # a class of the user's own may do more
+def may_change(dataset: Any) -> Reason | None:
+    """Returns why a dataset may give other images in every epoch, as far as petl can tell; None where that can't happen."""
+    if type(dataset) in (Subset, ConcatDataset, KeyedDataset):  # exactly these: a subclass of the user's may do more
         parts = dataset.datasets if type(dataset) is ConcatDataset else [dataset.dataset]
-        return next(filter(None, map(may_change, parts)), "")
+        return next(filter(None, map(may_change, parts)), None)
     if type(dataset) is Images:
-        return "the training images are augmented at random" if dataset.training else ""
+        return AugmentedAtRandom() if dataset.training else None
     if type(dataset) in (list, tuple, TensorDataset):
-        return ""
-    return f"petl can't see whether {type(dataset).__name__} changes its images at random"
+        return None
+    return UnknownDataset(type(dataset).__name__)
 
 
 def differs_when_reread(dataset: Any) -> bool:
-    """Whether some of the images are others when they are read with other random numbers."""
+    """Whether some of the images differ when they are read again with other random numbers."""
     seeded = Seeded(dataset)
     for index in np.linspace(0, len(dataset) - 1, min(REREAD_IMAGES, len(dataset))).astype(int).tolist():
         one, other = seeded[index, 1], seeded[index, 2]
@@ -44,8 +45,8 @@ def differs_when_reread(dataset: Any) -> bool:
 class RandomnessGuard(DatasetWrapper):
     """A dataset in which an image that draws a random number is an error.
 
-    An augmentation draws from Python's, numpy's or torch's generator also when it then does nothing, so this is no guess from a
-    few images; only a dataset with a generator of its own escapes it.
+    An augmentation draws from Python's, numpy's or torch's generator also when it then changes nothing, so this doesn't guess
+    from a few images. Only a dataset with a generator of its own escapes it.
     """
 
     def __getitem__(self, index: int) -> Any:
@@ -60,5 +61,5 @@ class RandomnessGuard(DatasetWrapper):
 
 
 def rng_states() -> tuple[Any, ...]:
-    """The state of every generator that augmentations use."""
+    """Returns the state of every generator that augmentations use."""
     return random.getstate(), str(get_bit_generator().state), torch.get_rng_state().numpy().tobytes()

@@ -15,9 +15,9 @@ from petl.data.loaders import Loader, on_device
 from petl.data.pairs import Batch
 from petl.data.wrappers import pipeline_of
 from petl.errors import PetlError, StateError
-from petl.extraction.decision import Loaders, choose_features
-from petl.extraction.feature_source import FeatureSource
+from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
 from petl.extraction.npy_writer import StorageError
+from petl.extraction.reasons import NoRoom
 from petl.training.checkpoints import go_on, keep_small, moving, newest
 from petl.training.loop import Run
 from petl.training.metrics import History
@@ -39,8 +39,8 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
     criterion = _criterion(settings, train, len(labels)).to(accelerator.device)
     made = _optimizer(model, settings)
     _refuse_early(settings)
-    found, why, (train, val) = _on_features(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(found.net if found else model, made)
+    decision, (train, val) = _on_features(accelerator, model, (train, val), settings, progress)
+    net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, made)
     train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
@@ -58,33 +58,31 @@ def prepared(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings
         moving=moving(model),
         ema=_ema(model, settings),
         history=History(settings.monitor),
-        road=found,
+        road=decision.source,
         split=held_out(*data) if settings.out else None,
     )
     keep_small(accelerator, run.moving)
     accelerator.register_for_checkpointing(run)
     _resume(run)
-    run.history.road = (
-        found.word(len(train.dataset)) if found else f"each step ran the whole model: {why}" if why else ""
-    )
+    run.history.road = decision.describe(len(train.dataset) if decision.source else 0)
     return run
 
 
 def _on_features(
     accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
-) -> tuple[FeatureSource | None, str, Loaders]:
-    """The road over features, which are then computed, and their batches; else None, why, and the batches of images."""
-    found, why = choose_features(accelerator, model, loaders, settings)
-    if found is None:
-        return None, why, loaders
+) -> tuple[Decision, Loaders]:
+    """Computes the features if they are to be used; returns the decision, and the loaders of features or images."""
+    decision = choose_features(accelerator, model, loaders, settings)
+    if decision.source is None:
+        return decision, loaders
     train, val = loaders
     try:
-        features = found.train(train, settings.views or 1, progress)
-        return found, "", (features, found.val(val, progress) if val is not None else None)
+        features = decision.source.train(train, settings.views or 1, progress)
+        return decision, (features, decision.source.val(val, progress) if val is not None else None)
     except BaseException as error:
-        found.close()
+        decision.source.close()
         if isinstance(error, StorageError) and not (settings.cache or settings.views):
-            return None, str(error), loaders
+            return RunModel(NoRoom(str(error))), loaders
         raise
 
 
