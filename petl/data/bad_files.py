@@ -1,4 +1,4 @@
-"""What is known about files that can't be read: their errors, and the placeholder that stands for them in a batch."""
+"""Files that can't be read: their errors, who handles them, and the placeholder that stands for such an image in a batch."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from torch import Tensor
 from petl.data.channels import Unfit
 from petl.data.decoding import Unreadable
 
-RETRIES = 10  # as timm: more unreadable files in a row end the training
-BAD_FILE = (Unreadable, Unfit)  # a file's own fault, which costs nothing but this file
-LEFT_OUT = -100  # the class number of an image that can't be read: torch's cross-entropy leaves it out by itself
-CALLER_HANDLES_BAD_FILES = contextvars.ContextVar("loader_cares", default=False)
+RETRIES = 10  # as timm: after so many unreadable files in a row, training ends
+BAD_FILE = (Unreadable, Unfit)  # errors that are the fault of one file
+LEFT_OUT = -100  # the class number of an image that can't be read: torch's cross-entropy ignores it
+CALLER_HANDLES_BAD_FILES = contextvars.ContextVar("caller_handles_bad_files", default=False)
 
 
 def placeholder(pipeline: Mapping[str, Any]) -> tuple[Tensor, int]:
-    """What stands in a batch for an image that can't be read."""
+    """Returns what stands in a batch for an image that can't be read: zeros [k, H, W], and the class number `LEFT_OUT`."""
     return torch.zeros(tuple(pipeline["input_size"])), LEFT_OUT
 
 
 @contextlib.contextmanager
 def raising_bad_files() -> Iterator[None]:
-    """Inside, `Images` raises `Unreadable` in training too: who asks for the item does what is to be done.
+    """Inside, `Images` raises its errors in training too, and whoever asked for the item handles them.
 
     Only the outermost dataset knows which images may take the place of another: the next one of an `Images` inside a
     `Subset` may belong to the validation images.

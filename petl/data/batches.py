@@ -1,7 +1,7 @@
-"""Batches in an order, and with augmentations, that only the seed, the epoch and the picture decide.
+"""Batches in an order, and with augmentations, that depend only on the seed, the epoch and the image.
 
-Every picture is augmented from its own random numbers, drawn from (seed, epoch): the number of worker processes, what
-ran before, and where in the epoch one starts again change nothing. A resumed run sees what an unbroken one sees.
+Every image is augmented with random numbers of its own, drawn from (seed, epoch): the number of worker processes, what
+ran before, and where in the epoch a run is resumed change nothing. A resumed run sees what an unbroken one sees.
 """
 
 from __future__ import annotations
@@ -24,28 +24,28 @@ from petl.errors import DataError
 
 
 class Shuffle(Sampler[tuple[int, int]]):
-    """(index, seed of its augmentation) for each picture, in the order that (seed, epoch) gives."""
+    """A sampler of (index, seed of the augmentation) for each image, in an order that depends on (seed, epoch)."""
 
     def __init__(self, count: int, seed: int = 0):
         self.count, self.seed, self.epoch = count, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch; accelerate's prepared loaders pass it on."""
+        """Sets the epoch; also called by accelerate's prepared loaders."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        chance = np.random.default_rng([self.seed, self.epoch])
-        order = chance.permutation(self.count)
-        return iter(list(zip(order.tolist(), chance.integers(2**32, size=self.count).tolist(), strict=True)))
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.count)
+        return iter(list(zip(order.tolist(), rng.integers(2**32, size=self.count).tolist(), strict=True)))
 
     def __len__(self) -> int:
         return self.count
 
 
 class Seeded(DatasetWrapper):
-    """A dataset that is asked for (index, seed) and draws all random numbers for the item from that seed.
+    """A dataset that is indexed by (index, seed) and draws all random numbers of the item from that seed.
 
-    In place of an image that can't be read comes the next one of this dataset that can.
+    An image that can't be read is replaced by the next one of this dataset that can.
     """
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
@@ -60,7 +60,7 @@ class Seeded(DatasetWrapper):
 
 @contextlib.contextmanager
 def _seeded_rng(seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's CPU generators start from ``seed`` inside and are as before afterwards."""
+    """Inside, Python's, numpy's and torch's CPU generators start from ``seed``; afterwards they are as before."""
     before = random.getstate(), get_bit_generator(), torch.get_rng_state()
     random.seed(seed)
     set_bit_generator(np.random.PCG64(seed))  # six times as fast as to seed and restore numpy's own
@@ -76,14 +76,14 @@ def _seeded_rng(seed: int) -> Iterator[None]:
 def loader(
     dataset: Dataset[Any], *, batch_size: int, training: bool = False, workers: int = 0, seed: int = 0
 ) -> DataLoader[Any]:
-    """Batches of (images [N, k, H, W], targets [N]) from any dataset of pairs.
+    """Returns a loader of batches (images [N, k, H, W], targets [N]) from any dataset of pairs.
 
     In training: shuffled and augmented by (seed, epoch) alone, see `set_epoch`; a last batch of a single image is left
     out (batch norm can't take it), no other image is. Otherwise in the dataset's order, everything. Streams (WebDataset
     and the like) are shuffled by timm's reader as they come: a stream can't be resumed bit by bit.
 
     For a file that can't be read, see `Images`: batches keep their number and size. In training another image takes its
-    place; otherwise it has class number -100 (`petl.data.datasets.LEFT_OUT`), which metrics have to leave out.
+    place; otherwise it has class number -100 (`petl.data.bad_files.LEFT_OUT`), which metrics have to leave out.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -111,7 +111,7 @@ def loader(
 
 
 def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
-    """Set what the next pass over ``loader`` (plain, or prepared by accelerate) is shuffled and augmented by.
+    """Sets the epoch by which the next pass over ``loader`` (plain, or prepared by accelerate) is shuffled and augmented.
 
     To go on in the middle: ``set_epoch(loader, epoch)``, then ``accelerate.skip_first_batches(loader, done)``.
     """

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of one's own images, channel by channel."""
+"""Mean and standard deviation of your own images, for each channel."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(dataset: Any, channels: int | None = None) -> Statistics:
-    """Mean and standard deviation of each channel, over the pixels of all images, as whole as they are on disk.
+    """Returns mean and standard deviation of each channel, over the pixels of all images, uncropped.
 
     Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out.
 
@@ -53,10 +53,10 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     """
     sums = squares = np.zeros(0)
     pixels = 0
-    for picture in _raw_images(dataset):
+    for image in _raw_images(dataset):
         try:
-            channels = channels or _own_channels(picture)
-            values = _pixel_values(fit_channels(picture, channels))
+            channels = channels or _own_channels(image)
+            values = _pixel_values(fit_channels(image, channels))
         except BAD_FILE as error:
             log.warning("left out of the statistics: %s", error)
             continue
@@ -76,7 +76,7 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
 
 
 def _raw_images(dataset: Any) -> Iterator[RawImage]:
-    """What is in the files, one after the other; files that can't be read are left out."""
+    """Yields the images as they are in their files; files that can't be read are left out."""
     source = make_reader(existing_path(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
     for index in range(len(source)):
         leaf, number = (source, index) if isinstance(source, Reader) else locate(source, index)
@@ -95,20 +95,20 @@ def _decoded_file(source: Reader, index: int) -> RawImage:
         return decode(file.read())
 
 
-def _own_channels(picture: RawImage) -> int:
-    """The number of channels that a picture has by itself."""
-    if isinstance(picture, Bands):
-        return len(picture.visible())
-    if isinstance(picture, np.ndarray):
-        return 1 if picture.ndim == 2 else min(picture.shape[0], picture.shape[-1])
-    if picture.mode in DEEP_MODES or SIMPLE_MODES.get(picture.mode, picture.mode) in ("L", "LA"):
-        return getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+def _own_channels(image: RawImage) -> int:
+    """Returns the number of channels that an image has in its file."""
+    if isinstance(image, Bands):
+        return len(image.visible())
+    if isinstance(image, np.ndarray):
+        return 1 if image.ndim == 2 else min(image.shape[0], image.shape[-1])
+    if image.mode in DEEP_MODES or SIMPLE_MODES.get(image.mode, image.mode) in ("L", "LA"):
+        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     return 3
 
 
-def _pixel_values(picture: Image.Image | Tensor) -> np.ndarray:
-    """[k, pixels] in float64, in the scale of the pipeline."""
-    if isinstance(picture, Tensor):
-        return picture.numpy().reshape(len(picture), -1).astype(np.float64)
-    array = np.asarray(picture, dtype=np.float64) / 255
+def _pixel_values(image: Image.Image | Tensor) -> np.ndarray:
+    """Returns [k, pixels] in float64, in the scale of the pipeline."""
+    if isinstance(image, Tensor):
+        return image.numpy().reshape(len(image), -1).astype(np.float64)
+    array = np.asarray(image, dtype=np.float64) / 255
     return array.reshape(-1, 1 if array.ndim == 2 else array.shape[-1]).T

@@ -17,14 +17,17 @@ SIMPLE_MODES = {"1": "L", "P": "RGB", "PA": "RGBA"}  # PIL's modes whose numbers
 
 
 class Unfit(DataError):
-    """The picture in the file is whole, but not one that a model with this pipeline takes."""
+    """An error: the image in the file is whole, but a model with this pipeline can't take it."""
 
 
 def fit_channels(image: RawImage, channels: int) -> Image.Image | Tensor:
-    """The picture with the model's channels: PIL in mode "L" or "RGB" where that loses no depth, else a tensor.
+    """Returns the image with this number of channels: a PIL image in mode "L" or "RGB" if that keeps all bits, else a tensor.
 
     Colour becomes gray by its luminance, gray is repeated for a model that takes colour; nothing else is guessed.
     Integers are divided by the largest value of their type, floats stay as they are.
+
+    Raises:
+        Unfit: the image has another number of channels, or values that can't be scaled.
     """
     if isinstance(image, Bands):
         array = image.visible() if channels in (1, 3) else image.array
@@ -35,18 +38,18 @@ def fit_channels(image: RawImage, channels: int) -> Image.Image | Tensor:
         raise Unfit(f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected")
     if image.mode not in DEEP_MODES and channels in (1, 3) and pages == 1:
         return image.convert("L" if channels == 1 else "RGB")
-    top = _largest(image)  # before other pages are looked at
-    return _match_channels(_scaled(_array(image, pages), top), channels)
+    largest = _largest_value(image)  # before other pages are read, as PIL then has their tags
+    return _match_channels(_scaled(_array(image, pages), largest), channels)
 
 
 def _pages(image: Image.Image) -> int:
-    """How many pages a TIFF of single-channel pages has; frames of an animation are no channels."""
+    """Returns the number of pages of a TIFF of single-channel pages; frames of an animation aren't channels."""
     single = image.format == "TIFF" and len(image.getbands()) == 1
     return getattr(image, "n_frames", 1) if single else 1
 
 
 def _array(image: Image.Image, pages: int) -> np.ndarray:
-    """The numbers in a PIL image, [channels, H, W]; the pages of a gray TIFF are its channels."""
+    """Returns the values of a PIL image, [channels, H, W]; the pages of a gray TIFF are its channels."""
     if pages > 1:
         return _stacked(image, pages)
     array = np.asarray(image.convert(SIMPLE_MODES[image.mode]) if image.mode in SIMPLE_MODES else image)
@@ -63,8 +66,8 @@ def _stacked(image: Image.Image, pages: int) -> np.ndarray:
     return np.stack(arrays)
 
 
-def _largest(image: Image.Image) -> float | None:
-    """What stands for 1.0 in PIL's mode "I", which also holds numbers of 16 bits; None: the array's type tells."""
+def _largest_value(image: Image.Image) -> float | None:
+    """Returns the value that stands for 1.0 in PIL's modes for integers above 8 bits; None where the array's type tells."""
     bits = image.tag_v2.get(BITS_PER_SAMPLE, (32,))[0] if image.format == "TIFF" else 0  # type: ignore[attr-defined]  # TiffImageFile only
     if image.mode.startswith("I;16") and 8 < bits < 16:
         return 2.0**bits - 1  # 12 bits, packed
@@ -76,7 +79,7 @@ def _largest(image: Image.Image) -> float | None:
 
 
 def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
-    """[H, W], [k, H, W] or [H, W, k] -> [k, H, W], told apart by the model's channels (else by 1 for 3, 3 for 1)."""
+    """Returns [k, H, W] of [H, W], [k, H, W] or [H, W, k]: k is ``channels``, or 1 for a model that takes 3, 3 for 1."""
     if array.ndim == 2:
         return array[None]
     for k in (channels, {1: 3, 3: 1}.get(channels, channels)) if array.ndim == 3 else ():
@@ -91,23 +94,26 @@ def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
     )
 
 
-def _scaled(array: np.ndarray, top: float | None = None) -> Tensor:
-    """Integers of 8 and 16 bits to 0..1 (signed ones to -1..1) by the range of their type; floats as they are."""
-    kind = array.dtype
-    if kind.kind in "iu" and top is None:
-        if kind.itemsize > 2:
-            raise Unfit(f"array of {kind}, whose range says nothing about the picture's; save uint8, uint16 or float")
-        top = float(np.iinfo(kind).max)
-    elif kind.kind not in "iufb":
-        raise Unfit(f"array of {kind}; expected uint8, uint16, int16, bool or float")
+def _scaled(array: np.ndarray, largest: float | None = None) -> Tensor:
+    """Returns integers of 8 and 16 bits scaled to 0..1 (signed ones to -1..1), and floats as they are.
+
+    ``largest`` is the value that becomes 1.0; None for the largest of the type.
+    """
+    dtype = array.dtype
+    if dtype.kind in "iu" and largest is None:
+        if dtype.itemsize > 2:
+            raise Unfit(f"array of {dtype}, whose range says nothing about the image's; save uint8, uint16 or float")
+        largest = float(np.iinfo(dtype).max)
+    elif dtype.kind not in "iufb":
+        raise Unfit(f"array of {dtype}; expected uint8, uint16, int16, bool or float")
     tensor = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     if not torch.isfinite(tensor).all():
         raise Unfit("it holds NaN or infinite values, which would spoil training; replace them")
-    return tensor / top if top else tensor
+    return tensor / largest if largest else tensor
 
 
 def _match_channels(image: Tensor, channels: int) -> Tensor:
-    """[c, H, W] with the model's channels: the same, gray repeated three times, or the luminance of colour."""
+    """Returns an image [c, H, W] with the model's channels: the same, gray repeated three times, or the luminance of colour."""
     if len(image) == channels:
         return image
     if (len(image), channels) == (1, 3):

@@ -23,25 +23,25 @@ def classify(
     reading: ClassFrom | None,
     classes: Sequence[str] | None,
 ) -> list[tuple[Names, str]]:
-    """Every image under ``bases`` with the name of its class, in the natural order of the paths.
+    """Returns every image under ``bases`` with the name of its class, in the natural order of the paths.
 
     Args:
-        reading: "first", the first folder under the base; "path", all folders under it; "last", the innermost. None is
-            the first one, unless a folder of the same name lies under several of them.
-        classes: Names that the classes should have: they decide between readings.
-        split: What was asked of `chosen`: None and "." allow folders inside that look like splits.
+        reading: Which folder names the class: "first", the first one under the base; "path", all under it; "last", the
+            innermost. None is "first", unless a folder of the same name lies under several first folders.
+        classes: Expected class names, which decide between readings.
+        split: What `choose_split` was called with: None and "." allow folders inside that look like splits.
 
     Raises:
-        DataError: Folders could be read in two ways, or look like splits.
+        DataError: the folders can be read in two ways, or look like splits.
     """
-    files = sorted((f for base in bases for f in tree.inside(base)), key=lambda f: natural_order("/".join(f)))
+    files = sorted((f for base in bases for f in tree.files_under(base)), key=lambda f: natural_order("/".join(f)))
     folders = [_folder_of(file, bases) for file in files]
     if any(not folder for folder in folders):
-        where = next(base for base in bases if tree.direct(base))
+        outside = next(base for base in bases if tree.count_in(base))
         raise DataError(
-            f"{tree.shown(where)} has images outside of class folders: {tree.contents(where)}; one sub-folder per class"
+            f"{tree.path_to(outside)} has images outside of class folders: {tree.contents(outside)}; one sub-folder per class"
         )
-    if split is None:  # splits may be merged, as was asked
+    if split is None:  # all splits were asked for, so those inside are merged too
         folders = [tuple(n for i, n in enumerate(f) if not i or not split_of(n)) for f in folders]
     elif split != ".":
         _refuse_inner_splits(tree, bases[0], folders)
@@ -51,23 +51,23 @@ def classify(
 
 
 def _folder_of(file: Names, bases: Sequence[Names]) -> Names:
-    """The folders between the base and the file."""
+    """Returns the folders between the base and the file."""
     depth = max(len(base) for base in bases if file[: len(base)] == base)
     return file[depth:-1]
 
 
 def class_of_folder(folder: Names, reading: str) -> str:
-    """The class that a folder stands for.
+    """Returns the name of the class that a folder stands for.
 
     Example:
-        >>> [label(("church", "outdoor"), reading) for reading in READINGS]
+        >>> [class_of_folder(("church", "outdoor"), reading) for reading in CLASS_FROM]
         ['church', 'church/outdoor', 'outdoor']
     """
     return folder[0] if reading == "first" else folder[-1] if reading == "last" else "/".join(folder)
 
 
 def _reading_by_names(folders: Sequence[Names], classes: Sequence[str] | None) -> ClassFrom | None:
-    """The one reading whose classes are all expected ones."""
+    """Returns the reading by which all classes are expected ones, or None."""
     expected = {*(classes or ())}
     for reading in CLASS_FROM if expected else ():
         if all(class_of_folder(folder, reading) in expected for folder in set(folders)):
@@ -76,7 +76,7 @@ def _reading_by_names(folders: Sequence[Names], classes: Sequence[str] | None) -
 
 
 def _reading_by_folders(tree: Tree, base: Names, folders: Sequence[Names], notes: list[str]) -> ClassFrom:
-    """The first folder, where nothing speaks for another reading."""
+    """Returns "first", unless folders of the same name in several first folders leave it open."""
     firsts: dict[str, set[str]] = collections.defaultdict(set)
     for folder in folders:
         firsts[folder[-1]].add(folder[0])
@@ -87,20 +87,20 @@ def _reading_by_folders(tree: Tree, base: Names, folders: Sequence[Names], notes
         raise DataError(_ambiguous_classes(tree, base, twice[0], (first, path), folders))
     if deep:
         notes.append(
-            f"the classes are the {len(first)} folders in {tree.shown(base)} ({_few(first)}), not the {deep} folders inside "
+            f"the classes are the {len(first)} folders in {tree.path_to(base)} ({_few(first)}), not the {deep} folders inside "
             f"them; class_from='path' (petl train: --data class_from=path) takes those"
         )
     return "first"
 
 
 def _ambiguous_classes(
-    tree: Tree, base: Names, leaf: str, ways: tuple[set[str], set[str]], folders: Sequence[Names]
+    tree: Tree, base: Names, leaf: str, readings: tuple[set[str], set[str]], folders: Sequence[Names]
 ) -> str:
-    first, path = ways
+    first, path = readings
     one = "/".join((*base, sorted(first, key=natural_order)[0]))
     examples = sorted({"/".join(f) for f in folders if f[-1] == leaf}, key=natural_order)
     return (
-        f"{tree.shown(base)} has {leaf!r} under several folders ({listing(examples, 2)}), so the classes can be read in two "
+        f"{tree.path_to(base)} has {leaf!r} under several folders ({listing(examples, 2)}), so the classes can be read in two "
         f"ways: class_from='first' gives {len(first)} ({_few(first)}), class_from='path' gives {len(path)} ({_few(path)}); say "
         f"which: {tree.advice(class_from='first')}. If the first folders are splits, name one: split={one!r}"
     )
@@ -111,13 +111,13 @@ def _few(names: Iterable[str]) -> str:
 
 
 def _refuse_inner_splits(tree: Tree, base: Names, folders: Sequence[Names]) -> None:
-    """An error where folders inside of the classes, or the classes, look like different splits."""
+    """Raises a DataError if the classes, or folders inside of them, look like different splits."""
     for depth in range(max(map(len, folders), default=0)):
         level = {folder[depth]: folder for folder in sorted(set(folders)) if len(folder) > depth}
-        found = {split_of(name): folder[: depth + 1] for name, folder in level.items() if split_of(name)}
-        if len(found) > 1:
+        splits = {split_of(name): folder[: depth + 1] for name, folder in level.items() if split_of(name)}
+        if len(splits) > 1:
             raise DataError(
-                f"{listing(tree.shown((*base, *folder)) for folder in found.values())} look like splits, below the folders "
+                f"{listing(tree.path_to((*base, *folder)) for folder in splits.values())} look like splits, below the folders "
                 f"that would be classes; they are not merged unasked. Put the splits above the classes (train/cat, test/cat), "
                 f"or take all images together: {tree.advice(split=None)}"
             )

@@ -1,7 +1,7 @@
-"""Files that can't be read, found before they cost anything.
+"""A quick check for image files that can't be read.
 
-A look at a file's beginning, its end and its size tells an empty, truncated or foreign file; what looks odd is read whole
-before it is called bad. Damage in the middle of a file shows when it is read, see `petl.data.Images`.
+The beginning, the end and the size of a file show if it is empty, truncated or no image. A file that looks odd is read whole
+before it is called unreadable. Damage in the middle of a file shows only when it is read, see `petl.data.Images`.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from petl.data.bands import tiff_tags
 from petl.data.decoding import NUMPY_MAGIC, decode, open_file
 from petl.errors import DataError
 
-TAIL_BYTES = 64  # bytes
-STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where the parts of the picture are, and how long
+TAIL_BYTES = 64
+STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where the parts of the image are, and how long
 
 
 def why_unreadable(path: str | Path) -> str:
-    """Why a file can't be read, or "" if it looks well.
+    """Returns why a file can't be read, or "" if it looks well.
 
     Example:
-        >>> flaw("no/such.png")
+        >>> why_unreadable("no/such.png")
         'No such file or directory'
     """
     try:
@@ -40,7 +40,7 @@ def why_unreadable(path: str | Path) -> str:
         decode(data)
     except BAD_FILE as error:
         return str(error)
-    except DataError:  # such as a package that is missing, which is no fault of the file
+    except DataError:  # not the fault of the file: a missing package
         return ""
     except OSError as error:
         return error.strerror or str(error)
@@ -48,18 +48,17 @@ def why_unreadable(path: str | Path) -> str:
 
 
 def _looks_whole(file: BinaryIO) -> bool:
+    """Whether a file begins and ends like a whole image; False for a format without a check."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL_BYTES))
     tail = file.read()
     file.seek(0)
     head = file.read(32)
-    for magic, whole in COMPLETENESS_CHECKS.items():
+    for magic, is_whole in COMPLETENESS_CHECKS.items():
         if head.startswith(magic):
             file.seek(0)
-            with contextlib.suppress(
-                Exception
-            ):  # whatever reading a damaged header raises: the file is read whole then
-                return whole(file, head, tail, size)
+            with contextlib.suppress(Exception):  # of any kind, from a damaged header: the file is then read whole
+                return is_whole(file, head, tail, size)
     return False
 
 
@@ -87,7 +86,7 @@ def _tiff_is_whole(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
     """Whether every part of the first page lies inside of the file."""
     tags = tiff_tags(file)
     starts, counts = next((tags[a], tags[b]) for a, b in (STRIPS, TILES) if a in tags and b in tags)
-    pages = tags.next  # type: ignore[attr-defined]  # where the next page is described, 0 for none: those are read whole
+    pages = tags.next  # type: ignore[attr-defined]  # 0 if there is one page: files of several are read whole
     return not pages and all(start + count <= size for start, count in zip(starts, counts, strict=True))
 
 

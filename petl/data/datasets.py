@@ -1,4 +1,4 @@
-"""What timm's readers and torchvision's datasets give, as pairs of (image tensor, class number)."""
+"""A dataset of pairs (image tensor, class number) around a folder, one of timm's readers, or a dataset of torchvision's."""
 
 from __future__ import annotations
 
@@ -7,26 +7,21 @@ import copy
 import logging
 import struct
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, IterableDataset
+from torch.utils.data import Dataset
 
 from petl.data.bad_files import BAD_FILE, CALLER_HANDLES_BAD_FILES, RETRIES, placeholder
 from petl.data.decoding import Unreadable, decode, load_pixels
 from petl.data.source_labels import renumbering, source_classes, source_targets
-from petl.data.transforms import Transform
+from petl.data.transforms import Augment, make_transform
 from petl.errors import DataError
 
 log = logging.getLogger(__name__)
-Augment = Mapping[str, Any] | Literal[False] | None
-
-
-def _transform_of(pipeline: Mapping[str, Any], training: bool, augment: Augment) -> Transform:
-    return Transform(pipeline, training and augment is not False, augment or None)
 
 
 class Images(Dataset[tuple[Tensor, int]]):
@@ -34,14 +29,14 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     What happens with a file that can't be read:
 
-    - `petl.fit` and `petl.evaluate` look through the files before they begin (see `petl.data.sift`), name those that can't be
-      read, and go on without them. What this quick look doesn't find shows when the file is read:
-    - in batches for training another image takes its place, in other batches it is an image of zeros with class number
+    - `petl.fit` and `petl.evaluate` check the files before they begin (see `petl.data.sift`), name those that can't be read, and
+      go on without them. What this quick check doesn't find shows when the file is read:
+    - in batches for training, another image takes its place; in other batches, it is an image of zeros with class number
       `LEFT_OUT` (-100), which torch's cross-entropy ignores and petl's metrics leave out. Batches keep their size;
-    - ``dataset[i]`` alone raises `DataError` with the file's name; in training it gives the next image that can be read. In
-      a `Subset` that may be an image of another fold: take `petl.data.loader` for it, or `petl.data.sift` before.
+    - ``dataset[i]`` alone raises `DataError` with the file's name; in training, it returns the next image that can be read. In
+      a `Subset`, that may be an image of another fold: use `petl.data.loader`, or call `petl.data.sift` first.
 
-    Each is logged once, and listed by `unreadable`, also when worker processes read it.
+    Each such file is logged once, and listed by `unreadable`, also when worker processes read it.
     """
 
     def __init__(
@@ -57,10 +52,10 @@ class Images(Dataset[tuple[Tensor, int]]):
         self.source, self.pipeline, self.training = source, dict(pipeline), training
         self.augment: Augment = augment
         self.classes = list(classes if classes is not None else own)
-        self.transform = _transform_of(pipeline, training, augment)
+        self.transform = make_transform(pipeline, training, augment)
         self.indices = np.arange(len(source))
         self.marks = False  # whether a file that can't be read is an image of class LEFT_OUT instead of an error
-        self._failed = torch.zeros(len(source), dtype=torch.uint8)  # by place in the source; parts share it
+        self._failed = torch.zeros(len(source), dtype=torch.uint8)  # by number in the source; `part` shares it
         self._number = renumbering(own, self.classes)
 
     def __len__(self) -> int:
@@ -85,54 +80,48 @@ class Images(Dataset[tuple[Tensor, int]]):
             return placeholder(self.pipeline)
 
     def _read(self, index: int) -> tuple[Tensor, int]:
-        return self._used(index, self.transform)
+        return self._apply(self.transform, index)
 
-    def _used(self, index: int, use: Callable[[Any], Any]) -> tuple[Any, int]:
-        """What ``use`` makes of the picture, and the class number; errors name the file."""
+    def _apply(self, function: Callable[[Any], Any], index: int) -> tuple[Any, int]:
+        """Returns ``function`` of the image as the source has it, and the class number; errors name the file."""
         try:
-            picture, target = self.source[int(self.indices[index])][:2]
-            if hasattr(picture, "read"):
-                with picture:
-                    picture = picture.read()
-            return use(picture), self._class(target)
+            image, target = self.source[int(self.indices[index])][:2]
+            if hasattr(image, "read"):
+                with image as file:
+                    image = file.read()
+            return function(image), self._class(target)
         except DataError as error:
             raise type(error)(f"{self.filename(index)}: {error}") from error
-        except (
-            OSError,
-            EOFError,
-            SyntaxError,
-            struct.error,
-            zlib.error,
-        ) as error:  # what PIL's codecs raise in a reader
+        except (OSError, EOFError, SyntaxError, struct.error, zlib.error) as error:  # of PIL's codecs, in a reader
             raise Unreadable(f"{self.filename(index)}: it can't be read: {error}") from error
 
     def raw(self, index: int) -> Any:
-        """The picture of image ``index`` as it is in its file: a PIL image, an array, or bands."""
-        return self._used(index, lambda source: decode(source) if isinstance(source, bytes) else load_pixels(source))[0]
+        """Returns image ``index`` as it is in its file: a PIL image, an array, or bands."""
+        return self._apply(lambda image: decode(image) if isinstance(image, bytes) else load_pixels(image), index)[0]
 
     def flaw(self, index: int) -> str:
-        """Why image ``index`` can't be used, or "": it is read whole, without a transform."""
+        """Returns why image ``index`` can't be used, or "". The image is read whole, and not transformed."""
         try:
-            self._used(index, self.transform.picture)
+            self._apply(self.transform.untransformed, index)
         except BAD_FILE as error:
             return str(error).removeprefix(f"{self.filename(index)}: ")
         return ""
 
     def _note(self, index: int, error: DataError) -> None:
-        """Say once, and remember, that a file can't be used."""
-        place = int(self.indices[index])
-        if not self._failed[place]:
-            self._failed[place] = 1
+        """Logs once, and remembers, that a file can't be used."""
+        number = int(self.indices[index])
+        if not self._failed[number]:
+            self._failed[number] = 1
             log.warning("skipped %s", error)
 
     def share(self) -> None:
-        """Let worker processes report which files they couldn't read; called before they start."""
-        with contextlib.suppress(RuntimeError, OSError):  # no shared memory here: their reports are in the log alone
+        """Makes worker processes report which files they couldn't read; to be called before they start."""
+        with contextlib.suppress(RuntimeError, OSError):  # without shared memory, their reports are only in the log
             self._failed.share_memory_()
 
     @property
     def unreadable(self) -> list[str]:
-        """The files of this dataset that were asked for and couldn't be read, so far."""
+        """The files of this dataset that couldn't be read when they were asked for, so far."""
         failed = np.flatnonzero(self._failed.numpy()[self.indices])
         return [self.filename(int(index)) for index in failed]
 
@@ -142,61 +131,25 @@ class Images(Dataset[tuple[Tensor, int]]):
         return number
 
     def filename(self, index: int) -> str:
-        """The file's path (in its archive), or its number where the source has no files."""
-        place = int(self.indices[index])
-        named = hasattr(self.source, "filename")
-        return str((self.source.filename(place, absolute=True) if named else "") or f"image {place}")
+        """Returns the path of the image's file (in its archive), or the image's number where the source has no files."""
+        number = int(self.indices[index])
+        has_names = hasattr(self.source, "filename")
+        return str((self.source.filename(number, absolute=True) if has_names else "") or f"image {number}")
 
     @property
     def random(self) -> bool:
-        """Whether the images are augmented at random, so that they are others in every epoch."""
+        """Whether the images are augmented at random, so that each epoch has different ones."""
         return self.training and self.augment is not False
 
     @property
     def targets(self) -> np.ndarray:
-        """The class number of each image, without reading the images where the source can tell."""
+        """The class number of each image. Images are read only where the source doesn't list its class numbers."""
         targets = source_targets(self.source)
         return np.array([self._class(targets[i]) for i in self.indices.tolist()], dtype=np.int64)
 
     def part(self, positions: Sequence[int] | np.ndarray, *, training: bool) -> Images:
-        """Some of the images; with ``training=False`` under the evaluation transform."""
-        chosen = copy.copy(self)
-        chosen.indices, chosen.training = self.indices[positions], training
-        chosen.transform = _transform_of(self.pipeline, training, self.augment)
-        return chosen
-
-
-class Stream(IterableDataset[tuple[Tensor, int]]):
-    """Pairs of (image [k, H, W], class number) from a reader that only goes forward (WebDataset, hfids, tfds)."""
-
-    def __init__(
-        self,
-        source: Any,
-        pipeline: Mapping[str, Any],
-        *,
-        training: bool = False,
-        classes: Sequence[str] | None = None,
-        augment: Augment = None,
-    ):
-        self.source, self.pipeline, self.classes = source, dict(pipeline), list(classes or source_classes(source))
-        if not self.classes:
-            raise DataError("this source doesn't tell its class names; pass classes=[...], in the order of its numbers")
-        self.transform = _transform_of(pipeline, training, augment)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, int]]:
-        for number, (picture, target) in enumerate(self.source):
-            try:
-                image = self.transform(picture)
-            except BAD_FILE as error:
-                log.warning("skipped image %d of the stream: %s", number, error)
-            else:
-                yield image, int(target)
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def set_epoch(self, epoch: int) -> None:
-        self.source.set_epoch(epoch)
-
-    def set_loader_cfg(self, num_workers: int) -> None:
-        self.source.set_loader_cfg(num_workers=num_workers)
+        """Returns a dataset of some of the images; with ``training=False``, they have the evaluation transform."""
+        part = copy.copy(self)
+        part.indices, part.training = self.indices[positions], training
+        part.transform = make_transform(self.pipeline, training, self.augment)
+        return part

@@ -1,4 +1,4 @@
-"""Reads an image file: its bytes become a PIL image, an array or bands, with all pixels loaded."""
+"""Decodes image files: the bytes of a file become a PIL image, an array or bands, with all pixels loaded."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from PIL import Image, UnidentifiedImageError
 from petl.data.bands import Bands, read_bands
 from petl.errors import DataError
 
-STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # PIL knows them, and needs a program more to read them
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # formats that PIL reads only with another program
 NUMPY_MAGIC = b"\x93NUMPY"
 RawImage = Image.Image | np.ndarray | Bands
 
 
 def extensions() -> set[str]:
-    """The endings of the files that can be read, in lower case: those of PIL, with its plugins, and ``.npy``."""
+    """Returns the suffixes of the files that can be read, in lower case: those of PIL, with its plugins, and ``.npy``."""
     Image.init()
-    kinds = {name for name in Image.OPEN if name not in STUBS}
-    return {ending for ending, kind in Image.registered_extensions().items() if kind in kinds} | {".npy"}
+    formats = {name for name in Image.OPEN if name not in STUBS}
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats} | {".npy"}
 
 
 class Unreadable(DataError):
-    """The file is damaged, empty or of no known kind."""
+    """An error: the file is damaged, empty, or in no format that petl reads."""
 
 
 def open_file(path: str | os.PathLike[str]) -> BinaryIO:
-    """The file, open to read; a device might never end, and a pipe may have no writer.
+    """Opens a regular file to read. Others are refused: a device might never end, and a pipe may have no writer.
 
     Raises:
-        Unreadable: It is no ordinary file.
-        OSError: It can't be opened.
+        Unreadable: it is no regular file.
+        OSError: it can't be opened.
     """
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # a pipe would wait
+    handle = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )  # to open a pipe would wait
     mode = os.fstat(handle).st_mode
     if not stat.S_ISREG(mode):
         os.close(handle)
@@ -50,37 +52,37 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def decode(data: bytes) -> RawImage:
-    """The picture in a file's bytes, all pixels read: an array for ``.npy``, bands for what PIL would cut, else a PIL image.
+    """Returns the image in the bytes of a file: an array for ``.npy``, bands for what PIL would read in part, else a PIL image.
 
     Raises:
-        Unreadable: It is damaged, or neither an image that PIL knows nor a ``.npy`` array.
+        Unreadable: the file is damaged, or neither an image that PIL reads nor a ``.npy`` array.
     """
     if not data:
         raise Unreadable("the file is empty")
     with _errors_as_unreadable(data):
-        picture = _decoded(data)
-    array = picture.array if isinstance(picture, Bands) else picture
+        image = _decoded(data)
+    array = image.array if isinstance(image, Bands) else image
     shape = array.shape if isinstance(array, np.ndarray) else array.size
     if not all(shape):
         raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
-    return picture
+    return image
 
 
-def load_pixels(picture: RawImage) -> RawImage:
-    """The picture, all pixels read: readers may hand out PIL images that are opened only.
+def load_pixels(image: RawImage) -> RawImage:
+    """Returns the image after its pixels are read: a reader may return PIL images that are only opened.
 
     Raises:
-        Unreadable: It is damaged.
+        Unreadable: the file is damaged.
     """
-    if isinstance(picture, Image.Image):
+    if isinstance(image, Image.Image):
         with _errors_as_unreadable():
-            picture.load()
-    return picture
+            image.load()
+    return image
 
 
 @contextlib.contextmanager
 def _errors_as_unreadable(data: bytes = b"") -> Iterator[None]:
-    """Whatever a codec raises is `Unreadable`."""
+    """Inside, every error of a codec is raised as `Unreadable`."""
     try:
         yield
     except DataError:

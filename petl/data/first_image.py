@@ -1,4 +1,4 @@
-"""Tries one image on the model before anything else is read."""
+"""Tries one image on the model, before more of the data is read."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from petl.wrapping.wrap import in_chans
 
 
 def one_image(loader: Loader) -> Any:
-    """A batch of one: nothing but the first image (that can be) is read, no worker starts. Of other loaders the first batch."""
+    """Returns a batch of the first image that can be read, without starting a worker; for other loaders, their first batch."""
     if isinstance(loader, PairLoader):
         return loader.sample()
     if isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
         return first_batch(loader)
     first = next(iter(loader.sampler))
-    dataset: Any = loader.dataset  # a Marked one would hide what is wrong with all images
+    dataset: Any = loader.dataset  # MarkedUnreadable would hide an error that all images have
     return _collated(
         loader, first_readable(dataset.dataset, first) if isinstance(dataset, MarkedUnreadable) else dataset[first]
     )
@@ -43,27 +43,27 @@ def _collated(loader: DataLoader[Any], item: Any) -> Any:
 
 
 def try_one_image(accelerator: Any, model: nn.Module, loader: Loader, labels: Sequence[str] | None) -> int:
-    """Try one image; the number of classes that the model answers with.
+    """Runs the model on one image; returns the number of classes in its output.
 
     Raises:
-        DataError: batches aren't pairs, the model can't take the image, it has no classes, or another number than labels.
+        DataError: batches aren't pairs, the model can't take the image, or its output has no classes, or not one per label.
     """
     images, _ = images_and_labels(one_image(loader), model)
     _refuse_channels(model, images)
     with in_eval(model), torch.no_grad(), accelerator.autocast():
         output = output_of(model, images.to(accelerator.device))
-    answer = logits(output)
-    if answer is None or answer.ndim != 2 or not answer.shape[1]:
+    scores = logits(output)
+    if scores is None or scores.ndim != 2 or not scores.shape[1]:
         raise DataError(
-            f"the model answers {len(images)} image with {describe_output(output if answer is None else answer)}; expected "
+            f"the model answers {len(images)} image with {describe_output(output if scores is None else scores)}; expected "
             f"[{len(images)}, classes]: a model with a classifier"
         )
-    if labels is not None and len(labels) != answer.shape[1]:
+    if labels is not None and len(labels) != scores.shape[1]:
         raise DataError(
-            f"{len(labels)} labels ({listing(labels)}) for a model of {answer.shape[1]} classes; "
+            f"{len(labels)} labels ({listing(labels)}) for a model of {scores.shape[1]} classes; "
             f"wrap it with num_classes={len(labels)}"
         )
-    return answer.shape[1]
+    return scores.shape[1]
 
 
 def _refuse_channels(model: nn.Module, images: Tensor) -> None:
@@ -76,7 +76,7 @@ def _refuse_channels(model: nn.Module, images: Tensor) -> None:
 
 
 def output_of(model: nn.Module, images: Tensor) -> Any:
-    """What the model returns; a DataError where it can't take the images."""
+    """Returns the model's output; a DataError if the model can't take the images."""
     try:
         return model(images)
     except torch.OutOfMemoryError:
@@ -90,7 +90,7 @@ def output_of(model: nn.Module, images: Tensor) -> Any:
 
 
 def _expected_channels(model: nn.Module) -> int | None:
-    """The channels that the model takes, where petl can tell."""
+    """Returns the number of channels that the model takes, or None where petl can't tell."""
     try:
         return in_chans(model)
     except PetlError:

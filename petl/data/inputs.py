@@ -1,4 +1,4 @@
-"""From folders, datasets or loaders to batches that the model can take, or one clear error before training starts."""
+"""Turns folders, datasets and loaders into batches for the model, or raises one clear error before training starts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
 from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
-from petl.data.datasets import Stream
 from petl.data.loaders import KeyedDataset, KeyedStream, Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
+from petl.data.streams import Stream
 from petl.errors import DataError
 
 Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]
@@ -29,40 +29,40 @@ def as_loader(
     strict: bool = False,
     **options: Any,
 ) -> Loader:
-    """Batches from a folder (with the model's own pipeline), a dataset of pairs, or a loader of any make as it is.
+    """Returns a loader for a folder (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
 
-    Files that can't be read are left out, see `petl.data.sift`; of a DataLoader they are marked when they are read.
+    Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read.
 
     Raises:
-        DataError: it is something else, there is nothing in it, or one class alone to train on; its classes are known by other
-            numbers than in ``classes``; or, with ``strict``, some files can't be read.
+        DataError: the data is none of these, it is empty, or has only one class to train on; its classes have other numbers than
+            in ``classes``; or, with ``strict``, some files can't be read.
     """
     if isinstance(data, (str, Path)):
         data, keys = folder_dataset(data, model, training=training, classes=classes), None
-    made = ready_batches(data, keys)
+    ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
-    dataset = data if made is None else made.dataset
+    dataset = data if ready is None else ready.dataset
     refuse_other_numbers(dataset, classes)
     if training:
         refuse_one_class(dataset)
-    if made is not None:
+    if ready is not None:
         if strict:
             images.sift(dataset, strict=True)
-        return made
+        return ready
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        stream = data if isinstance(data, IterableDataset) and not keys else KeyedStream(data, keys)  # type: ignore[arg-type]  # as_it_is looked
+        stream = data if isinstance(data, IterableDataset) and not keys else KeyedStream(data, keys)  # type: ignore[arg-type]  # ready_batches has made sure of it
         return images.loader(stream, training=training, **options)
     kept, _ = images.sift(data, training=training, strict=strict)
-    chosen: Any = KeyedDataset(kept, keys) if keys else kept
-    return images.loader(chosen, training=training, **options)
+    pairs: Any = KeyedDataset(kept, keys) if keys else kept
+    return images.loader(pairs, training=training, **options)
 
 
 def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader | None:
-    """A loader that makes its own batches; None for single images, which petl puts into batches.
+    """Returns a loader for data that comes in batches; None for single images, which petl puts into batches.
 
     Raises:
-        DataError: it is neither, or can be read only once.
+        DataError: the data is neither, or can be read only once.
     """
     if isinstance(data, DataLoader):
         return PairLoader(data, keys) if keys else data
@@ -86,12 +86,12 @@ def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader 
 
 
 def _is_map(data: Any) -> bool:
-    """Whether items are asked for by number, as of a dataset of Hugging Face; torch's streams inherit a method for that."""
+    """Whether items are read by number, as of Hugging Face's datasets. torch's streams only inherit ``__getitem__``."""
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
 
 
 def folder_dataset(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
-    """The images in a folder: to train on its ``train``, else its ``val`` or ``test``; where it has no splits, all of it."""
+    """Returns the images in a folder: its ``train`` split for training, else its ``val`` or ``test``; all if it has no splits."""
     split = "train" if training else images.held_out(path) or "."
     return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
 
@@ -106,7 +106,7 @@ def _refuse_empty(data: Any) -> None:
         ) from None
     if count:
         return
-    if isinstance(data, DataLoader) and len(data.dataset):  # type: ignore[arg-type]  # it has a length like its loader
+    if isinstance(data, DataLoader) and len(data.dataset):  # type: ignore[arg-type]  # has a length, as its loader has one
         raise DataError(
             f"the DataLoader gives no batch: its dataset has {len(data.dataset)} images, fewer than one batch "  # type: ignore[arg-type]
             f"of {data.batch_size}, and drop_last is set"
@@ -115,5 +115,5 @@ def _refuse_empty(data: Any) -> None:
 
 
 def loader_classes(loader: Loader) -> list[str] | None:
-    """The class names that the data brings, if it does."""
+    """Returns the class names of the loader's dataset, or None where it has none."""
     return dataset_classes(loader.dataset)

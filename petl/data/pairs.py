@@ -17,10 +17,10 @@ Batch = tuple[Tensor, Tensor]
 
 
 def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
-    """Images and class numbers of a batch, in the types that model and loss want.
+    """Returns the images [N, C, H, W] and class numbers [N] of a batch, in the types that model and loss take.
 
     Raises:
-        DataError: it is no such pair, or a class number is none of the model's.
+        DataError: the batch is no such pair, or a class number isn't one of the model's ``classes``.
     """
     batch = pick_keys(batch, None)
     parts = [as_tensor(part) for part in batch] if isinstance(batch, (tuple, list)) and len(batch) == 2 else []
@@ -43,7 +43,7 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
 
 
 def unknown_class_error(number: int, classes: int) -> DataError:
-    """What to say of a class number that is none of the model's."""
+    """Returns the error for a class number that isn't one of the model's."""
     return DataError(
         f"label {number} for a model of {classes} classes (0 to {classes - 1}); wrap it with num_classes= the number "
         "of classes, and number these from 0"
@@ -51,42 +51,42 @@ def unknown_class_error(number: int, classes: int) -> DataError:
 
 
 def _hint(batch: Any) -> str:
-    """How to say which parts are meant: the images have four axes, class numbers have one."""
+    """Returns the advice to name the two parts with ``keys=``: images have four axes, class numbers have one."""
     named = isinstance(batch, Mapping)
     if not named and not (isinstance(batch, (tuple, list)) and len(batch) > 2):
         return ""
     parts = {key: as_tensor(part) for key, part in (batch.items() if named else enumerate(batch))}
-    found = {key: part for key, part in parts.items() if part is not None}
-    images = next((key for key, part in found.items() if part.ndim == 4), None)
-    labels = next((key for key, part in found.items() if part.ndim == 1 and not part.is_floating_point()), None)
+    tensors = {key: part for key, part in parts.items() if part is not None}
+    images = next((key for key, part in tensors.items() if part.ndim == 4), None)
+    labels = next((key for key, part in tensors.items() if part.ndim == 1 and not part.is_floating_point()), None)
     if images is None or labels is None:
         return "; name the two parts, such as keys=('image', 'label')" if named else ""
     return f"; name the two parts: keys=({images!r}, {labels!r})"
 
 
 def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
-    """Lists of ``size`` batches, the last one perhaps shorter."""
-    window: list[Batch] = []
+    """Yields lists of ``size`` batches, the last one perhaps shorter."""
+    group: list[Batch] = []
     for batch in batches:
-        window.append(batch)
-        if len(window) == size:
-            yield window
-            window = []
-    if window:
-        yield window
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 Keys = Sequence[str | int]
 
 
 def pick_keys(batch: Any, keys: Any) -> Any:
-    """The two parts of a batch or an item that ``keys`` names, as a tuple; without keys the batch as it is.
+    """Returns the two parts of a batch or an item that ``keys`` names, as a tuple; without keys, the batch as it is.
 
     Raises:
-        DataError: it has no such part.
+        DataError: there is no such part.
     """
     if isinstance(batch, (list, tuple)) and len(batch) == 1 and isinstance(batch[0], Mapping):
-        batch = batch[0]  # DALI: one dict for each GPU of the pipeline
+        batch = batch[0]  # DALI returns a list with a dict for each GPU
     if keys is None:
         return batch
     try:
@@ -111,14 +111,14 @@ def is_batch(item: Any, keys: Keys | None) -> bool:
 
 
 def _looks_batched(item: Any) -> bool:
-    """The same of something without keys: whether it holds images of four dimensions."""
+    """Whether an item that isn't a pair holds images of four dimensions, so that it is a batch."""
     item = pick_keys(item, None)
     parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, (list, tuple)) else ()
     return any(len(getattr(part, "shape", ())) == 4 for part in parts)
 
 
 def as_tensor(part: Any) -> Tensor | None:
-    """A tensor, or what numpy and plain numbers make one of; None for anything else."""
+    """Returns a tensor, an array or a list of whole numbers as a tensor; None for anything else."""
     if isinstance(part, Tensor):
         return part
     if isinstance(part, np.ndarray) and part.dtype.kind in "iufb":
@@ -129,7 +129,7 @@ def as_tensor(part: Any) -> Tensor | None:
 
 
 def describe_batch(batch: Any) -> str:
-    """A batch in a few words: its type, and what it has."""
+    """Returns a batch in a few words: its type, and the types or names of its parts."""
     if isinstance(batch, Mapping):
         return f"{type(batch).__name__} with {listing(map(repr, batch))}"
     parts = f" of {listing(type(part).__name__ for part in batch)}" if isinstance(batch, (tuple, list)) else ""

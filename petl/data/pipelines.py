@@ -1,4 +1,4 @@
-"""What a model's images look like: their size, crop, mean and standard deviation, by timm's word or one's own."""
+"""The input pipeline of a model: image size, crop, mean and standard deviation, as timm's config says or as you choose."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ INTERPOLATION_MODES = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanc
 
 
 def pipeline(model: nn.Module, *, size: int | tuple[int, int] | None = None, **changes: Any) -> dict[str, Any]:
-    """What the model's input looks like: input_size (k, H, W), interpolation, mean, std, crop_pct, crop_mode.
+    """Returns the input pipeline of a model: input_size (k, H, W), interpolation, mean, std, crop_pct, crop_mode.
 
     It is what a loaded delta was trained with, else timm's `resolve_model_data_config` at the image size that the model
-    was built for (``img_size=``) or ``size``. Mean and std have one value per channel, for pictures of 0..1 (integers
+    was built for (``img_size=``) or ``size``. Mean and std have one value per channel, for images of 0..1 (integers
     are scaled to that): more than three channels keep RGB's for the first three and their average for the others; one
     or two channels take the average.
 
@@ -79,7 +79,7 @@ def _per_channel(values: Sequence[float], k: int) -> tuple[float, ...]:
 
 
 def _checked_changes(changes: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """The changes, checked."""
+    """Returns the changes after a check."""
     names = [key for key in PIPELINE_KEYS if key != "input_size"]
     for name, value in changes.items():
         if name not in names:

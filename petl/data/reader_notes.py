@@ -1,4 +1,4 @@
-"""Notes for the log: what a folder or tar has that was left out or may surprise."""
+"""Notes for the log: what in a folder or tar was left out, or may surprise."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from petl.errors import listing
 
 
 def note_similar_names(names: Sequence[str], notes: list[str]) -> None:
-    """Say which classes differ in their case or spaces only."""
+    """Notes classes whose names differ only in case or spaces."""
     same = collections.defaultdict(list)
     for name in names:
         same["".join(name.casefold().split())].append(name)
@@ -22,17 +22,17 @@ def note_similar_names(names: Sequence[str], notes: list[str]) -> None:
 
 
 def note_empty_classes(tree: Tree, bases: Sequence[Names], notes: list[str]) -> None:
-    """Say which class folders have no image."""
+    """Notes class folders without an image."""
     for base in bases:
         depth = len(base) + 1
         folders = {f[:depth] for f in tree.folders if len(f) >= depth and f[: depth - 1] == base}
-        empty = sorted({folder[-1] for folder in folders - tree.full}, key=natural_order)
+        empty = sorted({folder[-1] for folder in folders - tree.with_images}, key=natural_order)
         if empty:
-            notes.append(f"{tree.shown(base)}: no images in {listing(empty)}, so there is no such class")
+            notes.append(f"{tree.path_to(base)}: no images in {listing(empty)}, so there is no such class")
 
 
 def note_other_files(tree: Tree, notes: list[str]) -> None:
-    """Count the files that are no images for petl."""
+    """Notes the files that petl doesn't read as images, counted by suffix."""
     parts = [f"{len(tree.others)} files of other kinds ({count_suffixes(tree.others)})"] if tree.others else []
     if tree.hidden:
         names = collections.Counter(next(n for n in file if is_hidden((n,))) for file in tree.hidden)

@@ -28,9 +28,9 @@ FOLDER_OPTIONS = (
 
 
 class Reader:
-    """Files with class numbers: ``samples`` are (where the file is, number), ``notes`` say what was left out.
+    """Image files with class numbers: ``samples`` are (path of the file, number), ``notes`` say what was left out.
 
-    It has what petl asks of timm's readers too: ``class_to_idx``, items (open file, number), ``filename``.
+    A Reader has what petl also uses of timm's readers: ``class_to_idx``, items (open file, number), ``filename``.
     """
 
     def __init__(
@@ -51,9 +51,9 @@ class Reader:
 
 
 class TarReader(Reader):
-    """The same for an uncompressed tar, and tars in it: samples are (name, first byte, bytes).
+    """Image files in an uncompressed tar, and in tars inside of it: samples are ((name, first byte, bytes), number).
 
-    It opens the tar anew for every file, so worker processes can share it.
+    The tar is opened anew for every file, so that worker processes can share a reader.
     """
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
@@ -68,7 +68,7 @@ class TarReader(Reader):
 
 
 def existing_path(path: Path) -> Path:
-    """The path, or a DataError with names that are near."""
+    """Returns the path if there is something; else raises a DataError with similar names."""
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = near(path.name, siblings) or f"; {path.parent} holds {listing(sorted(siblings)) or 'nothing'}"
@@ -84,15 +84,15 @@ def make_reader(
     classes: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Reader:
-    """The images of a split in a folder or tar. What is left out is counted in ``notes`` and logged.
+    """Returns the images of a split in a folder or tar. What is left out is counted in ``notes`` and logged.
 
     Raises:
-        DataError: There are no images, no such split, or more than one way to understand the folders.
+        DataError: there are no images, there is no such split, or the folders can be read in two ways.
     """
     options = dict(options or {})
     _refuse_options(options, class_from)
     tree, places = scan(path)
-    _keep_endings(tree, options.get("input_key"))
+    _keep_suffixes(tree, options.get("input_key"))
     notes: list[str] = []
     bases = choose_split(tree, split, notes)
     refuse_empty(tree, bases)
@@ -119,7 +119,7 @@ def _refuse_options(options: Mapping[str, Any], class_from: Any) -> None:
 
 
 def _class_numbers(pairs: Sequence[tuple[Names, str]], mapping: Any, path: Path, notes: list[str]) -> dict[str, int]:
-    """Class numbers in the natural order of the names, or those of a class map, whose classes alone are taken then."""
+    """Returns {class: number}: in the natural order of the names, or as in a class map, which may leave out classes."""
     names = sorted({name for _, name in pairs}, key=natural_order)
     if not mapping:
         note_similar_names(names, notes)
@@ -136,10 +136,10 @@ def _class_numbers(pairs: Sequence[tuple[Names, str]], mapping: Any, path: Path,
     return numbers
 
 
-def _keep_endings(tree: Tree, endings: str | None) -> None:
-    """timm's ``input_key``: these endings alone."""
-    if endings:
-        wanted = {e.strip().lower() for e in endings.split(";")}
-        tree.others += [file for file in tree.images if suffix(file) not in wanted]
-        tree.images = [file for file in tree.images if suffix(file) in wanted]
-        tree.seen_images()
+def _keep_suffixes(tree: Tree, wanted: str | None) -> None:
+    """Keeps only the images with these suffixes: timm's option ``input_key``."""
+    if wanted:
+        suffixes = {part.strip().lower() for part in wanted.split(";")}
+        tree.others += [file for file in tree.images if suffix(file) not in suffixes]
+        tree.images = [file for file in tree.images if suffix(file) in suffixes]
+        tree.update_counts()

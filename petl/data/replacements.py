@@ -15,7 +15,7 @@ from petl.data.wrappers import DatasetWrapper, petl_datasets, pipeline_of
 
 
 def first_readable(dataset: Any, index: int) -> Any:
-    """Item ``index``, or the next one of this very dataset whose file can be read; the error of the first, if there is none."""
+    """Returns item ``index``, or the next one of this very dataset that can be read; if there is none, raises the first error."""
     with raising_bad_files():
         for step in range(RETRIES):
             with contextlib.suppress(*BAD_FILE):
@@ -24,7 +24,7 @@ def first_readable(dataset: Any, index: int) -> Any:
 
 
 class MarkedUnreadable(DatasetWrapper):
-    """A dataset in which an image that can't be read is one of zeros, with class number `LEFT_OUT`."""
+    """A dataset in which an image that can't be read is an image of zeros with class number `LEFT_OUT`."""
 
     def __init__(self, dataset: Any):
         super().__init__(dataset)
@@ -46,24 +46,23 @@ class MarkedUnreadable(DatasetWrapper):
 
 @contextlib.contextmanager
 def marking_unreadable(*data: Any) -> Iterator[None]:
-    """Inside, petl's datasets in DataLoaders of somebody else's making mark images that can't be read, see `Images`.
+    """Inside, petl's datasets in DataLoaders of the user's mark images that can't be read, see `Images`.
 
-    What is no DataLoader is left alone: `loader` sees to those itself.
+    Datasets outside of a DataLoader aren't changed: `petl.data.loader` wraps those.
     """
-    loaders = [
-        one for one in data if isinstance(one, DataLoader) or isinstance(getattr(one, "loader", None), DataLoader)
+    datasets = [
+        dataset for each in data if _is_loader(each) for dataset in petl_datasets(getattr(each, "dataset", None))
     ]
-    found = [
-        origin
-        for one in loaders
-        for origin in petl_datasets(getattr(one, "dataset", None))
-        if isinstance(origin, Images)
-    ]
-    before = [origin.marks for origin in found]
-    for origin in found:
-        origin.marks = True
+    images = [dataset for dataset in datasets if isinstance(dataset, Images)]
+    before = [dataset.marks for dataset in images]
+    for dataset in images:
+        dataset.marks = True
     try:
         yield
     finally:
-        for origin, mark in zip(found, before, strict=True):
-            origin.marks = mark
+        for dataset, marks in zip(images, before, strict=True):
+            dataset.marks = marks
+
+
+def _is_loader(data: Any) -> bool:
+    return isinstance(data, DataLoader) or isinstance(getattr(data, "loader", None), DataLoader)  # timm's hold one

@@ -13,20 +13,17 @@ from petl.errors import DataError
 
 
 def scan(path: Path) -> tuple[Tree, Mapping[Names, Any]]:
-    """What is in a folder or tar, without a look into the images; for a tar also where each file is in it."""
+    """Returns the tree of a folder or tar, and, for a tar, where each file is in it: {file: (name, first byte, bytes)}."""
     if path.is_file():
-        found = _tar_files(path)
-        return Tree.of(str(path), found), found
-    walked = list(_walked(path))
-    files = [(*folder, name) for folder, names in walked for name in names]
-    return Tree.of(str(path), files, (folder for folder, _ in walked if folder)), {}
+        places = _tar_files(path)
+        return Tree.of(str(path), places), places
+    listed = list(_walk(path))
+    files = [(*folder, name) for folder, names in listed for name in names]
+    return Tree.of(str(path), files, (folder for folder, _ in listed if folder)), {}
 
 
-# What there is on disk
-
-
-def _walked(root: Path) -> Iterator[tuple[Names, list[str]]]:
-    """(folder, names of its files) for every folder, links followed unless they lead back up."""
+def _walk(root: Path) -> Iterator[tuple[Names, list[str]]]:
+    """Yields (folder, names of its files) for every folder; links are followed unless they lead to a folder above."""
 
     def failed(error: OSError) -> None:
         raise DataError(f"{error.filename} can't be listed: {error.strerror}; its images would be missing") from error
@@ -43,15 +40,15 @@ def _leads_up(here: Path, link: Path) -> bool:
 
 
 def _tar_files(path: Path) -> dict[Names, tuple[str, int, int]]:
-    """Every file in a tar, and in tars inside it: (name, first byte, bytes), the content being as it is in the file.
+    """Returns {file: (name, first byte, bytes)} for a tar and the tars inside of it.
 
     Raises:
-        DataError: It is no tar, or a compressed one, in which no file can be found without reading all before it.
+        DataError: the file is no tar, or a compressed one, in which a file can't be read without all that is before it.
     """
-    found: dict[Names, tuple[str, int, int]] = {}
+    places: dict[Names, tuple[str, int, int]] = {}
     try:
         with open(path, "rb") as file:
-            _scan_tar(file, 0, (), found)
+            _scan_tar(file, 0, (), places)
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         size = path.stat().st_size
         kind = "" if path.suffix.lower() == ".tar" else ", not a .tar"
@@ -59,10 +56,11 @@ def _tar_files(path: Path) -> dict[Names, tuple[str, int, int]]:
             f"{path} has no images to read: found a file of {size} bytes{kind} ({error}); expected a folder, or a tar "
             "without compression"
         ) from error
-    return found
+    return places
 
 
-def _scan_tar(file: Any, offset: int, above: Names, found: dict[Names, tuple[str, int, int]]) -> None:
+def _scan_tar(file: Any, offset: int, above: Names, places: dict[Names, tuple[str, int, int]]) -> None:
+    """Adds the files of a tar that begins at byte ``offset`` of the outermost one, and lies in the folder ``above``."""
     with tarfile.open(fileobj=file, mode="r:") as archive:
         for member in archive:
             names = (*above, *(part for part in member.name.split("/") if part not in ("", ".")))
@@ -71,6 +69,6 @@ def _scan_tar(file: Any, offset: int, above: Names, found: dict[Names, tuple[str
             source = archive._find_link_target(member) if member.islnk() else member  # type: ignore[attr-defined]  # as tarfile does
             if names[-1].lower().endswith(".tar") and member.isreg():
                 inner = archive.extractfile(member)
-                _scan_tar(inner, offset + source.offset_data, (*names[:-1], names[-1][:-4]), found)
+                _scan_tar(inner, offset + source.offset_data, (*names[:-1], names[-1][:-4]), places)
             else:
-                found[names] = ("/".join(names), offset + source.offset_data, source.size)
+                places[names] = ("/".join(names), offset + source.offset_data, source.size)

@@ -1,4 +1,4 @@
-"""Class names and class numbers that a source of images (a reader of timm's, a torchvision dataset) brings."""
+"""Class names and class numbers of a source of images: one of timm's readers, or a dataset of torchvision's."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from petl.errors import DataError, listing, near
 
 
 def source_classes(source: Any) -> list[str]:
-    """Class names in the order of their numbers; the numbers where there are no names; [] for a stream without any."""
-    if classes := getattr(source, "classes", None):  # torchvision; ImageNet's are tuples of synonyms
+    """Returns the class names in the order of their numbers: the numbers where there are no names, [] for a stream without."""
+    if classes := getattr(source, "classes", None):  # torchvision; for ImageNet, tuples of synonyms
         return [name if isinstance(name, str) else str(name[0]) for name in classes]
     reader = getattr(source, "reader", source)
     numbers = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None)
@@ -22,7 +22,11 @@ def source_classes(source: Any) -> list[str]:
 
 
 def renumbering(own: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
-    """From a source's class numbers to those of ``classes``, by name."""
+    """Returns {class number in the source: class number in ``classes``}, matched by name.
+
+    Raises:
+        DataError: a class of the source isn't among ``classes``.
+    """
     if unknown := [name for name in own if name not in classes]:
         raise DataError(
             f"class {listing(map(repr, unknown))} is not among the {len(classes)} expected classes "
@@ -37,6 +41,7 @@ def lists_labels(source: Any) -> bool:
 
 
 def source_targets(source: Any) -> Sequence[int]:
+    """Returns the class number of each image; the images are read only where the source doesn't list them."""
     if hasattr(source, "iter_targets"):  # Hugging Face
         return [int(target) for target in source.iter_targets()]
     if hasattr(source, "targets"):  # tar, torchvision

@@ -1,8 +1,4 @@
-"""Pictures and their classes through timm's own readers, with the backbone's own transform.
-
-Folders of classes first (``train`` and ``val`` inside, by the names that timm knows), and what the readers give for
-free: a tar, ``torch/cifar10``, ``hfds/...``, ``wds/...``. Gray, 16-bit and many-channel pictures: `petl.data.images`.
-"""
+"""Makes datasets of a folder, a tar, or a source that timm knows by name (``torch/cifar10``, ``hfds/...``, ``wds/...``)."""
 
 from __future__ import annotations
 
@@ -16,24 +12,17 @@ from torch import Tensor
 from torch.utils.data import IterableDataset
 
 from petl.data.class_folders import ClassFrom
-from petl.data.datasets import Augment, Images, Stream
+from petl.data.datasets import Images
 from petl.data.decoding import open_file
 from petl.data.readers import existing_path, make_reader
 from petl.data.split_folders import splits
 from petl.data.split_names import split_of
-from petl.data.transforms import Transform
+from petl.data.streams import Stream
+from petl.data.transforms import Augment, Transform
 from petl.errors import DataError, listing
 
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")
-READER_ERRORS = (
-    ImportError,
-    AssertionError,
-    RuntimeError,
-    ValueError,
-    TypeError,
-    OSError,
-    tarfile.TarError,
-)  # of readers
+READER_ERRORS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)
 
 
 def dataset(
@@ -77,51 +66,51 @@ def dataset(
     """
     prefix = str(source).partition("/")[0].lower()
     if prefix in READERS and not Path(source).exists():
-        found = _named_source(str(source), prefix, split, root, training=training, options=options)
+        read = _named_source(str(source), prefix, split, root, training=training, options=options)
     else:
-        found = make_reader(
+        read = make_reader(
             existing_path(Path(source)), split=split, class_from=class_from, classes=classes, options=options
         )
-    kind = Stream if isinstance(found, IterableDataset) else Images
-    return kind(found, pipeline, training=training, classes=classes, augment=augment)
+    kind = Stream if isinstance(read, IterableDataset) else Images
+    return kind(read, pipeline, training=training, classes=classes, augment=augment)
 
 
 def _named_source(
     name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]
 ) -> Any:
-    """A source that timm knows by name: a reader, a torchvision dataset, or a stream."""
+    """Returns a source that timm knows by name: a reader, a dataset of torchvision's, or a stream."""
     if prefix == "torch" and name.partition("/")[2].lower() in ("image_folder", "folder") and root is not None:
         root, options = _torch_folder(existing_path(Path(root)), split), {"search_split": False, **options}
     split = (
         {"val": "validation"}.get(split or "train", split or "train") if prefix.startswith("hf") else split or "train"
     )
     root = "data" if root is None and prefix == "torch" else root
-    mode = "RGB" if prefix == "tfds" else ""  # "": leave the picture's mode alone, which timm's tfds reader can't
+    mode = "RGB" if prefix == "tfds" else ""  # "": keep the image's mode, which timm's tfds reader can't
     try:
-        made = create_dataset(name, root=root, split=split, is_training=training, input_img_mode=mode, **options)
+        source = create_dataset(name, root=root, split=split, is_training=training, input_img_mode=mode, **options)
     except READER_ERRORS as error:
         raise DataError(f"{name} (split {split!r}, root {root}): {error}") from error
-    return made if isinstance(made, IterableDataset) else getattr(made, "reader", made)
+    return source if isinstance(source, IterableDataset) else getattr(source, "reader", source)
 
 
 def _torch_folder(root: Path, split: str | None) -> Path:
-    """The split's folder for torchvision's ImageFolder, which would take splits for classes."""
-    there = splits(root)
+    """Returns the split's folder for torchvision's ImageFolder, which would take splits for classes."""
+    folders = splits(root)
     wanted = split_of(split or "train") or split
-    if not there or split == ".":
+    if not folders or split == ".":
         return root
-    if wanted not in there:
+    if wanted not in folders:
         raise DataError(
-            f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in there.values())}"
+            f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in folders.values())}"
         )
-    return there[wanted]
+    return folders[wanted]
 
 
 def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:
-    """One file as the model takes it: float tensor [k, H, W] under the evaluation transform.
+    """Returns one image file as the model takes it: a float tensor [k, H, W], after the evaluation transform.
 
     Raises:
-        DataError: The file doesn't exist, can't be read, or has channels that don't fit; it names the file.
+        DataError: the file doesn't exist, can't be read, or has channels that don't fit; it names the file.
     """
     try:
         with open_file(path) as file:

@@ -1,4 +1,4 @@
-"""Answers which splits (train, val, test) a folder or tar has."""
+"""Which splits (train, val, test) a folder or tar has."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from petl.errors import DataError
 
 
 def splits(source: str | Path) -> dict[str, Path]:
-    """The folders in ``source`` that hold a split: of train, val and test those that are there, in whatever spelling.
+    """Returns the folders in ``source`` that hold a split, in any spelling: {"train": folder, "val": ..., "test": ...}.
 
-    They may lie in a folder that says nothing (``mri/mri/Training``). Folders in a tar are given as if it were a folder.
+    The folders may lie in an only folder whose name means nothing (``mri/mri/Training``). A tar is treated like a folder.
 
     Raises:
-        DataError: Several folders may be the same split, or one may be a class or a split.
+        DataError: several folders may be the same split, or a folder may be a class or a split.
 
     Example:
         >>> splits("no/such/folder")
         {}
     """
-    base, tree, there = _split_folders(source)
-    found = {sort: [name for name in there if there[name] == sort] for sort in ("train", "val", "test")}
+    base, tree, kinds = _split_folders(source)
+    names = {kind: [name for name in kinds if kinds[name] == kind] for kind in ("train", "val", "test")}
     return {
-        sort: Path(source).joinpath(*base, pick_spelling(tree, base, names, sort))
-        for sort, names in found.items()
-        if names
+        kind: Path(source).joinpath(*base, pick_spelling(tree, base, spellings, kind))
+        for kind, spellings in names.items()
+        if spellings
     }
 
 
@@ -42,7 +42,7 @@ def has_split(source: str | Path, sort: str) -> bool:
 
 
 def _split_folders(source: str | Path) -> tuple[Names, Tree, dict[str, str]]:
-    """The folder in ``source`` that has splits, what is in ``source``, and which of the names are which splits."""
+    """Returns the folder in ``source`` that has splits, the tree of ``source``, and {folder of a split: its kind}."""
     path = Path(source)
     tree = scan(path)[0] if path.exists() else Tree(str(path))
     base = skip_lone_folders(tree, (), []) if tree.images else ()
@@ -50,18 +50,18 @@ def _split_folders(source: str | Path) -> tuple[Names, Tree, dict[str, str]]:
 
 
 def held_out(source: str | Path) -> str | None:
-    """The split to measure on: ``val`` where ``source`` has it, else ``test``; None where it has no splits at all.
+    """Returns the split to measure on: ``val`` if ``source`` has it, else ``test``; None if it has no splits.
 
     Raises:
-        DataError: There is a training split alone, which says nothing about other images.
+        DataError: there is only a training split.
 
     Example:
         >>> held_out("no/such/folder") is None
         True
     """
-    there = splits(source)
-    if list(there) == ["train"]:
+    folders = splits(source)
+    if list(folders) == ["train"]:
         raise DataError(
-            f"{source} has {there['train'].name} and no other split; to measure on that, name it: {there['train']}"
+            f"{source} has {folders['train'].name} and no other split; to measure on that, name it: {folders['train']}"
         )
-    return next((sort for sort in ("val", "test") if sort in there), None)
+    return next((kind for kind in ("val", "test") if kind in folders), None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from PIL import Image
 from timm.data.transforms_factory import create_transform
@@ -19,21 +19,16 @@ from petl.data.channels import fit_channels
 from petl.data.decoding import RawImage, decode, load_pixels
 from petl.errors import DataError, near
 
+Augment = Mapping[str, Any] | Literal[False] | None
+
 PIPELINE_KEYS = ("input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode")
 COLOUR_ONLY = {"auto_augment", "color_jitter", "grayscale_prob", "gaussian_blur_prob"}
-PIPELINE_OPTIONS = {
-    "input_size",
-    "mean",
-    "std",
-    "is_training",
-    "use_prefetcher",
-    "normalize",
-    "separate",
-}  # no augmentation
+# options of timm's create_transform that are no augmentation
+PIPELINE_OPTIONS = {"input_size", "mean", "std", "is_training", "use_prefetcher", "normalize", "separate"}
 
 
 class Transform:
-    """The bytes of a file, a PIL image or an array -> the float tensor [k, H, W] that a model with this pipeline takes.
+    """Turns the bytes of a file, a PIL image or an array into the float tensor [k, H, W] that a model with this pipeline takes.
 
     Args:
         pipeline: See `petl.data.pipeline`; ``input_size[0]`` is the number of channels k.
@@ -41,45 +36,50 @@ class Transform:
         augment: Options for `timm.data.create_transform`, such as ``{"hflip": 0.0, "scale": (0.5, 1.0)}``.
 
     Raises:
-        DataError: `Unfit`, the picture doesn't fit the pipeline's channels; `Unreadable`, it can't be decoded at all; or the
-            options of ``augment`` are none that go with it.
+        DataError: `Unfit`, the image doesn't fit the pipeline's channels; `Unreadable`, it can't be decoded; or ``augment`` has
+            an option that timm doesn't know, or that this image can't take.
     """
 
     def __init__(self, pipeline: Mapping[str, Any], training: bool = False, augment: Mapping[str, Any] | None = None):
-        _refuse_pipelines(augment or {})
+        _refuse_pipeline_options(augment or {})
         self.channels = int(pipeline["input_size"][0])
         self.augment = dict(augment or {}) if training else {}
         self.config = {key: pipeline[key] for key in PIPELINE_KEYS if key in pipeline}
         self.config.update(input_size=tuple(pipeline["input_size"]), is_training=training)
-        self.on_pictures = _timm_transform(self.config, self.augment)
+        self.on_images = _timm_transform(self.config, self.augment)
 
-    def picture(self, source: bytes | RawImage) -> Image.Image | Tensor:
-        """The picture with the model's channels, all of it, before the transform."""
+    def untransformed(self, source: bytes | RawImage) -> Image.Image | Tensor:
+        """Returns the whole image with the model's channels, before the transform."""
         return fit_channels(decode(source) if isinstance(source, bytes) else load_pixels(source), self.channels)
 
     def __call__(self, source: bytes | RawImage) -> Tensor:
-        image = self.picture(source)
-        return (self.on_tensors if isinstance(image, Tensor) else self.on_pictures)(image)
+        image = self.untransformed(source)
+        return (self.on_tensors if isinstance(image, Tensor) else self.on_images)(image)
 
     @functools.cached_property
     def on_tensors(self) -> Any:
-        """timm's transform without what torchvision refuses on tensors of k channels and 16 bits."""
+        """timm's transform for tensors, without what torchvision refuses on k channels or 16 bits."""
         asked = sorted(name for name in COLOUR_ONLY & set(self.augment) if self.augment[name])
         if asked or self.config.get("crop_mode") == "border":
             what = ", ".join(asked) or 'crop_mode="border"'
-            raise DataError(f"{what} works on 8-bit pictures with 1 or 3 channels only; leave it out for this data")
-        smooth = {"lanczos": "bicubic", "hamming": "bilinear", "box": "bilinear"}  # PIL has them, torch doesn't
-        kind = self.config.get("interpolation", "bilinear")
-        config = {**self.config, "interpolation": smooth.get(kind, kind)}
+            raise DataError(f"{what} works on 8-bit images with 1 or 3 channels only; leave it out for this data")
+        nearest = {"lanczos": "bicubic", "hamming": "bilinear", "box": "bilinear"}  # torch doesn't have these of PIL's
+        name = self.config.get("interpolation", "bilinear")
+        config = {**self.config, "interpolation": nearest.get(name, name)}
         return _timm_transform(config, {**self.augment, "color_jitter": None})
 
 
-def _refuse_pipelines(augment: Mapping[str, Any]) -> None:
-    """What measuring must share with training is the pipeline's: ``augment`` would change it for training alone."""
+def make_transform(pipeline: Mapping[str, Any], training: bool, augment: Augment) -> Transform:
+    """Returns the transform for training or evaluation; with ``augment=False``, both have the evaluation crop."""
+    return Transform(pipeline, training and augment is not False, augment or None)
+
+
+def _refuse_pipeline_options(augment: Mapping[str, Any]) -> None:
+    """An error for what evaluation must share with training: ``augment`` would change it in training alone."""
     odd = sorted(PIPELINE_OPTIONS & set(augment))
     if odd:
         raise DataError(
-            f"augment is of training alone and can't change {', '.join(odd)}: that belongs into the pipeline"
+            f"augment is for training alone and can't change {', '.join(odd)}: that belongs in the pipeline"
         )
 
 

@@ -1,6 +1,6 @@
-"""What is in a folder or a tar: the images, the folders that are splits, and the class of each image.
+"""What is in a folder or a tar: its images, other files and folders.
 
-All of this is decided on names alone, relative to the root: a file is a tuple of names, ``("train", "cat", "1.png")``.
+All of this is decided by names alone, relative to the root: a file is a tuple of names, ``("train", "cat", "1.png")``.
 """
 
 from __future__ import annotations
@@ -26,112 +26,112 @@ SYSTEM_FILES = {  # what Synology, QNAP, macOS, Windows and others leave in fold
 
 
 def natural_order(name: str) -> tuple[list[Any], str]:
-    """A key that sorts names as people do, 9 before 10, as timm does; names that differ in case only keep one order."""
+    """Returns a key that sorts names as people and timm do: 9 before 10. Names that differ only in case have a fixed order."""
     pieces = re.split(r"(\d+)", name.lower())
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)], name
 
 
 def is_hidden(path: Names) -> bool:
-    """Whether a file or one of the folders above it is hidden, or a system's own."""
+    """Whether a file, or a folder above it, is hidden or was left by an operating system."""
     return any(name.startswith(".") or name.lower() in SYSTEM_FILES for name in path)
 
 
 def suffix(file: Names) -> str:
-    """The part of a file's name that tells its format, in lower case: ``.png``, or "" for none."""
+    """Returns the suffix of a file's name in lower case, such as ``.png``, or ""."""
     return os.path.splitext(file[-1])[1].lower()
 
 
 def count_suffixes(files: Iterable[Names]) -> str:
-    """How many there are of each kind: ``10 .gif, 2 .txt``."""
-    kinds = collections.Counter(suffix(file) or "without ending" for file in files)
-    return listing(f"{count} {kind}" for kind, count in sorted(kinds.items(), key=lambda item: (-item[1], item[0])))
+    """Returns the number of files of each suffix, as text: ``10 .gif, 2 .txt``."""
+    counts = collections.Counter(suffix(file) or "without ending" for file in files)
+    return listing(f"{count} {name}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 @dataclass
 class Tree:
-    """The files under ``root`` (its name is for messages), and the folders, also those without files."""
+    """The files under ``root`` (a name for messages), and all folders, also those without files."""
 
     root: str
     images: list[Names] = field(default_factory=list)
     others: list[Names] = field(default_factory=list)
     hidden: list[Names] = field(default_factory=list)
     folders: set[Names] = field(default_factory=set)
-    full: set[Names] = field(default_factory=set)  # those with images in or under them
-    counts: collections.Counter[Names] = field(default_factory=collections.Counter)  # images right in a folder
+    with_images: set[Names] = field(default_factory=set)  # the folders with images in or under them
+    counts: collections.Counter[Names] = field(default_factory=collections.Counter)  # of images directly in a folder
 
     @classmethod
     def of(cls, root: str, files: Iterable[Names], folders: Iterable[Names] = ()) -> Tree:
-        """Sort the files into images, others and hidden ones."""
-        tree, known = cls(root), extensions()
+        """Returns the tree of these files: images, others and hidden ones."""
+        tree, readable = cls(root), extensions()
         for file in files:
-            (tree.hidden if is_hidden(file) else tree.images if suffix(file) in known else tree.others).append(file)
-        tree.seen_images()
-        tree.folders = {folder for folder in folders if not is_hidden(folder)} | tree.full
+            (tree.hidden if is_hidden(file) else tree.images if suffix(file) in readable else tree.others).append(file)
+        tree.update_counts()
+        tree.folders = {folder for folder in folders if not is_hidden(folder)} | tree.with_images
         return tree
 
-    def seen_images(self) -> None:
-        """Count the images by folder: to be called when ``images`` has changed."""
+    def update_counts(self) -> None:
+        """Counts the images by folder; to be called when ``images`` has changed."""
         self.counts = collections.Counter(image[:-1] for image in self.images)
-        self.full = {folder[:depth] for folder in self.counts for depth in range(1, len(folder) + 1)}
+        self.with_images = {folder[:depth] for folder in self.counts for depth in range(1, len(folder) + 1)}
 
-    def below(self, base: Names) -> list[str]:
-        """The names of the folders in ``base`` that have images in or under them, in natural order."""
+    def subfolders(self, base: Names) -> list[str]:
+        """Returns the names of the folders in ``base`` that have images in or under them, in natural order."""
         depth = len(base)
-        return sorted((f[-1] for f in self.full if len(f) == depth + 1 and f[:depth] == base), key=natural_order)
+        return sorted((f[-1] for f in self.with_images if len(f) == depth + 1 and f[:depth] == base), key=natural_order)
 
-    def inside(self, base: Names, files: Sequence[Names] | None = None) -> list[Names]:
-        """The images (or other files) in and under ``base``."""
+    def files_under(self, base: Names, files: Sequence[Names] | None = None) -> list[Names]:
+        """Returns the images (or those of ``files``) in and under ``base``."""
         return [f for f in (self.images if files is None else files) if f[: len(base)] == base]
 
-    def direct(self, base: Names) -> int:
-        """How many images lie in ``base`` itself."""
+    def count_in(self, base: Names) -> int:
+        """Returns how many images lie directly in ``base``."""
         return self.counts[base]
 
     def advice(self, **options: Any) -> str:
-        """The line that reads this folder with an option, in Python and on the command line."""
+        """Returns the line that reads this folder with these options, in Python and on the command line."""
         words = "".join(f", {name}={value!r}" for name, value in options.items())
         spelt = " ".join(f"--data {shlex.quote(f'{k}={v}' if v else f'{k}=null')}" for k, v in options.items())
         return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words}), or petl train ... {spelt}"
 
-    def shown(self, base: Names) -> str:
-        """The folder as the user would write it."""
+    def path_to(self, base: Names) -> str:
+        """Returns the path of a folder as the user would write it."""
         return "/".join([self.root, *base])
 
     def contents(self, base: Names = ()) -> str:
-        """What is there, for messages: ``found 2 folders (cats, dogs) and 12 files (10 .gif, 2 .txt)``."""
+        """Returns what is in ``base``, for messages: ``found 2 folders (cats, dogs) and 12 files (10 .gif, 2 .txt)``."""
         depth = len(base)
         folders = sorted({f[depth] for f in self.folders if len(f) > depth and f[:depth] == base}, key=natural_order)
-        files = [*self.inside(base), *self.inside(base, self.others)]
-        there = f" ({listing(folders)})" if folders else ""
-        unseen = len(self.inside(base, self.hidden))
+        files = [*self.files_under(base), *self.files_under(base, self.others)]
+        names = f" ({listing(folders)})" if folders else ""
+        hidden = len(self.files_under(base, self.hidden))
         return (
-            f"found {len(folders)} folders{there} and {len(files)} files{f' ({count_suffixes(files)})' if files else ''}"
-            f"{f', and {unseen} hidden or system files' if unseen else ''}"
+            f"found {len(folders)} folders{names} and {len(files)} files{f' ({count_suffixes(files)})' if files else ''}"
+            f"{f', and {hidden} hidden or system files' if hidden else ''}"
         )
 
     def splits(self, base: Names = ()) -> dict[str, str]:
-        """The folders in ``base`` that hold a split, with its kind: those that have class folders, if any has.
+        """Returns {folder: train, val or test} for the splits in ``base``: if any has class folders, those that have.
 
         Raises:
             DataError: A folder with a split's name has images but no class folders, beside folders that are no splits: it
                 may be a class of that name, or images that belong to no class.
         """
-        names = self.below(base)
-        found = splits_among(names)
-        flat = [name for name in found if not self.below((*base, name))]
-        if not flat or len(flat) < len(found) or len(found) == len(names):
-            return found
-        others = [name for name in names if name not in found]
+        names = self.subfolders(base)
+        splits = splits_among(names)
+        flat = [name for name in splits if not self.subfolders((*base, name))]
+        if not flat or len(flat) < len(splits) or len(splits) == len(names):
+            return splits
+        others = [name for name in names if name not in splits]
         raise DataError(
-            f"{self.shown(base)}: {listing(map(repr, flat))} looks like a split, but has no class folders in it and lies "
+            f"{self.path_to(base)}: {listing(map(repr, flat))} looks like a split, but has no class folders in it and lies "
             f"beside {listing(others)}. If it isn't a class, move it out; if it is: {self.advice(split='.')}"
         )
 
 
 def refuse_empty(tree: Tree, bases: Sequence[Names]) -> None:
-    """An error where there is no image."""
-    if not any(tree.inside(base) for base in bases):
+    """Raises a DataError if there is no image in the folders ``bases``."""
+    if not any(tree.files_under(base) for base in bases):
         raise DataError(
-            f"{tree.shown(bases[0])} has no images (.png, .jpg and {len(extensions()) - 2} other kinds) to read: "
+            f"{tree.path_to(bases[0])} has no images (.png, .jpg and {len(extensions()) - 2} other kinds) to read: "
             f"{tree.contents(bases[0])}"
         )

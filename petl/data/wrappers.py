@@ -1,6 +1,6 @@
-"""What is inside torch's own wrappers of datasets: `Subset` (so `random_split`), `ConcatDataset`, one in the other.
+"""Datasets inside of wrappers: `Subset` (also of `random_split`), `ConcatDataset`, petl's own, in any nesting.
 
-They hand out the same pairs but know neither class names nor the input pipeline; those are asked for here.
+A wrapper returns the same pairs, but knows neither class names nor the input pipeline. These are looked up in what it wraps.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 from torch.utils.data import ChainDataset, ConcatDataset, Dataset, Subset
 
-from petl.data.datasets import Images, Stream
+from petl.data.datasets import Images
+from petl.data.streams import Stream
 from petl.errors import DataError
 
 
 class DatasetWrapper(Dataset[Any]):
-    """A dataset of petl's own around another one: the same pairs, in the same places."""
+    """A dataset around another one, with the same pairs in the same order; the base class of petl's own wrappers."""
 
     def __init__(self, dataset: Any):
         self.dataset = dataset
@@ -26,32 +27,32 @@ class DatasetWrapper(Dataset[Any]):
 
 
 def wrapped_datasets(dataset: Any) -> list[Any]:
-    """The datasets that a wrapper of torch's or petl's holds; [] for everything else."""
+    """Returns the datasets that a wrapper of torch's or petl's holds; [] for any other dataset."""
     if isinstance(dataset, (DatasetWrapper, Subset)):
         return [dataset.dataset]
     return list(dataset.datasets) if isinstance(dataset, (ConcatDataset, ChainDataset)) else []
 
 
 def innermost_datasets(dataset: Any) -> Iterator[Any]:
-    """The datasets at the bottom, in the order of their images; each as often as it occurs."""
+    """Yields the datasets inside of all wrappers, in the order of their images, each as often as it occurs."""
     inner = wrapped_datasets(dataset)
     if not inner:
         yield dataset
-    for one in inner:
-        yield from innermost_datasets(one)
+    for wrapped in inner:
+        yield from innermost_datasets(wrapped)
 
 
 def petl_datasets(dataset: Any) -> list[Images | Stream]:
-    """petl's own datasets among them, each once."""
-    found: list[Images | Stream] = []
-    for leaf in innermost_datasets(dataset):
-        if isinstance(leaf, (Images, Stream)) and not any(leaf is known for known in found):
-            found.append(leaf)
-    return found
+    """Returns the `Images` and `Stream` inside of all wrappers, each once."""
+    own: list[Images | Stream] = []
+    for inner in innermost_datasets(dataset):
+        if isinstance(inner, (Images, Stream)) and not any(inner is known for known in own):
+            own.append(inner)
+    return own
 
 
 def locate(dataset: Any, index: int) -> tuple[Any, int]:
-    """The dataset at the bottom that holds item ``index``, and its number there."""
+    """Returns the innermost dataset that holds item ``index``, and the item's number there."""
     if isinstance(dataset, DatasetWrapper):
         return locate(dataset.dataset, index)
     if isinstance(dataset, Subset):
@@ -63,18 +64,18 @@ def locate(dataset: Any, index: int) -> tuple[Any, int]:
 
 
 def pipeline_of(dataset: Any) -> dict[str, Any] | None:
-    """The input pipeline of petl's own datasets in ``dataset``; None where there are none.
+    """Returns the input pipeline of the `Images` and `Stream` in ``dataset``; None where there are none.
 
-    An attribute of this name that another library's dataset has is something else, and is not asked.
+    An attribute ``pipeline`` of another library's dataset means something else, and isn't read.
 
     Raises:
         DataError: the parts of a ConcatDataset have different pipelines.
     """
-    found = [origin.pipeline for origin in petl_datasets(dataset)]
-    if any(one != found[0] for one in found):
-        odd = next(key for one in found for key in one if one != found[0] and one[key] != found[0].get(key))
+    pipelines = [own.pipeline for own in petl_datasets(dataset)]
+    if any(other != pipelines[0] for other in pipelines):
+        odd = next(key for other in pipelines for key in other if other[key] != pipelines[0].get(key))
         raise DataError(
             f"parts of a {type(dataset).__name__} have different input pipelines ({odd}); make all of them with one: "
             f"petl.data.dataset(folder, petl.data.pipeline(model))"
         )
-    return found[0] if found else None
+    return pipelines[0] if pipelines else None

@@ -102,7 +102,7 @@ def test_transparency_is_no_band_of_a_photograph(tmp_path: Path) -> None:
 
 def test_pages_that_are_no_bands(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([SENTINEL] * 2), **GRAY)
-    with pytest.raises(DataError, match=r"a\.tif: .*a TIFF of .* 2, Y 8, X 8, S 13; expected one picture"):
+    with pytest.raises(DataError, match=r"a\.tif: .*a TIFF of .* 2, Y 8, X 8, S 13; expected one image"):
         petl.data.image(tmp_path / "a.tif", plain(13))
 
 

@@ -120,7 +120,7 @@ def test_damage_is_computed_anew_and_kept_again(spoil: Callable[[Path], Any], tm
     spoil(made(tmp_path))
     store = Store(tmp_path, 1e6)
     assert whole(store.get_or_compute({"k": 1}, COUNT, parts()))
-    assert store.found == 0
+    assert store.reused == 0
     again = Store(tmp_path, 1e6)
     assert whole(again.get_or_compute({"k": 1}, COUNT, never()))
     assert len([*tmp_path.iterdir()]) == 1

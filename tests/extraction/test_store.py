@@ -524,7 +524,7 @@ def test_a_folder_stays_within_its_bound(tmp_path: Path) -> None:
         store.evict(1000)
         store.get_or_compute({"key": key}, 10, [part])
         for path in entries(tmp_path):
-            os.utime(tmp_path / path, (number, number)) if path != "mine" and store.found == 0 else None
+            os.utime(tmp_path / path, (number, number)) if path != "mine" and store.reused == 0 else None
     assert len(entries(tmp_path)) == 3
     store.evict(2000)
     assert len(entries(tmp_path)) == 2
