@@ -37,12 +37,12 @@ def dataset(
     augment: Augment = None,
     **options: Any,
 ) -> Images | Stream:
-    """Pairs of (image float [k, H, W], class number), with ``.classes``: the names in the order of their numbers.
+    """Returns a dataset of pairs (image float [k, H, W], class number), with ``.classes``: names in the order of their numbers.
 
     Args:
         source: A folder of class folders (or of splits such as ``train`` and ``val`` with class folders in them), a ``.tar`` of
             the same, or a name as timm has them: ``torch/cifar10``, ``hfds/owner/name``, ``wds/name``.
-        pipeline: From `petl.data.pipeline`; its number of channels decides how pictures are read.
+        pipeline: From `petl.data.pipeline`; its number of channels decides how images are read.
         split: ``train``, ``val`` or ``test``, which find folders of any such name (``Training``, ``TEST``, ``val2017``,
             ``test_set``), or a sub-folder's path. None takes all splits that there are together; "." takes the folder as it
             is, every folder in it being a class, whatever its name.
