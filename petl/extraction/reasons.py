@@ -78,7 +78,7 @@ class SeveralProcesses(Reason):
 class AugmentedAtRandom(Reason):
     """The training images come from a folder or `petl.data.dataset` with random crops and flips."""
 
-    remedy = "petl.data.dataset(..., training=False) crops the training images as at evaluation"
+    remedy = "make the dataset with training=False: training images are then cropped as at evaluation"
 
     def __str__(self) -> str:
         return "the training images are augmented at random"
