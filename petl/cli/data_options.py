@@ -10,7 +10,8 @@ from petl.cli.key_values import check_types, parse_pairs
 from petl.errors import MethodError
 
 if TYPE_CHECKING:  # torch takes seconds, which `petl --help` needn't
-    from petl.data.datasets import Images, Stream
+    from petl.data.datasets import Images
+    from petl.data.streams import Stream
 
 Numbers = float | Sequence[float]
 PIPELINE: dict[str, Any] = {

@@ -1,14 +1,17 @@
-"""The data that a model sees: image files, folders and tars, datasets, splits, pipelines, batches and loaders.
+"""The data of a training: image files, folders and tars, datasets, splits, pipelines, batches and loaders.
 
 Public: `petl.data.dataset`, `petl.data.pipeline` and the other names in ``__all__``.
 """
 
 from petl.data.batches import loader, set_epoch
 from petl.data.channel_statistics import statistics
-from petl.data.damage import sift
-from petl.data.datasets import Images, Stream, holdout
+from petl.data.datasets import Images
 from petl.data.pipelines import pipeline
-from petl.data.sources import dataset, has_split, held_out, image, splits
+from petl.data.sifting import sift
+from petl.data.sources import dataset, image
+from petl.data.split_folders import has_split, held_out, splits
+from petl.data.streams import Stream
+from petl.data.validation_split import holdout
 
 __all__ = [
     "Images",

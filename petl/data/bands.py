@@ -1,7 +1,6 @@
-"""Files with more than PIL's modes hold: TIFFs of any number of bands and bits (by tifffile), PNGs with 16 bits a colour.
+"""Reads files that hold more than PIL's modes: TIFFs of any number of bands and bits (by tifffile), PNGs of 16-bit colours.
 
-PIL refuses some of these and opens others with bands or bits missing, without a word; so it is asked only for what it can
-give whole.
+PIL refuses some of these, and silently opens others with bands or bits missing. So it reads only files that it reads whole.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from PIL import TiffImagePlugin
 
 from petl.errors import DataError
 
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: files of more than 4 GB
-PNG = b"\x89PNG\r\n\x1a\n"
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: files of more than 4 GB
+PNG_MAGIC = b"\x89PNG\r\n\x1a\n"
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES = 258, 262, 277, 338  # TIFF tags
-ALPHA = (1, 2)  # what kinds of extra samples are transparency
-COLOUR, WITH_ALPHA = (2, 4, 6), (4, 6)  # PNG's colour types with several channels
+ALPHA_SAMPLES = (1, 2)  # what kinds of extra samples are transparency
+COLOUR_TYPES, ALPHA_TYPES = (2, 4, 6), (4, 6)  # PNG's colour types with several channels
 
 
 @dataclass(frozen=True)
 class Bands:
-    """Numbers [k, H, W] that stand for channels for sure.
+    """An image [k, H, W] whose first axis is certainly that of the channels.
 
     bits: how many of the type's bits are used, None for all. alpha: whether the last channel is transparency.
     """
@@ -37,34 +36,34 @@ class Bands:
     alpha: bool = False
 
     def visible(self) -> np.ndarray:
-        """The channels without transparency."""
+        """Returns the channels without transparency."""
         return self.array[:-1] if self.alpha else self.array
 
 
 def read_bands(data: bytes) -> Bands | None:
-    """The bands of a file that PIL can't give whole; None for any other file.
+    """Returns the bands of a file that PIL doesn't read whole; None for any other file.
 
     Raises:
-        DataError: tifffile is needed and isn't installed, or the TIFF's pages are no channels of one picture.
+        DataError: tifffile is needed and isn't installed, or the TIFF's pages aren't channels of one image.
     """
-    if data.startswith(PNG):
-        deep = len(data) > 25 and data[24] == 16 and data[25] in COLOUR
-        return _png(data) if deep else None
-    return None if not data.startswith(TIFF) or _is_simple(data) else _tiff(data)
+    if data.startswith(PNG_MAGIC):
+        deep = len(data) > 25 and data[24] == 16 and data[25] in COLOUR_TYPES
+        return _png_bands(data) if deep else None
+    return None if not data.startswith(TIFF_MAGIC) or _pil_reads_all(data) else _tiff_bands(data)
 
 
-def _is_simple(data: bytes) -> bool:
-    """Whether PIL gives all bands and bits of a TIFF, by the tags of its first page."""
+def _pil_reads_all(data: bytes) -> bool:
+    """Whether PIL reads all bands and bits of a TIFF, by the tags of its first page."""
     tags = tiff_tags(io.BytesIO(data))
     samples, deepest = int(tags.get(SAMPLES_PER_PIXEL, 1)), max(tags.get(BITS_PER_SAMPLE, (1,)))
     extra = tags.get(EXTRA_SAMPLES, ())
     colours = {0: 1, 1: 1, 5: 4}.get(tags.get(PHOTOMETRIC, 1), 3)  # gray, gray, ink; RGB, YCbCr and Lab
-    known = not extra or (len(extra) == 1 and extra[0] in ALPHA)
+    known = not extra or (len(extra) == 1 and extra[0] in ALPHA_SAMPLES)
     return samples == 1 or (deepest <= 8 and known and samples - len(extra) == colours)
 
 
 def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
-    """The tags of a TIFF's first page; nothing else is read, and PIL doesn't log what it thinks of them."""
+    """Returns the tags of a TIFF's first page, without reading the image, and without what PIL would log about them."""
     header = file.read(8)
     if header[2] == 43 or header[3] == 43:  # of more than 4 GB: offsets take 8 bytes
         header += file.read(8)
@@ -74,7 +73,7 @@ def tiff_tags(file: BinaryIO) -> Mapping[int, Any]:
     return tags
 
 
-def _png(data: bytes) -> Bands | None:
+def _png_bands(data: bytes) -> Bands | None:
     try:
         from torchvision.io import ImageReadMode, decode_png
     except ImportError:  # torchvision announces that its decoders will go; PIL then gives 8 of the 16 bits
@@ -82,10 +81,10 @@ def _png(data: bytes) -> Bands | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         pixels = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), ImageReadMode.UNCHANGED)
-    return Bands(pixels.numpy(), alpha=data[25] in WITH_ALPHA)
+    return Bands(pixels.numpy(), alpha=data[25] in ALPHA_TYPES)
 
 
-def _tiff(data: bytes) -> Bands:
+def _tiff_bands(data: bytes) -> Bands:
     try:
         import tifffile
     except ImportError as error:
@@ -93,23 +92,23 @@ def _tiff(data: bytes) -> Bands:
             "a TIFF with these bands or bits needs tifffile, which is not installed: pip install 'petl-vision[tiff]'"
         ) from error
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        picture = file.series[0]
+        image = file.series[0]
         page: Any = file.pages[0]
-        array = _first_axis(picture.asarray(), picture.axes)
+        array = _bands_first(image.asarray(), image.axes)
         bits = page.bitspersample
         extra = [int(kind) for kind in page.extrasamples or ()]
     used = bits if isinstance(bits, int) and array.dtype.kind in "iu" and bits < 8 * array.dtype.itemsize else None
-    return Bands(array, used, alpha=bool(extra) and extra[-1] in ALPHA)
+    return Bands(array, used, alpha=bool(extra) and extra[-1] in ALPHA_SAMPLES)
 
 
-def _first_axis(array: np.ndarray, axes: str) -> np.ndarray:
-    """[k, H, W] from whatever order the file has; axes of one number are none."""
+def _bands_first(array: np.ndarray, axes: str) -> np.ndarray:
+    """Returns [k, H, W] of an array whose axes are named in ``axes``; axes of length 1 are dropped."""
     for place in reversed([i for i, name in enumerate(axes) if name not in "YX" and array.shape[i] == 1]):
         array, axes = array.squeeze(place), axes[:place] + axes[place + 1 :]
     others = [name for name in axes if name not in "YX"]
     if len(others) > 1 or axes.count("Y") != 1 or axes.count("X") != 1:
         shape = ", ".join(f"{name} {size}" for name, size in zip(axes, array.shape, strict=True))
-        raise DataError(f"a TIFF of {shape}; expected one picture of [bands, H, W]")
+        raise DataError(f"a TIFF of {shape}; expected one image of [bands, H, W]")
     order = [axes.index(name) for name in (*others, "Y", "X")]
-    found = array.transpose(order)
-    return found if others else found[None]
+    ordered = array.transpose(order)
+    return ordered if others else ordered[None]

@@ -1,7 +1,7 @@
-"""Batches in an order, and with augmentations, that only the seed, the epoch and the picture decide.
+"""Batches in an order, and with augmentations, that depend only on the seed, the epoch and the image.
 
-Every picture is augmented from its own random numbers, drawn from (seed, epoch): the number of worker processes, what
-ran before, and where in the epoch one starts again change nothing. A resumed run sees what an unbroken one sees.
+Every image is augmented with random numbers of its own, drawn from (seed, epoch): the number of worker processes, what
+ran before, and where in the epoch a run is resumed change nothing. A resumed run sees what an unbroken one sees.
 """
 
 from __future__ import annotations
@@ -16,101 +16,51 @@ import torch
 from numpy.random.mtrand import get_bit_generator, set_bit_generator
 from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
 
-from petl.data.datasets import BAD, RETRIES, Images, left_out, raising
-from petl.data.origins import Around, class_names, origins, pipeline_of
+from petl.data.class_labels import dataset_classes
+from petl.data.datasets import Images
+from petl.data.replacements import MarkedUnreadable, first_readable
+from petl.data.wrappers import DatasetWrapper, petl_datasets, pipeline_of
 from petl.errors import DataError
 
 
 class Shuffle(Sampler[tuple[int, int]]):
-    """(index, seed of its augmentation) for each picture, in the order that (seed, epoch) gives."""
+    """A sampler of (index, seed of the augmentation) for each image, in an order that depends on (seed, epoch)."""
 
     def __init__(self, count: int, seed: int = 0):
         self.count, self.seed, self.epoch = count, seed, 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Called before each epoch; accelerate's prepared loaders pass it on."""
+        """Sets the epoch; also called by accelerate's prepared loaders."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        chance = np.random.default_rng([self.seed, self.epoch])
-        order = chance.permutation(self.count)
-        return iter(list(zip(order.tolist(), chance.integers(2**32, size=self.count).tolist(), strict=True)))
+        rng = np.random.default_rng([self.seed, self.epoch])
+        order = rng.permutation(self.count)
+        return iter(list(zip(order.tolist(), rng.integers(2**32, size=self.count).tolist(), strict=True)))
 
     def __len__(self) -> int:
         return self.count
 
 
-class Seeded(Around):
-    """A dataset that is asked for (index, seed) and draws all random numbers for the item from that seed.
+class Seeded(DatasetWrapper):
+    """A dataset that is indexed by (index, seed) and draws all random numbers of the item from that seed.
 
-    In place of an image that can't be read comes the next one of this dataset that can.
+    An image that can't be read is replaced by the next one of this dataset that can.
     """
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
-        with _chance(seed):
-            return readable(self.dataset, index)
+        with _seeded_rng(seed):
+            return first_readable(self.dataset, index)
 
     @property
     def classes(self) -> list[str] | None:
-        return class_names(self.dataset)
-
-
-def readable(dataset: Any, index: int) -> Any:
-    """Item ``index``, or the next one of this very dataset whose file can be read; the error of the first, if there is none."""
-    with raising():
-        for step in range(RETRIES):
-            with contextlib.suppress(*BAD):
-                return dataset[(index + step) % len(dataset)]
-        return dataset[index]
-
-
-class Marked(Around):
-    """A dataset in which an image that can't be read is one of zeros, with class number `LEFT_OUT`."""
-
-    def __init__(self, dataset: Any):
-        super().__init__(dataset)
-        self._pipeline = pipeline_of(dataset)
-
-    def __getitem__(self, index: int) -> Any:
-        with raising():
-            try:
-                return self.dataset[index]
-            except BAD:
-                if self._pipeline is None:
-                    raise
-                return left_out(self._pipeline)
-
-    @property
-    def classes(self) -> list[str] | None:
-        return class_names(self.dataset)
+        return dataset_classes(self.dataset)
 
 
 @contextlib.contextmanager
-def marking(*data: Any) -> Iterator[None]:
-    """Inside, petl's datasets in DataLoaders of somebody else's making mark images that can't be read, see `Images`.
-
-    What is no DataLoader is left alone: `loader` sees to those itself.
-    """
-    loaders = [
-        one for one in data if isinstance(one, DataLoader) or isinstance(getattr(one, "loader", None), DataLoader)
-    ]
-    found = [
-        origin for one in loaders for origin in origins(getattr(one, "dataset", None)) if isinstance(origin, Images)
-    ]
-    before = [origin.marks for origin in found]
-    for origin in found:
-        origin.marks = True
-    try:
-        yield
-    finally:
-        for origin, mark in zip(found, before, strict=True):
-            origin.marks = mark
-
-
-@contextlib.contextmanager
-def _chance(seed: int) -> Iterator[None]:
-    """Python's, numpy's and torch's CPU generators start from ``seed`` inside and are as before afterwards."""
+def _seeded_rng(seed: int) -> Iterator[None]:
+    """Inside, Python's, numpy's and torch's CPU generators start from ``seed``; afterwards they are as before."""
     before = random.getstate(), get_bit_generator(), torch.get_rng_state()
     random.seed(seed)
     set_bit_generator(np.random.PCG64(seed))  # six times as fast as to seed and restore numpy's own
@@ -126,14 +76,14 @@ def _chance(seed: int) -> Iterator[None]:
 def loader(
     dataset: Dataset[Any], *, batch_size: int, training: bool = False, workers: int = 0, seed: int = 0
 ) -> DataLoader[Any]:
-    """Batches of (images [N, k, H, W], targets [N]) from any dataset of pairs.
+    """Returns a loader of batches (images [N, k, H, W], targets [N]) from any dataset of pairs.
 
     In training: shuffled and augmented by (seed, epoch) alone, see `set_epoch`; a last batch of a single image is left
     out (batch norm can't take it), no other image is. Otherwise in the dataset's order, everything. Streams (WebDataset
     and the like) are shuffled by timm's reader as they come: a stream can't be resumed bit by bit.
 
     For a file that can't be read, see `Images`: batches keep their number and size. In training another image takes its
-    place; otherwise it has class number -100 (`petl.data.datasets.LEFT_OUT`), which metrics have to leave out.
+    place; otherwise it has class number -100 (`petl.data.bad_files.LEFT_OUT`), which metrics have to leave out.
 
     Example:
         >>> from torch.utils.data import TensorDataset
@@ -145,7 +95,7 @@ def loader(
         raise DataError(f"batch_size={batch_size}, workers={workers}; expected at least 1 and 0")
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     options.update(batch_size=batch_size, pin_memory=torch.cuda.is_available())
-    for origin in origins(dataset) if workers else ():
+    for origin in petl_datasets(dataset) if workers else ():
         if isinstance(origin, Images):
             origin.share()
     if isinstance(dataset, IterableDataset):
@@ -154,14 +104,14 @@ def loader(
         return DataLoader(dataset, **options)
     if not training:
         own = pipeline_of(dataset) is not None
-        return DataLoader(Marked(dataset) if own else dataset, **options)
+        return DataLoader(MarkedUnreadable(dataset) if own else dataset, **options)
     count = len(dataset)  # type: ignore[arg-type]  # map-style datasets have it
     lonely = count > batch_size and count % batch_size == 1
     return DataLoader(Seeded(dataset), sampler=Shuffle(count, seed), drop_last=lonely, **options)
 
 
 def set_epoch(loader: DataLoader[Any], epoch: int) -> None:
-    """Set what the next pass over ``loader`` (plain, or prepared by accelerate) is shuffled and augmented by.
+    """Sets the epoch by which the next pass over ``loader`` (plain, or prepared by accelerate) is shuffled and augmented.
 
     To go on in the middle: ``set_epoch(loader, epoch)``, then ``accelerate.skip_first_batches(loader, done)``.
     """

@@ -1,4 +1,4 @@
-"""Mean and standard deviation of one's own images, channel by channel."""
+"""Mean and standard deviation of your own images, for each channel."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from petl.data.bad_files import BAD_FILE
 from petl.data.bands import Bands
-from petl.data.datasets import BAD, Images
-from petl.data.images import DEEP, SIMPLE, Picture, arrange, decode
-from petl.data.origins import place
-from petl.data.readers import Reader, existing, reader
+from petl.data.channels import DEEP_MODES, SIMPLE_MODES, fit_channels
+from petl.data.datasets import Images
+from petl.data.decoding import RawImage, decode
+from petl.data.readers import Reader, existing_path, make_reader
+from petl.data.wrappers import locate
 from petl.errors import DataError, printable
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,7 @@ class Statistics(NamedTuple):
 
 
 def statistics(dataset: Any, channels: int | None = None) -> Statistics:
-    """Mean and standard deviation of each channel, over the pixels of all images, as whole as they are on disk.
+    """Returns mean and standard deviation of each channel, over the pixels of all images, uncropped.
 
     Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out.
 
@@ -51,11 +53,11 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     """
     sums = squares = np.zeros(0)
     pixels = 0
-    for picture in _pictures(dataset):
+    for image in _raw_images(dataset):
         try:
-            channels = channels or _natural(picture)
-            values = _values(arrange(picture, channels))
-        except BAD as error:
+            channels = channels or _own_channels(image)
+            values = _pixel_values(fit_channels(image, channels))
+        except BAD_FILE as error:
             log.warning("left out of the statistics: %s", error)
             continue
         sums, squares = (old if pixels else np.zeros(channels) for old in (sums, squares))
@@ -73,40 +75,40 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def _pictures(dataset: Any) -> Iterator[Picture]:
-    """What is in the files, one after the other; files that can't be read are left out."""
-    source = reader(existing(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
+def _raw_images(dataset: Any) -> Iterator[RawImage]:
+    """Yields the images as they are in their files; files that can't be read are left out."""
+    source = make_reader(existing_path(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
     for index in range(len(source)):
-        leaf, number = (source, index) if isinstance(source, Reader) else place(source, index)
+        leaf, number = (source, index) if isinstance(source, Reader) else locate(source, index)
         if not isinstance(leaf, (Reader, Images)):
             raise DataError(
                 f"statistics of a {type(leaf).__name__}; expected a folder, or what petl.data.dataset gives"
             )
         try:
-            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded(leaf, number)
-        except (*BAD, OSError) as error:
+            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded_file(leaf, number)
+        except (*BAD_FILE, OSError) as error:
             log.warning("left out of the statistics: %s: %s", printable(leaf.filename(number)), error)
 
 
-def _decoded(source: Reader, index: int) -> Picture:
+def _decoded_file(source: Reader, index: int) -> RawImage:
     with source[index][0] as file:
         return decode(file.read())
 
 
-def _natural(picture: Picture) -> int:
-    """The number of channels that a picture has by itself."""
-    if isinstance(picture, Bands):
-        return len(picture.visible())
-    if isinstance(picture, np.ndarray):
-        return 1 if picture.ndim == 2 else min(picture.shape[0], picture.shape[-1])
-    if picture.mode in DEEP or SIMPLE.get(picture.mode, picture.mode) in ("L", "LA"):
-        return getattr(picture, "n_frames", 1) if picture.format == "TIFF" else 1
+def _own_channels(image: RawImage) -> int:
+    """Returns the number of channels that an image has in its file."""
+    if isinstance(image, Bands):
+        return len(image.visible())
+    if isinstance(image, np.ndarray):
+        return 1 if image.ndim == 2 else min(image.shape[0], image.shape[-1])
+    if image.mode in DEEP_MODES or SIMPLE_MODES.get(image.mode, image.mode) in ("L", "LA"):
+        return getattr(image, "n_frames", 1) if image.format == "TIFF" else 1
     return 3
 
 
-def _values(picture: Image.Image | Tensor) -> np.ndarray:
-    """[k, pixels] in float64, in the scale of the pipeline."""
-    if isinstance(picture, Tensor):
-        return picture.numpy().reshape(len(picture), -1).astype(np.float64)
-    array = np.asarray(picture, dtype=np.float64) / 255
+def _pixel_values(image: Image.Image | Tensor) -> np.ndarray:
+    """Returns [k, pixels] in float64, in the scale of the pipeline."""
+    if isinstance(image, Tensor):
+        return image.numpy().reshape(len(image), -1).astype(np.float64)
+    array = np.asarray(image, dtype=np.float64) / 255
     return array.reshape(-1, 1 if array.ndim == 2 else array.shape[-1]).T

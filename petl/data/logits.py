@@ -1,4 +1,4 @@
-"""The class scores in what a model returns, which needn't be a tensor."""
+"""Finds the class scores in the output of a model, which may be a tuple, a dict or an object."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from petl.errors import DataError, listing
 
 
 def logits(output: Any) -> Tensor | None:
-    """Return the class scores [N, classes] in a model's output, or None where petl can't tell which they are.
+    """Returns the class scores [N, classes] in a model's output, or None where petl can't tell which they are.
 
-    They are the output itself, ``logits`` of an object or a dict (transformers), the only tensor of a dict, or the first part of
-    a tuple: Inception, GoogLeNet and distilled DeiTs return auxiliary scores after the main ones while they train.
+    The scores are the output itself, ``logits`` of an object or a dict (transformers), the only tensor of a dict, or the first
+    part of a tuple: Inception, GoogLeNet and distilled DeiTs return auxiliary scores after the main ones while they train.
 
     >>> import torch
     >>> tuple(logits((torch.zeros(2, 5), torch.ones(2, 5))).shape)
@@ -31,19 +31,19 @@ def logits(output: Any) -> Tensor | None:
     return logits(output[0]) if isinstance(output, (tuple, list)) and output else None
 
 
-def scores(output: Any) -> Tensor:
-    """The same, or a DataError that says what the model returned."""
-    found = logits(output)
-    if found is None:
+def require_logits(output: Any) -> Tensor:
+    """Returns the class scores in a model's output; a DataError that describes the output if there are none."""
+    scores = logits(output)
+    if scores is None:
         raise DataError(
-            f"the model returns {returned(output)}; expected class scores [N, classes], alone, as .logits, as ['logits'], or "
-            "first in a tuple"
+            f"the model returns {describe_output(output)}; expected class scores [N, classes], alone, as .logits, as ['logits'], "
+            "or first in a tuple"
         )
-    return found
+    return scores
 
 
-def returned(output: Any) -> str:
-    """A model's output in a few words."""
+def describe_output(output: Any) -> str:
+    """Returns a model's output in a few words."""
     if isinstance(output, Tensor):
         return f"a tensor {tuple(output.shape)}"
     keys = f" with {listing(map(str, output))}" if isinstance(output, Mapping) else ""

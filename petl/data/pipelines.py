@@ -1,4 +1,4 @@
-"""What a model's images look like: their size, crop, mean and standard deviation, by timm's word or one's own."""
+"""The input pipeline of a model: image size, crop, mean and standard deviation, as timm's config says or as you choose."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import numpy as np
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from petl.data.images import KEYS
+from petl.data.transforms import PIPELINE_KEYS
 from petl.errors import DataError, near
 from petl.wrapping.lookup import bare, in_chans, record
 
-CROPS = ("center", "squash", "border")
-INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
+CROP_MODES = ("center", "squash", "border")
+INTERPOLATION_MODES = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
 
 
 def pipeline(model: nn.Module, *, size: int | tuple[int, int] | None = None, **changes: Any) -> dict[str, Any]:
-    """What the model's input looks like: input_size (k, H, W), interpolation, mean, std, crop_pct, crop_mode.
+    """Returns the input pipeline of a model: input_size (k, H, W), interpolation, mean, std, crop_pct, crop_mode.
 
     It is what a loaded delta was trained with, else timm's `resolve_model_data_config` at the image size that the model
-    was built for (``img_size=``) or ``size``. Mean and std have one value per channel, for pictures of 0..1 (integers
+    was built for (``img_size=``) or ``size``. Mean and std have one value per channel, for images of 0..1 (integers
     are scaled to that): more than three channels keep RGB's for the first three and their average for the others; one
     or two channels take the average.
 
@@ -47,19 +47,23 @@ def pipeline(model: nn.Module, *, size: int | tuple[int, int] | None = None, **c
     known = record(model)
     inner = bare(model)
     stored = known.pipeline if known is not None else None
-    config = {key: _fixed(value) for key, value in (stored or resolve_model_data_config(inner)).items() if key in KEYS}
+    config = {
+        key: _tuples(value)
+        for key, value in (stored or resolve_model_data_config(inner)).items()
+        if key in PIPELINE_KEYS
+    }
     built = getattr(getattr(inner, "patch_embed", None), "img_size", None)  # timm's config doesn't know of img_size=
-    height, width = _pair((None if stored else built) or config["input_size"][1:] if size is None else size)
+    height, width = _height_and_width((None if stored else built) or config["input_size"][1:] if size is None else size)
     k = in_chans(model)
     statistics = {key: _per_channel(config[key], k) for key in ("mean", "std")}
-    return {**config, **statistics, **_changed(changes, k), "input_size": (k, height, width)}
+    return {**config, **statistics, **_checked_changes(changes, k), "input_size": (k, height, width)}
 
 
-def _fixed(value: Any) -> Any:
+def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
-def _pair(size: int | Sequence[int]) -> tuple[int, int]:
+def _height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
     height, width = (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
     if min(height, width) < 1:
         raise DataError(f"size={size}; expected at least one pixel")
@@ -73,26 +77,29 @@ def _per_channel(values: Sequence[float], k: int) -> tuple[float, ...]:
     return (*(values if k > 3 and len(values) == 3 else ()), *[average] * k)[:k]
 
 
-def _changed(changes: Mapping[str, Any], k: int) -> dict[str, Any]:
-    """The changes, checked."""
-    names = [key for key in KEYS if key != "input_size"]
+def _checked_changes(changes: Mapping[str, Any], k: int) -> dict[str, Any]:
+    """Returns the changes after a check."""
+    names = [key for key in PIPELINE_KEYS if key != "input_size"]
     for name, value in changes.items():
         if name not in names:
             raise DataError(f"a pipeline has no {name!r}{near(name, names)}; it has size, {', '.join(names)}")
-        known = {"crop_mode": CROPS, "interpolation": INTERPOLATIONS}.get(name, ())
+        known = {"crop_mode": CROP_MODES, "interpolation": INTERPOLATION_MODES}.get(name, ())
         if known and value not in known:
             raise DataError(f"{name}={value!r}; expected one of {', '.join(known)}{near(str(value), known)}")
         if name == "crop_pct":
-            _refuse_share(value)
-    return {name: _statistic(name, value, k) if name in ("mean", "std") else value for name, value in changes.items()}
+            _refuse_crop_pct(value)
+    return {
+        name: _per_channel_statistic(name, value, k) if name in ("mean", "std") else value
+        for name, value in changes.items()
+    }
 
 
-def _refuse_share(value: Any) -> None:
-    if not _number(value) or not 0 < value <= 1:
+def _refuse_crop_pct(value: Any) -> None:
+    if not _is_finite_number(value) or not 0 < value <= 1:
         raise DataError(f"crop_pct={value!r}; expected a share of the image above 0, up to 1")
 
 
-def _number(value: Any) -> bool:
+def _is_finite_number(value: Any) -> bool:
     return (
         isinstance(value, (int, float, np.integer, np.floating))
         and not isinstance(value, bool)
@@ -100,9 +107,15 @@ def _number(value: Any) -> bool:
     )
 
 
-def _statistic(name: str, value: Any, k: int) -> tuple[float, ...]:
-    given = [value] * k if _number(value) else value.tolist() if isinstance(value, (np.ndarray, Tensor)) else value
-    values = [float(v) for v in given if _number(v)] if isinstance(given, Sequence) else []
+def _per_channel_statistic(name: str, value: Any, k: int) -> tuple[float, ...]:
+    given = (
+        [value] * k
+        if _is_finite_number(value)
+        else value.tolist()
+        if isinstance(value, (np.ndarray, Tensor))
+        else value
+    )
+    values = [float(v) for v in given if _is_finite_number(v)] if isinstance(given, Sequence) else []
     if len(values) != k or len(given) != k or (name == "std" and min(values) <= 0):
         least = " above 0" if name == "std" else ""
         raise DataError(f"{name}={value!r}; expected {k} numbers{least}, one for each channel, or one for all")

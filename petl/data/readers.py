@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import collections
 import io
 import logging
-import os
-import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from timm.data.readers.class_map import load_class_map
 
-from petl.data.images import opened
-from petl.data.tree import (
-    READINGS,
-    Names,
-    Reading,
-    Tree,
-    by_ending,
-    chosen,
-    classified,
-    ending,
-    hidden,
-    order,
-    refuse_empty,
-)
+from petl.data.class_folders import CLASS_FROM, ClassFrom, classify
+from petl.data.decoding import open_file
+from petl.data.reader_notes import note_empty_classes, note_other_files, note_similar_names
+from petl.data.scanning import scan
+from petl.data.split_choice import choose_split
+from petl.data.tree import Names, Tree, natural_order, refuse_empty, suffix
 from petl.errors import DataError, listing, near, printable
 
 log = logging.getLogger(__name__)
-TAKEN = ("class_map", "input_key", "cache_tarfiles", "cache_tarinfo")  # of timm's options; the last two do nothing here
+FOLDER_OPTIONS = (
+    "class_map",
+    "input_key",
+    "cache_tarfiles",
+    "cache_tarinfo",
+)  # of timm's options; the last two do nothing here
 
 
 class Reader:
-    """Files with class numbers: ``samples`` are (where the file is, number), ``notes`` say what was left out.
+    """Image files with class numbers: ``samples`` are (path of the file, number), ``notes`` say what was left out.
 
-    It has what petl asks of timm's readers too: ``class_to_idx``, items (open file, number), ``filename``.
+    A Reader has what petl also uses of timm's readers: ``class_to_idx``, items (open file, number), ``filename``.
     """
 
     def __init__(
@@ -49,7 +43,7 @@ class Reader:
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
         path, number = self.samples[index]
-        return opened(path), number
+        return open_file(path), number
 
     def filename(self, index: int, basename: bool = False, absolute: bool = False) -> str:
         path = Path(self.samples[index][0])
@@ -57,9 +51,9 @@ class Reader:
 
 
 class TarReader(Reader):
-    """The same for an uncompressed tar, and tars in it: samples are (name, first byte, bytes).
+    """Image files in an uncompressed tar, and in tars inside of it: samples are ((name, first byte, bytes), number).
 
-    It opens the tar anew for every file, so worker processes can share it.
+    The tar is opened anew for every file, so that worker processes can share a reader.
     """
 
     def __getitem__(self, index: int) -> tuple[BinaryIO, int]:
@@ -73,8 +67,8 @@ class TarReader(Reader):
         return name.rpartition("/")[2] if basename else name
 
 
-def existing(path: Path) -> Path:
-    """The path, or a DataError with names that are near."""
+def existing_path(path: Path) -> Path:
+    """Returns the path if there is something; else raises a DataError with similar names."""
     if not path.exists():
         siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
         hint = near(path.name, siblings) or f"; {path.parent} holds {listing(sorted(siblings)) or 'nothing'}"
@@ -82,30 +76,30 @@ def existing(path: Path) -> Path:
     return path
 
 
-def reader(
+def make_reader(
     path: Path,
     *,
     split: str | None,
-    class_from: Reading | None = None,
+    class_from: ClassFrom | None = None,
     classes: Sequence[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Reader:
-    """The images of a split in a folder or tar. What is left out is counted in ``notes`` and logged.
+    """Returns the images of a split in a folder or tar. What is left out is counted in ``notes`` and logged.
 
     Raises:
-        DataError: There are no images, no such split, or more than one way to understand the folders.
+        DataError: there are no images, there is no such split, or the folders can be read in two ways.
     """
     options = dict(options or {})
     _refuse_options(options, class_from)
-    tree, places = tree_of(path)
-    _only(tree, options.get("input_key"))
+    tree, places = scan(path)
+    _keep_suffixes(tree, options.get("input_key"))
     notes: list[str] = []
-    bases = chosen(tree, split, notes)
+    bases = choose_split(tree, split, notes)
     refuse_empty(tree, bases)
-    pairs = classified(tree, bases, notes, split=split, reading=class_from, classes=classes)
-    numbers = _numbers(pairs, options.get("class_map"), path, notes)
-    _note_empty(tree, bases, notes)
-    _note_left(tree, notes)
+    pairs = classify(tree, bases, notes, split=split, reading=class_from, classes=classes)
+    numbers = _class_numbers(pairs, options.get("class_map"), path, notes)
+    note_empty_classes(tree, bases, notes)
+    note_other_files(tree, notes)
     for note in notes:
         log.warning("%s", printable(note))
     samples = [
@@ -114,29 +108,21 @@ def reader(
     return (TarReader if places else Reader)(path, samples, numbers, notes)
 
 
-def tree_of(path: Path) -> tuple[Tree, Mapping[Names, Any]]:
-    """What is in a folder or tar, without a look into the images; for a tar also where each file is in it."""
-    if path.is_file():
-        found = _tar_files(path)
-        return Tree.of(str(path), found), found
-    walked = list(_walked(path))
-    files = [(*folder, name) for folder, names in walked for name in names]
-    return Tree.of(str(path), files, (folder for folder, _ in walked if folder)), {}
-
-
 def _refuse_options(options: Mapping[str, Any], class_from: Any) -> None:
-    odd = [name for name in options if name not in TAKEN]
+    odd = [name for name in options if name not in FOLDER_OPTIONS]
     if odd:
-        raise DataError(f"a folder or tar has no option {odd[0]!r}{near(odd[0], TAKEN)}; it has {', '.join(TAKEN[:2])}")
-    if class_from not in (None, *READINGS):
-        raise DataError(f"class_from={class_from!r}; expected one of {', '.join(map(repr, READINGS))}, or None")
+        raise DataError(
+            f"a folder or tar has no option {odd[0]!r}{near(odd[0], FOLDER_OPTIONS)}; it has {', '.join(FOLDER_OPTIONS[:2])}"
+        )
+    if class_from not in (None, *CLASS_FROM):
+        raise DataError(f"class_from={class_from!r}; expected one of {', '.join(map(repr, CLASS_FROM))}, or None")
 
 
-def _numbers(pairs: Sequence[tuple[Names, str]], mapping: Any, path: Path, notes: list[str]) -> dict[str, int]:
-    """Class numbers in the natural order of the names, or those of a class map, whose classes alone are taken then."""
-    names = sorted({name for _, name in pairs}, key=order)
+def _class_numbers(pairs: Sequence[tuple[Names, str]], mapping: Any, path: Path, notes: list[str]) -> dict[str, int]:
+    """Returns {class: number}: in the natural order of the names, or as in a class map, which may leave out classes."""
+    names = sorted({name for _, name in pairs}, key=natural_order)
     if not mapping:
-        _note_alike(names, notes)
+        note_similar_names(names, notes)
         return {name: number for number, name in enumerate(names)}
     try:
         numbers = dict(load_class_map(mapping, str(path)))
@@ -150,96 +136,10 @@ def _numbers(pairs: Sequence[tuple[Names, str]], mapping: Any, path: Path, notes
     return numbers
 
 
-def _note_alike(names: Sequence[str], notes: list[str]) -> None:
-    """Say which classes differ in their case or spaces only."""
-    same = collections.defaultdict(list)
-    for name in names:
-        same["".join(name.casefold().split())].append(name)
-    for group in same.values():
-        if len(group) > 1:
-            notes.append(
-                f"these are {len(group)} classes, although their names differ little: {listing(map(repr, group))}"
-            )
-
-
-def _note_empty(tree: Tree, bases: Sequence[Names], notes: list[str]) -> None:
-    """Say which class folders have no image."""
-    for base in bases:
-        depth = len(base) + 1
-        folders = {f[:depth] for f in tree.folders if len(f) >= depth and f[: depth - 1] == base}
-        empty = sorted({folder[-1] for folder in folders - tree.full}, key=order)
-        if empty:
-            notes.append(f"{tree.shown(base)}: no images in {listing(empty)}, so there is no such class")
-
-
-def _note_left(tree: Tree, notes: list[str]) -> None:
-    """Count the files that are no images for petl."""
-    parts = [f"{len(tree.others)} files of other kinds ({by_ending(tree.others)})"] if tree.others else []
-    if tree.hidden:
-        names = collections.Counter(next(n for n in file if hidden((n,))) for file in tree.hidden)
-        parts.append(f"{len(tree.hidden)} hidden or system files ({listing(sorted(names), 3)})")
-    if parts:
-        notes.append(f"{tree.root}: left out {' and '.join(parts)}")
-
-
-def _only(tree: Tree, endings: str | None) -> None:
-    """timm's ``input_key``: these endings alone."""
-    if endings:
-        wanted = {e.strip().lower() for e in endings.split(";")}
-        tree.others += [file for file in tree.images if ending(file) not in wanted]
-        tree.images = [file for file in tree.images if ending(file) in wanted]
-        tree.seen_images()
-
-
-# What there is on disk
-
-
-def _walked(root: Path) -> Iterator[tuple[Names, list[str]]]:
-    """(folder, names of its files) for every folder, links followed unless they lead back up."""
-
-    def failed(error: OSError) -> None:
-        raise DataError(f"{error.filename} can't be listed: {error.strerror}; its images would be missing") from error
-
-    for place, folders, files in os.walk(root, followlinks=True, onerror=failed):
-        here = Path(place)
-        folders[:] = [f for f in sorted(folders) if not (here / f).is_symlink() or not _leads_up(here, here / f)]
-        yield here.relative_to(root).parts, files
-
-
-def _leads_up(here: Path, link: Path) -> bool:
-    there = link.resolve()
-    return there == here.resolve() or there in here.resolve().parents
-
-
-def _tar_files(path: Path) -> dict[Names, tuple[str, int, int]]:
-    """Every file in a tar, and in tars inside it: (name, first byte, bytes), the content being as it is in the file.
-
-    Raises:
-        DataError: It is no tar, or a compressed one, in which no file can be found without reading all before it.
-    """
-    found: dict[Names, tuple[str, int, int]] = {}
-    try:
-        with open(path, "rb") as file:
-            _scan_tar(file, 0, (), found)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
-        size = path.stat().st_size
-        kind = "" if path.suffix.lower() == ".tar" else ", not a .tar"
-        raise DataError(
-            f"{path} has no images to read: found a file of {size} bytes{kind} ({error}); expected a folder, or a tar "
-            "without compression"
-        ) from error
-    return found
-
-
-def _scan_tar(file: Any, offset: int, above: Names, found: dict[Names, tuple[str, int, int]]) -> None:
-    with tarfile.open(fileobj=file, mode="r:") as archive:
-        for member in archive:
-            names = (*above, *(part for part in member.name.split("/") if part not in ("", ".")))
-            if not (member.isreg() or member.islnk()) or member.issparse():
-                continue
-            source = archive._find_link_target(member) if member.islnk() else member  # type: ignore[attr-defined]  # as tarfile does
-            if names[-1].lower().endswith(".tar") and member.isreg():
-                inner = archive.extractfile(member)
-                _scan_tar(inner, offset + source.offset_data, (*names[:-1], names[-1][:-4]), found)
-            else:
-                found[names] = ("/".join(names), offset + source.offset_data, source.size)
+def _keep_suffixes(tree: Tree, wanted: str | None) -> None:
+    """Keeps only the images with these suffixes: timm's option ``input_key``."""
+    if wanted:
+        suffixes = {part.strip().lower() for part in wanted.split(";")}
+        tree.others += [file for file in tree.images if suffix(file) not in suffixes]
+        tree.images = [file for file in tree.images if suffix(file) in suffixes]
+        tree.update_counts()

@@ -1,8 +1,4 @@
-"""Pictures and their classes through timm's own readers, with the backbone's own transform.
-
-Folders of classes first (``train`` and ``val`` inside, by the names that timm knows), and what the readers give for
-free: a tar, ``torch/cifar10``, ``hfds/...``, ``wds/...``. Gray, 16-bit and many-channel pictures: `petl.data.images`.
-"""
+"""Makes datasets of a folder, a tar, or a source that timm knows by name (``torch/cifar10``, ``hfds/...``, ``wds/...``)."""
 
 from __future__ import annotations
 
@@ -15,15 +11,18 @@ from timm.data.dataset_factory import create_dataset
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from petl.data.datasets import Augment, Images, Stream
-from petl.data.images import Transform, opened
-from petl.data.readers import existing, reader, tree_of
-from petl.data.split_names import kind
-from petl.data.tree import Names, Reading, Tree, one_of, top
+from petl.data.class_folders import ClassFrom
+from petl.data.datasets import Images
+from petl.data.decoding import open_file
+from petl.data.readers import existing_path, make_reader
+from petl.data.split_folders import splits
+from petl.data.split_names import split_of
+from petl.data.streams import Stream
+from petl.data.transforms import Augment, Transform
 from petl.errors import DataError, listing
 
 READERS = ("torch", "hfds", "hfids", "tfds", "wds")
-REFUSALS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)  # of readers
+READER_ERRORS = (ImportError, AssertionError, RuntimeError, ValueError, TypeError, OSError, tarfile.TarError)
 
 
 def dataset(
@@ -33,17 +32,17 @@ def dataset(
     split: str | None = "train",
     training: bool = False,
     classes: Sequence[str] | None = None,
-    class_from: Reading | None = None,
+    class_from: ClassFrom | None = None,
     root: str | Path | None = None,
     augment: Augment = None,
     **options: Any,
 ) -> Images | Stream:
-    """Pairs of (image float [k, H, W], class number), with ``.classes``: the names in the order of their numbers.
+    """Returns a dataset of pairs (image float [k, H, W], class number), with ``.classes``: names in the order of their numbers.
 
     Args:
         source: A folder of class folders (or of splits such as ``train`` and ``val`` with class folders in them), a ``.tar`` of
             the same, or a name as timm has them: ``torch/cifar10``, ``hfds/owner/name``, ``wds/name``.
-        pipeline: From `petl.data.pipeline`; its number of channels decides how pictures are read.
+        pipeline: From `petl.data.pipeline`; its number of channels decides how images are read.
         split: ``train``, ``val`` or ``test``, which find folders of any such name (``Training``, ``TEST``, ``val2017``,
             ``test_set``), or a sub-folder's path. None takes all splits that there are together; "." takes the folder as it
             is, every folder in it being a class, whatever its name.
@@ -67,105 +66,54 @@ def dataset(
     """
     prefix = str(source).partition("/")[0].lower()
     if prefix in READERS and not Path(source).exists():
-        found = _named(str(source), prefix, split, root, training=training, options=options)
+        read = _named_source(str(source), prefix, split, root, training=training, options=options)
     else:
-        found = reader(existing(Path(source)), split=split, class_from=class_from, classes=classes, options=options)
-    kind = Stream if isinstance(found, IterableDataset) else Images
-    return kind(found, pipeline, training=training, classes=classes, augment=augment)
+        read = make_reader(
+            existing_path(Path(source)), split=split, class_from=class_from, classes=classes, options=options
+        )
+    kind = Stream if isinstance(read, IterableDataset) else Images
+    return kind(read, pipeline, training=training, classes=classes, augment=augment)
 
 
-def _named(name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]) -> Any:
-    """A source that timm knows by name: a reader, a torchvision dataset, or a stream."""
+def _named_source(
+    name: str, prefix: str, split: str | None, root: Any, *, training: bool, options: dict[str, Any]
+) -> Any:
+    """Returns a source that timm knows by name: a reader, a dataset of torchvision's, or a stream."""
     if prefix == "torch" and name.partition("/")[2].lower() in ("image_folder", "folder") and root is not None:
-        root, options = _torch_folder(existing(Path(root)), split), {"search_split": False, **options}
+        root, options = _torch_folder(existing_path(Path(root)), split), {"search_split": False, **options}
     split = (
         {"val": "validation"}.get(split or "train", split or "train") if prefix.startswith("hf") else split or "train"
     )
     root = "data" if root is None and prefix == "torch" else root
-    mode = "RGB" if prefix == "tfds" else ""  # "": leave the picture's mode alone, which timm's tfds reader can't
+    mode = "RGB" if prefix == "tfds" else ""  # "": keep the image's mode, which timm's tfds reader can't
     try:
-        made = create_dataset(name, root=root, split=split, is_training=training, input_img_mode=mode, **options)
-    except REFUSALS as error:
+        source = create_dataset(name, root=root, split=split, is_training=training, input_img_mode=mode, **options)
+    except READER_ERRORS as error:
         raise DataError(f"{name} (split {split!r}, root {root}): {error}") from error
-    return made if isinstance(made, IterableDataset) else getattr(made, "reader", made)
+    return source if isinstance(source, IterableDataset) else getattr(source, "reader", source)
 
 
 def _torch_folder(root: Path, split: str | None) -> Path:
-    """The split's folder for torchvision's ImageFolder, which would take splits for classes."""
-    there = splits(root)
-    wanted = kind(split or "train") or split
-    if not there or split == ".":
+    """Returns the split's folder for torchvision's ImageFolder, which would take splits for classes."""
+    folders = splits(root)
+    wanted = split_of(split or "train") or split
+    if not folders or split == ".":
         return root
-    if wanted not in there:
+    if wanted not in folders:
         raise DataError(
-            f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in there.values())}"
+            f"{root} has no folder for split {split!r}; its splits are {listing(p.name for p in folders.values())}"
         )
-    return there[wanted]
-
-
-def splits(source: str | Path) -> dict[str, Path]:
-    """The folders in ``source`` that hold a split: of train, val and test those that are there, in whatever spelling.
-
-    They may lie in a folder that says nothing (``mri/mri/Training``). Folders in a tar are given as if it were a folder.
-
-    Raises:
-        DataError: Several folders may be the same split, or one may be a class or a split.
-
-    Example:
-        >>> splits("no/such/folder")
-        {}
-    """
-    base, tree, there = _split_folders(source)
-    found = {sort: [name for name in there if there[name] == sort] for sort in ("train", "val", "test")}
-    return {
-        sort: Path(source).joinpath(*base, one_of(tree, base, names, sort)) for sort, names in found.items() if names
-    }
-
-
-def has_split(source: str | Path, sort: str) -> bool:
-    """Whether ``source`` has a folder for the split, or several.
-
-    Example:
-        >>> has_split("no/such/folder", "val")
-        False
-    """
-    return sort in _split_folders(source)[2].values()
-
-
-def _split_folders(source: str | Path) -> tuple[Names, Tree, dict[str, str]]:
-    """The folder in ``source`` that has splits, what is in ``source``, and which of the names are which splits."""
-    path = Path(source)
-    tree = tree_of(path)[0] if path.exists() else Tree(str(path))
-    base = top(tree, (), []) if tree.images else ()
-    return base, tree, tree.splits(base) if tree.images else {}
-
-
-def held_out(source: str | Path) -> str | None:
-    """The split to measure on: ``val`` where ``source`` has it, else ``test``; None where it has no splits at all.
-
-    Raises:
-        DataError: There is a training split alone, which says nothing about other images.
-
-    Example:
-        >>> held_out("no/such/folder") is None
-        True
-    """
-    there = splits(source)
-    if list(there) == ["train"]:
-        raise DataError(
-            f"{source} has {there['train'].name} and no other split; to measure on that, name it: {there['train']}"
-        )
-    return next((sort for sort in ("val", "test") if sort in there), None)
+    return folders[wanted]
 
 
 def image(path: str | Path, pipeline: Mapping[str, Any]) -> Tensor:
-    """One file as the model takes it: float tensor [k, H, W] under the evaluation transform.
+    """Returns one image file as the model takes it: a float tensor [k, H, W], after the evaluation transform.
 
     Raises:
-        DataError: The file doesn't exist, can't be read, or has channels that don't fit; it names the file.
+        DataError: the file doesn't exist, can't be read, or has channels that don't fit; it names the file.
     """
     try:
-        with opened(path) as file:
+        with open_file(path) as file:
             return Transform(pipeline)(file.read())
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error

@@ -1,3 +1,4 @@
-"""Feature extraction: what the frozen part of a model computes is computed once and read from disk in later epochs, where it is
-proven that training on it gives what training on images gives.
+"""Feature extraction: the frozen part of a model runs once per image, and later epochs read its outputs from disk.
+
+That is done only where training on features is shown to give what training on images gives; `reasons.py` lists why it may not be.
 """

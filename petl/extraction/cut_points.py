@@ -1,7 +1,7 @@
-"""How deep a training step has to go: the points of a model below which nothing trains.
+"""Finds the cut points of a model: modules such that everything that trains runs in them or after them.
 
-They are found by watching one forward, not by names: modules such that everything that trains runs in them or after them. Whether
-such a module also receives, in one tensor, all that later modules need is tried by `petl.extraction.tail`.
+Cut points are found by recording the module calls of one forward, not by names. Whether the module at a cut point also receives,
+in one tensor, all that later modules need is tried by `petl.extraction.tail_search`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
-from torch.utils.flop_counter import flop_registry
 
 from petl.graft.graft import WeightGraft
 from petl.wrapping.eval_mode import in_eval
@@ -101,10 +99,14 @@ def watched(model: nn.Module, images: Tensor) -> list[Visit]:
 
 
 @dataclass(frozen=True)
-class Cut:
-    """A point in a model: the module ``visit``, the outermost visits that are over when it begins, and all their modules.
+class CutPoint:
+    """A point in a forward from which on a model can be trained alone, perhaps: where the module of ``visit`` begins.
 
-    ``later`` are the names of the modules that run only from here on.
+    Args:
+        visit: The call of the module whose input the features are.
+        before: The outermost calls that have ended by then, to be skipped.
+        below: All modules of these calls.
+        later: The names of the modules that run only from here on.
     """
 
     visit: Visit
@@ -121,22 +123,22 @@ class Cut:
         return self.visit.module
 
     def needs(self, name: str) -> bool:
-        """Whether what goes into the cut may depend on the parameter or buffer of that name."""
+        """Whether the features at this point may depend on the parameter or buffer of that name."""
         return not any(name.startswith(f"{later}.") for later in self.later)
 
 
-def cuts(model: nn.Module, images: Tensor) -> list[Cut]:
-    """The points that may do, the deepest first: before anything that trains, and after at least one layer with weights."""
+def cut_points(model: nn.Module, images: Tensor) -> list[CutPoint]:
+    """Returns the points before everything that trains and after at least one layer with weights, the deepest first."""
     visits = watched(model, images)
     calls = [visit.module for visit in visits]
-    found = []
+    points = []
     for visit in visits:
         over = [v for v in visits if v.end < visit.begin]
         if visit.cuts and calls.count(visit.module) == 1 and any(_has_weights(v.module) for v in over):
             below = tuple(dict.fromkeys(v.module for v in over))
             later = tuple(v.name for v in visits if v.begin >= visit.begin and v.module not in below)
-            found.append(Cut(visit, tuple(_outermost(over)), below, later))
-    return found[::-1]
+            points.append(CutPoint(visit, tuple(_outermost(over)), below, later))
+    return points[::-1]
 
 
 def _has_weights(module: nn.Module) -> bool:
@@ -149,45 +151,3 @@ def _outermost(visits: list[Visit]) -> Iterator[Visit]:
         if visit.begin > end:
             end = visit.end
             yield visit
-
-
-def share(model: nn.Module, cut: Cut, images: Tensor) -> float:
-    """The part of a forward's multiplications that lies below the cut, 0 to 1."""
-    below: list[int] = []
-    with in_eval(model), torch.no_grad(), Operations() as counter:
-        handle = cut.module.register_forward_pre_hook(lambda *_: below.append(counter.total))
-        try:
-            model(images)
-        finally:
-            handle.remove()
-    return below[0] / max(counter.total, 1)
-
-
-class Operations(TorchDispatchMode):
-    """Counts multiplications and additions by torch's own formulas; torch's own mode also hooks modules, which some refuse."""
-
-    total = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count = flop_registry.get(func._overloadpacket)
-        self.total += count(*args, **(kwargs or {}), out_val=out) if count else 0
-        return out
-
-
-def hooked(model: nn.Module) -> set[nn.Module]:
-    """The modules with hooks that see each forward: stepped over, they would see tensors without values, or nothing."""
-    return {m for m in model.modules() if m._forward_hooks or m._forward_pre_hooks}
-
-
-def restless(model: nn.Module) -> set[nn.Module]:
-    """The modules that drop values or move statistics when the model is in training mode."""
-    with in_eval(model):
-        model.train()
-        return {m for m in model.modules() if m.training and (_drops(m) or "running_mean" in m._buffers)}
-
-
-def _drops(module: nn.Module) -> bool:
-    rates = [getattr(module, name, 0.0) for name in ("drop_prob", "drop_rate", "prob")]  # timm's names
-    rates += [module.p] if isinstance(module, nn.modules.dropout._DropoutNd) else []
-    return any(isinstance(rate, (int, float)) and rate > 0 for rate in rates)

@@ -1,165 +1,196 @@
-"""Which way a training goes: through the whole model in every step, or on features that are computed once.
+"""Decides whether ``fit`` trains on cached features of the frozen part, or runs the whole model in every step.
 
-Features are taken where that gives what training the whole model gives. For a probe the rest is the head: all that trains lies
-in one module, and the model's answer is that module's output. Else it is the model's upper part (`cut_points.py`).
-All of this is tried on images before training; where it can't be done, the reason is told.
+Features are used where training on them gives what training the whole model gives. If only the classifier trains, the features
+are its inputs. Otherwise they are the inputs of the model's tail (`tail.py`). All of this is tried on images before training.
+Where features can't be used, the decision holds the reason: `reasons.py` lists them all, with what to do.
 """
 
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
 from petl.data.batches import Shuffle
-from petl.data.inputs import pair, sample
+from petl.data.first_image import one_image
 from petl.data.loaders import Loader
+from petl.data.pairs import images_and_labels
 from petl.data.pipelines import pipeline
 from petl.errors import PetlError, StateError
-from petl.extraction.cut_points import cuts, hooked, restless, share
-from petl.extraction.dataset_identity import unsteady, varies
-from petl.extraction.entry import NoRoom
-from petl.extraction.extraction import Road, count_of, dataset_of
-from petl.extraction.options import Options
+from petl.extraction import reasons
+from petl.extraction.cut_points import CutPoint, cut_points
+from petl.extraction.feature_source import FeatureSource
+from petl.extraction.flops import share_of_flops
+from petl.extraction.image_passes import image_count, user_dataset
+from petl.extraction.npy_writer import StorageError
+from petl.extraction.options import FeatureOptions
 from petl.extraction.provenance import provenance
+from petl.extraction.randomness import differs_when_reread, may_change
+from petl.extraction.reasons import Reason
+from petl.extraction.skippable import changes_in_training, hooked_modules
 from petl.extraction.store import Store
-from petl.extraction.tail import REFUSALS, Upper, upper
+from petl.extraction.tail import MODEL_ERRORS, Tail
+from petl.extraction.tail_search import find_tail
 from petl.graft.graft import seen_dtype
 
 Loaders = tuple[Loader, Loader | None]
-WORTH = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
+WORTHWHILE_SHARE = 0.25  # of a forward's multiplications: with less below the cut point, reading features isn't faster
 
 
-def road(accelerator: Any, model: nn.Module, loaders: Loaders, settings: Options) -> tuple[Road | None, str]:
-    """The road that leaves the frozen part out, or None and the reason, which is "" where there is no such part.
+@dataclass(frozen=True)
+class UseFeatures:
+    """The decision to train on features, which ``source`` computes."""
+
+    source: FeatureSource
+
+    def describe(self, count: int) -> str:
+        """Returns the line for the history of a training on ``count`` images."""
+        return self.source.describe(count)
+
+
+@dataclass(frozen=True)
+class RunModel:
+    """The decision to run the whole model in every step."""
+
+    reason: Reason
+    source: ClassVar[None] = None
+
+    def describe(self, count: int) -> str:
+        """Returns the line for the history; "" where there was nothing to gain."""
+        return f"each step ran the whole model: {self.reason}" if self.reason.reported else ""
+
+
+Decision = UseFeatures | RunModel
+
+
+def choose_features(accelerator: Any, model: nn.Module, loaders: Loaders, options: FeatureOptions) -> Decision:
+    """Returns the source of the features to train on, or the reason why each step runs the whole model.
 
     Raises:
-        StateError: ``cache`` or ``views`` asked for it, and there is none.
+        StateError: ``cache`` or ``views`` asks for features, and there can't be any.
     """
-    if settings.views == 0 or settings.cache is False:
-        return None, ""
-    found, why = _found(accelerator, model, loaders[0], settings)
-    if found is None and settings.views:
+    if options.views == 0 or options.cache is False:
+        return RunModel(reasons.TurnedOff())
+    decision = _try_features(accelerator, model, loaders[0], options)
+    if isinstance(decision, UseFeatures) and accelerator.num_processes == 1:
+        decision = _place_on_disk(decision.source, loaders, options)
+    if isinstance(decision, RunModel) and options.cache:
+        raise StateError(f"cache={options.cache!r}: {decision.reason}")
+    return decision
+
+
+def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
+    """Looks for features on images; nothing is stored yet."""
+    head = None if options.mixes else head_features(accelerator, model, loader)
+    if head:
+        return UseFeatures(head)
+    if options.views:
         raise StateError(
-            f"views={settings.views}, but the head can't be trained on its own here: that needs a model of which the "
+            f"views={options.views}, but the head can't be trained on its own here: that needs a model of which the "
             "classifier alone trains ('probe'), without dropout or moving statistics before it, and a Dataset or folder"
         )
-    if found and accelerator.num_processes == 1:
-        why = _stored(found, loaders, settings)
-    if settings.cache and (why or not found):
-        raise StateError(f"cache={settings.cache!r}: {why or 'the model trains from its first layers on'}")
-    return (None, why) if why else (found, "")
-
-
-def _stored(found: Road, loaders: Loaders, settings: Options) -> str:
-    """Give the road its place on disk; why it can't have one, or ""."""
-    folder = settings.cache if isinstance(settings.cache, (str, Path)) else None
-    try:
-        store = Store(folder, settings.limit)
-    except NoRoom as error:
-        return str(error)
-    why = _room(found, store, loaders, settings)
-    if why:
-        store.close()
-    else:
-        found.store, found.about = store, _about(found) if folder else {}
-    return why
-
-
-def _found(accelerator: Any, model: nn.Module, loader: Loader, settings: Options) -> tuple[Road | None, str]:
-    head = None if settings.mixes else extractor(accelerator, model, loader)
-    if head or settings.views:
-        return head, ""
-    if not (_has_frozen_part(accelerator, model) or settings.cache):
-        return None, ""
-    why = _irregular(accelerator, loader, settings)
-    return (None, why) if why else _upper_road(accelerator, model, loader, settings)
+    if not (_has_frozen_part(accelerator, model) or options.cache):
+        return RunModel(reasons.NoFrozenPart())
+    reason = _why_images_may_differ(accelerator, loader, options)
+    return RunModel(reason) if reason else _tail_features(accelerator, model, loader, options)
 
 
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
-    """Whether much of a forward, here on zeros, runs before anything that trains."""
+    """Whether a large share of a forward, here of zeros, runs before anything that trains."""
     try:
         images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=seen_dtype(model))
         with accelerator.autocast():
-            points = cuts(model, images)
-            return bool(points) and share(model, points[0], images) >= WORTH
-    except (*REFUSALS, PetlError):
-        return True  # images of another size, perhaps: the real ones will tell
+            points = cut_points(model, images)
+            return bool(points) and share_of_flops(model, points[0], images) >= WORTHWHILE_SHARE
+    except (*MODEL_ERRORS, PetlError):
+        return True  # the model may take images of another size: the user's images are tried next
 
 
-def _irregular(accelerator: Any, loader: Loader, settings: Options) -> str:
-    """Why the inputs of the steps are not those of the step's images in the first epoch, or ""."""
-    if settings.mixes:
-        return "mixup and cutmix mix the images themselves"
+def _why_images_may_differ(accelerator: Any, loader: Loader, options: FeatureOptions) -> Reason | None:
+    """Returns why a later step may see other images than the first epoch did, or None."""
+    if options.mixes:
+        return reasons.Mixes()
     if not isinstance(loader.sampler, Shuffle):
-        return "a DataLoader is taken as it is; pass its dataset"
+        return reasons.OwnLoader()
     if accelerator.num_processes > 1:
-        return "features are kept by one process only, and several train"
-    dataset = dataset_of(loader)
-    why = unsteady(dataset)
-    if why.startswith("petl can't see") and settings.cache:
-        return f"{type(dataset).__name__} gives other images when it is read again" if varies(dataset) else ""
-    return f"{why}; cache=True says that they stay the same" if why.startswith("petl can't see") else why
+        return reasons.SeveralProcesses()
+    dataset = user_dataset(loader)
+    reason = may_change(dataset)
+    if isinstance(reason, reasons.UnknownDataset) and options.cache:
+        return reasons.DiffersWhenReread(type(dataset).__name__) if differs_when_reread(dataset) else None
+    return reason
 
 
-def _upper_road(accelerator: Any, model: nn.Module, loader: Loader, settings: Options) -> tuple[Road | None, str]:
-    """The road over the smallest upper part that can be proven."""
-    images = pair(sample(loader), model)[0].to(accelerator.device)
-    images = torch.cat([images, images.flip(-1)])  # statistics of one image can't be had
-    with accelerator.autocast():
-        points = cuts(model, images)
-        watched, loud = hooked(model), restless(model)
-        calm = [point for point in points if (loud | watched).isdisjoint(point.below)]
-        net = upper(model, calm, images) if calm else None
-        part = share(model, net.cut, images) if net else 0.0
-    if part >= WORTH or (net and settings.cache):
-        return Road(accelerator, model, net.cut.module, net, per_image=net.per_image), ""  # type: ignore[union-attr]  # part > 0
-    if len(calm) < len(points):
-        return None, _disquiet(loud.intersection(points[0].below), watched.intersection(points[0].below))
-    if net:
-        return None, f"only {part:.0%} of a forward lies below {net.cut.name}, where what trains can be cut off"
-    return None, "what trains takes more than one tensor from the frozen part" if points else ""
-
-
-def _disquiet(loud: set[nn.Module], watched: set[nn.Module]) -> str:
-    """What speaks against stepping over these modules."""
-    kinds = " and ".join(sorted({type(module).__name__ for module in loud or watched}))
-    return f"{kinds} in the frozen part {'gives other values in training' if loud else 'has a hook'}"
-
-
-def _room(found: Road, store: Store, loaders: Loaders, settings: Options) -> str:
-    """Why the features can't be kept, or ""."""
-    counts = [count_of(loader) or 0 for loader in loaders if loader is not None]
-    needed = (counts[0] * (settings.views or 1) + sum(counts[1:])) * found.per_image
-    return store.refusal(needed)
-
-
-def _about(found: Road) -> dict[str, Any]:
-    """All that the features depend on but the images, for a folder that outlives the run."""
-    own = f"{trained_module(found.model)}."
-    cut = found.net.cut if isinstance(found.net, Upper) else None
-    needs = cut.needs if cut else lambda name: not name.startswith(own)
-    return provenance(found.accelerator, found.model, cut.name if cut else own, needs)
-
-
-def extractor(accelerator: Any, model: nn.Module, loader: Loader) -> Road | None:
-    """The road over the head alone, or None where it can't be trained apart from the model."""
+def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> FeatureSource | None:
+    """Returns the source of the classifier's inputs, or None where the classifier can't be trained without the model."""
     name = trained_module(model)
     if not name or not isinstance(loader.sampler, Shuffle):
         return None
     head = model.get_submodule(name)
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
-        return None  # a model in an outer module, no head on a frozen part
-    found = Road(accelerator, model, head, head)
-    images, _ = pair(sample(loader), model)
-    return found if found.proven(images.to(accelerator.device)) else None
+        return None  # a model inside an outer module, not a head on a frozen part
+    source = FeatureSource(accelerator, model, head, head)
+    images, _ = images_and_labels(one_image(loader), model)
+    return source if source.is_exact(images.to(accelerator.device)) else None
+
+
+def _tail_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
+    """Returns the source of the inputs of the smallest tail that computes and trains as the whole model does."""
+    images = images_and_labels(one_image(loader), model)[0].to(accelerator.device)
+    images = torch.cat([images, images.flip(-1)])  # batch statistics need more than one image
+    with accelerator.autocast():
+        points = cut_points(model, images)
+        hooked, stochastic = hooked_modules(model), changes_in_training(model)
+        skippable = [point for point in points if (stochastic | hooked).isdisjoint(point.below)]
+        tail = find_tail(model, skippable, images) if skippable else None
+        share = share_of_flops(model, tail.cut, images) if tail else 0.0
+    if tail and (share >= WORTHWHILE_SHARE or options.cache):
+        return UseFeatures(FeatureSource(accelerator, model, tail.cut.module, tail, per_image=tail.per_image))
+    if len(skippable) < len(points):
+        return RunModel(_why_not_skippable(points[0], stochastic, hooked))
+    if tail:
+        return RunModel(reasons.TooLittle(share, tail.cut.name))
+    return RunModel(reasons.SeveralTensors() if points else reasons.NoFrozenPart())
+
+
+def _why_not_skippable(point: CutPoint, stochastic: set[nn.Module], hooked: set[nn.Module]) -> Reason:
+    """Returns the reason why the modules below ``point`` must run in every step."""
+    kinds = [
+        tuple(sorted({type(m).__name__ for m in group.intersection(point.below)})) for group in (stochastic, hooked)
+    ]
+    return reasons.Stochastic(kinds[0]) if kinds[0] else reasons.Hooked(kinds[1])
+
+
+def _place_on_disk(source: FeatureSource, loaders: Loaders, options: FeatureOptions) -> Decision:
+    """Gives the source a store on disk, if the features have room there."""
+    folder = options.cache if isinstance(options.cache, (str, Path)) else None
+    try:
+        store = Store(folder, options.limit)
+    except StorageError as error:
+        return RunModel(reasons.NoRoom(str(error)))
+    counts = [image_count(loader) or 0 for loader in loaders if loader is not None]
+    no_room = store.why_no_room((counts[0] * (options.views or 1) + sum(counts[1:])) * source.per_image)
+    if no_room:
+        store.close()
+        return RunModel(no_room)
+    source.store, source.about = store, _provenance_of(source) if folder else {}
+    return UseFeatures(source)
+
+
+def _provenance_of(source: FeatureSource) -> dict[str, Any]:
+    """Returns all that the features depend on except the images, for a folder that outlives the run."""
+    own = f"{trained_module(source.model)}."
+    cut = source.net.cut if isinstance(source.net, Tail) else None
+    needs = cut.needs if cut else lambda name: not name.startswith(own)
+    return provenance(source.accelerator, source.model, cut.name if cut else own, needs)
 
 
 def trained_module(model: nn.Module) -> str:
-    """The name of the smallest module that holds everything that trains; "" is the model itself."""
+    """Returns the name of the smallest module that holds everything that trains; "" is the model itself."""
     paths = [name.split(".")[:-1] for name, p in model.named_parameters() if p.requires_grad]
     shared = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))  # up to the shortest
     return ".".join(parts[0] for parts in shared)

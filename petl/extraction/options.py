@@ -1,4 +1,4 @@
-"""What the decision about cached features reads of the settings of a training."""
+"""The settings of a training that decide whether features are used."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Protocol
 
 
-class Options(Protocol):
-    """The part of `petl.training.settings.Settings` that feature extraction reads."""
+class FeatureOptions(Protocol):
+    """The part of `petl.training.settings.Settings` that feature extraction reads; ``limit`` is in bytes."""
 
     @property
     def views(self) -> int | None: ...

@@ -1,4 +1,4 @@
-"""All that features of a frozen part depend on beside the images: tensors, attributes and code of the model, and releases."""
+"""What features depend on besides the images: tensors, attributes and code of the model, and the releases of libraries."""
 
 from __future__ import annotations
 
@@ -22,20 +22,22 @@ from petl.wrapping.structure import structure_fingerprint
 
 
 def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[str], bool]) -> dict[str, Any]:
-    """What the values that go into the module ``start`` depend on, as JSON values that are the same in every process.
+    """Returns what the inputs of the module ``start`` depend on, as JSON values that are the same in every process.
 
     ``needs`` tells by a tensor's name whether they may depend on it.
     """
     tensors = {
-        name: t for name, t in (*model.named_parameters(), *model.named_buffers(), *_loose(model)) if needs(name)
+        name: t
+        for name, t in (*model.named_parameters(), *model.named_buffers(), *_plain_tensors(model))
+        if needs(name)
     }
-    made = record(model)
+    known = record(model)
     return {
         "base": combined_fingerprint({name: fingerprint(tensor) for name, tensor in tensors.items()}),
         "structure": structure_fingerprint(model),
         "modules": hashlib.sha256(str(model).encode("utf-8", "backslashreplace")).hexdigest(),
-        "code": code(model),
-        "backbone": made.backbone.get("name") if made else None,
+        "code": code_fingerprint(model),
+        "backbone": known.backbone.get("name") if known else None,
         "from": start,
         "precision": str(accelerator.mixed_precision),
         "device": accelerator.device.type,
@@ -46,38 +48,43 @@ def provenance(accelerator: Any, model: nn.Module, start: str, needs: Callable[[
     }
 
 
-def _loose(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Tensors that are plain attributes of modules, neither parameters nor buffers."""
+def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields tensors that are plain attributes of modules, neither parameters nor buffers."""
     for name, module in model.named_modules():
         for key, value in vars(module).items():
             if isinstance(value, (Tensor, np.ndarray)) and not key.startswith("_petl"):
                 yield f"{name}.{key}".lstrip("."), torch.as_tensor(value)
 
 
-def code(model: nn.Module) -> str:
-    """A fingerprint of the functions of the modules' own classes, and of functions that were put onto single modules."""
+def code_fingerprint(model: nn.Module) -> str:
+    """Returns a fingerprint of the code of the modules' classes, and of functions that were put onto single modules."""
     kinds = {base_class(module) for module in model.modules()}
     classes = {cls for kind in kinds for cls in kind.__mro__ if issubclass(cls, nn.Module) and cls is not nn.Module}
-    lines = [f"{cls.__module__}.{cls.__qualname__} {_functions(vars(cls))}" for cls in classes]
-    lines += [f"{name} {_functions(vars(module))}" for name, module in model.named_modules()]
+    lines = [f"{cls.__module__}.{cls.__qualname__} {_function_codes(vars(cls))}" for cls in classes]
+    lines += [f"{name} {_function_codes(vars(module))}" for name, module in model.named_modules()]
     return hashlib.sha256("\n".join(sorted(lines)).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _functions(members: Any) -> str:
-    found = {key: getattr(getattr(value, "__func__", value), "__code__", None) for key, value in members.items()}
-    return " ".join(f"{key} {_code(value)}" for key, value in sorted(found.items()) if isinstance(value, CodeType))
+def _function_codes(members: Any) -> str:
+    """Returns the fingerprints of the functions among the attributes of a class or module."""
+    codes = {key: getattr(getattr(value, "__func__", value), "__code__", None) for key, value in members.items()}
+    return " ".join(
+        f"{key} {_function_fingerprint(value)}" for key, value in sorted(codes.items()) if isinstance(value, CodeType)
+    )
 
 
-def _code(value: CodeType) -> str:
-    """A fingerprint of what a function does: its operations, names and constants, and those of the functions in it."""
-    constants = [_code(item) if isinstance(item, CodeType) else _plain(item) for item in value.co_consts]
+def _function_fingerprint(value: CodeType) -> str:
+    """Returns a fingerprint of a function's operations, names and constants, and of those of the functions inside it."""
+    constants = [
+        _function_fingerprint(item) if isinstance(item, CodeType) else _constant_text(item) for item in value.co_consts
+    ]
     text = f"{value.co_code.hex()} {value.co_names} {value.co_varnames} {constants}"
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
-def _plain(value: Any) -> str:
-    """A constant's text; that of a set has no order of its own."""
+def _constant_text(value: Any) -> str:
+    """Returns a constant as text; the items of a set are sorted, as they have no order."""
     if isinstance(value, (tuple, frozenset)):
-        items = [_plain(item) for item in value]
+        items = [_constant_text(item) for item in value]
         return str(items if isinstance(value, tuple) else sorted(items))
     return repr(value)

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from petl.data.batches import marking
-from petl.data.inputs import Data, classes_of, feed
-from petl.data.loaders import Keys, on_device
+from petl.data.inputs import Data, as_loader, loader_classes
+from petl.data.loaders import on_device
+from petl.data.pairs import Keys
+from petl.data.replacements import marking_unreadable
 from petl.errors import DataError, PetlError
 from petl.format.outputs import label_texts
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
@@ -68,14 +69,14 @@ def evaluate(
         refuse_number(name, value, DATA_BOUNDS[name])
     known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
-        marking(data),
+        marking_unreadable(data),
         private_accelerator(precision) as accelerator,
         restored_afterwards(plain),
         progress_bar(accelerator, progress) as shown,
     ):
         plain.to(accelerator.device)
-        loader = feed(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
-        names = output_names(accelerator, plain, loader, known or classes_of(loader))
+        loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
+        names = output_names(accelerator, plain, loader, known or loader_classes(loader))
         batches = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=len(batches) if hasattr(loader, "__len__") else None, note="")
         return measure(accelerator, model, batches, CrossEntropy(names), lambda: shown.advance(task))

@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from petl.data.batches import marking
 from petl.data.inputs import Data
-from petl.data.loaders import Keys
+from petl.data.pairs import Keys
+from petl.data.replacements import marking_unreadable
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.history import History
 from petl.training.loop import train_all
@@ -179,7 +179,7 @@ def fit(
 def _train(model: nn.Module, train: Data, val: Data | None, settings: Settings) -> History:
     """Trains with an Accelerator of its own, which leaves no trace on the model."""
     with (
-        marking(train, val),
+        marking_unreadable(train, val),
         private_accelerator(settings.run.precision) as accelerator,
         restored_afterwards(model),
         progress_bar(accelerator, settings.run.progress) as progress,

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.datasets import Images
-from petl.data.origins import leaves, origins, place
-from petl.data.sources import READERS, dataset, splits
-from petl.data.sources import held_out as apart
+from petl.data.sources import READERS, dataset
+from petl.data.split_folders import held_out as apart
+from petl.data.split_folders import splits
+from petl.data.wrappers import innermost_datasets, locate, petl_datasets
 from petl.errors import DataError, StateError
 from petl.training.run_file import read_run_file, recorded_split, run_file_beside
 
@@ -25,9 +26,9 @@ def held_out_files(train: Any, val: Any) -> dict[str, Any] | None:
 
     ``{"held_out": 20, "of": 100, "files": {name: checksum}}``.
     """
-    of_train, of_val = origins(train), origins(val)
+    of_train, of_val = petl_datasets(train), petl_datasets(val)
     known = all(isinstance(one, Images) and any(one.source is other.source for other in of_train) for one in of_val)
-    if not of_val or not known or any(one not in of_val for one in leaves(val)):
+    if not of_val or not known or any(one not in of_val for one in innermost_datasets(val)):
         return None
     if _source_numbers(train) & _source_numbers(val):
         return None  # it measures what it trains on
@@ -37,7 +38,7 @@ def held_out_files(train: Any, val: Any) -> dict[str, Any] | None:
 
 
 def _places(data: Any) -> list[tuple[Images, int]]:
-    return [place(data, index) for index in range(len(data))]
+    return [locate(data, index) for index in range(len(data))]
 
 
 def _source_numbers(data: Any) -> set[int]:

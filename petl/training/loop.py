@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from petl.data.batches import set_epoch
-from petl.data.inputs import Batch, answered, windows
+from petl.data.first_image import output_of
+from petl.data.pairs import Batch, grouped
 from petl.errors import DataError, PetlError
 from petl.training.evaluation import validate_or_save
 from petl.training.history import History
@@ -60,7 +61,7 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
     total = images = 0
     lr = 0.0
     with run.without_trunk():
-        for window in windows(valid_batches(run), run.settings.optim.accumulate):
+        for window in grouped(valid_batches(run), run.settings.optim.accumulate):
             lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
             loss = update_weights(run, window, count, epoch)
             total, images = total + loss * count, images + count
@@ -123,7 +124,7 @@ def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) ->
 def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
     """Returns the mean loss of a batch. In the first one, a DataError says what is wrong with images that the net refuses."""
     net = (
-        run.net if run.updates else functools.partial(answered, run.net)
+        run.net if run.updates else functools.partial(output_of, run.net)
     )  # a net may refuse in training what it evaluates
     return run.objective.loss(net, images, targets)
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl.data.inputs import Batch
 from petl.data.loaders import Loader
+from petl.data.pairs import Batch
 from petl.errors import PetlError
 from petl.training.settings import LossSettings
 from petl.training.targets import read_targets

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from petl.data.datasets import LEFT_OUT
-from petl.data.inputs import Batch, pair
+from petl.data.bad_files import LEFT_OUT
 from petl.data.loaders import Loader
-from petl.data.logits import scores
+from petl.data.logits import require_logits
+from petl.data.pairs import Batch, images_and_labels
 from petl.training.losses import create_criterion, create_mix
 from petl.training.metrics import Metrics, metrics_of
 from petl.training.settings import LossSettings
@@ -76,7 +76,7 @@ class CrossEntropy:
             self.mix = create_mix(self.settings, len(self.labels))
 
     def images_and_targets(self, batch: Any, model: nn.Module) -> Batch:
-        return pair(batch, model, len(self.labels))
+        return images_and_labels(batch, model, len(self.labels))
 
     def is_read(self, targets: Tensor) -> Tensor:
         return targets != LEFT_OUT
@@ -84,10 +84,10 @@ class CrossEntropy:
     def loss(self, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:
         if self.mix:
             images, targets = self.mix(images, targets)
-        return self.criterion(scores(net(images)).float(), targets)
+        return self.criterion(require_logits(net(images)).float(), targets)
 
     def per_image(self, output: Any, targets: Tensor) -> tuple[Tensor, ...]:
-        logits = scores(output)
+        logits = require_logits(output)
         return F.cross_entropy(logits.float(), targets, reduction="none"), logits.argmax(1)
 
     def metrics(self, *columns: Tensor) -> Metrics:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from petl.data.loaders import Loader
-    from petl.extraction.extraction import Road
+    from petl.extraction.feature_source import FeatureSource
     from petl.training.objectives import Objective
     from petl.training.settings import Settings
 
@@ -47,7 +47,7 @@ class Run:
     progress: Progress
     trained: dict[str, Tensor]
     split: dict[str, Any] | None = None
-    features: Road | None = None
+    features: FeatureSource | None = None
     ema: ModelEmaV3 | None = None
     history: History = field(default_factory=History)
     updates: int = 0

@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from petl.data.inputs import classes_of, feed, first_look
+from petl.data.first_image import try_one_image
+from petl.data.inputs import as_loader, loader_classes
 from petl.data.loaders import Loader, on_device
-from petl.data.origins import pipeline_of
+from petl.data.wrappers import pipeline_of
 from petl.errors import StateError
-from petl.extraction.decision import Loaders, road
-from petl.extraction.entry import NoRoom
-from petl.extraction.extraction import Road
+from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
+from petl.extraction.npy_writer import StorageError
+from petl.extraction.reasons import NoRoom
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
 from petl.training.held_out import held_out_files
 from petl.training.history import History
@@ -38,8 +39,8 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     objective.prepare(train, accelerator.device)
     optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
-    found, why, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(found.net if found else model, optimizer)
+    decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
+    net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, optimizer)
     train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
@@ -56,33 +57,31 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         trained=trained_state(model),
         ema=create_ema(model, settings.optim),
         history=History(settings.run.monitor),
-        features=found,
+        features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
     )
     save_trained_only(accelerator, run.trained)
     accelerator.register_for_checkpointing(run)
     _resume(run)
-    run.history.features = (
-        found.word(len(train.dataset)) if found else f"each step ran the whole model: {why}" if why else ""
-    )
+    run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
     return run
 
 
 def _features_or_images(
     accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
-) -> tuple[Road | None, str, Loaders]:
-    """The road over features, which are then computed, and their batches; else None, why, and the batches of images."""
-    found, why = road(accelerator, model, loaders, settings.features)
-    if found is None:
-        return None, why, loaders
+) -> tuple[Decision, Loaders]:
+    """Computes the features if they are to be used; returns the decision, and the loaders of features or images."""
+    decision = choose_features(accelerator, model, loaders, settings.features)
+    if decision.source is None:
+        return decision, loaders
     train, val = loaders
     try:
-        features = found.train(train, settings.features.views or 1, progress)
-        return found, "", (features, found.val(val, progress) if val is not None else None)
+        features = decision.source.train(train, settings.features.views or 1, progress)
+        return decision, (features, decision.source.val(val, progress) if val is not None else None)
     except BaseException as error:
-        found.close()
-        if isinstance(error, NoRoom) and not (settings.features.cache or settings.features.views):
-            return None, str(error), loaders
+        decision.source.close()
+        if isinstance(error, StorageError) and not (settings.features.cache or settings.features.views):
+            return RunModel(NoRoom(str(error))), loaders
         raise
 
 
@@ -96,12 +95,12 @@ def _open_data(
     options: dict[str, Any] = {
         name: getattr(settings.run, name) for name in ("batch_size", "workers", "keys", "strict")
     }
-    train = feed(data[0], model, training=True, classes=settings.run.names, seed=settings.run.seed, **options)
-    known = settings.run.names if settings.run.labels is not None else classes_of(train) or recorded_labels(model)
+    train = as_loader(data[0], model, training=True, classes=settings.run.names, seed=settings.run.seed, **options)
+    known = settings.run.names if settings.run.labels is not None else loader_classes(train) or recorded_labels(model)
     labels = output_names(accelerator, model, train, known)
     objective = CrossEntropy(labels, settings.loss)
     objective.refuse_targets(train, training=True)
-    val = None if data[1] is None else feed(data[1], model, classes=known, **options)
+    val = None if data[1] is None else as_loader(data[1], model, classes=known, **options)
     if val is not None:
         output_names(accelerator, model, val, known)
         objective.refuse_targets(val)
@@ -119,7 +118,7 @@ def recorded_labels(model: nn.Module) -> list[str] | None:
 
 def output_names(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
     """Returns the known names of the model's classes, else their numbers, after the model has been tried on the first image."""
-    classes = first_look(accelerator, model, loader, known)
+    classes = try_one_image(accelerator, model, loader, known)
     return list(known) if known else [str(number) for number in range(classes)]
 
 

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, TensorDataset
 
-from petl.data.datasets import LEFT_OUT
-from petl.data.inputs import no_class
-from petl.data.loaders import Batches, Loader, Picked, picked
-from petl.data.origins import Around, class_numbers
+from petl.data.bad_files import LEFT_OUT
+from petl.data.class_labels import dataset_targets
+from petl.data.loaders import KeyedDataset, Loader, PairLoader
+from petl.data.pairs import pick_keys, unknown_class_error
+from petl.data.wrappers import DatasetWrapper
 from petl.errors import DataError
 
 
@@ -33,7 +34,7 @@ def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False)
     if numbers is None or not len(numbers):
         return
     if not 0 <= numbers[0] <= numbers[-1] < classes:
-        raise no_class(int(numbers[-1] if numbers[-1] >= classes else numbers[0]), classes)
+        raise unknown_class_error(int(numbers[-1] if numbers[-1] >= classes else numbers[0]), classes)
     if training and len(numbers) == 1:
         raise DataError(
             f"all training images are of one class ({labels[numbers[0]]}), and any model that always gives that answer is right; "
@@ -43,8 +44,10 @@ def refuse_targets(loader: Loader, labels: list[str], *, training: bool = False)
 
 def known_targets(dataset: Any, *, reading: bool = False) -> np.ndarray | None:
     """Returns the class number of each image, or None where it can't be had (without ``reading`` images)."""
-    inner = dataset.dataset if isinstance(dataset, Around) and not isinstance(dataset, Picked) else dataset
-    numbers = class_numbers(dataset, reading=reading) if not isinstance(inner, Picked) else None
+    inner = (
+        dataset.dataset if isinstance(dataset, DatasetWrapper) and not isinstance(dataset, KeyedDataset) else dataset
+    )
+    numbers = dataset_targets(dataset, reading=reading) if not isinstance(inner, KeyedDataset) else None
     if numbers is None and type(inner) is TensorDataset and len(inner.tensors) == 2:
         numbers = inner.tensors[1].cpu().numpy()
     whole = isinstance(numbers, np.ndarray) and numbers.ndim == 1 and numbers.dtype.kind in "iu"
@@ -61,8 +64,8 @@ def read_targets(loader: Loader) -> Tensor:
 
 def _targets_of_items(loader: Loader) -> np.ndarray:
     """Returns the class numbers from the dataset's ``targets``, or from its items."""
-    dataset: Any = loader.dataset.dataset if isinstance(loader.dataset, Around) else loader.dataset
-    targets = None if isinstance(dataset, Picked) else getattr(dataset, "targets", None)
+    dataset: Any = loader.dataset.dataset if isinstance(loader.dataset, DatasetWrapper) else loader.dataset
+    targets = None if isinstance(dataset, KeyedDataset) else getattr(dataset, "targets", None)
     if targets is not None and getattr(dataset, "target_transform", None) is None:
         return np.asarray(targets, dtype=np.int64)
     if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
@@ -70,5 +73,5 @@ def _targets_of_items(loader: Loader) -> np.ndarray:
             f"class_weights='balanced' has to count the images of each class, which {type(dataset).__name__} doesn't tell; pass "
             "one number per class"
         )
-    keys = loader.keys if isinstance(loader, Batches) else None
-    return np.array([int(picked(dataset[i], keys)[1]) for i in range(len(dataset))], dtype=np.int64)
+    keys = loader.keys if isinstance(loader, PairLoader) else None
+    return np.array([int(pick_keys(dataset[i], keys)[1]) for i in range(len(dataset))], dtype=np.int64)

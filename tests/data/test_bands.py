@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 import petl
-from petl.data.damage import flaw
+from petl.data.damage import why_unreadable
 from petl.errors import DataError
 from tests.support.data import plain
 
@@ -51,7 +51,7 @@ def expected(array: np.ndarray, top: float) -> torch.Tensor:
 def test_every_band_and_bit_arrives(tmp_path: Path, array: np.ndarray, options: dict[str, Any], top: float) -> None:
     tifffile.imwrite(tmp_path / "a.tif", array, **options)
     config = {**plain(array.shape[-1]), "input_size": (array.shape[-1], *array.shape[:2])}
-    assert flaw(tmp_path / "a.tif") == ""
+    assert why_unreadable(tmp_path / "a.tif") == ""
     torch.testing.assert_close(petl.data.image(tmp_path / "a.tif", config), expected(array, top))
 
 
@@ -102,7 +102,7 @@ def test_transparency_is_no_band_of_a_photograph(tmp_path: Path) -> None:
 
 def test_pages_that_are_no_bands(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", np.stack([SENTINEL] * 2), **GRAY)
-    with pytest.raises(DataError, match=r"a\.tif: .*a TIFF of .* 2, Y 8, X 8, S 13; expected one picture"):
+    with pytest.raises(DataError, match=r"a\.tif: .*a TIFF of .* 2, Y 8, X 8, S 13; expected one image"):
         petl.data.image(tmp_path / "a.tif", plain(13))
 
 
@@ -110,7 +110,7 @@ def test_truncated_files_are_seen(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", SENTINEL, **GRAY)
     data = (tmp_path / "a.tif").read_bytes()
     (tmp_path / "a.tif").write_bytes(data[: len(data) // 2])
-    assert flaw(tmp_path / "a.tif")
+    assert why_unreadable(tmp_path / "a.tif")
     with pytest.raises(DataError, match=r"a\.tif: "):
         petl.data.image(tmp_path / "a.tif", plain(13))
 

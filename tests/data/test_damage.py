@@ -16,9 +16,10 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import petl
+from petl.data.bad_files import LEFT_OUT
 from petl.data.batches import Shuffle
-from petl.data.damage import flaw
-from petl.data.datasets import LEFT_OUT, Images
+from petl.data.damage import why_unreadable
+from petl.data.datasets import Images
 from petl.errors import DataError
 
 PLAIN = {"input_size": (3, 32, 32), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 1.0}
@@ -60,7 +61,7 @@ def spoil(path: Path, how: Callable[[bytes], bytes] = lambda data: data[: len(da
 def hidden_damage(path: Path) -> Path:
     """A PNG under the same name whose pixels can't be unpacked, although beginning, end and size are right."""
     path.write_bytes(middle(encoded("png")))
-    assert flaw(path) == ""
+    assert why_unreadable(path) == ""
     return path
 
 
@@ -79,15 +80,15 @@ def test_whole_files_pass_and_truncated_ones_do_not(tmp_path: Path, kind: str) -
     data = encoded(kind)
     for cut in (0, 1, 20, len(data) // 2, len(data) - 40):
         (tmp_path / f"a.{kind}").write_bytes(data[:cut])
-        assert flaw(tmp_path / f"a.{kind}"), f"{cut} of {len(data)} bytes"
+        assert why_unreadable(tmp_path / f"a.{kind}"), f"{cut} of {len(data)} bytes"
     (tmp_path / f"a.{kind}").write_bytes(data)
-    assert flaw(tmp_path / f"a.{kind}") == ""
+    assert why_unreadable(tmp_path / f"a.{kind}") == ""
 
 
 def test_odd_ends_are_read_before_they_are_called_bad(tmp_path: Path) -> None:
     """Phones append whole films to JPEGs, and PIL reads those."""
     (tmp_path / "a.jpg").write_bytes(encoded("jpg") + b"appended by a phone" * 100)
-    assert flaw(tmp_path / "a.jpg") == ""
+    assert why_unreadable(tmp_path / "a.jpg") == ""
 
 
 @pytest.mark.parametrize(

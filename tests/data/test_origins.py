@@ -13,7 +13,8 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset, random_split
 
 import petl
-from petl.data.origins import class_names, class_numbers, pipeline_of
+from petl.data.class_labels import dataset_classes, dataset_targets
+from petl.data.wrappers import pipeline_of
 from petl.errors import DataError
 
 PIPELINE = {
@@ -78,7 +79,7 @@ def test_the_delta_knows_classes_and_pipeline(kind: str, whole: petl.data.Images
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "DataLoader"])
 def test_numbers_are_those_of_the_items(kind: str, whole: petl.data.Images) -> None:
     part = wrapped(kind, whole)
-    numbers = class_numbers(part)
+    numbers = dataset_targets(part)
     assert numbers is not None
     assert numbers.tolist() == [target for _, target in part]
 
@@ -86,7 +87,7 @@ def test_numbers_are_those_of_the_items(kind: str, whole: petl.data.Images) -> N
 def test_balanced_weights_of_a_part_need_no_reading(whole: petl.data.Images, monkeypatch: pytest.MonkeyPatch) -> None:
     part = Subset(ConcatDataset([whole, whole]), [0, 1, 9, 12])
     monkeypatch.setattr(petl.data.Images, "__getitem__", lambda *_: pytest.fail("read"))
-    assert class_numbers(part).tolist() == [0, 0, 0, 1]  # type: ignore[union-attr]
+    assert dataset_targets(part).tolist() == [0, 0, 0, 1]  # type: ignore[union-attr]
 
 
 def test_parts_that_number_their_classes_differently_are_refused(whole: petl.data.Images, tmp_path: Path) -> None:
@@ -140,7 +141,7 @@ class Foreign(Dataset[Any]):
 def test_attributes_of_others_are_not_taken_for_petls(classes: Any, tmp_path: Path) -> None:
     data = Foreign()
     data.classes = classes
-    assert class_names(data) is None
+    assert dataset_classes(data) is None
     assert pipeline_of(Subset(data, [0, 1])) is None
     model = petl.wrap(timm.create_model("test_resnet"), "probe", num_classes=3)
     petl.fit(model, data, epochs=1, lr=1e-3, progress=False)
@@ -150,6 +151,6 @@ def test_attributes_of_others_are_not_taken_for_petls(classes: Any, tmp_path: Pa
 
 def test_names_of_other_datasets() -> None:
     pairs = TensorDataset(torch.zeros(3, 1), torch.arange(3))
-    assert class_names(Subset(pairs, [0])) is None and class_numbers(pairs) is None
+    assert dataset_classes(Subset(pairs, [0])) is None and dataset_targets(pairs) is None
     pairs.classes = [("tench", "Tinca tinca"), "shark", 3]  # type: ignore[attr-defined]  # as torchvision's ImageNet
-    assert class_names(Subset(ConcatDataset([pairs]), [0])) == ["tench", "shark", "3"]
+    assert dataset_classes(Subset(ConcatDataset([pairs]), [0])) == ["tench", "shark", "3"]

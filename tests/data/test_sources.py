@@ -18,7 +18,8 @@ from timm.data import create_dataset, create_transform
 from timm.data.readers.img_extensions import get_img_extensions
 
 import petl.data as data
-from petl.data.images import Transform, Unreadable
+from petl.data.decoding import Unreadable
+from petl.data.transforms import Transform
 from petl.errors import DataError
 from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
@@ -474,7 +475,7 @@ def test_colour_augmentation_of_deep_pictures_is_refused(tmp_path: Path) -> None
     (tmp_path / "cell").mkdir()
     save(tmp_path / "cell" / "a.tif", RAMP)
     found = data.dataset(tmp_path, plain(1), training=True, augment={"auto_augment": "rand-m9"})
-    with pytest.raises(DataError, match=r"a\.tif: auto_augment works on 8-bit pictures"):
+    with pytest.raises(DataError, match=r"a\.tif: auto_augment works on 8-bit images"):
         found[0]
 
 

@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 import petl
 from petl.cli.app import app
-from petl.data.split_names import kind, kinds, neutral
+from petl.data.split_names import says_nothing, split_of, splits_among
 from petl.errors import DataError
 
 PIPELINE = {
@@ -122,9 +122,9 @@ def test_the_test_set_is_not_trained_on(make: Make, train: str, other: str) -> N
     "name", ["train station", "test tube", "contest", "device", "invalid", "latest", "7", "toy_train"]
 )
 def test_names_that_are_no_splits(name: str) -> None:
-    assert kind(name) is None
-    assert kinds([name, "cat"]) == {}
-    assert not neutral(name)
+    assert split_of(name) is None
+    assert splits_among([name, "cat"]) == {}
+    assert not says_nothing(name)
 
 
 @pytest.mark.parametrize("asked", ["test", "Testing", "TEST", "test_set"])

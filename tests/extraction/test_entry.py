@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from petl.errors import DataError, StateError
-from petl.extraction.entry import FILES, NoRoom
+from petl.extraction.entry import ENTRY_FILES
+from petl.extraction.npy_writer import StorageError
 from petl.extraction.store import Store
 
 COUNT = 6
@@ -41,7 +42,7 @@ def never() -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def made(folder: Path) -> Path:
-    Store(folder, 1e6).entry({"k": 1}, COUNT, parts())
+    Store(folder, 1e6).get_or_compute({"k": 1}, COUNT, parts())
     return next(path for path in folder.iterdir() if path.name[0] != ".")
 
 
@@ -83,12 +84,15 @@ def instead(make: Callable[[Path], Any]) -> Callable[[Path], Any]:
 
 
 DAMAGE: dict[str, Callable[[Path], Any]] = {
-    **{f"bit {at} of {name}": flipped(name, at) for name in FILES for at in (0, 9, 60, -1)},
-    **{f"end of {n}": lambda place, n=n: os.truncate(place / n, (place / n).stat().st_size - 3) for n in FILES},
-    **{f"more in {n}": lambda place, n=n: (place / n).open("ab").write(b"xx") for n in FILES},
-    **{f"nothing in {n}": lambda place, n=n: os.truncate(place / n, 0) for n in FILES},
-    **{f"zeros in {n}": lambda place, n=n: (place / n).write_bytes(bytes((place / n).stat().st_size)) for n in FILES},
-    **{f"no {n}": lambda place, n=n: (place / n).unlink() for n in FILES},
+    **{f"bit {at} of {name}": flipped(name, at) for name in ENTRY_FILES for at in (0, 9, 60, -1)},
+    **{f"end of {n}": lambda place, n=n: os.truncate(place / n, (place / n).stat().st_size - 3) for n in ENTRY_FILES},
+    **{f"more in {n}": lambda place, n=n: (place / n).open("ab").write(b"xx") for n in ENTRY_FILES},
+    **{f"nothing in {n}": lambda place, n=n: os.truncate(place / n, 0) for n in ENTRY_FILES},
+    **{
+        f"zeros in {n}": lambda place, n=n: (place / n).write_bytes(bytes((place / n).stat().st_size))
+        for n in ENTRY_FILES
+    },
+    **{f"no {n}": lambda place, n=n: (place / n).unlink() for n in ENTRY_FILES},
     "type int32": about(dtype="int32"),
     "type load": about(dtype="load"),
     "type 5": about(dtype=5),
@@ -115,10 +119,10 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 def test_damage_is_computed_anew_and_kept_again(spoil: Callable[[Path], Any], tmp_path: Path) -> None:
     spoil(made(tmp_path))
     store = Store(tmp_path, 1e6)
-    assert whole(store.entry({"k": 1}, COUNT, parts()))
-    assert store.found == 0
+    assert whole(store.get_or_compute({"k": 1}, COUNT, parts()))
+    assert store.reused == 0
     again = Store(tmp_path, 1e6)
-    assert whole(again.entry({"k": 1}, COUNT, never()))
+    assert whole(again.get_or_compute({"k": 1}, COUNT, never()))
     assert len([*tmp_path.iterdir()]) == 1
 
 
@@ -126,8 +130,10 @@ def test_what_the_model_no_longer_gives_is_computed_anew(tmp_path: Path) -> None
     made(tmp_path)
     store = Store(tmp_path, 1e6)
     other = [(WANTED[0] + 1, WANTED[1])]
-    assert torch.equal(store.entry({"k": 1}, COUNT, other, proof=lambda found: False)[0], WANTED[0] + 1)
-    assert torch.equal(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, never(), proof=lambda found: True)[0], WANTED[0] + 1)
+    assert torch.equal(store.get_or_compute({"k": 1}, COUNT, other, is_valid=lambda found: False)[0], WANTED[0] + 1)
+    assert torch.equal(
+        Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, never(), is_valid=lambda _: True)[0], WANTED[0] + 1
+    )
 
 
 def test_other_peoples_files_stay(tmp_path: Path) -> None:
@@ -139,11 +145,13 @@ def test_other_peoples_files_stay(tmp_path: Path) -> None:
     (tmp_path / ("1" * 32)).write_text("a file")
     (tmp_path / ".part-12345678").mkdir()
     (tmp_path / ".part-12345678" / "mine.npy").write_text("mine")
-    before = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.name not in FILES[1:]}
+    before = {
+        path: path.read_text() for path in tmp_path.rglob("*") if path.is_file() and path.name not in ENTRY_FILES[1:]
+    }
     (place / "targets.npy").write_bytes(b"")
-    assert whole(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, parts()))
-    assert whole(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, never()))
-    Store(tmp_path, 1000).make_room(1000)
+    assert whole(Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, parts()))
+    assert whole(Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, never()))
+    Store(tmp_path, 1000).evict(1000)
     assert not (place / "features.npy").exists()
     del before[place / "about.json"]
     assert {path: path.read_text() for path in before} == before
@@ -155,7 +163,7 @@ def test_what_is_no_folder_is_in_the_way(tmp_path: Path) -> None:
     for make in (lambda: place.write_text("mine"), lambda: place.symlink_to("nowhere")):
         make()
         with pytest.raises(StateError, match="is no folder, and has the name of an entry"):
-            Store(tmp_path, 1e6).entry({"k": 1}, COUNT, never())
+            Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, never())
         assert os.path.lexists(place)
         place.unlink()
 
@@ -163,7 +171,7 @@ def test_what_is_no_folder_is_in_the_way(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", "file/x", "file"], ids=["long", "nul", "in a file", "a file"])
 def test_folders_that_cannot_be(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(NoRoom, match="features can't be kept in"):
+    with pytest.raises(StorageError, match="features can't be kept in"):
         Store(tmp_path / name, 1e6)
 
 
@@ -187,8 +195,8 @@ def test_closed_folders(mode: int) -> None:
         place = Path(outer) / "closed"
         made(place)
         place.chmod(mode)
-        with nobody(), pytest.raises(NoRoom, match="Permission denied"):
-            Store(place, 1e6).entry({"k": 2}, COUNT, parts(), needed=100)
+        with nobody(), pytest.raises(StorageError, match="Permission denied"):
+            Store(place, 1e6).get_or_compute({"k": 2}, COUNT, parts(), needed=100)
         place.chmod(0o755)
         assert len([*place.iterdir()]) == 1
 
@@ -216,8 +224,8 @@ def test_a_full_disk(kept: bool, allocates: bool, tmp_path: Path, monkeypatch: p
             computed.append(1)
             yield torch.zeros(1, 40), torch.zeros(1, dtype=torch.int64)
 
-    with pytest.raises(NoRoom, match="can't be written.* cache= a folder on a disk with more room"):
-        Store(tmp_path if kept else None, 1e6).entry({}, 4, rows())
+    with pytest.raises(StorageError, match="can't be written.* cache= a folder on a disk with more room"):
+        Store(tmp_path if kept else None, 1e6).get_or_compute({}, 4, rows())
     assert len(computed) == (1 if allocates else 2)
     assert not [*tmp_path.iterdir()]
 
@@ -225,7 +233,7 @@ def test_a_full_disk(kept: bool, allocates: bool, tmp_path: Path, monkeypatch: p
 def test_another_number_of_images(tmp_path: Path) -> None:
     for count in (5, 7):
         with pytest.raises(DataError, match="images, "):
-            Store(tmp_path, 1e6).entry({}, count, parts())
+            Store(tmp_path, 1e6).get_or_compute({}, count, parts())
     assert not [*tmp_path.iterdir()]
 
 
@@ -239,10 +247,10 @@ def test_two_runs_at_one_entry(tmp_path: Path) -> None:
         place = made(tmp_path) if place is None else place
         yield WANTED[0][4:], WANTED[1][4:]
 
-    assert whole(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, slow()))
+    assert whole(Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, slow()))
     assert place is not None
     inode = (place / "features.npy").stat().st_ino
-    assert whole(Store(tmp_path, 1e6).entry({"k": 1}, COUNT, never()))
+    assert whole(Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, never()))
     assert (place / "features.npy").stat().st_ino == inode
 
 
@@ -251,7 +259,7 @@ def test_many_runs_that_make_room_for_themselves(tmp_path: Path) -> None:
         for key in range(8):
             store = Store(tmp_path, 2000)
             rows = WANTED[0] + (key + number) % 4
-            found = store.entry({"k": (key + number) % 4}, COUNT, [(rows, WANTED[1])], needed=600)
+            found = store.get_or_compute({"k": (key + number) % 4}, COUNT, [(rows, WANTED[1])], needed=600)
             if not torch.equal(found[0], rows):
                 return False
         return True
@@ -266,7 +274,7 @@ KILLED = """
     def parts():
         yield torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)
         os.kill(os.getpid(), signal.SIGKILL)
-    Store(sys.argv[1] or None, 1e6).entry({}, 6, parts())
+    Store(sys.argv[1] or None, 1e6).get_or_compute({}, 6, parts())
 """
 
 
@@ -289,6 +297,6 @@ def test_a_killed_run_leaves_nothing_for_ever(kept: bool, tmp_path: Path, monkey
         yield WANTED[0][4:], WANTED[1][4:]
 
     store = Store(folder or None, 1e6)
-    assert whole(store.entry({"k": 1}, COUNT, looking()))
+    assert whole(store.get_or_compute({"k": 1}, COUNT, looking()))
     store.close()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith((".part-", "petl-"))]

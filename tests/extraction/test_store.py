@@ -18,10 +18,12 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 import petl
 from petl.errors import PetlError, StateError
-from petl.extraction.cut_points import cuts, restless, watched
-from petl.extraction.dataset_identity import contents, unsteady
+from petl.extraction.cut_points import cut_points, watched
+from petl.extraction.dataset_fingerprint import dataset_fingerprint
+from petl.extraction.randomness import may_change
+from petl.extraction.skippable import changes_in_training
 from petl.extraction.store import Store
-from petl.extraction.tail import upper
+from petl.extraction.tail_search import find_tail
 from tests.support.compare import gap, state
 from tests.support.data import CLASSES, SIZE, Noisy
 from tests.support.data import noise_pairs as pairs
@@ -184,7 +186,7 @@ def test_what_is_measured_is_what_the_model_does() -> None:
 def test_nothing_below_builds_a_graph(method: Callable[..., nn.Module], name: str, start: str) -> None:
     """Also in training mode, with modules that are held still or in grafted models."""
     model = method(built(name))
-    below = {module for cut in cuts(model, BATCH) if cut.name == start for module in cut.below}
+    below = {module for cut in cut_points(model, BATCH) if cut.name == start for module in cut.below}
     graphs: list[bool] = []
     for module in below:
         module.register_forward_hook(lambda m, args, out: graphs.append(out.requires_grad))
@@ -211,9 +213,9 @@ def test_a_second_way_past_the_cut_is_seen() -> None:
     """The cut goes where one tensor is enough: before the two ways part, not where training begins."""
     model = Skip().requires_grad_(False)
     model.late.requires_grad_(True)
-    points = cuts(model, BATCH)
+    points = cut_points(model, BATCH)
     assert [point.name for point in points] == ["late", "middle"]
-    assert upper(model, points, BATCH) is None
+    assert find_tail(model, points, BATCH) is None
     history = fit(model, cache=None)
     assert "more than one tensor" in history.features
     with pytest.raises(StateError, match="cache=True: .*more than one tensor"):
@@ -224,7 +226,7 @@ def test_watching_changes_nothing() -> None:
     model = adapting(built("test_resnet"))
     before, random = state(model), torch.get_rng_state()
     modes = [module.training for module in model.train().modules()]
-    net = upper(model, cuts(model, BATCH), BATCH)
+    net = find_tail(model, cut_points(model, BATCH), BATCH)
     assert net
     assert gap(before, state(model)) == 0
     assert torch.equal(random, torch.get_rng_state())
@@ -236,7 +238,7 @@ def test_watching_changes_nothing() -> None:
 def test_moving_statistics_below_are_seen() -> None:
     model = built("test_resnet").requires_grad_(False)
     model.layer4.requires_grad_(True)
-    assert restless(model) >= {model.bn1, model.layer3[0].bn1}
+    assert changes_in_training(model) >= {model.bn1, model.layer3[0].bn1}
     history = fit(model)
     assert "BatchNorm" in history.features
     assert "other values in training" in history.features
@@ -424,9 +426,9 @@ class Brighter(Subset):
 
 def test_what_is_known_of_a_class_is_not_of_its_children() -> None:
     data = pairs()
-    assert unsteady(Brighter(data, range(9))).startswith("petl can't see whether Brighter")
-    assert not unsteady(ConcatDataset([Subset(data, range(9)), data]))
-    assert contents(ConcatDataset([data, data])) != contents(ConcatDataset([data]))
+    assert may_change(Brighter(data, range(9))).startswith("petl can't see whether Brighter")
+    assert not may_change(ConcatDataset([Subset(data, range(9)), data]))
+    assert dataset_fingerprint(ConcatDataset([data, data])) != dataset_fingerprint(ConcatDataset([data]))
     assert "can't see whether Brighter" in fit(partial(built()), Brighter(data, range(9)), epochs=1).features
 
 
@@ -468,16 +470,19 @@ def test_a_changed_file_is_another_data_set(tmp_path: Path) -> None:
     folder = picture_folder(tmp_path / "images")
     model = built()
     data = petl.data.dataset(folder, petl.data.pipeline(model), split=None)
-    before = contents(data)
-    assert contents(petl.data.dataset(folder, petl.data.pipeline(model), split=None)) == before
+    before = dataset_fingerprint(data)
+    assert dataset_fingerprint(petl.data.dataset(folder, petl.data.pipeline(model), split=None)) == before
     place = folder / "a" / "0.png"
     times = place.stat()
     os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns + 1))
-    assert contents(data) != before
+    assert dataset_fingerprint(data) != before
     smaller = petl.data.pipeline(model, size=32)
-    assert contents(petl.data.dataset(folder, smaller, split=None)) not in (before, contents(data))
-    assert not unsteady(data)
-    assert unsteady(petl.data.dataset(folder, smaller, split=None, training=True))
+    assert dataset_fingerprint(petl.data.dataset(folder, smaller, split=None)) not in (
+        before,
+        dataset_fingerprint(data),
+    )
+    assert not may_change(data)
+    assert may_change(petl.data.dataset(folder, smaller, split=None, training=True))
 
 
 def test_other_datasets_are_read_through() -> None:
@@ -491,8 +496,8 @@ def test_other_datasets_are_read_through() -> None:
         def __getitem__(self, index: int) -> tuple[Tensor, int]:
             return self.data[index][0] + self.shift * (index == 17), int(self.data[index][1])
 
-    assert contents(Read(0.0)) == contents(Read(0.0))
-    assert contents(Read(0.0)) != contents(Read(1e-3))
+    assert dataset_fingerprint(Read(0.0)) == dataset_fingerprint(Read(0.0))
+    assert dataset_fingerprint(Read(0.0)) != dataset_fingerprint(Read(1e-3))
 
 
 @pytest.mark.sweep(1)

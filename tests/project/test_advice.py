@@ -23,7 +23,7 @@ from torch.utils.data import TensorDataset
 
 import petl
 from petl.cli import app
-from petl.data.readers import TAKEN
+from petl.data.readers import FOLDER_OPTIONS
 from petl.errors import PetlError
 from petl.methods._peft_fields import KNOWN
 
@@ -196,7 +196,7 @@ def known_words() -> set[str]:
     return (
         words
         | {field.name for cls in petl.methods().values() for field in dataclasses.fields(cls)}
-        | {"img_size", *TAKEN, *KNOWN}
+        | {"img_size", *FOLDER_OPTIONS, *KNOWN}
     )
 
 

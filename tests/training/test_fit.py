@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader, Dataset, TensorDataset
 import petl
 from petl.data.batches import loader, set_epoch
 from petl.errors import DataError, PetlError, StateError
-from petl.extraction.decision import extractor, trained_module
+from petl.extraction.decision import head_features, trained_module
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
 from petl.training.metrics import metrics_of
@@ -602,7 +602,7 @@ def test_the_fast_road_is_taken_only_where_it_is_right() -> None:
     def taken(model: nn.Module, data: Any = None) -> bool:
         batches = data or loader(pairs(8), batch_size=4, training=True)
         before = state(model)
-        found = extractor(Accelerator(cpu=True), model, batches)
+        found = head_features(Accelerator(cpu=True), model, batches)
         assert equal(before, state(model))
         return found is not None
 

@@ -1,0 +1,103 @@
+"""Decodes image files: the bytes of a file become a PIL image, an array or bands, with all pixels loaded."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import os
+import stat
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from petl.data.bands import Bands, read_bands
+from petl.errors import DataError
+
+STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # formats that PIL reads only with another program
+NUMPY_MAGIC = b"\x93NUMPY"
+RawImage = Image.Image | np.ndarray | Bands
+
+
+def extensions() -> set[str]:
+    """Returns the suffixes of the files that can be read, in lower case: those of PIL, with its plugins, and ``.npy``."""
+    Image.init()
+    formats = {name for name in Image.OPEN if name not in STUBS}
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats} | {".npy"}
+
+
+class Unreadable(DataError):
+    """An error: the file is damaged, empty, or in no format that petl reads."""
+
+
+def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+    """Opens a regular file to read. Others are refused: a device might never end, and a pipe may have no writer.
+
+    Raises:
+        Unreadable: it is no regular file.
+        OSError: it can't be opened.
+    """
+    handle = os.open(
+        path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    )  # to open a pipe would wait
+    mode = os.fstat(handle).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(handle)
+        if stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+        raise Unreadable("it is no ordinary file, and no other is read")
+    return os.fdopen(handle, "rb")
+
+
+def decode(data: bytes) -> RawImage:
+    """Returns the image in the bytes of a file: an array for ``.npy``, bands for what PIL would read in part, else a PIL image.
+
+    Raises:
+        Unreadable: the file is damaged, or neither an image that PIL reads nor a ``.npy`` array.
+    """
+    if not data:
+        raise Unreadable("the file is empty")
+    with _errors_as_unreadable(data):
+        image = _decoded(data)
+    array = image.array if isinstance(image, Bands) else image
+    shape = array.shape if isinstance(array, np.ndarray) else array.size
+    if not all(shape):
+        raise Unreadable(f"it has no pixels: its shape is [{', '.join(map(str, shape))}]")
+    return image
+
+
+def load_pixels(image: RawImage) -> RawImage:
+    """Returns the image after its pixels are read: a reader may return PIL images that are only opened.
+
+    Raises:
+        Unreadable: the file is damaged.
+    """
+    if isinstance(image, Image.Image):
+        with _errors_as_unreadable():
+            image.load()
+    return image
+
+
+@contextlib.contextmanager
+def _errors_as_unreadable(data: bytes = b"") -> Iterator[None]:
+    """Inside, every error of a codec is raised as `Unreadable`."""
+    try:
+        yield
+    except DataError:
+        raise
+    except UnidentifiedImageError as error:
+        raise Unreadable(f"no image that petl can read: it begins with {data[:8]!r}, which PIL doesn't know") from error
+    except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
+        raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
+
+
+def _decoded(data: bytes) -> RawImage:
+    if data.startswith(NUMPY_MAGIC):
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    if (bands := read_bands(data)) is not None:
+        return bands
+    image = Image.open(io.BytesIO(data))
+    image.load()
+    return image
