@@ -145,7 +145,7 @@ def fold(module: nn.Module, values: dict[str, Tensor] | None = None) -> None:
     ``values`` are those that ``folded`` gave; without them they are computed now.
     """
     found = grafts(module)
-    stuck = [name for name, graft in found if not _folds(graft)]
+    stuck = [name for name, graft in found if not isinstance(graft, WeightGraft)]
     if stuck:
         raise SiteError(
             f"{', '.join(stuck)} on {base_class(module).__name__} is not a weight graft and can't be folded"
@@ -335,8 +335,8 @@ def _fusing(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
     """
 
     def fuse(self: nn.Module) -> Any:
-        around = [(name, graft) for name, graft in grafts(self) if not _folds(graft)]
-        inside = [f"{n}.{name}" for n, m in self.named_modules() if n for name, g in grafts(m) if not _folds(g)]
+        around = [(name, graft) for name, graft in grafts(self) if not isinstance(graft, WeightGraft)]
+        inside = [f"{n}.{name}" for n, m in self.named_modules() if n for name, g in grafts(m) if not isinstance(g, WeightGraft)]
         if inside:
             raise StateError(
                 f"{base.__name__}.{call}() would lose {', '.join(inside[:3])}, which can't be folded into a weight; "
@@ -352,10 +352,6 @@ def _fusing(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
         return given
 
     return fuse
-
-
-def _folds(graft: Graft) -> bool:
-    return isinstance(graft, WeightGraft)
 
 
 def _adapted(param: str) -> property:
