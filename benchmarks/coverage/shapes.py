@@ -20,7 +20,7 @@ from benchmarks.coverage.plan import CLASSES, Pair, in_chans
 from benchmarks.coverage.verdict import judged, some
 from benchmarks.coverage.wrapping import wrapped
 from petl.delta.fitting import delta_tensors
-from petl.sites.survey import Survey, survey
+from petl.sites.survey import Survey, survey_model
 
 
 def shapes(pair: Pair) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def cached_survey(model: nn.Module, size: Any = None) -> Survey:
 
 @functools.lru_cache(maxsize=1)
 def _surveyed(model: nn.Module, size: Any) -> Survey:
-    return survey(model, size)
+    return survey_model(model, size)
 
 
 def _shaped(pair: Pair, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

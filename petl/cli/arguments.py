@@ -142,7 +142,7 @@ def chosen(names: Sequence[str] | None, settings: Sequence[str] | None, **common
 
 def _takers(key: str, names: list[str]) -> list[str]:
     """Which of the methods the option is for."""
-    from petl.methods.method import method_class
+    from petl.methods.registry import method_class
 
     owner, _, option = key.rpartition(".")
     mine = [name for name in names if owner in ("", name.partition(":")[0])]
@@ -155,7 +155,7 @@ def _takers(key: str, names: list[str]) -> list[str]:
 
 
 def _made(name: str, options: Mapping[str, Any]) -> Method:
-    from petl.methods.method import resolve
+    from petl.methods.registry import resolve
 
     try:
         return resolve(name, options)[0]

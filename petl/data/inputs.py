@@ -17,7 +17,7 @@ from petl.data.loaders import Batches, Keys, Loader, Picked, Streamed, as_tensor
 from petl.data.logits import logits, returned
 from petl.data.origins import class_names, refuse_one_class, refuse_other_numbers
 from petl.errors import DataError, PetlError, listing
-from petl.graft.graft import seen_dtype
+from petl.graft.values import input_dtype
 from petl.wrapping.modes import in_eval
 from petl.wrapping.wrap import in_chans
 
@@ -224,7 +224,7 @@ def pair(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
     known = targets[targets != LEFT_OUT]  # images that couldn't be read
     if classes is not None and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
         raise no_class(int(known.max()) if int(known.max()) >= classes else int(known.min()), classes)
-    images = images.to(seen_dtype(model)) if images.is_floating_point() else images
+    images = images.to(input_dtype(model)) if images.is_floating_point() else images
     return images, targets.to(images.device).long()
 
 

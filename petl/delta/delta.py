@@ -25,12 +25,13 @@ from petl.delta.fitting import (
 from petl.delta.receiver import receiver
 from petl.errors import DeltaError, StateError, listing
 from petl.format.header import DTYPES, class_names, task_name
-from petl.graft.sharded import gathered, is_sharded_model, put
+from petl.graft.sharded import gathered, is_sharded_model, write_whole
 from petl.memory.base_dtype import BaseDtype, narrow_dtype
 from petl.memory.modes import Memory
-from petl.methods.method import from_json
-from petl.sites.sites import within
-from petl.sites.survey import Survey, classifier_names, config
+from petl.methods.registry import method_from_json
+from petl.sites.meta import pretrained_cfg
+from petl.sites.names import within
+from petl.sites.survey import Survey, classifier_names
 from petl.version import __version__
 from petl.wrapping.backbone import arguments, build, outline, unboxed
 from petl.wrapping.fingerprints import own_tensor, owned, whole
@@ -303,7 +304,7 @@ def _structure(model: nn.Module, made: Record) -> dict[str, str]:
 
 def _pipeline(model: nn.Module) -> dict[str, Any] | None:
     """The input pipeline by timm's own word, for models that have one."""
-    if not config(model):
+    if not pretrained_cfg(model):
         return None
     from timm.data import resolve_model_data_config
 
@@ -377,7 +378,7 @@ def _fill(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
             if as_stored and own.dtype != tensors[key].dtype:
                 own.data = own.detach().to(tensors[key].dtype)
-            put(own, tensors[key])
+            write_whole(own, tensors[key])
     drop_caches(model)
 
 
@@ -387,7 +388,7 @@ def _refill(
     """Give a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
     plain, made = wrapped(model)
     if [m.to_json() for m in made.methods] != [
-        from_json(v).to_json() for v in header["methods"]
+        method_from_json(v).to_json() for v in header["methods"]
     ] or made.sites != header["sites"]:
         raise StateError(
             f"{path} holds {listing(m['name'] for m in header['methods'])} at other places than this sharded model was wrapped "

@@ -15,7 +15,7 @@ from torch import Tensor
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.header import SCHEMA, faults
 from petl.format.tensorfile import read_file, read_header, replacing, write_file
-from petl.methods.method import examine
+from petl.methods.registry import check_method_values
 from petl.version import __version__
 from petl.wrapping.fingerprints import combined, fingerprints
 
@@ -93,7 +93,7 @@ def checked_header(path: Path, metadata: Mapping[str, str], shapes: Mapping[str,
         )
     try:
         for values in header["methods"]:
-            examine(values)
+            check_method_values(values)
     except MethodError as error:
         raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
     return {**header, **{key: None for key in SCHEMA if key not in header}}  # what older files lack

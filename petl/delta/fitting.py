@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import DeltaError, PetlError, listing
-from petl.graft.computed_weights import by_hooks
-from petl.methods.method import Method, from_json
-from petl.sites.sites import Sites, all_sites
-from petl.sites.survey import Survey, on_meta
+from petl.graft.computed_weights import has_weight_hooks
+from petl.methods.method import Method
+from petl.methods.registry import method_from_json
+from petl.sites.meta import on_meta
+from petl.sites.roles import all_sites
+from petl.sites.sites import Sites
+from petl.sites.survey import Survey
 from petl.wrapping.fingerprints import own_tensor, owned
 from petl.wrapping.install import Plan, install
 from petl.wrapping.record import Record
@@ -57,7 +60,7 @@ def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
     """The recorded methods at the recorded sites."""
     places = {site.name: site for site in all_sites(found)}
     try:
-        methods: list[Method] = [from_json(values) for values in header["methods"]]
+        methods: list[Method] = [method_from_json(values) for values in header["methods"]]
         listed = zip(methods, header["sites"], strict=True)
         return [(m, m.recalled(found, Sites(places[name] for name in names))) for m, names in listed]
     except KeyError as error:
@@ -81,7 +84,7 @@ def rehearse(
     Raises:
         DeltaError: the recipe can't be carried out on this model, or they differ.
     """
-    if by_hooks(found.model):
+    if has_weight_hooks(found.model):
         return
     try:
         twin = dataclasses.replace(found, model=on_meta(found.model))

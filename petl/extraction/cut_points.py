@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.flop_counter import flop_registry
 
-from petl.graft.graft import WeightGraft
+from petl.graft.kinds import WeightGraft
 from petl.wrapping.modes import in_eval
 
 

@@ -27,7 +27,7 @@ from petl.extraction.options import Options
 from petl.extraction.provenance import provenance
 from petl.extraction.store import Store
 from petl.extraction.tail import REFUSALS, Upper, upper
-from petl.graft.graft import seen_dtype
+from petl.graft.values import input_dtype
 
 Loaders = tuple[Loader, Loader | None]
 WORTH = 0.25  # of a forward's multiplications: less below the cut isn't worth reading features from a disk
@@ -82,7 +82,7 @@ def _found(accelerator: Any, model: nn.Module, loader: Loader, settings: Options
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
     """Whether much of a forward, here on zeros, runs before anything that trains."""
     try:
-        images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=seen_dtype(model))
+        images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=input_dtype(model))
         with accelerator.autocast():
             points = cuts(model, images)
             return bool(points) and share(model, points[0], images) >= WORTH

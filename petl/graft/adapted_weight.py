@@ -6,12 +6,10 @@ torch's own code sees a plain tensor. ``Guarded`` refuses to exchange or delete 
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import torch
@@ -90,7 +88,7 @@ class AdaptedWeight(Tensor):
 
 
 def _words(layer: nn.Module | None, param: str, what: str) -> str:
-    kind = "layer" if layer is None else cast(Any, layer)._petl_look.base.__name__
+    kind = "layer" if layer is None else cast(Any, layer)._petl_spec.base.__name__
     return (
         f"{what} on the {param} of a {kind} that petl has adapted: it is computed at each use, so this is lost. "
         f"Change the base before petl.wrap, or call petl.merge(model) or petl.unwrap(model) first; "
@@ -122,7 +120,7 @@ def _viewing(name: str) -> Callable[..., Any]:
 def _shared(weight: AdaptedWeight, part: Tensor) -> Tensor:
     """``part``, also guarded where it shares the weight's memory."""
     same = part.untyped_storage()._cdata == weight.untyped_storage()._cdata
-    return _guarded(part, weight) if same and type(part) is Tensor else part
+    return _as_part(part, weight) if same and type(part) is Tensor else part
 
 
 def _in_place(name: str) -> bool:
@@ -140,7 +138,7 @@ for _name in ("T", "mT", "H", "mH", "real"):
     setattr(AdaptedWeight, _name, property(_viewing(f"{_name}")))
 
 
-def guarded(value: Tensor, module: nn.Module, param: str) -> Tensor:
+def as_adapted_weight(value: Tensor, module: nn.Module, param: str) -> Tensor:
     """``value`` as an AdaptedWeight of that module, where nothing traces, compiles, transforms or fakes it.
 
     Raises:
@@ -160,93 +158,12 @@ def guarded(value: Tensor, module: nn.Module, param: str) -> Tensor:
     return out
 
 
-def _guarded(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:
+def last_read() -> AdaptedWeight | None:
+    """The adapted weight that this thread has read last, while anybody holds it."""
+    return getattr(_STATE, "last", lambda: None)()
+
+
+def _as_part(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:
     out = part.as_subclass(AdaptedWeight)
     out.layer, out.param, out.own, out.version = weight.layer, weight.param, weight.own, weight.version
     return out
-
-
-class Guarded:
-    """A module whose grafted parameters can't be exchanged or deleted: what is grown on them would be added to other values.
-
-    Loading may, and torch's distributed wrappers, which put the same values back.
-    """
-
-    _petl_look: Any
-
-    def register_parameter(self, name: str, param: Any) -> None:
-        if isinstance(param, AdaptedWeight):
-            param._refuse(f"{name} = layer.{param.param}")
-        self._petl_restore()
-        if name in self._petl_look.params and not self._petl_may():
-            self._petl_refuse(f"layer.{name} = ...")
-        super().register_parameter(name, param)  # type: ignore[misc]  # nn.Module's comes next in the order
-
-    def __delattr__(self, name: str) -> None:
-        if name in self._petl_look.params and not self._petl_may():
-            self._petl_refuse(f"deleting {name}")
-        super().__delattr__(name)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        with unguarded():
-            return super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]  # as above
-
-    def __prepare_scriptable__(self) -> NoReturn:
-        """torch.jit.script asks every module; it knows no class that is made at run time."""
-        self._petl_refuse("torch.jit.script")
-
-    @property
-    def qconfig(self) -> Any:
-        if "qconfig" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'qconfig'")
-        return vars(self)["qconfig"]
-
-    @qconfig.setter
-    def qconfig(self, value: Any) -> None:
-        """torch's eager quantization gives one to every module, then passes by classes that it doesn't know."""
-        self._petl_refuse("quantization")
-
-    def _petl_may(self) -> bool:
-        """Whether loading or a distributed wrapper asks."""
-        frame, names = sys._getframe(2), []
-        while frame is not None and len(names) < 3:
-            names.append(frame.f_globals.get("__name__", ""))
-            frame = frame.f_back  # type: ignore[assignment]  # the outermost has none
-        return len(_tokens()) > 0 or any(name.startswith("torch.distributed") for name in names)
-
-    def _petl_restore(self) -> None:
-        """Give a parameter back that torch.nn.utils.weight_norm has taken out already, and refuse to go on."""
-        weight: AdaptedWeight | None = getattr(_STATE, "last", lambda: None)()
-        if weight is None or weight.layer() is not self or weight.own is None:
-            return
-        own, param = cast(nn.Module, self)._parameters, weight.param
-        if param not in own and param not in vars(self):
-            own[param] = cast(nn.Parameter, weight.own)
-            self._petl_refuse(f"taking {param} apart")
-
-    def _petl_refuse(self, what: str) -> NoReturn:
-        raise StateError(
-            f"{what} on a {self._petl_look.base.__name__} that petl has adapted: what petl added would work on other values, or "
-            f"be passed by. Do it before petl.wrap, or call petl.merge(model) or petl.unwrap(model) first"
-        )
-
-
-@contextlib.contextmanager
-def unguarded() -> Iterator[None]:
-    """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` carries out."""
-    token = _Token()  # dies with this frame, also where Ctrl-C comes between two lines here
-    _tokens().add(token)
-    try:
-        yield
-    finally:
-        _tokens().discard(token)
-
-
-class _Token:
-    """One use of ``unguarded`` that isn't over."""
-
-
-def _tokens() -> weakref.WeakSet[_Token]:
-    if not hasattr(_STATE, "tokens"):
-        _STATE.tokens = weakref.WeakSet()
-    return _STATE.tokens

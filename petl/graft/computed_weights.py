@@ -42,7 +42,7 @@ def check_known(module: nn.Module, param: str) -> None:
     )
 
 
-def refresh(module: nn.Module, param: str) -> None:
+def compute_in_eval(module: nn.Module, param: str) -> None:
     """Compute the parameter as the next forward in evaluation mode would."""
     before, module.training = module.training, False
     try:
@@ -52,7 +52,7 @@ def refresh(module: nn.Module, param: str) -> None:
         module.training = before
 
 
-def settle(module: nn.Module, param: str, value: Tensor) -> None:
+def make_own(module: nn.Module, param: str, value: Tensor) -> None:
     """Make the parameter the module's own, with this value; whatever computed it is gone."""
     own = module._parameters.get(param)
     for hook in _hooks(module, param):
@@ -65,7 +65,7 @@ def settle(module: nn.Module, param: str, value: Tensor) -> None:
     module._parameters[param] = nn.Parameter(value, requires_grad=own is not None and own.requires_grad)
 
 
-def iterated(module: nn.Module, name: str) -> list[tuple[str, str]]:
+def spectral_norm_keys(module: nn.Module, name: str) -> list[tuple[str, str]]:
     """(original weight, a vector that follows it in training mode): the keys of each spectral norm that this module runs."""
     if isinstance(module, _SpectralNorm):
         return [(f"{name.rpartition('.')[0]}.original", f"{name}._u")]
@@ -73,7 +73,7 @@ def iterated(module: nn.Module, name: str) -> list[tuple[str, str]]:
     return [(f"{name}.{param}_orig".lstrip("."), f"{name}.{param}_u".lstrip(".")) for param in hooks]
 
 
-def by_hooks(model: nn.Module) -> bool:
+def has_weight_hooks(model: nn.Module) -> bool:
     """Whether hooks of torch's compute weights in the model; a copy without hooks is another model then."""
     kinds = tuple(way.kind for way in HOOKS)
     return any(isinstance(hook, kinds) for module in model.modules() for hook in module._forward_pre_hooks.values())

@@ -14,7 +14,7 @@ FSDP = "torch.distributed.fsdp"
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")  # around modules, in their names
 
 
-def wants_own() -> bool:
+def fsdp_asks() -> bool:
     """Whether FSDP asks a module for a weight: it wants what it keeps there, a shard or a view, not the adapted weight.
 
     ``fully_shard`` looks at its parameters by ``getattr(module, name)`` before the first forward and after every ``.to``, FSDP1
@@ -57,7 +57,7 @@ def gathered(model: nn.Module) -> Iterator[bool]:
         dist.barrier()
 
 
-def put(own: Tensor, value: Tensor) -> None:
+def write_whole(own: Tensor, value: Tensor) -> None:
     """Write a whole value into a tensor, or into this rank's shard of it."""
     value = value.to(own.device, own.dtype)
     if is_shard(own):

@@ -19,9 +19,10 @@ from torch.utils._pytree import tree_leaves
 
 from petl.delta.delta import load, save
 from petl.errors import StateError
-from petl.graft.graft import is_grafted, prune
+from petl.graft.classes import is_grafted
+from petl.graft.folding import prune
 from petl.memory.base_dtype import widen
-from petl.sites.sites import within
+from petl.sites.names import within
 from petl.sites.survey import classifier_names
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.record import bare, record, wrapped

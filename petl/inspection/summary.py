@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.delta.fitting import delta_tensors
 from petl.errors import printable
-from petl.graft.graft import grafts
+from petl.graft.kinds import grafts
 from petl.memory.modes import steps
 from petl.tables import html_table, table
 from petl.wrapping.fingerprints import own_tensor, owned

@@ -19,12 +19,13 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from petl.graft.graft import Way
+from petl.graft.kinds import FastPath
 from petl.kernels.low_rank import Layout
 from petl.memory.block_state import FirstRun
 from petl.memory.recompute import recording
-from petl.sites.sites import is_layer, within
-from petl.sites.survey import Survey, ancestors, topmost
+from petl.sites.layers import is_layer
+from petl.sites.names import ancestors, topmost, within
+from petl.sites.survey import Survey
 
 PASSING = {  # what autograd calls operations whose gradients need nothing of the values that go through
     *("AddBackward0", "SubBackward0", "NegBackward0", "ToCopyBackward0", "CloneBackward0"),
@@ -40,7 +41,7 @@ SLACK = 1 / 16  # this share of the numbers may be kept rather than made again, 
 _STATE = threading.local()
 
 
-class Segment(Way):
+class Segment(FastPath):
     """A block that keeps its input alone and runs again in the backward."""
 
     outer = True

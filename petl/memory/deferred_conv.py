@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from petl.graft.graft import PARTNER, Way
+from petl.graft.kinds import PAIRED_NORM, FastPath
 from petl.kernels import low_rank
 from petl.memory.checkpointed_blocks import call
 from petl.memory.recompute import recording, top_hooks
@@ -185,7 +185,7 @@ def settled(x: Any) -> Any:
 
 def may_defer(conv: nn.Module) -> nn.Module | None:
     """The norm that is expected to take this convolution's output, where both run inside a scope that is open now."""
-    partner: Partner | None = getattr(conv, PARTNER, None)
+    partner: Partner | None = getattr(conv, PAIRED_NORM, None)
     if partner is None or not conv.training or torch.compiler.is_compiling():
         return None
     if torch._C._are_functorch_transforms_active():
@@ -197,7 +197,7 @@ def may_defer(conv: nn.Module) -> nn.Module | None:
     return partner.norm if open_now else None
 
 
-class Scope(Way):
+class Scope(FastPath):
     """A module inside which convolutions may defer their outputs; what it returns is computed."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:

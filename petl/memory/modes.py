@@ -17,7 +17,9 @@ from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations, pad_same
 from torch import Tensor, nn
 
 from petl.errors import StateError
-from petl.graft.graft import PARTNER, OutputGraft, Way, WeightGraft, base_class, give, grafts, is_still, ways
+from petl.graft.classes import base_class, fast_paths, is_held_in_eval
+from petl.graft.graft import add_fast_paths
+from petl.graft.kinds import PAIRED_NORM, FastPath, OutputGraft, WeightGraft, grafts
 from petl.kernels import low_rank
 from petl.kernels.chunked_mlp import LARGE, Layer, mlp
 from petl.memory import recompute
@@ -26,8 +28,9 @@ from petl.memory.block_state import GONE
 from petl.memory.checkpointed_blocks import Segment, call, is_watched, segments
 from petl.memory.deferred_conv import Convolution, Partner, Scope, deferred, may_defer, settled, waiting
 from petl.memory.recompute import recording
-from petl.sites.sites import has_statistics, layer_roles, matrices
-from petl.sites.survey import Survey, ancestors
+from petl.sites.layers import has_running_statistics, layer_roles, weight_names
+from petl.sites.names import ancestors
+from petl.sites.survey import Survey
 
 Memory = Literal["fast", "lean", "min"]
 MEMORY: tuple[Memory, ...] = get_args(Memory)
@@ -42,54 +45,54 @@ def cheapen(found: Survey, memory: str) -> None:
     """Give the modules of an adapted model these ways to run; ``found`` is the survey of the model before."""
     model = found.model
     for conv, partner in _pairs(found):
-        vars(conv)[PARTNER] = partner
-        give(partner.scope, Scope)
+        vars(conv)[PAIRED_NORM] = partner
+        add_fast_paths(partner.scope, Scope)
     keeping = {name for name, module in model.named_modules() if _keeps_input(module)}
     for name, module in model.named_modules():
         takers = found.takers.get(name, [])
         give_ways(module, lean=memory != "fast", kept=bool(takers) and all(taker & keeping for taker in takers))
     if memory == "min":
         for name in segments(found):
-            give(model.get_submodule(name), Segment)
+            add_fast_paths(model.get_submodule(name), Segment)
     if memory != "fast":
         watch(model)
 
 
 def watch(model: nn.Module) -> None:
     """Let the model note what can be made again during its forward, if it doesn't yet."""
-    if Root not in ways(model):
-        give(model, Root)
+    if Root not in fast_paths(model):
+        add_fast_paths(model, Root)
 
 
 def give_ways(module: nn.Module, *, lean: bool, kept: bool) -> None:
     """The way for this kind of layer, where there is one; ``kept``: somebody keeps what it returns, as ReLU does."""
     if base_class(module) is nn.Linear and (_change(module) is not None or is_narrow(module)):
-        give(module, Linear)
+        add_fast_paths(module, Linear)
     elif _is_plain_conv(module):
-        give(module, Conv)
-    elif _is_plain_norm(module) and is_still(module):
-        give(module, StillNorm)
+        add_fast_paths(module, Conv)
+    elif _is_plain_norm(module) and is_held_in_eval(module):
+        add_fast_paths(module, StillNorm)
     elif lean and base_class(module) in (nn.ReLU, nn.ReLU6):
-        give(module, KeptGate if kept else Gate)
+        add_fast_paths(module, KeptGate if kept else Gate)
     elif lean and base_class(module) is nn.MaxPool2d:
-        give(module, Pool)
+        add_fast_paths(module, Pool)
     elif lean and _is_perceptron(module):
-        give(module, InParts)
+        add_fast_paths(module, InParts)
     elif lean and _is_cheap(module):
-        give(module, Again)
+        add_fast_paths(module, Again)
 
 
 def steps(model: nn.Module, memory: str | None) -> dict[str, str]:
     """For each layer that a training step treats in a way of its own, or could: which way, and if it's plain, why."""
     inside = {id(part) for module in model.modules() for _, graft in grafts(module) for part in graft.modules()}
-    layers = {n: m for n, m in model.named_modules() if id(m) not in inside and matrices(m)}
+    layers = {n: m for n, m in model.named_modules() if id(m) not in inside and weight_names(m)}
     there = {id(module) for module in model.modules()}
     said = {name: _way(module, memory, there) for name, module in layers.items()}
     return {name: words for name, words in said.items() if words}
 
 
 def _way(layer: nn.Module, memory: str | None, there: set[int]) -> str:
-    changes, given = _on_weight(layer), {Linear, Conv} & {*ways(layer)}
+    changes, given = _on_weight(layer), {Linear, Conv} & {*fast_paths(layer)}
     if _weight_trains(layer):
         computed = layer._parameters.get("weight") is None
         return "plain: its weight is computed" if computed else "plain: the weight itself trains"
@@ -99,9 +102,9 @@ def _way(layer: nn.Module, memory: str | None, there: set[int]) -> str:
         return f"plain: {type(changes[0]).__name__} is not one low-rank change"
     if changes and not given:
         return f"plain: {type(changes[0]).__name__} on {base_class(layer).__name__}, which no kernel knows"
-    partner: Partner | None = getattr(layer, PARTNER, None)
+    partner: Partner | None = getattr(layer, PAIRED_NORM, None)
     norm = None if partner is None or not _takes(layer, partner.norm) else partner.norm
-    if norm is not None and (id(norm) not in there or StillNorm not in ways(norm) or norm.training):
+    if norm is not None and (id(norm) not in there or StillNorm not in fast_paths(norm) or norm.training):
         return f"{'fused' if changes else 'frozen'}; plain norm: the one after it was replaced or set free since wrap"
     if norm is not None and _scale_trains(norm):
         return "frozen, with the norm after it: keeps what lies between"
@@ -109,7 +112,7 @@ def _way(layer: nn.Module, memory: str | None, there: set[int]) -> str:
     return f"fused{with_norm}" if changes else f"frozen{with_norm}, keeps nothing" if given else ""
 
 
-class Linear(Way):
+class Linear(FastPath):
     """A linear layer with a low-rank change, or one whose weight is kept in low precision."""
 
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
@@ -120,7 +123,7 @@ class Linear(Way):
         return call(low_rank.linear, _converted(input), _weight(layer), layer.bias, change)
 
 
-class Conv(Way):
+class Conv(FastPath):
     """A 2d convolution whose weight is frozen, with a low-rank change or without; a norm may take its output uncomputed."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -135,7 +138,7 @@ class Conv(Way):
         return call(low_rank.conv, x, weight, bias, change, None, geometry)
 
 
-class StillNorm(Way):
+class StillNorm(FastPath):
     """A norm in evaluation mode: computed with the convolution before it, or keeping its input only where its scale trains."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -153,7 +156,7 @@ class StillNorm(Way):
         return _after_norm(norm, out)
 
 
-class Gate(Way):
+class Gate(FastPath):
     """ReLU and ReLU6: one bit a number for the backward, where nobody else keeps the output."""
 
     keeps_output = False
@@ -175,7 +178,7 @@ class KeptGate(Gate):
     keeps_output = True
 
 
-class Pool(Way):
+class Pool(FastPath):
     """Maximum pooling that keeps the places of the maxima, in half the bytes, and not its input."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -186,7 +189,7 @@ class Pool(Way):
         return low_rank.max_pool(input, window)
 
 
-class Again(Way):
+class Again(FastPath):
     """A norm or activation whose output is computed again in the backward, from the input, which is kept anyway."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -216,7 +219,7 @@ class Again(Way):
                 self.inplace = before
 
 
-class InParts(Way):
+class InParts(FastPath):
     """timm's multilayer perceptron, in parts where what lies between its layers is large."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -226,7 +229,7 @@ class InParts(Way):
         return mlp(_converted(x), _as_layer(block.fc1), _as_layer(block.fc2), cast(Again, block.act)._anew)
 
 
-class Root(Way):
+class Root(FastPath):
     """The whole model: what can be made again is noted during its forward."""
 
     outer = True
@@ -279,7 +282,7 @@ def _goes_in_parts(block: Mlp, x: Tensor) -> bool:
         return False
     between = [part for part in (block.drop1, block.norm, block.drop2) if type(part) is not nn.Identity]
     dropped = any(type(part) is not nn.Dropout or (part.training and part.p > 0) for part in between)
-    plain = base_class(block.act) in ACTIVATIONS and Again in ways(block.act) and not grafts(block.act)
+    plain = base_class(block.act) in ACTIVATIONS and Again in fast_paths(block.act) and not grafts(block.act)
     return plain and not dropped and all(_is_low_rank(fc) for fc in (block.fc1, block.fc2)) and not is_watched(block)
 
 
@@ -292,7 +295,7 @@ def _is_frozen(layer: nn.Module) -> bool:
 def _is_low_rank(layer: nn.Module) -> bool:
     """Whether the layer is ``kernels.linear`` and nothing else, and keeps its input if anything of its weight trains."""
     around = any(not isinstance(graft, WeightGraft) for _, graft in grafts(layer))
-    if Linear not in ways(layer) or around or _weight_trains(layer):
+    if Linear not in fast_paths(layer) or around or _weight_trains(layer):
         return False
     change = _change(layer)
     return not _on_weight(layer) if change is None else change.down.requires_grad
@@ -319,7 +322,7 @@ def _pairs(found: Survey) -> Iterator[tuple[nn.Module, Partner]]:
     """Each convolution with the frozen norm that alone takes what it returns, and the module inside which both run."""
     for name, taker in found.feeds.items():
         conv, norm = (_submodule(found.model, n) for n in (name, taker))
-        fits = _is_plain_conv(conv) and _is_plain_norm(norm) and is_still(norm)
+        fits = _is_plain_conv(conv) and _is_plain_norm(norm) and is_held_in_eval(norm)
         if fits and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):
             around = {*ancestors(taker)}
             scope = next((above for above in ancestors(name) if above in around and above in found.calls), "")
@@ -340,7 +343,7 @@ def _is_plain_conv(module: nn.Module) -> bool:
 
 def _is_plain_norm(module: nn.Module) -> bool:
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
-    return base_class(module) in kinds and has_statistics(module)
+    return base_class(module) in kinds and has_running_statistics(module)
 
 
 def _is_perceptron(module: nn.Module) -> bool:
@@ -351,7 +354,7 @@ def _is_perceptron(module: nn.Module) -> bool:
 
 def _is_cheap(module: nn.Module) -> bool:
     """Norms without statistics, and activations that are a function of their input alone."""
-    norm = "norm" in layer_roles(module) and not has_statistics(module)
+    norm = "norm" in layer_roles(module) and not has_running_statistics(module)
     return base_class(module) in ACTIVATIONS or norm
 
 

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from petl.errors import MethodError, SiteError
-from petl.graft.graft import OutputGraft, grow, seen_dtype
+from petl.graft.graft import grow
+from petl.graft.kinds import OutputGraft
+from petl.graft.values import input_dtype
 from petl.kernels.matmul_convs import Grouped, Pointwise
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, last_inside
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.sites.roles import returning_site
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
 
@@ -63,7 +67,7 @@ class Adapter(Method):
         sites = super().plan(found)
         if found.failed:
             raise SiteError(f"adapter: needs the shapes that blocks return, but the model did not run: {found.failed}")
-        sites = Sites(dict.fromkeys(last_inside(found, site) for site in sites))
+        sites = Sites(dict.fromkeys(returning_site(found, site) for site in sites))
         for site in sites:
             self._refuse(found, site)
         return sites
@@ -80,7 +84,7 @@ class Adapter(Method):
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         like = next(model.parameters())  # an activation at the end of a block has none of its own
-        dtype = torch.promote_types(seen_dtype(model), torch.float32)
+        dtype = torch.promote_types(input_dtype(model), torch.float32)
         for site in sites:
             maps = enumerate(zip(site.outputs, site.axes, strict=True))
             parts = {str(i): self._part(shape, axis) for i, (shape, axis) in maps if len(shape) > 1}

@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.errors import SiteError
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, all_sites, own_biases, select
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.sites.layers import bias_names
+from petl.sites.roles import all_sites
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
 
@@ -41,9 +45,9 @@ class Bias(Method):
         return kept
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
-        return own_biases(module)
+        return bias_names(module)
 
 
 def _has_used_bias(found: Survey, site: Site) -> bool:
-    keys = [f"{site.name}.{leaf}".lstrip(".") for leaf in own_biases(found.modules[site.name])]
+    keys = [f"{site.name}.{leaf}".lstrip(".") for leaf in bias_names(found.modules[site.name])]
     return any(found.failed or key in found.used for key in keys)

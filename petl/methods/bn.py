@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
 from petl.errors import MethodError
-from petl.methods.method import STATISTICS, Method, register
-from petl.sites.sites import Site, Where, layer_roles
-
-Stats = Literal["adapt", "keep"]
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.methods.statistics import STATISTICS, Stats, check_stats
+from petl.sites.layers import layer_roles
+from petl.sites.sites import Site, Where
 
 
 @register("bn")
@@ -54,9 +54,3 @@ class BN(Method):
         affine = module._parameters if self.affine else {}
         moving = STATISTICS if self.stats == "adapt" else ()
         return [*(k for k, p in affine.items() if p is not None), *(k for k in moving if k in module._buffers)]
-
-
-def check_stats(name: str, stats: str) -> None:
-    """``stats`` is "adapt" or "keep", or a MethodError."""
-    if stats not in ("adapt", "keep"):
-        raise MethodError(f"{name}: stats={stats!r}; it is 'adapt' (move in training, saved) or 'keep' (held still)")

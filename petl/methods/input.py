@@ -11,10 +11,16 @@ from einops import einsum
 from torch import Tensor, nn
 
 from petl.errors import MethodError
-from petl.graft.graft import InputGraft, WeightGraft, base_class, grow, own_value, seen_dtype
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, select, within
-from petl.sites.survey import Survey, topmost
+from petl.graft.classes import base_class
+from petl.graft.graft import grow
+from petl.graft.kinds import InputGraft, WeightGraft
+from petl.graft.values import input_dtype, own_value
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.sites.names import topmost, within
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
+from petl.sites.survey import Survey
 
 
 @register("input")
@@ -61,17 +67,17 @@ class Input(Method):
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         for site in sites:
             module = model.get_submodule(site.name)
-            self._grow(module, _like(model if next(module.parameters(), None) is None else module))
+            self._grow(module, _like_parameters(model if next(module.parameters(), None) is None else module))
 
     def _grow(self, module: nn.Module, like: Tensor) -> None:
         channels = self._expected(module)
         if not self._fits(module, channels):
-            layer = Pointwise(self.in_chans, channels, self.bias, like)
+            layer = ChannelMixer(self.in_chans, channels, self.bias, like)
             layer.why_stuck = self._why_not(module, channels)
             return grow(module, "input", layer)
-        grow(module, "input", Mix(_start(self.in_chans, channels), like))
+        grow(module, "input", StemMix(_initial_mix(self.in_chans, channels), like))
         if self.bias:
-            grow(module, "input_shift", Shift(channels, like))
+            grow(module, "input_shift", StemShift(channels, like))
 
     def _why_not(self, module: nn.Module, channels: int) -> str:
         if _mixes_exactly(module, channels):
@@ -95,7 +101,7 @@ def _doorway(found: Survey) -> str:
         place = nearest[0]
 
 
-class Mix(WeightGraft):
+class StemMix(WeightGraft):
     """The 1x1 convolution multiplied into the stem's weight: [out, c, h, w] becomes [out, in_chans, h, w]."""
 
     def __init__(self, mix: Tensor, like: Tensor):
@@ -110,7 +116,7 @@ class Mix(WeightGraft):
         cast(nn.Conv2d, parent).in_channels = self.in_chans
 
 
-class Shift(WeightGraft):
+class StemShift(WeightGraft):
     """The 1x1 convolution's bias carried through a stem that doesn't pad, into the stem's own bias."""
 
     param = "bias"
@@ -126,13 +132,13 @@ class Shift(WeightGraft):
         """The stem's weight as the grafts before the mixing leave it."""
         weight = own_value(parent, "weight")
         for child in parent.children():
-            if isinstance(child, Mix):
+            if isinstance(child, StemMix):
                 break
             weight = child(weight, parent) if isinstance(child, WeightGraft) and child.param == "weight" else weight
         return weight
 
 
-class Pointwise(InputGraft):
+class ChannelMixer(InputGraft):
     """A real 1x1 convolution in front of a module: [batch, in_chans, h, w] to [batch, channels, h, w]."""
 
     def __init__(self, in_chans: int, channels: int, bias: bool, like: Tensor):
@@ -140,7 +146,7 @@ class Pointwise(InputGraft):
         self.in_chans = in_chans
         self.mix = nn.Conv2d(in_chans, channels, 1, bias=bias, device=like.device, dtype=like.dtype)
         with torch.no_grad():
-            self.mix.weight.copy_(_start(in_chans, channels)[:, :, None, None])
+            self.mix.weight.copy_(_initial_mix(in_chans, channels)[:, :, None, None])
             if self.mix.bias is not None:
                 self.mix.bias.zero_()
 
@@ -148,7 +154,7 @@ class Pointwise(InputGraft):
         return self.mix(x)
 
 
-def _start(in_chans: int, channels: int) -> Tensor:
+def _initial_mix(in_chans: int, channels: int) -> Tensor:
     """[channels, in_chans]: replicate one channel, keep the first ones of enough, else feed the mean."""
     if in_chans >= channels:
         return torch.eye(channels, in_chans)
@@ -171,7 +177,7 @@ def _shifts_exactly(module: nn.Module) -> bool:
     )  # fmt: skip
 
 
-def _like(module: nn.Module) -> Tensor:
+def _like_parameters(module: nn.Module) -> Tensor:
     """An empty tensor on the module's device, of float32 at least."""
     own = next(module.parameters(), torch.empty(0))
-    return torch.empty(0, device=own.device, dtype=torch.promote_types(seen_dtype(module), torch.float32))
+    return torch.empty(0, device=own.device, dtype=torch.promote_types(input_dtype(module), torch.float32))

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl.methods.bn import BN, Stats
-from petl.methods.method import register
-from petl.sites.sites import Where, layer_roles
+from petl.methods.bn import BN
+from petl.methods.registry import register
+from petl.methods.statistics import Stats
+from petl.sites.layers import layer_roles
+from petl.sites.sites import Where
 
 
 @register("norm")

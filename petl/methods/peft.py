@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petl.errors import MethodError, SiteError, StateError, listing, near
-from petl.graft.graft import base_class
-from petl.methods._peft_fields import KNOWN, checked, is_idle
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, all_sites, select
+from petl.graft.classes import base_class
+from petl.methods.method import Method
+from petl.methods.peft_copies import BaseCopies
+from petl.methods.peft_fields import KNOWN_FIELDS, asks_for_nothing, checked_config
+from petl.methods.peft_merging import MergeTrial
+from petl.methods.registry import register
+from petl.sites.roles import all_sites
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
 TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision", "peft_version")
@@ -46,7 +49,7 @@ class Peft(Method):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "config", {} if self.config == {} else checked(self.config))
+        object.__setattr__(self, "config", {} if self.config == {} else checked_config(self.config))
 
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
@@ -93,7 +96,7 @@ class Peft(Method):
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
         config = self._config()
         config.target_modules = [site.name for site in sites]  # of every layer tuner
-        before = _Copies(model, sites)
+        before = BaseCopies(model, sites)
         try:
             _library().inject_adapter_in_model(config, model)
         except BaseException as error:
@@ -117,7 +120,7 @@ class Peft(Method):
         from peft.tuners.tuners_utils import BaseTunerLayer
 
         layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
-        trials = {name: _Trial(layer) for name, layer in layers.items()}
+        trials = {name: MergeTrial(layer) for name, layer in layers.items()}
         try:
             for layer in layers.values():
                 layer.merge(safe_merge=True)  # type: ignore[operator]  # every tuner layer has it
@@ -137,7 +140,7 @@ class Peft(Method):
 
     def _config(self) -> Any:
         try:
-            return _library().get_peft_config(checked(self.config))
+            return _library().get_peft_config(checked_config(self.config))
         except MethodError:
             raise
         except Exception as error:  # each config of peft's checks, and fails, in its own way
@@ -146,93 +149,12 @@ class Peft(Method):
             ) from None
 
 
-class _Copies:
-    """Copies of the tensors of the layers that peft goes onto: some of its inits write to them, and stop half-way."""
-
-    def __init__(self, model: nn.Module, sites: Sequence[Site]):
-        layers = {site.name: model.get_submodule(site.name) for site in sites}
-        self.own = [(name, layer, leaf, t) for name, layer in layers.items() for leaf, t in _tensors(layer)]
-        self.values = [tensor.detach().clone() for *_, tensor in self.own]
-
-    def put_back(self) -> list[str]:
-        """Give the layers their tensors again; the names of those that differed."""
-        written = []
-        for (name, layer, leaf, tensor), value in zip(self.own, self.values, strict=True):
-            there = dict(_tensors(layer)).get(leaf)
-            if there is tensor and _same_bits(tensor, value):
-                continue
-            written.append(f"{name}.{leaf}")
-            cast(Any, layer._parameters if leaf in layer._parameters else layer._buffers)[leaf] = tensor
-            tensor.data = value
-        return written
-
-
-def _tensors(layer: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(leaf, t) for leaf, t in (*layer._parameters.items(), *layer._buffers.items()) if t is not None]
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return (
-        one.is_meta or torch.equal(one.detach(), other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
-    )
-
-
 def _library() -> Any:
     try:
         import peft
     except ImportError as error:
         raise MethodError(f"this method needs Hugging Face peft ({error}); pip install peft") from None
     return peft
-
-
-class _Trial:
-    """What a tuner layer answers to one random input before it is merged, and how far its tuner takes that from the base."""
-
-    def __init__(self, layer: Any):
-        self.x = _input(layer.get_base_layer())
-        self.before = self._answer(layer)
-        base = self._answer(layer.get_base_layer())
-        self.effect = 0.0 if self.before is None or base is None else float((self.before - base).abs().max())
-
-    def differs(self, merged: Any) -> bool:
-        """Whether the merged layer answers something else, by more than rounding."""
-        now = self._answer(merged)
-        if self.before is None or now is None or self.before.numel() == 0:
-            return False
-        rounding = max(4 * torch.finfo(now.dtype).eps, 1e-5) * float(self.before.abs().max())
-        return not float((now - self.before).abs().max()) <= 0.02 * self.effect + rounding
-
-    def _answer(self, layer: Any) -> Tensor | None:
-        """In evaluation mode; None where the layer takes something else."""
-        modes = [(module, module.training) for module in layer.modules()]
-        try:
-            with torch.no_grad(), contextlib.suppress(TypeError, ValueError, RuntimeError):
-                return None if self.x is None else layer.eval()(self.x)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return None
-
-
-def _input(layer: nn.Module) -> Tensor | None:
-    """A random input for this kind of layer, always the same; None for kinds that aren't known."""
-    own = next(layer.parameters(), None)
-    if own is None or own.is_meta:
-        return None
-    if isinstance(layer, nn.Embedding):
-        return torch.arange(layer.num_embeddings, device=own.device)[:64]
-    if isinstance(layer, nn.Linear):
-        shape: tuple[int, ...] = (8, layer.in_features)
-    elif isinstance(layer, nn.LayerNorm):
-        shape = (8, *layer.normalized_shape)
-    elif isinstance(layer, nn.modules.conv._ConvNd):
-        sizes = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
-        shape = (2, layer.in_channels, *(d * (k - 1) + 1 + 2 * s for k, d, s in sizes))
-    else:
-        return None
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(own.device, own.dtype)
 
 
 def _is_plain(conv: nn.Module) -> bool:
@@ -245,4 +167,8 @@ def _values(config: Any) -> dict[str, Any]:
     given = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
     values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in given.items()}
     usual = {field.name: field.default for field in dataclasses.fields(config)}
-    return {k: v for k, v in values.items() if k in KNOWN or not (is_idle(k, v) or v == usual.get(k, config))}
+    return {
+        k: v
+        for k, v in values.items()
+        if k in KNOWN_FIELDS or not (asks_for_nothing(k, v) or v == usual.get(k, config))
+    }

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petl.methods.method import Method, register
+from petl.methods.method import Method
+from petl.methods.registry import register
 from petl.sites.sites import Sites
 from petl.sites.survey import Survey
 

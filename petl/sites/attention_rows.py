@@ -16,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from petl.sites.survey import Survey, blank, on_meta
+from petl.sites.meta import blank_images, on_meta
+from petl.sites.survey import Survey
 
 Rows = tuple[tuple[str, int], ...]
 
-WORDS = {"query": "q", "key": "k", "value": "v", "in": "mqkv"}  # in_proj: with the MLP's rows before them
-MOVES = (  # operations that only move elements about, or leave some out
+PROJECTION_WORDS = {"query": "q", "key": "k", "value": "v", "in": "mqkv"}  # in_proj: with the MLP's rows before them
+VIEW_OPS = (  # operations that only move elements about, or leave some out
     *(
         "view",
         "_unsafe_view",
@@ -40,7 +41,7 @@ MOVES = (  # operations that only move elements about, or leave some out
 )
 
 
-def letters(name: str) -> str:
+def projection_letters(name: str) -> str:
     """What the layer of this name makes, out of ``qkv``, and ``m`` for others; empty where the name doesn't say.
 
     >>> letters("blocks.0.attn.qkv"), letters("blocks.0.attn.k_proj"), letters("stages.1.attn.query.proj"), letters("head")
@@ -48,7 +49,7 @@ def letters(name: str) -> str:
     """
     for part in name.split(".")[-3:]:
         word = part.removeprefix("to_").removesuffix("_proj")
-        word = WORDS.get(word, word.removeprefix("w").removesuffix("s"))
+        word = PROJECTION_WORDS.get(word, word.removeprefix("w").removesuffix("s"))
         if word in ("mqkv", "qkv", "kv", "qk", "q", "k", "v"):
             return word
     return ""
@@ -60,10 +61,10 @@ def fused_rows(found: Survey, names: Collection[str]) -> dict[str, Rows]:
     """
     clone = on_meta(found.model)
     counts = {name: clone.get_parameter(f"{name}.weight").shape[0] for name in names}
-    taken = _Apart({id(clone.get_parameter(f"{name}.weight")): name for name in names}, counts)
+    taken = _RowTracker({id(clone.get_parameter(f"{name}.weight")): name for name in names}, counts)
     with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"), taken:  # any model code may run here
-        clone(blank(clone, found.image))
-    layouts = {name: _layout(letters(name), counts[name], taken.pieces[name]) for name in names}
+        clone(blank_images(clone, found.image))
+    layouts = {name: _layout(projection_letters(name), counts[name], taken.pieces[name]) for name in names}
     return {name: rows for name, rows in layouts.items() if rows}
 
 
@@ -81,7 +82,7 @@ def _layout(word: str, count: int, pieces: list[frozenset[int]]) -> Rows:
     return ()
 
 
-class _Apart(TorchDispatchMode):
+class _RowTracker(TorchDispatchMode):
     """Follows each element of a layer's output by the number of its row, from 1 (0: no element of it), through a forward.
 
     ``pieces`` are the sets of rows that the model takes out of the whole output.
@@ -100,11 +101,11 @@ class _Apart(TorchDispatchMode):
         results = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         name, followed = func.overloadpacket.__name__, [t for t in tensors if t in self.made]
         owner = next((n for t in tensors if (n := self.weights.get(id(t)) or self.seen_as.get(t))), None)
-        if owner and name in MOVES:
+        if owner and name in VIEW_OPS:
             self.seen_as[results[0]] = owner
         elif owner:
             self._begin(owner, results[0], 1 if "conv" in name else -1)
-        elif followed and name in MOVES:
+        elif followed and name in VIEW_OPS:
             self._move(func, args, kwargs or {}, followed[0], results)
         elif followed and results and results[0].shape == followed[0].shape:
             self.made[results[0]] = self.made[followed[0]]  # a norm, a factor, a bias

@@ -10,7 +10,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 
-class Flow(TorchFunctionMode):
+class Dataflow(TorchFunctionMode):
     """Notes, for the tensors that modules return, the modules inside which any function takes them.
 
     ``enter`` and ``leave`` are called at the borders of each module. Reading a tensor's shape takes nothing of it.

@@ -6,23 +6,21 @@ memory are left alone, and a ViT-B takes milliseconds.
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves
 
-from petl.graft.graft import Graft, grafts, seen_dtype
-from petl.sites.dataflow import Flow
-
-DEFAULT_SIZE = (3, 224, 224)
-USUAL_SIZES = (224, 256, 384, 512, 192, 160, 128, 112, 96, 64, 32)  # for models that say nothing, in the order of trial
+from petl.graft.kinds import Graft
+from petl.sites.dataflow import Dataflow
+from petl.sites.image_sizes import candidate_channels, candidate_sizes
+from petl.sites.meta import blank_images, on_meta
+from petl.sites.names import topmost
 
 
 @dataclass
@@ -73,12 +71,17 @@ class Survey:
         return dict(self.model.named_modules())
 
 
-def survey(model: nn.Module, size: int | Sequence[int] | None = None) -> Survey:
+def survey_model(model: nn.Module, size: int | Sequence[int] | None = None) -> Survey:
     """Look at ``model`` in one shapes-only forward, at a non-square input first (it tells height from width).
 
     ``size`` is the side, or height and width, of the images that the model was built for, where the caller knows.
     """
-    images = [(c, h, w) for h, width in _sizes(model, size) for c in _channels(model) for w in (width + 64, width)]
+    images = [
+        (c, h, w)
+        for h, width in candidate_sizes(model, size)
+        for c in candidate_channels(model)
+        for w in (width + 64, width)
+    ]
     found = Survey(model, images[0])
     try:
         clone = on_meta(model)
@@ -95,7 +98,7 @@ def _try_each(found: Survey, clone: nn.Module, images: list[tuple[int, int, int]
     for image in images:
         found.calls, found.used = {}, set()
         try:
-            _look(found, clone, image)
+            _record_forward(found, clone, image)
             found.image = image
             return
         except Exception as error:  # as above
@@ -118,89 +121,10 @@ def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
     return topmost(n for n, m in before.items() if id(m) not in after and any(True for _ in m.parameters()))
 
 
-def topmost(names: Iterable[str]) -> list[str]:
-    """Those of the names that lie below none of the others."""
-    every = list(names)
-    known = {*every}
-    return [name for name in every if not any(above in known for above in ancestors(name))]
-
-
-def ancestors(name: str) -> Iterator[str]:
-    """The names of the modules around the one of this name, from the nearest on, but for the model itself."""
-    while name := name.rpartition(".")[0]:
-        yield name
-
-
-def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:
-    """For each of these modules, which of the tensors that it returns has any influence on the model's output.
-
-    A shapes-only forward and backward: a tensor counts where a gradient comes back to it.
-    """
-    clone = on_meta(model)
-    for parameter in clone.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    live: dict[str, list[bool]] = {}
-    for name, module in clone.named_modules():
-        if name in names:
-            module.register_forward_hook(_watching(live.setdefault(name, [])))
-    with torch.device("meta"):
-        leaves = tree_leaves(clone(blank(clone, image)))
-        torch.autograd.backward([t.sum() for t in leaves if isinstance(t, Tensor) and t.requires_grad])
-    return live
-
-
-def _watching(marks: list[bool]) -> Callable[..., None]:
-    """A forward hook that passes each returned tensor on under a new name, and marks it when a gradient comes back."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        leaves, tree = tree_flatten(output)
-        numbers = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        marks[:] = marks or [False] * len(numbers)
-        for number, i in enumerate(numbers):
-            leaves[i] = leaves[i].view_as(leaves[i])  # a block may hand on what it was given
-            if leaves[i].requires_grad:
-                leaves[i].register_hook(lambda grad, number=number: marks.__setitem__(number, True))
-        return tree_unflatten(leaves, tree)
-
-    return hook
-
-
-def config(model: nn.Module) -> dict[str, Any]:
-    """timm's pretrained config, or an empty dict for other models."""
-    return getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-
-
-def _sizes(model: nn.Module, known: int | Sequence[int] | None) -> list[tuple[int, int]]:
-    """Candidates for height and width: a changed ``img_size`` is known to the caller or to some part of the model."""
-    built = [getattr(module, "img_size", None) for module in model.modules()]
-    candidates = [known, *built, config(model).get("input_size"), *USUAL_SIZES]
-    pairs = [
-        (c, c) if isinstance(c, int) else tuple(c[-2:]) for c in candidates if isinstance(c, (int, tuple, list)) and c
-    ]
-    return list(dict.fromkeys(pair for pair in pairs if len(pair) == 2))
-
-
-def _channels(model: nn.Module) -> list[int]:
-    """Candidates for the number of input channels: timm's config doesn't say what ``in_chans=`` was."""
-    first = config(model).get("first_conv") or ()
-    names = [first] if isinstance(first, str) else list(first)
-    stems = [m.in_channels for n, m in model.named_modules() if n in names and isinstance(m, nn.Conv2d)]
-    taken = [graft.in_chans for module in model.modules() for _, graft in grafts(module)]
-    candidates = [
-        *taken,
-        (config(model).get("input_size") or DEFAULT_SIZE)[0],
-        *stems,
-        getattr(model, "in_chans", None),
-        3,
-        1,
-    ]
-    return list(dict.fromkeys(c for c in candidates if c))
-
-
-def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
+def _record_forward(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
     clone.train().eval()  # forget what some models compute from parameters and keep in eval mode
-    x = blank(clone, image)
-    hooks, flow = [], Flow()
+    x = blank_images(clone, image)
+    hooks, flow = [], Dataflow()
     grown = {id(part) for module in clone.modules() if isinstance(module, Graft) for part in module.modules()}
     for name, module in clone.named_modules():
         if id(module) in grown:
@@ -218,33 +142,7 @@ def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
             hook.remove()
 
 
-def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        memo |= {
-            id(v): OrderedDict() for key, v in vars(module).items() if key.endswith("_hooks") and isinstance(v, dict)
-        }
-        for tensor in tree_leaves({key: value for key, value in vars(module).items() if key != "_modules"}):
-            if isinstance(tensor, Tensor):  # also in a dict of cached values, as levit keeps one
-                memo[id(tensor)] = _meta(tensor)
-    clone = copy.deepcopy(model, memo)
-    if callable(getattr(clone, "set_grad_checkpointing", None)):
-        clone.set_grad_checkpointing(False)  # type: ignore[operator]  # timm's contract, checked above
-    return clone.eval()
-
-
-def _meta(tensor: Tensor) -> Tensor:
-    there = tensor.detach().to("meta")
-    return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
-
-
-def blank(model: nn.Module, image: tuple[int, int, int]) -> Tensor:
-    """Two images without values for a model on the meta device: [2, channels, height, width]."""
-    return torch.empty(2, *image, device="meta", dtype=seen_dtype(model))
-
-
-def _entering(found: Survey, flow: Flow, name: str, image: Tensor) -> Callable[..., None]:
+def _entering(found: Survey, flow: Dataflow, name: str, image: Tensor) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         flow.enter(name, tensors)
@@ -255,7 +153,7 @@ def _entering(found: Survey, flow: Flow, name: str, image: Tensor) -> Callable[.
     return hook
 
 
-def _leaving(found: Survey, flow: Flow, name: str) -> Callable[..., None]:
+def _leaving(found: Survey, flow: Dataflow, name: str) -> Callable[..., None]:
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         flow.leave(name, output)
         call = found.calls[name]

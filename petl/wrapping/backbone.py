@@ -19,7 +19,8 @@ from torch.nn.modules import module as registration
 from petl.errors import DeltaError, MethodError, listing
 from petl.format import create_args
 from petl.format.header import NAME, remote
-from petl.sites.survey import Survey, config
+from petl.sites.meta import pretrained_cfg
+from petl.sites.survey import Survey
 
 ELSEWHERE = ("num_classes", "in_chans")  # arguments that have their own place in the description
 USUAL = {
@@ -39,7 +40,7 @@ def describe(found: Survey, num_classes: int | None, given: Mapping[str, Any] | 
 
     ``unrecorded`` names arguments that are no numbers or words (a class, a partial): such a base can't be built by its name.
     """
-    model, cfg = found.model, config(found.model)
+    model, cfg = found.model, pretrained_cfg(found.model)
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
     args, unrecorded = arguments(model, found.image[0], given)
     known = name is not None and NAME.fullmatch(name)
@@ -73,7 +74,7 @@ def arguments(model: nn.Module, channels: int, given: Mapping[str, Any] | None) 
     asked = {key: _worded(value) for key, value in (given or {}).items()}
     if why := create_args.fault(asked):
         raise MethodError(f"create_args: {why}; build the backbone by hand and pass it to petl.load, or leave it out")
-    input_size = config(model).get("input_size") or (channels,)
+    input_size = pretrained_cfg(model).get("input_size") or (channels,)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(input_size[1:] or size):
         own["img_size"] = list(size)
@@ -92,7 +93,9 @@ def _created(model: nn.Module) -> dict[str, Any]:
     from timm.models import get_model_args
 
     now = {**made, **get_model_args(model)}  # which leaves out rates
-    if "img_size" not in made and tuple(now.get("img_size") or ()) == tuple(config(model).get("input_size", ())[1:]):
+    if "img_size" not in made and tuple(now.get("img_size") or ()) == tuple(
+        pretrained_cfg(model).get("input_size", ())[1:]
+    ):
         now.pop("img_size", None)
     return {key: value for key, value in now.items() if key not in ELSEWHERE and value is not None}
 
@@ -126,7 +129,7 @@ def _timm_name(kind: type) -> str | None:
 
 def takes_channels(model: nn.Module, channels: int) -> None:
     """Say in timm's own words that the model takes images of so many channels, as if it had been created with ``in_chans=``."""
-    if not config(model):
+    if not pretrained_cfg(model):
         return
     cast(Any, model).in_chans = channels
     for module in model.modules():

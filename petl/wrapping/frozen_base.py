@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.errors import StateError, listing
 from petl.graft.sharded import gathered, is_shard
-from petl.methods.method import STATISTICS
+from petl.methods.statistics import STATISTICS
 from petl.wrapping.fingerprints import combined, held, mark, marks, own_tensor, owned, whole
 from petl.wrapping.record import Record, live, wrapped
 

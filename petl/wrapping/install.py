@@ -11,13 +11,17 @@ from torch import Tensor, nn
 
 from petl.errors import DeltaError, MethodError, SiteError, StateError, listing
 from petl.format.header import oversized, refuse_unwritable
-from petl.graft.adapted_weight import unguarded
-from petl.graft.computed_weights import iterated
-from petl.graft.graft import guard, hold, prune
+from petl.graft.computed_weights import spectral_norm_keys
+from petl.graft.folding import prune
+from petl.graft.graft import fold_before_fusing, hold_in_eval
+from petl.graft.guarded_parameters import unguarded
 from petl.memory.base_dtype import lower, sorted_out
 from petl.memory.modes import cheapen, watch
 from petl.methods.method import Method
-from petl.sites.sites import Sites, has_statistics, head_names, within
+from petl.sites.blocks import head_names
+from petl.sites.layers import has_running_statistics
+from petl.sites.names import within
+from petl.sites.sites import Sites
 from petl.sites.survey import Survey
 from petl.wrapping.backbone import describe
 from petl.wrapping.fingerprints import marks, own_tensor, owned
@@ -64,7 +68,7 @@ def install(
             cheapen(found, made.memory)
         if made.narrow:
             watch(model)
-        guard(model)
+        fold_before_fusing(model)
         follow(model, made)
         vars(model)[RECORD] = made
     return model
@@ -209,21 +213,21 @@ def _hold_still(model: nn.Module, made: Record) -> None:
         return _hold_all_but(model, "", made.head)
     for name, module in model.named_modules():
         moving = any(f"{name}.{leaf}".lstrip(".") in planned for leaf in ("running_mean", "running_var"))
-        if has_statistics(module) and not moving:
-            hold(module)
-        if any(vector not in planned for _, vector in iterated(module, name)):
+        if has_running_statistics(module) and not moving:
+            hold_in_eval(module)
+        if any(vector not in planned for _, vector in spectral_norm_keys(module, name)):
             _hold_norm(module, name, planned)
 
 
 def _hold_norm(module: nn.Module, name: str, planned: Collection[str]) -> None:
     """A spectral norm that nobody tunes stays as it is, if its weight does."""
-    trains = [original for original, _ in iterated(module, name) if original in planned]
+    trains = [original for original, _ in spectral_norm_keys(module, name) if original in planned]
     if trains:
         raise SiteError(
             f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off "
             f"first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm), or choose a method such as 'lora'"
         )
-    hold(module)
+    hold_in_eval(module)
 
 
 def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
@@ -232,4 +236,4 @@ def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
         if any(within(top, [path]) for top in head) and not within(path, head):
             _hold_all_but(child, path, head)
         elif not within(path, head):
-            hold(child)
+            hold_in_eval(child)

@@ -11,9 +11,11 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from petl.errors import StateError, listing
-from petl.graft.graft import Way, base_class, give, hold, is_still
+from petl.graft.classes import base_class, is_held_in_eval
+from petl.graft.graft import add_fast_paths, hold_in_eval
+from petl.graft.kinds import FastPath
 from petl.graft.sharded import is_shard
-from petl.sites.sites import has_statistics
+from petl.sites.layers import has_running_statistics
 from petl.wrapping.fingerprints import held, mark, own_tensor, owned
 from petl.wrapping.frozen_base import adopt, near, refresh, remember
 from petl.wrapping.record import RECORD, Record
@@ -22,10 +24,10 @@ from petl.wrapping.record import RECORD, Record
 def follow(model: nn.Module, made: Record) -> None:
     """Let a model that is being wrapped notice what is done to it from now on."""
     remember(model, made)
-    give(model, *([Followed, Sized] if hasattr(model, "set_input_size") else [Followed]))
+    add_fast_paths(model, *([Followed, Sized] if hasattr(model, "set_input_size") else [Followed]))
 
 
-class Followed(Way):
+class Followed(FastPath):
     """The whole model: it keeps its norms held, its base's fingerprints and its base's bits, whoever works on it."""
 
     outer = True
@@ -57,7 +59,7 @@ class Followed(Way):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # as above
 
 
-class Sized(Way):
+class Sized(FastPath):
     """A model that can be built again for another image size, which makes other base tensors."""
 
     outer = True
@@ -79,15 +81,15 @@ def _hold_again(model: nn.Module, made: Record) -> None:
     before = {key: entry[0] for key, entry in made.frozen.items()}
     refresh(model, made)
     for key, (owner, leaf, _) in made.frozen.items():
-        if owner is before[key] or leaf not in ("running_mean", "running_var") or not has_statistics(owner):
+        if owner is before[key] or leaf not in ("running_mean", "running_var") or not has_running_statistics(owner):
             continue
         if isinstance(before[key], BatchNormAct2d) and base_class(owner) is nn.SyncBatchNorm:
             raise StateError(
                 f"{key.rpartition('.')[0]} was a norm with an activation, which torch's convert_sync_batchnorm leaves out; "
                 f"build the model anew and use timm.layers.convert_sync_batchnorm(model)"
             )
-        if not is_still(owner):
-            hold(owner)
+        if not is_held_in_eval(owner):
+            hold_in_eval(owner)
 
 
 def _undo_resets(made: Record) -> None:

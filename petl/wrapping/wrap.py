@@ -9,12 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import MethodError, PetlError, StateError, listing
-from petl.graft.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
+from petl.graft.classes import is_grafted
+from petl.graft.folding import adapted_values, fold, turned_nonfinite
+from petl.graft.kinds import WeightGraft, grafts
 from petl.graft.sharded import is_sharded_model
 from petl.memory.base_dtype import BaseDtype, narrow_dtype
 from petl.memory.modes import MEMORY, Memory
-from petl.methods.method import Method, resolve
-from petl.sites.survey import Survey, survey
+from petl.methods.method import Method
+from petl.methods.registry import resolve
+from petl.sites.survey import Survey, survey_model
 from petl.wrapping.backbone import takes_channels, warn_unrecorded
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.head import Option, head_option, whole_classes
@@ -128,7 +131,7 @@ def look(model: nn.Module, head: Option = True, size: Any = None) -> Survey:
             f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; "
             f"petl.wrap or petl.load first, then shard"
         )
-    found = survey(model, size)
+    found = survey_model(model, size)
     if not isinstance(head, bool):
         found.head = [head] if isinstance(head, str) else list(head)
     return found
@@ -234,8 +237,10 @@ def _refuse_stuck(model: nn.Module) -> None:
 
 def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
     """Every module that petl has changed with the values to write into it, all of them computed and checked."""
-    named = [(name, module, folded(module)) for name, module in model.named_modules() if is_grafted(module)]
-    bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
+    named = [(name, module, adapted_values(module)) for name, module in model.named_modules() if is_grafted(module)]
+    bad = [
+        f"{name}.{param}".lstrip(".") for name, module, values in named for param in turned_nonfinite(module, values)
+    ]
     if bad:
         raise StateError(
             f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model "
@@ -264,7 +269,7 @@ def in_chans(model: nn.Module) -> int:
     plain = bare(model)
     taken = [graft.in_chans for module in plain.modules() for _, graft in grafts(module) if graft.in_chans]
     made = record(plain)
-    return taken[0] if taken else made.backbone["in_chans"] if made else survey(plain).image[0]
+    return taken[0] if taken else made.backbone["in_chans"] if made else survey_model(plain).image[0]
 
 
 def unfoldable(model: nn.Module) -> dict[str, str]:
