@@ -28,7 +28,7 @@ def shapes(pair: Pair) -> dict[str, Any]:
     model = on_meta(pair.architecture, pair.arguments)
     before, size = portrait(model), default_size(model)
     try:
-        with mock.patch.object(sys.modules[petl.wrap.__module__], "survey", cached_survey):
+        with mock.patch.object(sys.modules[petl.wrap.__module__], "survey_model", cached_survey):
             line = {"size": max(size), **_shaped(pair, model, size)}
         if line["status"] == "n/a":
             return line
@@ -43,7 +43,7 @@ def shapes(pair: Pair) -> dict[str, Any]:
 def cached_survey(model: nn.Module, size: Any = None) -> Survey:
     """petl's survey of a model, which is as it was before: made for the first method only, as it is half of the work."""
     found = _surveyed(model, size)
-    return dataclasses.replace(found, calls=dict(found.calls), used=set(found.used))
+    return dataclasses.replace(found, calls=dict(found.calls), read_parameters=set(found.read_parameters))
 
 
 @functools.lru_cache(maxsize=1)

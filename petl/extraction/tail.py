@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_map
 
 from petl.data.logits import logits, scores
 from petl.errors import DataError, StateError
-from petl.extraction.cut_points import Cut, Empty
+from petl.extraction.cut_points import Cut, Placeholder
 from petl.wrapping.modes import in_eval
 
 REFUSALS = (
@@ -52,7 +52,7 @@ class Upper(nn.Module):
     def __init__(self, model: nn.Module, cut: Cut, images: Tensor):
         super().__init__()
         self.model, self.cut = model, cut
-        self.image = Empty(tuple(images.shape), images.dtype, images.device, len(images))
+        self.image = Placeholder(tuple(images.shape), images.dtype, images.device, len(images))
         self.dtype: torch.dtype | None = None  # of what goes into the cut
         self.per_image = 0  # bytes of it; both are known once it was seen
         self._frozen = [p for name, p in model.named_parameters() if cut.needs(name) and not p.requires_grad]
@@ -99,7 +99,7 @@ class Upper(nn.Module):
             if call >= len(returned) or self._given is None:
                 return real(*args, **kwargs)
             images = len(self._given)
-            return tree_map(lambda leaf: leaf(images) if isinstance(leaf, Empty) else leaf, returned[call])
+            return tree_map(lambda leaf: leaf(images) if isinstance(leaf, Placeholder) else leaf, returned[call])
 
         return forward
 

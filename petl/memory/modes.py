@@ -49,7 +49,7 @@ def cheapen(found: Survey, memory: str) -> None:
         add_fast_paths(partner.scope, Scope)
     keeping = {name for name, module in model.named_modules() if _keeps_input(module)}
     for name, module in model.named_modules():
-        takers = found.takers.get(name, [])
+        takers = found.consumers.get(name, [])
         give_ways(module, lean=memory != "fast", kept=bool(takers) and all(taker & keeping for taker in takers))
     if memory == "min":
         for name in segments(found):
@@ -320,7 +320,7 @@ def _takes(conv: nn.Module, norm: nn.Module) -> bool:
 
 def _pairs(found: Survey) -> Iterator[tuple[nn.Module, Partner]]:
     """Each convolution with the frozen norm that alone takes what it returns, and the module inside which both run."""
-    for name, taker in found.feeds.items():
+    for name, taker in found.sole_consumer.items():
         conv, norm = (_submodule(found.model, n) for n in (name, taker))
         fits = _is_plain_conv(conv) and _is_plain_norm(norm) and is_held_in_eval(norm)
         if fits and not any(isinstance(graft, OutputGraft) for _, graft in (*grafts(conv), *grafts(norm))):

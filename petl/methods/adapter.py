@@ -63,19 +63,19 @@ class Adapter(Method):
     def advice(self) -> str:
         return "; name modules by where=, or try 'lora'"
 
-    def plan(self, found: Survey) -> Sites:
-        sites = super().plan(found)
-        if found.failed:
-            raise SiteError(f"adapter: needs the shapes that blocks return, but the model did not run: {found.failed}")
-        sites = Sites(dict.fromkeys(returning_site(found, site) for site in sites))
+    def plan(self, survey: Survey) -> Sites:
+        sites = super().plan(survey)
+        if survey.failed:
+            raise SiteError(f"adapter: needs the shapes that blocks return, but the model did not run: {survey.failed}")
+        sites = Sites(dict.fromkeys(returning_site(survey, site) for site in sites))
         for site in sites:
-            self._refuse(found, site)
+            self._refuse(survey, site)
         return sites
 
-    def _refuse(self, found: Survey, site: Site) -> None:
+    def _refuse(self, survey: Survey, site: Site) -> None:
         if not any(len(shape) > 1 for shape in site.outputs):
             raise SiteError(f"adapter: {site.name} ({site.kind}) returns no features; name blocks by where=")
-        takes = found.calls[site.name].inputs[:1]
+        takes = survey.calls[site.name].inputs[:1]
         if self.parallel and takes != list(site.outputs[:1]):
             raise SiteError(
                 f"adapter: parallel=True adds to {site.name}'s output {site.outputs[:1]} what is made of its input {takes}; "

@@ -36,11 +36,11 @@ class Bias(Method):
 
     where: Where = "all"
 
-    def plan(self, found: Survey) -> Sites:
-        everything = all_sites(found) if self.where == "all" else select(found, self.where)
-        kept = Sites(site for site in everything if "head" not in site.roles and _has_used_bias(found, site))
+    def plan(self, survey: Survey) -> Sites:
+        everything = all_sites(survey) if self.where == "all" else select(survey, self.where)
+        kept = Sites(site for site in everything if "head" not in site.roles and _has_used_bias(survey, site))
         if not kept:
-            kind = type(found.model).__name__
+            kind = type(survey.model).__name__
             raise SiteError(f"bias: {kind} has no biases at where={self.where!r}; try 'norm' or 'lora'")
         return kept
 
@@ -48,6 +48,5 @@ class Bias(Method):
         return bias_names(module)
 
 
-def _has_used_bias(found: Survey, site: Site) -> bool:
-    keys = [f"{site.name}.{leaf}".lstrip(".") for leaf in bias_names(found.modules[site.name])]
-    return any(found.failed or key in found.used for key in keys)
+def _has_used_bias(survey: Survey, site: Site) -> bool:
+    return any(survey.reads(site.name, leaf) for leaf in bias_names(survey.modules[site.name]))

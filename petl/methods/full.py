@@ -37,8 +37,10 @@ class Full(Method):
         super().__post_init__()
         check_stats(self.name, self.stats)
 
-    def plan(self, found: Survey) -> Sites:
-        return Sites(site for site in all_sites(found) if "head" not in site.roles and has_own_parameters(found, site))
+    def plan(self, survey: Survey) -> Sites:
+        return Sites(
+            site for site in all_sites(survey) if "head" not in site.roles and has_own_parameters(survey, site)
+        )
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
         return own_tensors(module, self.stats)

@@ -54,12 +54,12 @@ class Input(Method):
         if self.in_chans < 1:
             raise MethodError(f"input: in_chans={self.in_chans}; images have at least one channel")
 
-    def plan(self, found: Survey) -> Sites:
-        channels = found.image[0]
-        stems = select(found, self.where)
-        if stems and all(self._fits(found.modules[site.name], channels) for site in stems):
+    def plan(self, survey: Survey) -> Sites:
+        channels = survey.image[0]
+        stems = select(survey, self.where)
+        if stems and all(self._fits(survey.modules[site.name], channels) for site in stems):
             return stems
-        return select(found, [_doorway(found)])
+        return select(survey, [_doorway(survey)])
 
     def _fits(self, module: nn.Module, channels: int) -> bool:
         return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
@@ -89,9 +89,9 @@ class Input(Method):
         return module.in_channels if _mixes_exactly(module, getattr(module, "in_channels", 0)) else 3  # type: ignore[return-value]
 
 
-def _doorway(found: Survey) -> str:
+def _doorway(survey: Survey) -> str:
     """The innermost module that every image goes through, as it is; the model itself where its own code changes it first."""
-    taking = [name for name, call in found.calls.items() if call.takes_image]
+    taking = [name for name, call in survey.calls.items() if call.takes_image]
     place = ""
     while True:
         inside = [n for n in taking if n != place and within(n, [place])] if place else [n for n in taking if n]

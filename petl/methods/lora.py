@@ -74,34 +74,35 @@ class LoRA(Method):
     def fits(self, module: nn.Module) -> bool:
         return bool(weight_names(module))
 
-    def plan(self, found: Survey) -> Sites:
-        sites = self.recalled(found, super().plan(found))
+    def plan(self, survey: Survey) -> Sites:
+        sites = self.recalled(survey, super().plan(survey))
         if self.slices is None:
             return sites
-        kept = Sites(site for site in sites if {*letters_by_rows(found, site)} & {*self.slices})
-        vague = [site.name for site in kept if self._cuts(letters_by_name(found, site)) and not site.rows]
+        kept = Sites(site for site in sites if {*letters_by_rows(survey, site)} & {*self.slices})
+        vague = [site.name for site in kept if self._cuts(letters_by_name(survey, site)) and not site.rows]
         if vague:
             raise SiteError(
-                f"lora: slices={self.slices!r}, but {type(found.model).__name__} takes the output of {listing(vague)} apart in "
+                f"lora: slices={self.slices!r}, but {type(survey.model).__name__} takes the output of {listing(vague)} apart in "
                 f"a way that doesn't show which rows are q, k and v; leave out slices, or these layers by where="
             )
         if not kept:
             raise SiteError(
-                f"lora: slices={self.slices!r}, but {type(found.model).__name__} has no attention projections named qkv, "
+                f"lora: slices={self.slices!r}, but {type(survey.model).__name__} has no attention projections named qkv, "
                 f"kv, q, k or v at where={self.where!r}; leave out slices, or name the layers by where="
             )
         return kept
 
-    def recalled(self, found: Survey, sites: Sites) -> Sites:
+    def recalled(self, survey: Survey, sites: Sites) -> Sites:
         """With ``slices``, the sites with the layout of their rows."""
         if self.slices is None:
             return sites
-        fused = [site.name for site in sites if site.shape and self._cuts(letters_by_name(found, site))]
-        rows = fused_rows(found, fused) if fused else {}
+        fused = [site.name for site in sites if site.shape and self._cuts(letters_by_name(survey, site))]
+        rows = fused_rows(survey, fused) if fused else {}
         known = [
-            dataclasses.replace(s, rows=rows.get(s.name, rows_of_torch_attention(found.modules[s.name]))) for s in sites
+            dataclasses.replace(s, rows=rows.get(s.name, rows_of_torch_attention(survey.modules[s.name])))
+            for s in sites
         ]
-        return Sites(s for s in known if s.rows or "m" not in letters_by_name(found, s))
+        return Sites(s for s in known if s.rows or "m" not in letters_by_name(survey, s))
 
     def _cuts(self, letters: str) -> bool:
         """Whether some rows of a projection that makes ``letters`` stay as they are."""

@@ -40,25 +40,25 @@ class SlicedLowRank(WeightGraft):
         return torch.cat(parts, 1).view(weight.shape)
 
 
-def letters_by_name(found: Survey, site: Site) -> str:
+def letters_by_name(survey: Survey, site: Site) -> str:
     """What the layer makes for attention, out of ``qkv``: by its name in the field's words, or torch's own attention."""
-    if isinstance(found.modules[site.name], nn.MultiheadAttention):
+    if isinstance(survey.modules[site.name], nn.MultiheadAttention):
         return "qkv"
     layer = {"linear", "conv", "depthwise"} & {*site.roles}
     return (
         projection_letters(site.name)
-        if layer and not isinstance(_parent(found, site.name), nn.MultiheadAttention)
+        if layer and not isinstance(_parent(survey, site.name), nn.MultiheadAttention)
         else ""
     )
 
 
-def letters_by_rows(found: Survey, site: Site) -> str:
+def letters_by_rows(survey: Survey, site: Site) -> str:
     """The same, by the layout of its rows where that is known: some families call a ``qkv`` what makes k and v alone."""
-    return "".join(letter for letter, _ in site.rows) or letters_by_name(found, site)
+    return "".join(letter for letter, _ in site.rows) or letters_by_name(survey, site)
 
 
-def _parent(found: Survey, name: str) -> nn.Module:
-    return found.modules[name.rpartition(".")[0]]
+def _parent(survey: Survey, name: str) -> nn.Module:
+    return survey.modules[name.rpartition(".")[0]]
 
 
 def rows_of_torch_attention(module: nn.Module) -> Rows:

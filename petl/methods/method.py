@@ -37,17 +37,17 @@ class Method:
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise MethodError(f"{self.name}: where={self.where!r}; expected a role or a name, or a list of them")
 
-    def plan(self, found: Survey) -> Sites:
+    def plan(self, survey: Survey) -> Sites:
         """The sites to go to. Only looks; raises SiteError where there is nothing to do."""
-        sites = Sites(site for site in select(found, self.where) if self.fits(found.modules[site.name]))
+        sites = Sites(site for site in select(survey, self.where) if self.fits(survey.modules[site.name]))
         if not sites:
             raise SiteError(
-                f"{self.name}: nothing in {type(found.model).__name__} plays where={self.where!r}{self.advice()}; "
+                f"{self.name}: nothing in {type(survey.model).__name__} plays where={self.where!r}{self.advice()}; "
                 f"print(petl.find(model)) lists the places"
             )
         return sites
 
-    def recalled(self, found: Survey, sites: Sites) -> Sites:
+    def recalled(self, survey: Survey, sites: Sites) -> Sites:
         """The sites that a delta's recipe names, as ``plan`` gave them; for methods that need more than a Site says."""
         return sites
 

@@ -48,16 +48,18 @@ class Partial(Method):
                 f"partial: last={self.last}, first={self.first}; give numbers of blocks, at least one above 0"
             )
 
-    def plan(self, found: Survey) -> Sites:
-        blocks = select(found, "block")
+    def plan(self, survey: Survey) -> Sites:
+        blocks = select(survey, "block")
         if max(self.last, self.first) > len(blocks):
             raise SiteError(
-                f"partial: last={self.last}, first={self.first}, but {type(found.model).__name__} has {len(blocks)} blocks; "
+                f"partial: last={self.last}, first={self.first}, but {type(survey.model).__name__} has {len(blocks)} blocks; "
                 f"petl.find(model, 'block') lists them, and 'full' trains everything"
             )
         start = blocks[-self.last].order if self.last else float("inf")
         end = blocks[self.first].order if 0 < self.first < len(blocks) else float("inf") if self.first else -1
-        everything = [site for site in all_sites(found) if "head" not in site.roles and has_own_parameters(found, site)]
+        everything = [
+            site for site in all_sites(survey) if "head" not in site.roles and has_own_parameters(survey, site)
+        ]
         return Sites(site for site in everything if site.order >= start or site.order < end)
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:

@@ -69,28 +69,28 @@ class Peft(Method):
         peft = sys.modules.get("peft")  # an object of peft's exists only where peft has been imported
         return cls(config=_values(item)) if peft and isinstance(item, peft.PeftConfig) else None
 
-    def plan(self, found: Survey) -> Sites:
-        sites = self._chosen(found)
-        dead = [site.name for site in sites if site.name not in found.calls and not found.failed]
+    def plan(self, survey: Survey) -> Sites:
+        sites = self._chosen(survey)
+        dead = [site.name for site in sites if site.name not in survey.calls and not survey.failed]
         if dead:
             raise SiteError(
-                f"peft: {type(found.model).__name__} reads {listing(dead)} without calling it, so peft's wrapper would train "
+                f"peft: {type(survey.model).__name__} reads {listing(dead)} without calling it, so peft's wrapper would train "
                 f"nothing there; use petl's own 'lora', or leave these out by where="
             )
         if not sites:
-            raise SiteError(f"peft: no layer to adapt at where={self.where!r} in {type(found.model).__name__}")
+            raise SiteError(f"peft: no layer to adapt at where={self.where!r} in {type(survey.model).__name__}")
         return sites
 
-    def _chosen(self, found: Survey) -> Sites:
+    def _chosen(self, survey: Survey) -> Sites:
         if self.config.get("target_modules"):
             from peft.tuners.tuners_utils import check_target_module_exists
 
             config = self._config()
-            layers = [s for s in all_sites(found) if {"linear", "conv", "depthwise"} & {*s.roles}]
+            layers = [s for s in all_sites(survey) if {"linear", "conv", "depthwise"} & {*s.roles}]
             return Sites(site for site in layers if check_target_module_exists(config, site.name))
         if self.where:
-            return select(found, self.where)
-        return select(found, "linear") or Sites(s for s in select(found, "conv") if _is_plain(found.modules[s.name]))
+            return select(survey, self.where)
+        return select(survey, "linear") or Sites(s for s in select(survey, "conv") if _is_plain(survey.modules[s.name]))
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}

@@ -8,6 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from petl.sites.names import joined
 from petl.sites.sites import Site
 
 
@@ -26,7 +27,7 @@ class BaseCopies:
             there = dict(_tensors(layer)).get(leaf)
             if there is tensor and _same_bits(tensor, value):
                 continue
-            written.append(f"{name}.{leaf}")
+            written.append(joined(name, leaf))
             cast(Any, layer._parameters if leaf in layer._parameters else layer._buffers)[leaf] = tensor
             tensor.data = value
         return written

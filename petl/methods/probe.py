@@ -24,6 +24,6 @@ class Probe(Method):
     ['head.bias', 'head.weight']
     """
 
-    def plan(self, found: Survey) -> Sites:
+    def plan(self, survey: Survey) -> Sites:
         """No sites: the head is ``wrap``'s own business."""
         return Sites()

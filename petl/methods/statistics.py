@@ -19,9 +19,9 @@ def check_stats(name: str, stats: str) -> None:
         raise MethodError(f"{name}: stats={stats!r}; it is 'adapt' (move in training, saved) or 'keep' (held still)")
 
 
-def has_own_parameters(found: Survey, site: Site) -> bool:
+def has_own_parameters(survey: Survey, site: Site) -> bool:
     """Whether the module has tensors of its own, not only its children."""
-    return any(p is not None for p in found.modules[site.name]._parameters.values())
+    return any(p is not None for p in survey.modules[site.name]._parameters.values())
 
 
 def own_tensors(module: nn.Module, stats: str) -> list[str]:

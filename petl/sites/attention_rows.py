@@ -55,15 +55,15 @@ def projection_letters(name: str) -> str:
     return ""
 
 
-def fused_rows(found: Survey, names: Collection[str]) -> dict[str, Rows]:
+def fused_rows(survey: Survey, names: Collection[str]) -> dict[str, Rows]:
     """For each of these fused projections, its rows in order, as ``(("q", 64), ("k", 64), ("v", 64))``: for all of them, or
     for each head in turn. Missing where the forward doesn't take the output apart into as many pieces as the name has letters.
     """
-    clone = on_meta(found.model)
+    clone = on_meta(survey.model)
     counts = {name: clone.get_parameter(f"{name}.weight").shape[0] for name in names}
     taken = _RowTracker({id(clone.get_parameter(f"{name}.weight")): name for name in names}, counts)
     with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"), taken:  # any model code may run here
-        clone(blank_images(clone, found.image))
+        clone(blank_images(clone, survey.image))
     layouts = {name: _layout(projection_letters(name), counts[name], taken.pieces[name]) for name in names}
     return {name: rows for name, rows in layouts.items() if rows}
 

@@ -1,8 +1,17 @@
-"""Dotted names of modules: joining them, and which lies inside which."""
+"""Dotted names of modules and tensors: joining them, and which lies inside which."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+
+
+def joined(name: str, leaf: str) -> str:
+    """The full name of the child, parameter or buffer ``leaf`` of the module ``name``, which is "" for the model itself.
+
+    >>> joined("blocks.0", "weight"), joined("", "weight")
+    ('blocks.0.weight', 'weight')
+    """
+    return f"{name}.{leaf}" if name else leaf
 
 
 def within(name: str, tops: Iterable[str]) -> bool:
@@ -18,6 +27,6 @@ def topmost(names: Iterable[str]) -> list[str]:
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """The names of the modules around the one of this name, from the nearest on, but for the model itself."""
+    """The names of the modules around the one of this name, from the nearest on, without the model itself."""
     while name := name.rpartition(".")[0]:
         yield name

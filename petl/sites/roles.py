@@ -10,7 +10,7 @@ from petl.sites.blocks import block_names, branch_names, head_names, stem_names
 from petl.sites.channel_axis import channel_axis
 from petl.sites.layers import layer_roles
 from petl.sites.meta import live_outputs
-from petl.sites.names import within
+from petl.sites.names import joined, within
 from petl.sites.sites import Site, Sites
 from petl.sites.survey import Survey
 
@@ -29,55 +29,55 @@ ROLES = {
 }
 
 
-def returning_site(found: Survey, site: Site) -> Site:
+def returning_site(survey: Survey, site: Site) -> Site:
     """For an nn.Sequential, the last module in it, which returns what it returns; any other site as it is."""
     name = site.name
-    while isinstance(module := found.modules[name], nn.Sequential) and len(module):
-        name = f"{name}.{list(module._modules)[-1]}".lstrip(".")
-    return site if name == site.name else next(s for s in all_sites(found) if s.name == name)
+    while isinstance(module := survey.modules[name], nn.Sequential) and len(module):
+        name = joined(name, list(module._modules)[-1])
+    return site if name == site.name else next(s for s in all_sites(survey) if s.name == name)
 
 
-def all_sites(found: Survey) -> Sites:
+def all_sites(survey: Survey) -> Sites:
     """Every module that runs, with the roles that it plays, in the order of execution."""
-    roles = _Roles(found)
-    grown = [name for name, module in found.modules.items() if isinstance(module, Graft)]
-    names = [name for name in found.modules if found.runs(name) and not within(name, grown)]
+    roles = _Roles(survey)
+    grown = [name for name, module in survey.modules.items() if isinstance(module, Graft)]
+    names = [name for name in survey.modules if survey.runs(name) and not within(name, grown)]
     return Sites(sorted((roles.site(name) for name in names), key=lambda site: site.order))
 
 
 class _Roles:
     """Who plays which role in one surveyed model."""
 
-    def __init__(self, found: Survey):
-        self.found = found
-        self.head = head_names(found)
-        self.stems = set(stem_names(found))
-        self.blocks = set(block_names(found))
-        self.branches = {b: branch_names(found, b) for b in self.blocks}
+    def __init__(self, survey: Survey):
+        self.survey = survey
+        self.head = head_names(survey)
+        self.stems = set(stem_names(survey))
+        self.blocks = set(block_names(survey))
+        self.branches = {b: branch_names(survey, b) for b in self.blocks}
         self.live = self._live_outputs()
 
     def site(self, name: str) -> Site:
-        module = self.found.modules[name]
-        call = self.found.calls.get(name)
+        module = self.survey.modules[name]
+        call = self.survey.calls.get(name)
         weight = module._parameters.get("weight")
         shape = tuple(weight.shape) if weight is not None else ()
         live = self.live.get(name)
         outputs = tuple(s if live is None or live[i] else () for i, s in enumerate(call.outputs)) if call else ()
-        ratio = self.found.image[2] / self.found.image[1]
+        ratio = self.survey.image[2] / self.survey.image[1]
         axes = tuple(channel_axis(shape, module, ratio) for shape in outputs)
-        return Site(name, self.of(name), base_class(module).__name__, shape, outputs, axes, self.found.order(name))
+        return Site(name, self.of(name), base_class(module).__name__, shape, outputs, axes, self.survey.order(name))
 
     def _live_outputs(self) -> dict[str, list[bool]]:
         """Which tensors matter of blocks that return several; all, where the model has no gradient to tell by."""
         places = [*self.blocks, *(name for branch in self.branches.values() for name in branch)]
-        several = {name for name in places if len(self.found.calls[name].outputs) > 1}
+        several = {name for name in places if len(self.survey.calls[name].outputs) > 1}
         try:
-            return live_outputs(self.found.model, several, self.found.image) if several else {}
+            return live_outputs(self.survey.model, several, self.survey.image) if several else {}
         except Exception:  # any model code may run here, and may raise anything at all
             return {}
 
     def of(self, name: str) -> tuple[str, ...]:
-        module = self.found.modules[name]
+        module = self.survey.modules[name]
         if within(name, self.head):
             return ("head",)
         last = [b[-1] for b in self.branches.values() if b]

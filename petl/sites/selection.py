@@ -27,14 +27,14 @@ def find(model: nn.Module, where: Where = "all") -> Sites:
     >>> [site.name for site in petl.find(model, "blocks.*.attn.qkv")]
     ['blocks.0.attn.qkv', 'blocks.1.attn.qkv', 'blocks.2.attn.qkv', 'blocks.3.attn.qkv', 'blocks.4.attn.qkv', 'blocks.5.attn.qkv']
     """
-    found = survey_model(model)
-    sites = select(found, where)
-    return Sites(sites, unreached(found)) if where == "all" else sites
+    survey = survey_model(model)
+    sites = select(survey, where)
+    return Sites(sites, unreached(survey)) if where == "all" else sites
 
 
-def select(found: Survey, where: Where) -> Sites:
+def select(survey: Survey, where: Where) -> Sites:
     """``find`` on a survey that has been made already; an empty list is an answer, an unknown name is not."""
-    everything = all_sites(found)
+    everything = all_sites(survey)
     names = [where] if isinstance(where, str) else list(where)
     chosen = [site for word in names for site in _matching(everything, word)]
     return Sites(sorted(dict.fromkeys(chosen), key=lambda site: site.order))

@@ -11,24 +11,24 @@ from petl.sites.sites import Unreached
 from petl.sites.survey import Survey
 
 
-def unreached(found: Survey) -> list[Unreached]:
+def unreached(survey: Survey) -> list[Unreached]:
     """The parameters that belong to no site with a role, in the order in which the model names them."""
-    roles = {site.name: site.roles for site in all_sites(found)}
-    grown = [name for name, module in found.modules.items() if isinstance(module, Graft)]
+    roles = {site.name: site.roles for site in all_sites(survey)}
+    grown = [name for name, module in survey.modules.items() if isinstance(module, Graft)]
     left = []
-    for name, parameter in found.model.named_parameters():
+    for name, parameter in survey.model.named_parameters():
         owner, _, leaf = name.rpartition(".")
-        if not within(owner, grown) and (why := _why_unreached(found, owner, leaf, roles.get(owner, ()))):
+        if not within(owner, grown) and (why := _why_unreached(survey, owner, leaf, roles.get(owner, ()))):
             left.append(Unreached(name, tuple(parameter.shape), why))
     return left
 
 
-def _why_unreached(found: Survey, owner: str, leaf: str, roles: tuple[str, ...]) -> str:
+def _why_unreached(survey: Survey, owner: str, leaf: str, roles: tuple[str, ...]) -> str:
     """Why no role reaches this parameter; empty where one does."""
-    module = found.modules[owner]
+    module = survey.modules[owner]
     if "head" in roles:
         return ""
-    if not found.failed and f"{owner}.{leaf}".lstrip(".") not in found.used:
+    if not survey.reads(owner, leaf):
         return "not read in the forward"
     if "norm" in roles or (layer_roles(module) and leaf in {*weight_names(module), *bias_names(module)}):
         return ""

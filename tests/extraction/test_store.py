@@ -18,7 +18,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 
 import petl
 from petl.errors import PetlError, StateError
-from petl.extraction.cut_points import cuts, restless, watched
+from petl.extraction.cut_points import cuts, record_calls, restless
 from petl.extraction.dataset_identity import contents, unsteady
 from petl.extraction.store import Store
 from petl.extraction.tail import upper
@@ -230,7 +230,7 @@ def test_watching_changes_nothing() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert modes == [module.training for module in model.modules()]
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
-    assert not watched(model, BATCH)[-1].returned(7).isfinite().any()
+    assert not record_calls(model, BATCH).calls[-1].returned(7).isfinite().any()
 
 
 def test_moving_statistics_below_are_seen() -> None:

@@ -29,7 +29,7 @@ ROOMS = {
     "wrapping": GROUND | {"graft", "sites", "memory", "methods", "format"},
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "wrapping"},
-    "extraction": GROUND | {"graft", "wrapping", "data"},
+    "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "wrapping", "delta"},
     "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
 }
