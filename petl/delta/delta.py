@@ -28,6 +28,7 @@ from petl.format.header import DTYPES, class_names, task_name
 from petl.graft.sharded import gathered, is_sharded_model, write_whole
 from petl.memory.base_dtype import BaseDtype, narrow_dtype
 from petl.memory.modes import Memory
+from petl.methods.foreign import ForeignMethod
 from petl.methods.registry import method_from_json
 from petl.sites.meta import pretrained_cfg
 from petl.sites.names import within
@@ -294,7 +295,7 @@ def _arguments(model: nn.Module, made: Record) -> dict[str, Any]:
 
 def _structure(model: nn.Module, made: Record) -> dict[str, str]:
     """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
-    if any(method.reads_base for method in made.methods) or is_sharded_model(model):
+    if any(isinstance(method, ForeignMethod) for method in made.methods) or is_sharded_model(model):
         return made.structure
     heads = [*made.classifier, *(_heads(model, made) if not made.classifier else [])]
     now = structure(model, heads, grafted=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from petl.errors import DeltaError, PetlError, listing
 from petl.graft.computed_weights import has_weight_hooks
+from petl.methods.foreign import ForeignMethod
 from petl.methods.method import Method
 from petl.methods.registry import method_from_json
 from petl.sites.meta import on_meta
@@ -62,7 +63,7 @@ def plans_of(header: Mapping[str, Any], found: Survey) -> list[Plan]:
     try:
         methods: list[Method] = [method_from_json(values) for values in header["methods"]]
         listed = zip(methods, header["sites"], strict=True)
-        return [(m, m.recalled(found, Sites(places[name] for name in names))) for m, names in listed]
+        return [(m, m.restore_sites(found, Sites(places[name] for name in names))) for m, names in listed]
     except KeyError as error:
         raise DeltaError(
             f"the delta was made on {header['backbone'].get('name')} and adapts {error.args[0]}, which this "
@@ -97,7 +98,9 @@ def rehearse(
     except PetlError as error:
         raise DeltaError(f"{path} doesn't fit this {type(found.model).__name__}: {error}") from error
     except Exception as error:
-        if any(method.reads_base for method, _ in plans):  # another library's code needn't know the meta device
+        if any(
+            isinstance(method, ForeignMethod) for method, _ in plans
+        ):  # another library's code needn't know the meta device
             return
         raise DeltaError(
             f"{path} doesn't fit this {type(found.model).__name__}: {type(error).__name__}: {error}"

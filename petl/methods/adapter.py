@@ -60,7 +60,7 @@ class Adapter(Method):
                 f"adapter: bottleneck={self.bottleneck}, kernel={self.kernel}; at least 1, and an odd kernel"
             )
 
-    def advice(self) -> str:
+    def hint(self) -> str:
         return "; name modules by where=, or try 'lora'"
 
     def plan(self, survey: Survey) -> Sites:

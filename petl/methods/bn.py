@@ -47,7 +47,7 @@ class BN(Method):
     def fits(self, module: nn.Module) -> bool:
         return "batchnorm" in layer_roles(module)
 
-    def advice(self) -> str:
+    def hint(self) -> str:
         return "; this net has no BatchNorm: try 'norm' (every kind of norm), 'bias' or 'lora'"
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:

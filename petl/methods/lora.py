@@ -75,7 +75,7 @@ class LoRA(Method):
         return bool(weight_names(module))
 
     def plan(self, survey: Survey) -> Sites:
-        sites = self.recalled(survey, super().plan(survey))
+        sites = self.restore_sites(survey, super().plan(survey))
         if self.slices is None:
             return sites
         kept = Sites(site for site in sites if {*letters_by_rows(survey, site)} & {*self.slices})
@@ -92,7 +92,7 @@ class LoRA(Method):
             )
         return kept
 
-    def recalled(self, survey: Survey, sites: Sites) -> Sites:
+    def restore_sites(self, survey: Survey, sites: Sites) -> Sites:
         """With ``slices``, the sites with the layout of their rows."""
         if self.slices is None:
             return sites

@@ -33,5 +33,5 @@ class Norm(BN):
     def fits(self, module: nn.Module) -> bool:
         return "norm" in layer_roles(module)
 
-    def advice(self) -> str:
+    def hint(self) -> str:
         return "; this net has no norm layers: try 'bias' or 'lora'"

@@ -10,12 +10,13 @@ from typing import Any, cast
 
 from torch import nn
 
-from petl.errors import MethodError, SiteError, StateError, listing, near
+from petl.errors import MethodError, SiteError, listing, near
 from petl.graft.classes import base_class
+from petl.methods.foreign import ForeignMethod
 from petl.methods.method import Method
 from petl.methods.peft_copies import BaseCopies
 from petl.methods.peft_fields import KNOWN_FIELDS, asks_for_nothing, checked_config
-from petl.methods.peft_merging import MergeTrial
+from petl.methods.peft_merging import merge_tuner_layers
 from petl.methods.registry import register
 from petl.sites.roles import all_sites
 from petl.sites.selection import select
@@ -27,11 +28,11 @@ TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_
 
 @register("peft")
 @dataclass(frozen=True, kw_only=True)
-class Peft(Method):
+class Peft(ForeignMethod):
     """A tuner of peft: pass any of its configs, or name it: ``"peft:LoHa"``.
 
-    petl chooses the layers by ``where`` (by default all linear layers, in a net without any the plain dense
-    convolutions; a config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads
+    petl chooses the layers by ``where`` (by default all linear layers; in a net without any, the plain dense
+    convolutions; a config's own ``target_modules`` comes first), trains the head, holds BatchNorm still, and saves, loads
     and unwraps bit-exactly. The rest is peft's: it puts wrapper layers in place of the model's own, so weights that a model reads
     without calling the layer (BEiT, EVA, Swin-V2) are not adapted, grouped convolutions are refused, keys get a
     ``base_layer`` in them while wrapped, and merging is as exact as peft's ``merge``: equal up to rounding.
@@ -42,8 +43,6 @@ class Peft(Method):
     'peft.tuners.loha.layer'
     """
 
-    exact = False
-    reads_base = True
     config: Mapping[str, Any] = field(default_factory=dict)
     where: Where = ()
 
@@ -71,11 +70,11 @@ class Peft(Method):
 
     def plan(self, survey: Survey) -> Sites:
         sites = self._chosen(survey)
-        dead = [site.name for site in sites if site.name not in survey.calls and not survey.failed]
-        if dead:
+        uncalled = [site.name for site in sites if site.name not in survey.calls and not survey.failed]
+        if uncalled:
             raise SiteError(
-                f"peft: {type(survey.model).__name__} reads {listing(dead)} without calling it, so peft's wrapper would train "
-                f"nothing there; use petl's own 'lora', or leave these out by where="
+                f"peft: {type(survey.model).__name__} reads {listing(uncalled)} without calling it, so peft's wrapper would "
+                f"train nothing there; use petl's own 'lora', or leave these out by where="
             )
         if not sites:
             raise SiteError(f"peft: no layer to adapt at where={self.where!r} in {type(survey.model).__name__}")
@@ -96,15 +95,15 @@ class Peft(Method):
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
         config = self._config()
         config.target_modules = [site.name for site in sites]  # of every layer tuner
-        before = BaseCopies(model, sites)
+        copies = BaseCopies(model, sites)
         try:
             _library().inject_adapter_in_model(config, model)
         except BaseException as error:
-            before.put_back()
+            copies.put_back()
             if not isinstance(error, Exception):
                 raise
             raise SiteError(f"peft: {self.config['peft_type']} can't go onto these layers: {error!r}") from error
-        if written := before.put_back():
+        if written := copies.put_back():
             raise SiteError(
                 f"peft: {self.config['peft_type']} rewrites the base's own tensors when it starts ({listing(written)}), which "
                 f"could then neither be saved apart from the change nor be given back; choose another init"
@@ -113,30 +112,7 @@ class Peft(Method):
             parameter.requires_grad_(flag)
 
     def merge(self, model: nn.Module) -> None:
-        """Fold every tuner layer into its base layer and put that back; each is tried on one input before and after.
-
-        On an error ``petl.merge`` puts back what was: peft's own ``unmerge`` gives the base back up to rounding only.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
-        trials = {name: MergeTrial(layer) for name, layer in layers.items()}
-        try:
-            for layer in layers.values():
-                layer.merge(safe_merge=True)  # type: ignore[operator]  # every tuner layer has it
-        except Exception as error:  # peft raises whatever its tuner raises
-            raise StateError(
-                f"peft can't merge {self.config.get('peft_type')}: {error}; the model is as it was"
-            ) from error
-        wrong = [name for name, layer in layers.items() if trials[name].differs(layer)]
-        if wrong:
-            raise StateError(
-                f"peft merges {self.config.get('peft_type')} on {listing(wrong)} to another function than it trained; the model "
-                f"is as it was: use it wrapped, save its delta, or train another tuner or petl's own 'lora'"
-            )
-        for name, layer in layers.items():
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
+        merge_tuner_layers(model, self.config.get("peft_type"))
 
     def _config(self) -> Any:
         try:
@@ -150,6 +126,7 @@ class Peft(Method):
 
 
 def _library() -> Any:
+    """The package peft, which is imported here alone."""
     try:
         import peft
     except ImportError as error:
@@ -158,17 +135,14 @@ def _library() -> Any:
 
 
 def _is_plain(conv: nn.Module) -> bool:
-    """Dense, and without a forward of its own (SAME padding, standardised weights), which peft's wrapper would lose."""
+    """Whether it is dense, without a forward of its own (SAME padding, standardised weights) that peft's wrapper would lose."""
     return base_class(conv) is nn.Conv2d and cast(nn.Conv2d, conv).groups == 1
 
 
 def _values(config: Any) -> dict[str, Any]:
     """A peft config as plain JSON values, without what belongs to peft's own files or asks for nothing."""
-    given = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
-    values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in given.items()}
-    usual = {field.name: field.default for field in dataclasses.fields(config)}
-    return {
-        k: v
-        for k, v in values.items()
-        if k in KNOWN_FIELDS or not (asks_for_nothing(k, v) or v == usual.get(k, config))
-    }
+    fields = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
+    values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in fields.items()}
+    default = {field.name: field.default for field in dataclasses.fields(config)}
+    idle = {k for k, v in values.items() if asks_for_nothing(k, v) or v == default.get(k, config)}
+    return {k: v for k, v in values.items() if k in KNOWN_FIELDS or k not in idle}

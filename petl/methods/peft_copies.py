@@ -21,7 +21,7 @@ class BaseCopies:
         self.values = [tensor.detach().clone() for *_, tensor in self.own]
 
     def put_back(self) -> list[str]:
-        """Give the layers their tensors again; the names of those that differed."""
+        """Gives the layers their tensors back; returns the names of those that differed."""
         written = []
         for (name, layer, leaf, tensor), value in zip(self.own, self.values, strict=True):
             there = dict(_tensors(layer)).get(leaf)

@@ -15,6 +15,7 @@ from petl.graft.kinds import WeightGraft, grafts
 from petl.graft.sharded import is_sharded_model
 from petl.memory.base_dtype import BaseDtype, narrow_dtype
 from petl.memory.modes import MEMORY, Memory
+from petl.methods.foreign import ForeignMethod
 from petl.methods.method import Method
 from petl.methods.registry import resolve
 from petl.sites.survey import Survey, survey_model
@@ -103,7 +104,7 @@ def steps_memory(memory: str, fused: bool) -> str | None:
 
 def refuse_narrow(dtype: torch.dtype | None, methods: Sequence[Method]) -> None:
     """A MethodError where a method can't go onto a base in low precision."""
-    raw = [method.name for method in methods if method.reads_base]
+    raw = [method.name for method in methods if isinstance(method, ForeignMethod)]
     if dtype is not None and raw:
         raise MethodError(
             f"base_dtype={dtype} with {listing(raw)}, which reads and writes the base's own tensors; use petl's own methods, "
@@ -204,11 +205,12 @@ def merge(model: Model) -> Model:
     plain, made = wrapped(model)
     _refuse_stuck(plain)
     channels = in_chans(plain)
-    before = Whole(plain, copies=any(method.reads_base for method in made.methods))
+    before = Whole(plain, copies=any(isinstance(method, ForeignMethod) for method in made.methods))
     try:
         values = _all_values(plain)
         for method in made.methods:
-            method.merge(plain)
+            if isinstance(method, ForeignMethod):
+                method.merge(plain)
         for module, found in values:
             fold(module, found)
         for name, parameter in plain.named_parameters():

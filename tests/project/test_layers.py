@@ -30,14 +30,14 @@ ROOMS = {
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "wrapping"},
     "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
-    "inspection": GROUND | {"graft", "sites", "memory", "wrapping", "delta"},
+    "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # files of petl/methods that hold no method of their own
-NO_METHODS = {"method", "registry", "statistics", "lora_weights", "lora_slices", "peft_fields", "peft_merging"}
-NO_METHODS |= {"peft_copies"}
+NO_METHODS = {"method", "foreign", "registry", "statistics", "lora_weights", "lora_slices", "peft_fields"}
+NO_METHODS |= {"peft_copies", "peft_merging"}
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
 OURS = sorted(
     n for n, cls in registry.methods().items() if cls.__module__.startswith("petl.methods.") and n not in BRIDGE
