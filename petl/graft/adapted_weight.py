@@ -1,7 +1,7 @@
-"""What a layer answers when its weight is asked for while a graft is on it, and what may not be done to either.
+"""What ``layer.weight`` returns while a graft is on the layer: a computed tensor, which refuses to be written to.
 
-The answer is computed, so a write to it would be lost. ``AdaptedWeight`` refuses writes by its methods and through views of it;
-torch's own code sees a plain tensor. ``Guarded`` refuses to exchange or delete the parameter that the graft reads.
+A write to it would be lost. ``AdaptedWeight`` refuses writes by its methods and through views of it; torch's own code sees a
+plain tensor.
 """
 
 from __future__ import annotations
@@ -18,36 +18,26 @@ from torch import Tensor, nn
 from petl.errors import StateError
 
 HARMLESS = ("requires_grad_", "share_memory_", "detach_")  # end like operations in place and write no numbers
-VIEWS = (  # what may give a part of the same memory
+VIEWS = (  # methods that may return a part of the same memory
     *("__getitem__", "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "narrow", "select"),
     *("t", "transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "squeeze", "unsqueeze", "unfold"),
-    *(
-        "expand",
-        "expand_as",
-        "detach",
-        "diagonal",
-        "as_strided",
-        "unbind",
-        "split",
-        "chunk",
-        "tensor_split",
-        "__iter__",
-    ),
+    *("expand", "expand_as", "detach", "diagonal", "as_strided", "unbind", "split", "chunk", "tensor_split"),
+    "__iter__",
 )
-LOST = "_petl_lost"  # attribute of a module: what was written to an answer, to be said at the next one
-_STATE = threading.local()
+LOST = "_petl_lost"  # attribute of a module: the error about a write that was seen too late, raised at the next read
+_LAST = threading.local()  # weight: a weak reference to the one that this thread has read last
 
 
 class AdaptedWeight(Tensor):
-    """A computed weight that can be read like any tensor, and that refuses to be written to: nobody would read it again."""
+    """A computed weight that can be read like any tensor and refuses writes: nobody would read what was written."""
 
     __torch_function__ = cast(Any, torch._C._disabled_torch_function_impl)  # no operation pays for it, or differs by it
     layer: Callable[[], nn.Module | None] = staticmethod(lambda: None)  # a weak reference
-    param: str = ""  # its name there
+    param: str = ""  # the parameter's name in the layer
     own: Tensor | None = (
-        None  # the layer's own parameter, which one of torch's functions deletes before it asks for more
+        None  # the layer's own parameter, which torch.nn.utils.weight_norm deletes before it sets others
     )
-    version: int = -1  # of the numbers, when they were computed; -1 where torch doesn't count
+    version: int = -1  # torch's count of writes when the numbers were computed; -1 where torch doesn't count
 
     @property
     def data(self) -> Tensor:  # type: ignore[override]  # of torch it is an attribute
@@ -77,17 +67,18 @@ class AdaptedWeight(Tensor):
         return self.as_subclass(Tensor).__reduce_ex__(proto)
 
     def __del__(self) -> None:
-        """Notice what wrote to it by another way than its methods: torch.eye(out=), torch._foreach_mul_, torch.zero_."""
+        """Warns of a write that no method of the tensor saw: torch.eye(out=), torch._foreach_mul_, torch.zero_."""
         layer = self.layer() if self.version >= 0 else None
         if layer is not None and self._version != self.version:
-            vars(layer)[LOST] = words = _words(layer, self.param, "an operation in place")
-            warnings.warn(words, stacklevel=2)
+            vars(layer)[LOST] = text = _lost_write(layer, self.param, "an operation in place")
+            warnings.warn(text, stacklevel=2)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise StateError(_words(self.layer(), self.param, what))
+        raise StateError(_lost_write(self.layer(), self.param, what))
 
 
-def _words(layer: nn.Module | None, param: str, what: str) -> str:
+def _lost_write(layer: nn.Module | None, param: str, what: str) -> str:
+    """The text of the error about ``what`` wrote to the adapted weight."""
     kind = "layer" if layer is None else cast(Any, layer)._petl_spec.base.__name__
     return (
         f"{what} on the {param} of a {kind} that petl has adapted: it is computed at each use, so this is lost. "
@@ -118,7 +109,7 @@ def _viewing(name: str) -> Callable[..., Any]:
 
 
 def _shared(weight: AdaptedWeight, part: Tensor) -> Tensor:
-    """``part``, also guarded where it shares the weight's memory."""
+    """``part``, as an AdaptedWeight where it shares the weight's memory."""
     same = part.untyped_storage()._cdata == weight.untyped_storage()._cdata
     return _as_part(part, weight) if same and type(part) is Tensor else part
 
@@ -139,10 +130,10 @@ for _name in ("T", "mT", "H", "mH", "real"):
 
 
 def as_adapted_weight(value: Tensor, module: nn.Module, param: str) -> Tensor:
-    """``value`` as an AdaptedWeight of that module, where nothing traces, compiles, transforms or fakes it.
+    """Returns ``value`` as an AdaptedWeight of that module; as it is while torch traces, compiles, transforms or fakes it.
 
     Raises:
-        StateError: an earlier answer was written to in a way that could be seen only afterwards.
+        StateError: an earlier AdaptedWeight was written to in a way that could be seen only afterwards.
     """
     if type(value) is not Tensor or torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return value
@@ -154,13 +145,13 @@ def as_adapted_weight(value: Tensor, module: nn.Module, param: str) -> Tensor:
     out = value.as_subclass(AdaptedWeight)
     out.layer, out.param, out.own = weakref.ref(module), param, module._parameters.get(param)
     out.version = -1 if out.is_inference() else out._version
-    _STATE.last = weakref.ref(out)
+    _LAST.weight = weakref.ref(out)
     return out
 
 
 def last_read() -> AdaptedWeight | None:
-    """The adapted weight that this thread has read last, while anybody holds it."""
-    return getattr(_STATE, "last", lambda: None)()
+    """Returns the adapted weight that this thread has read last; None when nobody holds it any more."""
+    return getattr(_LAST, "weight", lambda: None)()
 
 
 def _as_part(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:

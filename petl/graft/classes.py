@@ -12,12 +12,12 @@ from petl.graft.kinds import FastPath, InputGraft, OutputGraft
 
 
 def fast_paths(module: nn.Module) -> tuple[type[FastPath], ...]:
-    """The ways that ``module`` was given."""
-    return module._petl_spec.ways if isinstance(module, RuntimeClass) else ()
+    """Returns the fast paths that were added to ``module``."""
+    return module._petl_spec.fast_paths if isinstance(module, RuntimeClass) else ()
 
 
 def is_held_in_eval(module: nn.Module) -> bool:
-    """Whether ``hold`` keeps this module in evaluation mode."""
+    """Whether ``hold_in_eval`` keeps this module in evaluation mode."""
     return isinstance(module, HeldInEval)
 
 
@@ -27,26 +27,28 @@ def is_grafted(module: nn.Module) -> bool:
 
 
 def base_class(module: nn.Module) -> type[nn.Module]:
-    """The class that ``module`` had before anything grew on it."""
+    """Returns the class that ``module`` had before anything grew on it."""
     return module._petl_spec.base if isinstance(module, RuntimeClass) else type(module)
 
 
 class ClassSpec(NamedTuple):
-    """What a run-time class is made of: the base class, the grafted parameters, which of the mixins below, and the ways."""
+    """What a run-time class is made of: the base class, the grafted parameters, which of the mixins below, and the fast paths."""
 
     base: type[nn.Module]
     params: frozenset[str] = frozenset()
-    around: bool = False
-    still: bool = False
+    calls_grafts: bool = False
+    held: bool = False
     recurrent: bool = False
-    ways: tuple[type[FastPath], ...] = ()
+    fast_paths: tuple[type[FastPath], ...] = ()
 
 
 class RuntimeClass(GuardedParameters):
     """Marks the run-time classes and lets their instances be pickled and deep-copied."""
 
     _petl_spec: ClassSpec
-    _petl_rebuild: Callable[..., nn.Module]  # a static method: whoever makes classes says how to make one again
+    _petl_rebuild: Callable[
+        ..., nn.Module
+    ]  # from the fields of a spec to an empty module; the code that makes classes sets it
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         state = dict(getattr(self, "__getstate__", lambda: self.__dict__)())  # nn.LSTM has one; Python 3.10 no default
@@ -63,8 +65,11 @@ class CallsGrafts(RuntimeClass):
         for graft in children:
             if isinstance(graft, InputGraft):
                 x = graft(x)
-        given = ((x, *args[1:]), kwargs) if args else ((), {**kwargs, **({name: x} if name else {})})
-        out = super().forward(*given[0], **given[1])  # type: ignore[misc]  # the base class's forward comes next in the order
+        if args:
+            args = (x, *args[1:])
+        elif name:
+            kwargs = {**kwargs, name: x}
+        out = super().forward(*args, **kwargs)  # type: ignore[misc]  # the base class's forward comes next in the order
         for graft in children:
             if isinstance(graft, OutputGraft):
                 out = graft(out, x, *args[1:])
@@ -79,7 +84,7 @@ class HeldInEval(RuntimeClass):
 
 
 class RecurrentWeights(RuntimeClass):
-    """nn.LSTM and its like hand a list of their weights to the kernel: here the adapted values, made anew at each forward."""
+    """Gives nn.LSTM and its like, which pass a list of their weights to the kernel, the adapted values at each forward."""
 
     @property
     def _flat_weights(self) -> list[Tensor | None]:

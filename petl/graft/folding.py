@@ -14,7 +14,7 @@ from petl.graft.values import adapted_value, own_value
 
 
 def prune(module: nn.Module) -> None:
-    """Take every graft off ``module`` and give it its own class back; its parameters are not touched."""
+    """Takes every graft off ``module`` and gives it its own class back; its parameters are not touched."""
     for name, _ in grafts(module):
         delattr(module, name)
     vars(module).pop(PAIRED_NORM, None)
@@ -23,17 +23,17 @@ def prune(module: nn.Module) -> None:
 
 
 def fold(module: nn.Module, values: dict[str, Tensor] | None = None) -> None:
-    """Write the adapted values into ``module``'s own parameters and prune it: bit for bit what ``forward`` used.
+    """Writes the adapted values into ``module``'s own parameters and prunes it: bit for bit what ``forward`` used.
 
-    ``values`` are those that ``folded`` gave; without them they are computed now.
+    ``values`` are those of ``adapted_values``; without them they are computed now.
     """
-    found = grafts(module)
-    stuck = [name for name, graft in found if not isinstance(graft, WeightGraft)]
+    present = grafts(module)
+    stuck = [name for name, graft in present if not isinstance(graft, WeightGraft)]
     if stuck:
         raise SiteError(
             f"{', '.join(stuck)} on {base_class(module).__name__} is not a weight graft and can't be folded"
         )
-    weights = cast("list[tuple[str, WeightGraft]]", found)
+    weights = cast("list[tuple[str, WeightGraft]]", present)
     values = adapted_values(module) if values is None else values
     prune(module)
     for param, value in values.items():
@@ -43,7 +43,7 @@ def fold(module: nn.Module, values: dict[str, Tensor] | None = None) -> None:
 
 
 def adapted_values(module: nn.Module) -> dict[str, Tensor]:
-    """The adapted values, by parameter: new tensors that ``fold`` writes; nothing of the module is changed."""
+    """Computes the adapted values, by parameter: new tensors, which ``fold`` writes; the module is not changed."""
     values = {}
     for param in dict.fromkeys(graft.param for _, graft in grafts(module) if isinstance(graft, WeightGraft)):
         compute_in_eval(module, param)
@@ -52,5 +52,5 @@ def adapted_values(module: nn.Module) -> dict[str, Tensor]:
 
 
 def turned_nonfinite(module: nn.Module, values: dict[str, Tensor]) -> list[str]:
-    """The parameters whose new value has numbers that aren't finite, and whose own value hasn't."""
+    """Returns the parameters with infinite or NaN numbers in the new value and none in the own value."""
     return [p for p, value in values.items() if not value.isfinite().all() and own_value(module, p).isfinite().all()]

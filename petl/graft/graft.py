@@ -1,8 +1,8 @@
-"""Grow a subclass onto a module and take it off again: the only place in petl that makes classes.
+"""Grows grafts onto a module: the only place in petl that makes classes.
 
 The module keeps its identity, name, hooks and base parameters under their old keys. Its class becomes a run-time
-subclass of its own class (the idiom of ``torch.nn.utils.parametrize``), which answers a grafted parameter with the
-adapted tensor and calls input and output grafts around the class's own ``forward``.
+subclass of its own class (the idiom of ``torch.nn.utils.parametrize``), which returns the adapted tensor for a grafted
+parameter and calls input and output grafts around the class's own ``forward``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,11 @@ FUSES = ("fuse", "reparameterize", "switch_to_deploy")  # what timm.utils.repara
 
 
 def grow(module: nn.Module, name: str, graft: Graft) -> None:
-    """Put ``graft`` onto ``module`` as the child ``name``; several grafts work in the order in which they were grown."""
+    """Puts ``graft`` onto ``module`` as the child ``name``; several grafts work in the order in which they were grown.
+
+    Raises:
+        SiteError: the name is taken, or nothing can grow on a module of this class.
+    """
     if hasattr(module, name):
         raise SiteError(
             f"{base_class(module).__name__} already has an attribute {name!r}, so nothing of that name can grow on it: "
@@ -47,53 +51,52 @@ def grow(module: nn.Module, name: str, graft: Graft) -> None:
         check_known(module, graft.param)
     module.add_module(name, graft)
     graft.train(module.training)
-    _update_class(module, still=is_held_in_eval(module))
+    _update_class(module, held=is_held_in_eval(module))
 
 
 def hold_in_eval(module: nn.Module) -> None:
-    """Keep ``module`` and all inside it in evaluation mode for good, also under ``model.train()``."""
-    _update_class(module, still=True)
+    """Keeps ``module`` and all inside it in evaluation mode for good, also under ``model.train()``."""
+    _update_class(module, held=True)
     module.eval()
 
 
 def add_fast_paths(module: nn.Module, *more: type[FastPath]) -> None:
-    """Let ``module`` run its forward in these ways too; those that it has already stay as they are.
+    """Lets ``module`` run its forward on these paths too; those that it has already stay as they are.
 
-    An activation that two models share is given its way by both.
+    An activation that two models share gets its path from both.
     """
-    look = getattr(module, "_petl_spec", None)
-    before = look or ClassSpec(type(module))
-    cast(Any, module).__class__ = _subclass(before._replace(ways=tuple(dict.fromkeys((*before.ways, *more)))))
+    spec = module._petl_spec if isinstance(module, RuntimeClass) else ClassSpec(type(module))
+    paths = tuple(dict.fromkeys((*spec.fast_paths, *more)))
+    cast(Any, module).__class__ = _subclass(spec._replace(fast_paths=paths))
 
 
 def fold_before_fusing(model: nn.Module) -> None:
-    """Let every module below ``model`` that can fuse itself fold first what has grown inside it."""
+    """Lets every module below ``model`` that can fuse itself fold the grafts inside it first."""
     for module in [*model.modules()][1:]:
-        if _fuses(type(module)) and any(grafts(part) for part in module.modules()):
-            _update_class(module, still=is_held_in_eval(module))
+        if _fuse_methods(type(module)) and any(grafts(part) for part in module.modules()):
+            _update_class(module, held=is_held_in_eval(module))
 
 
-def _update_class(module: nn.Module, still: bool) -> None:
-    """Give ``module`` the run-time class that its present grafts ask for."""
-    found = [graft for _, graft in grafts(module)]
-    params = frozenset(graft.param for graft in found if isinstance(graft, WeightGraft))
-    around = any(isinstance(graft, (InputGraft, OutputGraft)) for graft in found)
+def _update_class(module: nn.Module, held: bool) -> None:
+    """Gives ``module`` the run-time class that its present grafts need."""
+    present = [graft for _, graft in grafts(module)]
+    params = frozenset(graft.param for graft in present if isinstance(graft, WeightGraft))
+    calls_grafts = any(isinstance(graft, (InputGraft, OutputGraft)) for graft in present)
     base = base_class(module)
     recurrent = bool(params) and issubclass(base, nn.RNNBase)
-    module.__class__ = _subclass(ClassSpec(base, params, around, still, recurrent, fast_paths(module)))
+    module.__class__ = _subclass(ClassSpec(base, params, calls_grafts, held, recurrent, fast_paths(module)))
 
 
 @functools.cache
-def _subclass(look: ClassSpec) -> type[nn.Module]:
-    outer, inner = ([way for way in look.ways if way.outer is where] for where in (True, False))
-    own = ((RecurrentWeights, look.recurrent), (HeldInEval, look.still), (RuntimeClass, True))
-    mixins = [*outer, *([CallsGrafts] if look.around else []), *inner, *(mixin for mixin, on in own if on)]
-    base = look.base
-    body = {param: adapted_property(param) for param in look.params}
-    body |= {call: _fusing(base, call) for call in _fuses(base)}
+def _subclass(spec: ClassSpec) -> type[nn.Module]:
+    """The run-time class of this spec; equal specs have one class."""
+    base = spec.base
+    mixins = _mixins(spec)
+    body = {param: adapted_property(param) for param in spec.params}
+    body |= {call: _folding_first(base, call) for call in _fuse_methods(base)}
     body |= _forward_like(base, mixins)
     body |= {
-        "_petl_spec": look,
+        "_petl_spec": spec,
         "_petl_rebuild": staticmethod(_rebuild),
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
@@ -102,8 +105,15 @@ def _subclass(look: ClassSpec) -> type[nn.Module]:
     return cast("type[nn.Module]", type(base.__name__, (*mixins, base), body))
 
 
+def _mixins(spec: ClassSpec) -> list[type]:
+    """The mixins in the order in which their forwards run: paths around the grafts, the grafts, paths inside them."""
+    outer, inner = ([path for path in spec.fast_paths if path.around_grafts is where] for where in (True, False))
+    own = ((RecurrentWeights, spec.recurrent), (HeldInEval, spec.held), (RuntimeClass, True))
+    return [*outer, *([CallsGrafts] if spec.calls_grafts else []), *inner, *(mixin for mixin, on in own if on)]
+
+
 def _forward_like(base: type[nn.Module], mixins: Sequence[type]) -> dict[str, Any]:
-    """A ``forward`` that runs the first of the mixins' and has the signature, name and docstring of ``base``'s own.
+    """A ``forward`` that runs the first mixin's and has the signature, name and docstring of ``base``'s own.
 
     torch.fx, torch.export and training loops that choose columns by the arguments' names read these.
     """
@@ -119,42 +129,42 @@ def _forward_like(base: type[nn.Module], mixins: Sequence[type]) -> dict[str, An
     return {"forward": forward}
 
 
-def _fuses(cls: type[nn.Module]) -> list[str]:
+def _fuse_methods(cls: type[nn.Module]) -> list[str]:
     return [call for call in FUSES if callable(getattr(cls, call, None))]
 
 
-def _fusing(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
-    """``base``'s own ``fuse``, on plain weights; what has grown around the module is carried to what comes out of it.
+def _folding_first(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
+    """``base``'s own ``fuse``, run on plain weights; grafts around the module move to the module that it returns.
 
-    Some read the weights, some write to them, some drop the module: only the first would be right with grafts inside.
+    Some of timm's read the weights, some write to them, some drop the module: only the first would be right with grafts inside.
     """
 
     def fuse(self: nn.Module) -> Any:
-        around = [(name, graft) for name, graft in grafts(self) if not isinstance(graft, WeightGraft)]
-        inside = [
-            f"{n}.{name}"
-            for n, m in self.named_modules()
-            if n
-            for name, g in grafts(m)
-            if not isinstance(g, WeightGraft)
-        ]
-        if inside:
+        if inside := _unfoldable_below(self):
             raise StateError(
                 f"{base.__name__}.{call}() would lose {', '.join(inside[:3])}, which can't be folded into a weight; "
                 f"use the model as it is, or train a method that folds, such as 'lora'"
             )
+        around = [(name, graft) for name, graft in grafts(self) if not isinstance(graft, WeightGraft)]
         for name, _ in around:
             delattr(self, name)
         for part in [part for part in self.modules() if grafts(part)]:
             fold(part)
-        given = getattr(base, call)(self)
+        fused = getattr(base, call)(self)
         for name, graft in around:
-            grow(given if isinstance(given, nn.Module) else self, name, graft)
-        return given
+            grow(fused if isinstance(fused, nn.Module) else self, name, graft)
+        return fused
 
     return fuse
 
 
-def _rebuild(*look: Any) -> nn.Module:
-    cls = _subclass(ClassSpec(*look))
+def _unfoldable_below(module: nn.Module) -> list[str]:
+    """Names of the grafts on modules inside this one that can't be folded into a weight."""
+    below = ((name, grafts(part)) for name, part in module.named_modules() if name)
+    return [f"{name}.{own}" for name, found in below for own, graft in found if not isinstance(graft, WeightGraft)]
+
+
+def _rebuild(*fields: Any) -> nn.Module:
+    """An empty module of the run-time class with these fields of its spec: for pickle and deepcopy."""
+    cls = _subclass(ClassSpec(*fields))
     return cls.__new__(cls)

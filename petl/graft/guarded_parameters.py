@@ -14,13 +14,13 @@ from torch import nn
 from petl.errors import StateError
 from petl.graft.adapted_weight import AdaptedWeight, last_read
 
-_STATE = threading.local()
+_UNGUARDED = threading.local()  # tokens: the uses of ``unguarded`` in this thread
 
 
 class GuardedParameters:
-    """A module whose grafted parameters can't be exchanged or deleted: what is grown on them would be added to other values.
+    """A mixin: grafted parameters can't be exchanged or deleted, as the grafts would be added to other values.
 
-    Loading may, and torch's distributed wrappers, which put the same values back.
+    Only loading may, and torch's distributed wrappers, which put the same values back.
     """
 
     _petl_spec: Any
@@ -43,7 +43,7 @@ class GuardedParameters:
             return super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]  # as above
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """torch.jit.script asks every module; it knows no class that is made at run time."""
+        """Refuses torch.jit.script, which calls this on every module and knows no class that is made at run time."""
         self._petl_refuse("torch.jit.script")
 
     @property
@@ -54,11 +54,11 @@ class GuardedParameters:
 
     @qconfig.setter
     def qconfig(self, value: Any) -> None:
-        """torch's eager quantization gives one to every module, then passes by classes that it doesn't know."""
+        """Refuses torch's eager quantization, which sets it on every module, then skips classes that it doesn't know."""
         self._petl_refuse("quantization")
 
     def _petl_may(self) -> bool:
-        """Whether loading or a distributed wrapper asks."""
+        """Whether loading or a distributed wrapper exchanges the parameter."""
         frame, names = sys._getframe(2), []
         while frame is not None and len(names) < 3:
             names.append(frame.f_globals.get("__name__", ""))
@@ -66,7 +66,7 @@ class GuardedParameters:
         return len(_tokens()) > 0 or any(name.startswith("torch.distributed") for name in names)
 
     def _petl_restore(self) -> None:
-        """Give a parameter back that torch.nn.utils.weight_norm has taken out already, and refuse to go on."""
+        """Restores a parameter that torch.nn.utils.weight_norm has taken out already, and refuses to go on."""
         weight: AdaptedWeight | None = last_read()
         if weight is None or weight.layer() is not self or weight.own is None:
             return
@@ -84,7 +84,7 @@ class GuardedParameters:
 
 @contextlib.contextmanager
 def unguarded() -> Iterator[None]:
-    """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` carries out."""
+    """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` applies."""
     token = _Token()  # dies with this frame, also where Ctrl-C comes between two lines here
     _tokens().add(token)
     try:
@@ -94,10 +94,10 @@ def unguarded() -> Iterator[None]:
 
 
 class _Token:
-    """One use of ``unguarded`` that isn't over."""
+    """One use of ``unguarded`` that has not ended."""
 
 
 def _tokens() -> weakref.WeakSet[_Token]:
-    if not hasattr(_STATE, "tokens"):
-        _STATE.tokens = weakref.WeakSet()
-    return _STATE.tokens
+    if not hasattr(_UNGUARDED, "tokens"):
+        _UNGUARDED.tokens = weakref.WeakSet()
+    return _UNGUARDED.tokens

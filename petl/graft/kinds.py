@@ -12,13 +12,11 @@ from petl.errors import StateError
 from petl.kernels.low_rank import Change, laid_out_as, without_autocast
 
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
-PAIRED_NORM = (
-    "_petl_paired_norm"  # attribute of a convolution: a tuple of the module around it and of the norm after it
-)
+PAIRED_NORM = "_petl_paired_norm"  # attribute of a convolution: the module around it, and the norm after it
 
 
 class Graft(nn.Module):
-    """A child module that changes its parent: one of the three kinds below.
+    """A child module that changes what its parent computes: one of the three kinds below.
 
     ``in_chans`` is the number of channels that the parent takes with the graft on, where the graft changes that;
     ``why_stuck`` says why a graft that isn't a weight graft can't be folded.
@@ -35,18 +33,18 @@ class WeightGraft(Graft):
     graft's own precision and outside autocast, and rounded to the weight's dtype once, so a float32 delta on a
     half-precision or autocast layer isn't rounded before it is added.
 
-    ``dtype`` is the type that the graft gives the weight, where it changes that.
+    ``dtype`` is the weight's type with the graft on it, where the graft changes that.
     """
 
     param: str = "weight"
     dtype: torch.dtype | None = None
 
     def low_rank(self) -> Change | None:
-        """The change as low-rank factors over the weight as a matrix, where it is that and nothing else."""
+        """Returns the factors of a change that is low-rank over the weight as a matrix, and nothing else; None for others."""
         return None
 
     def change(self, weight: Tensor) -> Tensor:
-        """The adapted weight; says what the method is."""
+        """Returns the adapted weight: this is the method."""
         raise NotImplementedError
 
     def forward(self, weight: Tensor, parent: nn.Module) -> Tensor:
@@ -55,7 +53,7 @@ class WeightGraft(Graft):
             return laid_out_as(weight, self.change(weight.to(own)).to(weight.dtype))
 
     def register_forward_hook(self, hook: Callable[..., Any], **kwargs: Any) -> Any:
-        """As ever, but for hooks that take what goes in for a batch of samples, as Opacus's do: here it is a weight."""
+        """Refuses hooks that take the input for a batch of samples, as Opacus's do: here the input is a weight."""
         if (getattr(hook, "__module__", None) or type(hook).__module__).partition(".")[0] == "opacus":
             raise StateError(
                 f"gradients of single samples by Opacus's module hooks can't be had of {type(self).__name__}, which changes a "
@@ -77,11 +75,11 @@ class OutputGraft(Graft):
 
 
 def grafts(module: nn.Module) -> list[tuple[str, Graft]]:
-    """The grafts on ``module`` with their names, in the order in which they work."""
+    """Returns the grafts on ``module`` with their names, in the order in which they work."""
     return [(name, child) for name, child in module.named_children() if isinstance(child, Graft)]
 
 
 class FastPath:
-    """A mixin of another way to run a module's forward: around its grafts (``outer``) or inside them."""
+    """A mixin with another forward for a module, with the same result: around its grafts (``around_grafts``) or inside them."""
 
-    outer: bool = False
+    around_grafts: bool = False

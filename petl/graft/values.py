@@ -14,7 +14,7 @@ from petl.graft.sharded import fsdp_asks
 
 
 def input_dtype(model: nn.Module) -> torch.dtype:
-    """The floating-point type of the model's first parameter, as the model's own code sees it: that of its images."""
+    """Returns the dtype that the model expects of its images: that of its first floating-point parameter, with its grafts."""
     for module in model.modules():
         for param, value in module._parameters.items():
             if value is not None and value.is_floating_point():
@@ -23,13 +23,13 @@ def input_dtype(model: nn.Module) -> torch.dtype:
 
 
 def _new_dtype(module: nn.Module, param: str) -> torch.dtype | None:
-    """The type that a graft gives the parameter, where one changes it."""
-    found = [graft for _, graft in grafts(module) if isinstance(graft, WeightGraft) and graft.param == param]
-    return next((graft.dtype for graft in found if graft.dtype is not None), None)
+    """The type of the parameter with its grafts; None where none of them changes it."""
+    own = [graft for _, graft in grafts(module) if isinstance(graft, WeightGraft) and graft.param == param]
+    return next((graft.dtype for graft in own if graft.dtype is not None), None)
 
 
 def adapted_property(param: str) -> property:
-    """A property that answers with ``param``'s value after all of its grafts."""
+    """A property that returns ``param``'s value after all of its grafts."""
 
     def get(self: nn.Module) -> Tensor:
         if fsdp_asks():
@@ -49,7 +49,7 @@ def adapted_property(param: str) -> property:
 
 
 def adapted_value(module: nn.Module, param: str) -> Tensor:
-    """The value as it is now. Nothing is remembered: a proof that no source was written to costs as much as the value."""
+    """Computes the value after the grafts. Nothing is cached: to prove that no source changed costs as much as the value."""
     value = own_value(module, param)
     for graft in module._modules.values():
         if isinstance(graft, WeightGraft) and graft.param == param:
@@ -58,7 +58,7 @@ def adapted_value(module: nn.Module, param: str) -> Tensor:
 
 
 def own_value(module: nn.Module, param: str) -> Tensor:
-    """The module's own parameter, what a hook computed (pruning), or what its class computes (``torch.nn.utils.parametrize``)."""
+    """Returns the value below the grafts: the own parameter, what a hook computed (pruning), or what parametrize computes."""
     if param in module._parameters:
         return cast(Tensor, module._parameters[param])
     if param in vars(module):

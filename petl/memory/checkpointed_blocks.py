@@ -44,7 +44,7 @@ _STATE = threading.local()
 class Segment(FastPath):
     """A block that keeps its input alone and runs again in the backward."""
 
-    outer = True
+    around_grafts = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain, block = super().forward, cast(nn.Module, self)  # type: ignore[misc]  # the base class's forward comes next

@@ -232,7 +232,7 @@ class InParts(FastPath):
 class Root(FastPath):
     """The whole model: what can be made again is noted during its forward."""
 
-    outer = True
+    around_grafts = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order

@@ -75,20 +75,20 @@ class Adapter(Method):
     def _refuse(self, survey: Survey, site: Site) -> None:
         if not any(len(shape) > 1 for shape in site.outputs):
             raise SiteError(f"adapter: {site.name} ({site.kind}) returns no features; name blocks by where=")
-        takes = survey.calls[site.name].inputs[:1]
-        if self.parallel and takes != list(site.outputs[:1]):
+        received = survey.calls[site.name].inputs[:1]
+        if self.parallel and received != list(site.outputs[:1]):
             raise SiteError(
-                f"adapter: parallel=True adds to {site.name}'s output {site.outputs[:1]} what is made of its input {takes}; "
+                f"adapter: parallel=True adds to {site.name}'s output {site.outputs[:1]} what is made of its input {received}; "
                 f"they must have one shape: choose other modules by where=, or parallel=False"
             )
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
-        like = next(model.parameters())  # an activation at the end of a block has none of its own
+        device = next(model.parameters()).device  # an activation at the end of a block has no parameter of its own
         dtype = torch.promote_types(input_dtype(model), torch.float32)
         for site in sites:
             maps = enumerate(zip(site.outputs, site.axes, strict=True))
             parts = {str(i): self._part(shape, axis) for i, (shape, axis) in maps if len(shape) > 1}
-            graft = Residual(parts, self.scale, self.parallel).to(like.device, dtype)
+            graft = Residual(parts, self.scale, self.parallel).to(device, dtype)
             grow(model.get_submodule(site.name), "adapter", graft)
 
     def _part(self, shape: tuple[int, ...], axis: int) -> nn.Module:
@@ -152,7 +152,7 @@ class MapBottleneck(nn.Module):
 
 
 def _in_dtype(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
-    """Features of a half-precision base in the adapter's own precision; autocast casts by itself."""
+    """Casts features of a half-precision base to the adapter's own precision; autocast casts by itself."""
     return x.to(layer.weight.dtype)
 
 

@@ -38,7 +38,7 @@ class Bias(Method):
 
     def plan(self, survey: Survey) -> Sites:
         everything = all_sites(survey) if self.where == "all" else select(survey, self.where)
-        kept = Sites(site for site in everything if "head" not in site.roles and _has_used_bias(survey, site))
+        kept = Sites(site for site in everything if "head" not in site.roles and _reads_a_bias(survey, site))
         if not kept:
             kind = type(survey.model).__name__
             raise SiteError(f"bias: {kind} has no biases at where={self.where!r}; try 'norm' or 'lora'")
@@ -48,5 +48,5 @@ class Bias(Method):
         return bias_names(module)
 
 
-def _has_used_bias(survey: Survey, site: Site) -> bool:
+def _reads_a_bias(survey: Survey, site: Site) -> bool:
     return any(survey.reads(site.name, leaf) for leaf in bias_names(survey.modules[site.name]))

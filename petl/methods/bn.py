@@ -23,7 +23,7 @@ class BN(Method):
     Options:
         where: the layers; the default is every norm with running statistics outside the head.
         affine: train scale and shift.
-        stats: ``"adapt"`` lets the running statistics move in training and saves them; ``"keep"`` holds them still.
+        stats: ``"adapt"`` lets the running statistics move in training and saves them; ``"keep"`` keeps them as they are.
 
     Statistics that adapt see the new domain's images as they are (Li et al. 2016, arXiv:1603.04779): for many images that
     look different from the backbone's. With small batches or few epochs they are noise, and ``stats="keep"`` is better.

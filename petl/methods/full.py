@@ -21,7 +21,7 @@ class Full(Method):
     """Full fine-tuning: trains every parameter; the yardstick that the other methods are held against.
 
     Options:
-        stats: BatchNorm's running statistics: ``"keep"`` (held still, better for small data) or ``"adapt"``.
+        stats: BatchNorm's running statistics: ``"keep"`` (frozen, better for small data) or ``"adapt"``.
 
     The delta holds the whole model.
 

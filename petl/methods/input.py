@@ -59,7 +59,7 @@ class Input(Method):
         stems = select(survey, self.where)
         if stems and all(self._fits(survey.modules[site.name], channels) for site in stems):
             return stems
-        return select(survey, [_doorway(survey)])
+        return select(survey, [_image_module(survey)])
 
     def _fits(self, module: nn.Module, channels: int) -> bool:
         return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
@@ -85,16 +85,16 @@ class Input(Method):
         return f"{base_class(module).__name__} does not apply one weight to the image's own channels"
 
     def _expected(self, module: nn.Module) -> int:
-        """Channels that the stem takes; a module that isn't a plain stem takes an image as timm's default does."""
+        """The number of channels that the stem takes; three, timm's default, for a module that isn't a plain convolution."""
         return module.in_channels if _mixes_exactly(module, getattr(module, "in_channels", 0)) else 3  # type: ignore[return-value]
 
 
-def _doorway(survey: Survey) -> str:
-    """The innermost module that every image goes through, as it is; the model itself where its own code changes it first."""
-    taking = [name for name, call in survey.calls.items() if call.takes_image]
+def _image_module(survey: Survey) -> str:
+    """The innermost module that takes every image unchanged; the model itself where its own code changes the image first."""
+    takers = [name for name, call in survey.calls.items() if call.takes_image]
     place = ""
     while True:
-        inside = [n for n in taking if n != place and within(n, [place])] if place else [n for n in taking if n]
+        inside = [n for n in takers if n != place and within(n, [place])] if place else [n for n in takers if n]
         nearest = topmost(inside)
         if len(nearest) != 1:
             return place
@@ -102,7 +102,7 @@ def _doorway(survey: Survey) -> str:
 
 
 class StemMix(WeightGraft):
-    """The 1x1 convolution multiplied into the stem's weight: [out, c, h, w] becomes [out, in_chans, h, w]."""
+    """Multiplies the 1x1 convolution into the stem's weight: [out, c, h, w] becomes [out, in_chans, h, w]."""
 
     def __init__(self, mix: Tensor, like: Tensor):
         super().__init__()
@@ -117,7 +117,7 @@ class StemMix(WeightGraft):
 
 
 class StemShift(WeightGraft):
-    """The 1x1 convolution's bias carried through a stem that doesn't pad, into the stem's own bias."""
+    """Adds the 1x1 convolution's bias, carried through a stem that doesn't pad, to the stem's own bias."""
 
     param = "bias"
 
@@ -129,7 +129,7 @@ class StemShift(WeightGraft):
         return value + (self.before_mix(parent) * self.shift.view(-1, 1, 1)).sum((1, 2, 3)).to(value.dtype)
 
     def before_mix(self, parent: nn.Module) -> Tensor:
-        """The stem's weight as the grafts before the mixing leave it."""
+        """Returns the stem's weight after the grafts that come before the ``StemMix``."""
         weight = own_value(parent, "weight")
         for child in parent.children():
             if isinstance(child, StemMix):
@@ -155,7 +155,7 @@ class ChannelMixer(InputGraft):
 
 
 def _initial_mix(in_chans: int, channels: int) -> Tensor:
-    """[channels, in_chans]: replicate one channel, keep the first ones of enough, else feed the mean."""
+    """The mix at the start, [channels, in_chans]: keeps the first channels if there are enough, else feeds the mean to each."""
     if in_chans >= channels:
         return torch.eye(channels, in_chans)
     return torch.full((channels, in_chans), 1 / in_chans)
@@ -171,13 +171,13 @@ def _mixes_exactly(module: nn.Module, channels: int) -> bool:
 
 
 def _shifts_exactly(module: nn.Module) -> bool:
-    """Whether a constant added to each channel comes out as a constant: no zeros are padded, and a bias is there."""
+    """Whether a constant on each input channel gives a constant on each output channel: no padding with zeros, and a bias."""
     return isinstance(module, nn.Conv2d) and module.padding in ((0, 0), 0, "valid") and module.bias is not None and (
         base_class(module) is nn.Conv2d
     )  # fmt: skip
 
 
 def _like_parameters(module: nn.Module) -> Tensor:
-    """An empty tensor on the module's device, of float32 at least."""
+    """An empty tensor on the module's device, of the module's dtype but at least float32."""
     own = next(module.parameters(), torch.empty(0))
     return torch.empty(0, device=own.device, dtype=torch.promote_types(input_dtype(module), torch.float32))

@@ -79,11 +79,11 @@ class LoRA(Method):
         if self.slices is None:
             return sites
         kept = Sites(site for site in sites if {*letters_by_rows(survey, site)} & {*self.slices})
-        vague = [site.name for site in kept if self._cuts(letters_by_name(survey, site)) and not site.rows]
-        if vague:
+        unclear = [site.name for site in kept if self._cuts(letters_by_name(survey, site)) and not site.rows]
+        if unclear:
             raise SiteError(
-                f"lora: slices={self.slices!r}, but {type(survey.model).__name__} takes the output of {listing(vague)} apart in "
-                f"a way that doesn't show which rows are q, k and v; leave out slices, or these layers by where="
+                f"lora: slices={self.slices!r}, but {type(survey.model).__name__} takes the output of {listing(unclear)} apart "
+                f"in a way that doesn't show which rows are q, k and v; leave out slices, or these layers by where="
             )
         if not kept:
             raise SiteError(
@@ -93,28 +93,26 @@ class LoRA(Method):
         return kept
 
     def restore_sites(self, survey: Survey, sites: Sites) -> Sites:
-        """With ``slices``, the sites with the layout of their rows."""
+        """Returns the sites, with ``slices`` together with the layout of their rows."""
         if self.slices is None:
             return sites
         fused = [site.name for site in sites if site.shape and self._cuts(letters_by_name(survey, site))]
         rows = fused_rows(survey, fused) if fused else {}
-        known = [
-            dataclasses.replace(s, rows=rows.get(s.name, rows_of_torch_attention(survey.modules[s.name])))
-            for s in sites
-        ]
-        return Sites(s for s in known if s.rows or "m" not in letters_by_name(survey, s))
+        own = {site.name: rows_of_torch_attention(survey.modules[site.name]) for site in sites}
+        with_rows = [dataclasses.replace(site, rows=rows.get(site.name, own[site.name])) for site in sites]
+        return Sites(s for s in with_rows if s.rows or "m" not in letters_by_name(survey, s))
 
     def _cuts(self, letters: str) -> bool:
-        """Whether some rows of a projection that makes ``letters`` stay as they are."""
+        """Whether some rows of a projection that computes ``letters`` change and others don't."""
         return bool({*letters} & {*(self.slices or "")}) and not {*letters} <= {*(self.slices or "")}
 
     def adapt(self, module: nn.Module, site: Site) -> None:
         scale = self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
         for param in weight_names(module):
-            made, name = letters_of_parameter(param, site), "lora" if param == "weight" else f"lora_{param}"
-            if self.slices is None or not made or {*made} <= {*self.slices}:
+            letters, name = letters_of_parameter(param, site), "lora" if param == "weight" else f"lora_{param}"
+            if self.slices is None or not letters or {*letters} <= {*self.slices}:
                 self._grow(module, name, self._graft(module, param, scale))
-            elif {*made} & {*self.slices}:
+            elif {*letters} & {*self.slices}:
                 weight, rows = cast(Tensor, getattr(module, param)), site.rows
                 graft = SlicedLowRank(weight, self.rank, scale, rows=rows, slices=self.slices, param=param)
                 self._grow(module, name, graft)

@@ -41,35 +41,28 @@ class SlicedLowRank(WeightGraft):
 
 
 def letters_by_name(survey: Survey, site: Site) -> str:
-    """What the layer makes for attention, out of ``qkv``: by its name in the field's words, or torch's own attention."""
+    """Returns the letters of what the layer computes for attention, by its name; all three for torch's own attention."""
     if isinstance(survey.modules[site.name], nn.MultiheadAttention):
         return "qkv"
-    layer = {"linear", "conv", "depthwise"} & {*site.roles}
-    return (
-        projection_letters(site.name)
-        if layer and not isinstance(_parent(survey, site.name), nn.MultiheadAttention)
-        else ""
-    )
+    is_layer = bool({"linear", "conv", "depthwise"} & {*site.roles})
+    parent = survey.modules[site.name.rpartition(".")[0]]
+    return projection_letters(site.name) if is_layer and not isinstance(parent, nn.MultiheadAttention) else ""
 
 
 def letters_by_rows(survey: Survey, site: Site) -> str:
-    """The same, by the layout of its rows where that is known: some families call a ``qkv`` what makes k and v alone."""
+    """Returns the letters by the layout of the site's rows if known, else by name: some families name a k/v layer ``qkv``."""
     return "".join(letter for letter, _ in site.rows) or letters_by_name(survey, site)
 
 
-def _parent(survey: Survey, name: str) -> nn.Module:
-    return survey.modules[name.rpartition(".")[0]]
-
-
 def rows_of_torch_attention(module: nn.Module) -> Rows:
-    """nn.MultiheadAttention's ``in_proj_weight`` is [q | k | v] by torch's word."""
+    """Returns the rows of nn.MultiheadAttention's ``in_proj_weight``: [q | k | v], as torch documents; () for other modules."""
     if not isinstance(module, nn.MultiheadAttention):
         return ()
     return tuple((letter, module.embed_dim) for letter in "qkv")
 
 
 def letters_of_parameter(param: str, site: Site) -> str:
-    """What the site's parameter makes."""
+    """Returns the letters of what the site's parameter computes; "" where that is unknown."""
     if param in ("weight", "in_proj_weight"):
         return "".join(letter for letter, _ in site.rows)
     return projection_letters(param.removesuffix("_weight"))

@@ -1,4 +1,4 @@
-"""The low-rank changes of whole weights, a class for each shape of weight."""
+"""Low-rank changes of whole weights: a class for each shape of weight."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class LowRank(WeightGraft):
         self.magnitude = nn.Parameter(_row_norm(matrix.to(self.down.dtype))) if dora else None
 
     def matrix(self, weight: Tensor) -> Tensor:
-        """The weight as [rows, columns]: output channels by everything else."""
+        """Returns the weight as [rows, columns]: output channels by everything else."""
         return weight.flatten(1)
 
     def shaped(self, matrix: Tensor, weight: Tensor) -> Tensor:
-        """What ``matrix`` made a matrix of, in the shape of ``weight`` again."""
+        """Returns the matrix in the shape of ``weight``: the inverse of ``matrix``."""
         return matrix.view(weight.shape)
 
     def low_rank(self) -> Change | None:
@@ -71,12 +71,12 @@ class TransposedLowRank(LowRank):
 
 
 def random_down(weight: Tensor, *shape: int) -> nn.Parameter:
-    """LoRA's random half [..., columns], as in a fresh linear layer; at least float32 also on a half-precision weight."""
+    """Returns a random ``down`` of this shape, initialised like a linear layer; float32 at least, also on a half-precision weight."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     bound = 1 / math.sqrt(shape[-1])
     return nn.Parameter(torch.empty(shape, dtype=dtype, device=weight.device).uniform_(-bound, bound))
 
 
 def _row_norm(matrix: Tensor) -> Tensor:
-    """Norm of each row, [..., rows, 1], never zero."""
+    """Computes the norm of each row, [..., rows, 1], never zero."""
     return matrix.norm(dim=-1, keepdim=True).clamp_min(torch.finfo(matrix.dtype).tiny)

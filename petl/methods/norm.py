@@ -18,7 +18,7 @@ from petl.sites.sites import Where
 class Norm(BN):
     """Norm tuning: scale and shift of norms of every kind: LayerNorm, BatchNorm, GroupNorm, RMSNorm ... (arXiv:2312.11420).
 
-    As ``bn``, for every kind of norm; running statistics, where there are any, are held still unless ``stats="adapt"``.
+    As ``bn``, for every kind of norm; running statistics, where there are any, are frozen unless ``stats="adapt"``.
     The smallest method for transformers: ViT-S/16 has 19 thousand such numbers.
 
     >>> import petl, timm

@@ -83,7 +83,7 @@ _REPEATS = re.compile(r"(?<!\\)[*+?]")
 
 
 def checked_config(config: Any) -> dict[str, Any]:
-    """The fields of a peft config that petl hands to peft; a MethodError names the first that it doesn't take."""
+    """Returns the fields of a peft config that petl passes to peft; a MethodError names the first that petl doesn't take."""
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
         raise MethodError(f"peft: the config is {type(config).__name__}; expected peft's field names with their values")
     kind = config.get("peft_type")
@@ -103,7 +103,7 @@ def checked_config(config: Any) -> dict[str, Any]:
 
 
 def asks_for_nothing(key: str, value: Any) -> bool:
-    """Whether a field that petl doesn't take has a value that asks for nothing."""
+    """Whether a field that petl doesn't take has a value that changes nothing."""
     return value is None or value is False or value in ({}, [], "") or value in IDLE_VALUES.get(key, ())
 
 
@@ -112,10 +112,10 @@ def _why_not(kind: Any) -> str:
 
 
 def _refuse_init(kind: str, init: Any) -> None:
-    found = next((word for word in INITS if isinstance(init, str) and init.lower().startswith(word)), None)
-    if found:
+    start = next((word for word in INITS if isinstance(init, str) and init.lower().startswith(word)), None)
+    if start:
         raise MethodError(
-            f"peft: {kind} with init_lora_weights={init!r} {INITS[found]}; use init_lora_weights=True, 'gaussian' or 'orthogonal'"
+            f"peft: {kind} with init_lora_weights={init!r} {INITS[start]}; use init_lora_weights=True, 'gaussian' or 'orthogonal'"
         )
 
 

@@ -10,24 +10,22 @@ from petl.errors import MethodError
 from petl.sites.sites import Site
 from petl.sites.survey import Survey
 
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 Stats = Literal["adapt", "keep"]
 
 
 def check_stats(name: str, stats: str) -> None:
-    """``stats`` is "adapt" or "keep", or a MethodError."""
+    """Raises a MethodError where ``stats`` is neither "adapt" nor "keep"."""
     if stats not in ("adapt", "keep"):
         raise MethodError(f"{name}: stats={stats!r}; it is 'adapt' (move in training, saved) or 'keep' (held still)")
 
 
 def has_own_parameters(survey: Survey, site: Site) -> bool:
-    """Whether the module has tensors of its own, not only its children."""
+    """Whether the site's module has parameters of its own, not only its children's."""
     return any(p is not None for p in survey.modules[site.name]._parameters.values())
 
 
 def own_tensors(module: nn.Module, stats: str) -> list[str]:
-    """The module's own parameters, and its running statistics where ``stats`` is "adapt"."""
+    """Returns the names of the module's own parameters, and its running statistics where ``stats`` is "adapt"."""
     moving = STATISTICS if stats == "adapt" else ()
     return [*(k for k, p in module._parameters.items() if p is not None), *(k for k in moving if k in module._buffers)]
-
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")

@@ -15,12 +15,12 @@ from petl.sites.survey import Survey
 
 
 def head_names(survey: Survey) -> list[str]:
-    """The classifier's modules; for models without ``reset_classifier``, none."""
+    """Returns the classifier's modules; none for models without ``reset_classifier``."""
     return list(survey.head or [])
 
 
 def stem_names(survey: Survey) -> list[str]:
-    """The layers that see the image first: timm's ``first_conv``, else the first convolution or linear layer that runs."""
+    """Returns the layers that see the image first: timm's ``first_conv``, else the first layer with weights that runs."""
     first = pretrained_cfg(survey.model).get("first_conv") or ()
     names = [n for n in ([first] if isinstance(first, str) else first) if n in survey.modules and survey.runs(n)]
     if names:
@@ -30,7 +30,7 @@ def stem_names(survey: Survey) -> list[str]:
 
 
 def block_names(survey: Survey) -> list[str]:
-    """The model's blocks in the order of execution: timm's own groups where it names them, else by structure."""
+    """Returns the model's blocks in the order of execution: timm's own groups where it has them, else by structure."""
     names = _grouped_blocks(survey)
     names = names if len(names) > 1 else _structural_blocks(survey) or _stacked_layers(survey)
     return sorted(names, key=survey.order)
@@ -95,7 +95,7 @@ def _is_composite(module: nn.Module) -> bool:
 
 
 def branch_names(survey: Survey, block: str) -> list[str]:
-    """The block's children that hold layers and return as many channels as the block does, in the order of execution."""
+    """Returns the block's children that hold layers and return as many channels as the block, in the order of execution."""
     if isinstance(survey.modules[block], nn.Sequential):
         return []
     children = [joined(block, name) for name, child in survey.modules[block].named_children() if _is_composite(child)]

@@ -12,14 +12,14 @@ MULTI_MATRIX = (nn.RNNBase, nn.MultiheadAttention)  # layers that own several ma
 
 
 def bias_names(module: nn.Module) -> list[str]:
-    """Names of the module's own bias vectors: ``bias``, ``q_bias``, ``in_proj_bias``, an LSTM's ``bias_ih_l0``."""
+    """Returns the names of the module's own bias vectors: ``bias``, ``q_bias``, ``in_proj_bias``, an LSTM's ``bias_ih_l0``."""
     own = {name: p for name, p in module._parameters.items() if p is not None}
     vectors = [name for name, p in own.items() if p.ndim == 1 and (name.endswith("_bias") or name.startswith("bias_"))]
     return [name for name in own if name == "bias" or name in vectors]
 
 
 def layer_roles(module: nn.Module) -> list[str]:
-    """The roles that a layer plays by its class alone."""
+    """Returns the roles that a layer plays by its class alone."""
     if isinstance(module, (nn.Linear, *MULTI_MATRIX)):
         return ["linear"]
     if isinstance(module, nn.modules.conv._ConvNd) or is_cond_conv(module):
@@ -35,7 +35,7 @@ def is_layer(module: nn.Module) -> bool:
 
 
 def weight_names(module: nn.Module) -> list[str]:
-    """Names of the module's own parameters that are matrices or kernels of a layer; of most layers, ``weight``."""
+    """Returns the names of the module's own matrices or kernels: of most layers, ``weight``."""
     if isinstance(module, MULTI_MATRIX):
         own = module._parameters.items()
         return [name for name, p in own if p is not None and p.ndim == 2 and "weight" in name]
@@ -58,7 +58,7 @@ def has_running_statistics(module: nn.Module) -> bool:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """A layer with affine parameters of its own that is a norm by class, or by name where a library wrote its own."""
+    """Whether the module has affine parameters and is a norm by class, or by name where a library wrote its own."""
     own = [p for p in module._parameters.values() if p is not None]
     known = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
     named = "norm" in base_class(module).__name__.lower() or "GlobalResponseNorm" in base_class(module).__name__

@@ -15,7 +15,7 @@ from petl.graft.values import input_dtype
 
 
 def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:
-    """For each of these modules, which of the tensors that it returns has any influence on the model's output.
+    """Returns, for each of these modules, which of the tensors that it returns have any influence on the model's output.
 
     A shapes-only forward and backward: a tensor counts where a gradient comes back to it.
     """
@@ -25,22 +25,22 @@ def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int
     live: dict[str, list[bool]] = {}
     for name, module in clone.named_modules():
         if name in names:
-            module.register_forward_hook(_watching(live.setdefault(name, [])))
+            module.register_forward_hook(_marking(live.setdefault(name, [])))
     with torch.device("meta"):
         leaves = tree_leaves(clone(blank_images(clone, image)))
         torch.autograd.backward([t.sum() for t in leaves if isinstance(t, Tensor) and t.requires_grad])
     return live
 
 
-def _watching(marks: list[bool]) -> Callable[..., None]:
-    """A forward hook that passes each returned tensor on under a new name, and marks it when a gradient comes back."""
+def _marking(marks: list[bool]) -> Callable[..., None]:
+    """A forward hook that returns a view of each tensor in the output, and marks the tensor when a gradient comes back."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         leaves, tree = tree_flatten(output)
         numbers = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
         marks[:] = marks or [False] * len(numbers)
         for number, i in enumerate(numbers):
-            leaves[i] = leaves[i].view_as(leaves[i])  # a block may hand on what it was given
+            leaves[i] = leaves[i].view_as(leaves[i])  # a view, as a block may return its own input
             if leaves[i].requires_grad:
                 leaves[i].register_hook(lambda grad, number=number: marks.__setitem__(number, True))
         return tree_unflatten(leaves, tree)
@@ -49,12 +49,12 @@ def _watching(marks: list[bool]) -> Callable[..., None]:
 
 
 def pretrained_cfg(model: nn.Module) -> dict[str, Any]:
-    """timm's pretrained config, or an empty dict for other models."""
+    """Returns timm's pretrained config; an empty dict for other models."""
     return getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
 
 
 def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
+    """Copies the model in eval mode, without hooks, with a meta tensor of the same shape for every tensor."""
     memo: dict[int, Any] = {}
     for module in model.modules():
         memo |= {
@@ -70,10 +70,10 @@ def on_meta(model: nn.Module) -> nn.Module:
 
 
 def _meta(tensor: Tensor) -> Tensor:
-    there = tensor.detach().to("meta")
-    return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
+    shape = tensor.detach().to("meta")
+    return nn.Parameter(shape, requires_grad=False) if isinstance(tensor, nn.Parameter) else shape
 
 
 def blank_images(model: nn.Module, image: tuple[int, int, int]) -> Tensor:
-    """Two images without values for a model on the meta device: [2, channels, height, width]."""
+    """Returns two images without values for a model on the meta device: [2, channels, height, width]."""
     return torch.empty(2, *image, device="meta", dtype=input_dtype(model))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 
 def joined(name: str, leaf: str) -> str:
-    """The full name of the child, parameter or buffer ``leaf`` of the module ``name``, which is "" for the model itself.
+    """Returns the full name of the child, parameter or buffer ``leaf`` of the module ``name``, which is "" for the model itself.
 
     >>> joined("blocks.0", "weight"), joined("", "weight")
     ('blocks.0.weight', 'weight')
@@ -20,13 +20,13 @@ def within(name: str, tops: Iterable[str]) -> bool:
 
 
 def topmost(names: Iterable[str]) -> list[str]:
-    """Those of the names that lie below none of the others."""
+    """Returns those of the names that lie below none of the others."""
     every = list(names)
     known = {*every}
     return [name for name in every if not any(above in known for above in ancestors(name))]
 
 
 def ancestors(name: str) -> Iterator[str]:
-    """The names of the modules around the one of this name, from the nearest on, without the model itself."""
+    """Yields the names of the modules around this one, from the nearest on, without the model itself."""
     while name := name.rpartition(".")[0]:
         yield name

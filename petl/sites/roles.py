@@ -30,7 +30,7 @@ ROLES = {
 
 
 def returning_site(survey: Survey, site: Site) -> Site:
-    """For an nn.Sequential, the last module in it, which returns what it returns; any other site as it is."""
+    """Returns the site whose output this site returns: the last module of an nn.Sequential, else the site itself."""
     name = site.name
     while isinstance(module := survey.modules[name], nn.Sequential) and len(module):
         name = joined(name, list(module._modules)[-1])
@@ -38,7 +38,7 @@ def returning_site(survey: Survey, site: Site) -> Site:
 
 
 def all_sites(survey: Survey) -> Sites:
-    """Every module that runs, with the roles that it plays, in the order of execution."""
+    """Returns every module that runs, with the roles that it plays, in the order of execution."""
     roles = _Roles(survey)
     grown = [name for name, module in survey.modules.items() if isinstance(module, Graft)]
     names = [name for name in survey.modules if survey.runs(name) and not within(name, grown)]
@@ -46,14 +46,14 @@ def all_sites(survey: Survey) -> Sites:
 
 
 class _Roles:
-    """Who plays which role in one surveyed model."""
+    """The roles of the modules in one surveyed model."""
 
     def __init__(self, survey: Survey):
         self.survey = survey
         self.head = head_names(survey)
         self.stems = set(stem_names(survey))
         self.blocks = set(block_names(survey))
-        self.branches = {b: branch_names(survey, b) for b in self.blocks}
+        self.branches = {block: branch_names(survey, block) for block in self.blocks}
         self.live = self._live_outputs()
 
     def site(self, name: str) -> Site:
@@ -68,7 +68,7 @@ class _Roles:
         return Site(name, self.of(name), base_class(module).__name__, shape, outputs, axes, self.survey.order(name))
 
     def _live_outputs(self) -> dict[str, list[bool]]:
-        """Which tensors matter of blocks that return several; all, where the model has no gradient to tell by."""
+        """Which outputs matter of the blocks that return several; of all other modules, and where no gradient tells, all do."""
         places = [*self.blocks, *(name for branch in self.branches.values() for name in branch)]
         several = {name for name in places if len(self.survey.calls[name].outputs) > 1}
         try:

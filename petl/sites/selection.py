@@ -14,7 +14,7 @@ from petl.sites.unreached import unreached
 
 
 def find(model: nn.Module, where: Where = "all") -> Sites:
-    """The sites of ``model`` that ``where`` names: roles, full names, or full-name patterns such as ``blocks.*.attn.qkv``.
+    """Returns the sites of ``model`` that ``where`` names: roles, full names, or patterns such as ``blocks.*.attn.qkv``.
 
     Nothing is changed. Layers that the model's forward neither calls nor reads are left out. ``find(model, "all")`` also
     lists, in ``.left``, every parameter that no role reaches, and why: tokens, position tables, spare layers.
@@ -33,7 +33,7 @@ def find(model: nn.Module, where: Where = "all") -> Sites:
 
 
 def select(survey: Survey, where: Where) -> Sites:
-    """``find`` on a survey that has been made already; an empty list is an answer, an unknown name is not."""
+    """Does what ``find`` does, on a survey; a role without sites gives an empty list, an unknown name a SiteError."""
     everything = all_sites(survey)
     names = [where] if isinstance(where, str) else list(where)
     chosen = [site for word in names for site in _matching(everything, word)]

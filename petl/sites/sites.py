@@ -1,4 +1,4 @@
-"""Places in a model where a method can go: Site, the roles they play, and ``find``."""
+"""Places in a model where a method can go, as plain data that prints as a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Site:
     ``shape`` is the weight's shape (empty where there is none), ``outputs`` the shapes of the tensors that the module
     returns for a batch of two images (of a block's several tensors, () for one that has no influence on the model's
     output), ``axes`` the axis of the channels in each of them (-1 for tokens and vectors, 1 or 3 for maps), ``order`` its
-    number in the order of execution, ``rows`` what the rows of a fused attention projection are, where a method has asked.
+    number in the order of execution, ``rows`` the rows of a fused attention projection, where a method needs them.
     """
 
     name: str

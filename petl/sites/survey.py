@@ -138,7 +138,7 @@ def _first_calls(begun: list[ModuleCall], finished: list[ModuleCall], images: Te
 
 
 def classifier_names(model: nn.Module) -> list[str] | None:
-    """The classifier's modules, as timm names them: those that ``reset_classifier`` replaces; None without that method."""
+    """Returns the classifier's modules: those that timm's ``reset_classifier`` replaces; None without that method."""
     return _replaced_by_reset(on_meta(model))
 
 

@@ -12,15 +12,15 @@ from petl.sites.survey import Survey
 
 
 def unreached(survey: Survey) -> list[Unreached]:
-    """The parameters that belong to no site with a role, in the order in which the model names them."""
+    """Returns the parameters that belong to no site with a role, in the order in which the model names them."""
     roles = {site.name: site.roles for site in all_sites(survey)}
     grown = [name for name, module in survey.modules.items() if isinstance(module, Graft)]
-    left = []
+    parameters = []
     for name, parameter in survey.model.named_parameters():
         owner, _, leaf = name.rpartition(".")
         if not within(owner, grown) and (why := _why_unreached(survey, owner, leaf, roles.get(owner, ()))):
-            left.append(Unreached(name, tuple(parameter.shape), why))
-    return left
+            parameters.append(Unreached(name, tuple(parameter.shape), why))
+    return parameters
 
 
 def _why_unreached(survey: Survey, owner: str, leaf: str, roles: tuple[str, ...]) -> str:

@@ -30,7 +30,7 @@ def follow(model: nn.Module, made: Record) -> None:
 class Followed(FastPath):
     """The whole model: it keeps its norms held, its base's fingerprints and its base's bits, whoever works on it."""
 
-    outer = True
+    around_grafts = True
 
     def train(self, mode: bool = True) -> Any:
         model = cast(nn.Module, self)
@@ -62,7 +62,7 @@ class Followed(FastPath):
 class Sized(FastPath):
     """A model that can be built again for another image size, which makes other base tensors."""
 
-    outer = True
+    around_grafts = True
 
     def set_input_size(self, *args: Any, **kwargs: Any) -> None:
         if vars(self).get(RECORD) is not None:
