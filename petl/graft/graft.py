@@ -161,7 +161,9 @@ def _folding_first(base: type[nn.Module], call: str) -> Callable[[Any], Any]:
 def _unfoldable_below(module: nn.Module) -> list[str]:
     """Names of the grafts on modules inside this one that can't be folded into a weight."""
     below = ((name, grafts(part)) for name, part in module.named_modules() if name)
-    return [f"{name}.{own}" for name, found in below for own, graft in found if not isinstance(graft, WeightGraft)]
+    return [
+        f"{name}.{own}" for name, own_grafts in below for own, graft in own_grafts if not isinstance(graft, WeightGraft)
+    ]
 
 
 def _rebuild(*fields: Any) -> nn.Module:

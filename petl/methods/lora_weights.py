@@ -71,7 +71,7 @@ class TransposedLowRank(LowRank):
 
 
 def random_down(weight: Tensor, *shape: int) -> nn.Parameter:
-    """Returns a random ``down`` of this shape, initialised like a linear layer; float32 at least, also on a half-precision weight."""
+    """Returns a random ``down`` of this shape, as a linear layer starts; at least float32, also on a half-precision weight."""
     dtype = torch.promote_types(weight.dtype, torch.float32)
     bound = 1 / math.sqrt(shape[-1])
     return nn.Parameter(torch.empty(shape, dtype=dtype, device=weight.device).uniform_(-bound, bound))

@@ -70,17 +70,17 @@ def fused_rows(survey: Survey, names: Collection[str]) -> dict[str, Rows]:
     return {name: rows for name, rows in layouts.items() if rows}
 
 
-def _layout(word: str, count: int, pieces: list[frozenset[int]]) -> Rows:
+def _layout(letters: str, count: int, pieces: list[frozenset[int]]) -> Rows:
     """The runs of letters in the first head's rows; empty where the pieces aren't a regular partition of all rows."""
-    word = "kv" if word == "qkv" and len(pieces) == 2 else word  # queries from elsewhere
-    if len(pieces) != len(word) or sum(map(len, pieces)) != count or len(frozenset().union(*pieces)) != count:
+    letters = "kv" if letters == "qkv" and len(pieces) == 2 else letters  # queries from elsewhere
+    if len(pieces) != len(letters) or sum(map(len, pieces)) != count or len(frozenset().union(*pieces)) != count:
         return ()
-    whose = {row: letter for letter, rows in zip(word, sorted(pieces, key=min), strict=True) for row in rows}
+    whose = {row: letter for letter, rows in zip(letters, sorted(pieces, key=min), strict=True) for row in rows}
     line = "".join(whose[row] for row in sorted(whose))
     for heads in sorted((h for h in range(1, count + 1) if count % h == 0), reverse=True):
         one = line[: count // heads]
-        if one * heads == line and one == "".join(letter * one.count(letter) for letter in word):
-            return tuple((letter, one.count(letter)) for letter in word)
+        if one * heads == line and one == "".join(letter * one.count(letter) for letter in letters):
+            return tuple((letter, one.count(letter)) for letter in letters)
     return ()
 
 

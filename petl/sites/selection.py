@@ -36,26 +36,26 @@ def select(survey: Survey, where: Where) -> Sites:
     """Does what ``find`` does, on a survey; a role without sites gives an empty list, an unknown name a SiteError."""
     everything = all_sites(survey)
     names = [where] if isinstance(where, str) else list(where)
-    chosen = [site for word in names for site in _matching(everything, word)]
+    chosen = [site for name in names for site in _matching(everything, name)]
     return Sites(sorted(dict.fromkeys(chosen), key=lambda site: site.order))
 
 
-def _matching(everything: Sites, word: str) -> list[Site]:
-    if word == "all":
+def _matching(everything: Sites, name: str) -> list[Site]:
+    if name == "all":
         return [site for site in everything if site.roles]
-    if word in ROLES:
-        return [site for site in everything if word in site.roles]
-    matched = [site for site in everything if fnmatch.fnmatchcase(site.name, word)]
+    if name in ROLES:
+        return [site for site in everything if name in site.roles]
+    matched = [site for site in everything if fnmatch.fnmatchcase(site.name, name)]
     if not matched:
         raise SiteError(
-            f"where={word!r} is no role ({', '.join(ROLES)}) and matches no module that runs{_hint(everything, word)}; "
+            f"where={name!r} is no role ({', '.join(ROLES)}) and matches no module that runs{_hint(everything, name)}; "
             f"print(petl.find(model)) lists the places"
         )
     return matched
 
 
-def _hint(everything: Sites, word: str) -> str:
+def _hint(everything: Sites, name: str) -> str:
     """Near names; for the last part of names, the pattern that takes them all."""
-    if any(site.name.endswith(f".{word}") for site in everything):
-        return f"; near names: '*.{word}' (names are full ones)"
-    return near(word, [*ROLES, *(site.name for site in everything)])
+    if any(site.name.endswith(f".{name}") for site in everything):
+        return f"; near names: '*.{name}' (names are full ones)"
+    return near(name, [*ROLES, *(site.name for site in everything)])
