@@ -44,8 +44,8 @@ VIEW_OPS = (  # operations that move elements, or leave some out, and change no 
 def projection_letters(name: str) -> str:
     """Returns what the layer of this name computes, as letters: q, k, v, and m for the MLP's rows; "" where the name doesn't say.
 
-    >>> letters("blocks.0.attn.qkv"), letters("blocks.0.attn.k_proj"), letters("stages.1.attn.query.proj"), letters("head")
-    ('qkv', 'k', 'q', '')
+    >>> [projection_letters(name) for name in ("blocks.0.attn.qkv", "blocks.0.attn.k_proj", "stages.1.attn.query.proj", "head")]
+    ['qkv', 'k', 'q', '']
     """
     for part in name.split(".")[-3:]:
         word = part.removeprefix("to_").removesuffix("_proj")
