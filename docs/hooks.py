@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import petl
 from petl import errors
 from petl.cli.app import app
-from petl.methods import method
+from petl.methods import method, registry
 
 LATER = [  # title, page, the page before it
     ("Your own data", "data.md", "choosing.md"),
@@ -105,7 +105,7 @@ def helps(commands: list[str]) -> str:
 
 def methods() -> dict[str, type[method.Method]]:
     """petl's own methods, the usual ones in the order of the size of what they train."""
-    found = method.methods()
+    found = registry.methods()
     return {name: found[name] for name in sorted(found, key=lambda n: (n not in ORDER, (*ORDER, n).index(n)))}
 
 

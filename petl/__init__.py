@@ -22,12 +22,15 @@ if TYPE_CHECKING:
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
-    from petl.graft.graft import InputGraft, OutputGraft, WeightGraft, grow
+    from petl.graft.graft import grow
+    from petl.graft.kinds import InputGraft, OutputGraft, WeightGraft
     from petl.inspection.check import check
     from petl.inspection.summary import summary
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
-    from petl.methods.method import Method, methods, register
-    from petl.sites.sites import Site, Sites, Where, find
+    from petl.methods.method import Method
+    from petl.methods.registry import methods, register
+    from petl.sites.selection import find
+    from petl.sites.sites import Site, Sites, Where
     from petl.training.evaluation import evaluate
     from petl.training.fit import fit
     from petl.training.history import History
@@ -46,12 +49,15 @@ _HOMES = {
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
-    "graft.graft": "InputGraft OutputGraft WeightGraft grow",
+    "graft.graft": "grow",
+    "graft.kinds": "InputGraft OutputGraft WeightGraft",
     "inspection.check": "check",
     "inspection.summary": "summary",
     "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
-    "methods.method": "Method register methods",
-    "sites.sites": "Site Sites Where find",
+    "methods.method": "Method",
+    "methods.registry": "register methods",
+    "sites.selection": "find",
+    "sites.sites": "Site Sites Where",
     "training.evaluation": "evaluate",
     "training.fit": "fit",
     "training.history": "History",

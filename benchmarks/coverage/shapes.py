@@ -20,7 +20,7 @@ from benchmarks.coverage.plan import CLASSES, Pair, in_chans
 from benchmarks.coverage.verdict import judged, some
 from benchmarks.coverage.wrapping import wrapped
 from petl.delta.tensors import delta_tensors
-from petl.sites.survey import Survey, survey
+from petl.sites.survey import Survey, survey_model
 
 
 def shapes(pair: Pair) -> dict[str, Any]:
@@ -43,12 +43,12 @@ def shapes(pair: Pair) -> dict[str, Any]:
 def cached_survey(model: nn.Module, size: Any = None) -> Survey:
     """petl's survey of a model, which is as it was before: made for the first method only, as it is half of the work."""
     found = _surveyed(model, size)
-    return dataclasses.replace(found, calls=dict(found.calls), used=set(found.used))
+    return dataclasses.replace(found, calls=dict(found.calls), read_parameters=set(found.read_parameters))
 
 
 @functools.lru_cache(maxsize=1)
 def _surveyed(model: nn.Module, size: Any) -> Survey:
-    return survey(model, size)
+    return survey_model(model, size)
 
 
 def _shaped(pair: Pair, model: nn.Module, size: tuple[int, int]) -> dict[str, Any]:

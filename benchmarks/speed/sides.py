@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import petl
-from petl.sites.sites import has_statistics
+from petl.sites.layers import has_running_statistics
 from petl.sites.survey import classifier_names
 
 RANK = 8
@@ -64,7 +64,7 @@ def layers(model: nn.Module) -> list[str]:
 
 def sides(model: nn.Module) -> dict[str, Side]:
     """The sides that this model can have, by name."""
-    norms = any(has_statistics(module) for module in model.modules())
+    norms = any(has_running_statistics(module) for module in model.modules())
     moving, still = ("; BatchNorm in training mode", "; BatchNorm in evaluation mode") if norms else ("", "")
     found = [
         Side("full", _full, f"all parameters{moving}"),
@@ -120,7 +120,7 @@ def _peft_still(model: nn.Module) -> nn.Module:
 
 def _still(model: nn.Module) -> nn.Module:
     for module in model.modules():
-        if has_statistics(module):
+        if has_running_statistics(module):
             module.eval()
     return model
 

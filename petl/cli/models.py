@@ -42,7 +42,7 @@ def build_methods(names: Sequence[str] | None, settings: Sequence[str] | None, *
 
 def _methods_with_option(key: str, names: list[str]) -> list[str]:
     """Returns the names of the methods that have the option."""
-    from petl.methods.method import method_class
+    from petl.methods.registry import method_class
 
     owner, _, option = key.rpartition(".")
     asked = [name for name in names if owner in ("", name.partition(":")[0])]
@@ -55,7 +55,7 @@ def _methods_with_option(key: str, names: list[str]) -> list[str]:
 
 
 def _build_method(name: str, options: Mapping[str, Any]) -> Method:
-    from petl.methods.method import resolve
+    from petl.methods.registry import resolve
 
     try:
         return resolve(name, options)[0]

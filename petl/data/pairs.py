@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.data.bad_files import LEFT_OUT
 from petl.errors import DataError, listing
-from petl.graft.graft import seen_dtype
+from petl.graft.values import input_dtype
 
 Batch = tuple[Tensor, Tensor]
 
@@ -38,7 +38,7 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
     known = targets[targets != LEFT_OUT]  # images that couldn't be read
     if classes is not None and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
         raise unknown_class_error(int(known.max()) if int(known.max()) >= classes else int(known.min()), classes)
-    images = images.to(seen_dtype(model)) if images.is_floating_point() else images
+    images = images.to(input_dtype(model)) if images.is_floating_point() else images
     return images, targets.to(images.device).long()
 
 

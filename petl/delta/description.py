@@ -7,7 +7,9 @@ from typing import Any
 from torch import nn
 
 from petl.graft.sharded import is_sharded_model
-from petl.sites.survey import classifier_names, config
+from petl.methods.foreign import ForeignMethod
+from petl.sites.meta import pretrained_cfg
+from petl.sites.survey import classifier_names
 from petl.wrapping.backbone import as_python_number, create_arguments
 from petl.wrapping.fingerprints import combined_fingerprint
 from petl.wrapping.head import classes_now
@@ -37,7 +39,7 @@ def backbone_now(model: nn.Module, record: Record, classes: int | None) -> dict[
 
 def structure_now(model: nn.Module, record: Record) -> dict[str, str]:
     """The base's structure now; where another library put layers of its own in place of the base's, that before it did."""
-    if any(method.reads_base for method in record.methods) or is_sharded_model(model):
+    if any(isinstance(method, ForeignMethod) for method in record.methods) or is_sharded_model(model):
         return record.structure
     heads = [*record.classifier, *(reset_classifier_names(model, record) if not record.classifier else [])]
     now = structure(model, heads, grafted=False)
@@ -47,7 +49,7 @@ def structure_now(model: nn.Module, record: Record) -> dict[str, str]:
 
 def pipeline_by_timm(model: nn.Module) -> dict[str, Any] | None:
     """The input pipeline that timm's configuration of the model names; None for models that have no such configuration."""
-    if not config(model):
+    if not pretrained_cfg(model):
         return None
     from timm.data import resolve_model_data_config
 

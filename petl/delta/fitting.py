@@ -14,10 +14,14 @@ from petl.delta.description import frozen_names
 from petl.delta.header import Header
 from petl.delta.tensors import delta_tensors, refuse_mismatch
 from petl.errors import DeltaError, PetlError, listing
-from petl.graft.computed_weights import by_hooks
-from petl.methods.method import Method, from_json
-from petl.sites.sites import Sites, all_sites
-from petl.sites.survey import Survey, on_meta
+from petl.graft.computed_weights import has_weight_hooks
+from petl.methods.foreign import ForeignMethod
+from petl.methods.method import Method
+from petl.methods.registry import method_from_json
+from petl.sites.meta import on_meta
+from petl.sites.roles import all_sites
+from petl.sites.sites import Sites
+from petl.sites.survey import Survey
 from petl.wrapping.head import head_option
 from petl.wrapping.install import Plan, install
 from petl.wrapping.record import Record
@@ -40,9 +44,9 @@ def recorded_plans(header: Header, survey: Survey) -> list[Plan]:
     """Returns the recorded methods at the recorded sites, or raises a DeltaError where this backbone lacks one."""
     places = {site.name: site for site in all_sites(survey)}
     try:
-        methods: list[Method] = [from_json(values) for values in header.methods]
+        methods: list[Method] = [method_from_json(values) for values in header.methods]
         listed = zip(methods, header.sites, strict=True)
-        return [(m, m.recalled(survey, Sites(places[name] for name in names))) for m, names in listed]
+        return [(m, m.restore_sites(survey, Sites(places[name] for name in names))) for m, names in listed]
     except KeyError as error:
         raise DeltaError(
             f"the delta was made on {header.backbone.get('name')} and adapts {error.args[0]}, which this "
@@ -64,7 +68,7 @@ def try_on_meta(
     Raises:
         DeltaError: the recipe can't be carried out on this model, or they differ.
     """
-    if by_hooks(survey.model):
+    if has_weight_hooks(survey.model):
         return
     try:
         twin = dataclasses.replace(survey, model=on_meta(survey.model))
@@ -77,7 +81,9 @@ def try_on_meta(
     except PetlError as error:
         raise DeltaError(f"{misfit}: {error}") from error
     except Exception as error:
-        if any(method.reads_base for method, _ in plans):  # another library's code needn't know the meta device
+        if any(
+            isinstance(method, ForeignMethod) for method, _ in plans
+        ):  # another library's code needn't know the meta device
             return
         raise DeltaError(f"{misfit}: {type(error).__name__}: {error}") from error
     refuse_mismatch(path, delta_tensors(twin.model, record)[0], tensors)

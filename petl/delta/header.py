@@ -24,7 +24,7 @@ from petl.format.method_values import are_methods, oversized
 from petl.format.outputs import labels_for, results_table, task_name
 from petl.format.pipeline_values import is_pipeline, pipeline_fault
 from petl.format.texts import are_texts, is_table_of_texts, is_text
-from petl.methods.method import examine
+from petl.methods.registry import check_method_values
 from petl.version import __version__
 from petl.wrapping.record import Record
 
@@ -154,7 +154,7 @@ class Header:
             )
         try:
             for method in values["methods"]:
-                examine(method)
+                check_method_values(method)
         except MethodError as error:
             raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
         known: dict[str, Any] = {key: values.get(key) for key in SCHEMA}  # None for what older files lack

@@ -26,7 +26,7 @@ from petl.errors import DeltaError, StateError, listing
 from petl.graft.sharded import gathered, is_sharded_model
 from petl.memory.base_dtype import BaseDtype, low_precision_dtype
 from petl.memory.modes import Memory
-from petl.methods.method import from_json
+from petl.methods.registry import method_from_json
 from petl.sites.survey import Survey
 from petl.wrapping.backbone import build_backbone, outline_backbone
 from petl.wrapping.head import head_option
@@ -196,7 +196,7 @@ def _fill_sharded(
 ) -> None:
     """Gives a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
     plain, made = require_record(model)
-    recipe = [from_json(values).to_json() for values in header.methods], header.sites
+    recipe = [method_from_json(values).to_json() for values in header.methods], header.sites
     if ([method.to_json() for method in made.methods], made.sites) != recipe:
         raise StateError(
             f"{path} holds {listing(m['name'] for m in header.methods)} at other places than this sharded model was wrapped "

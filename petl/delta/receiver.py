@@ -6,19 +6,22 @@ from torch import nn
 
 from petl.delta.header import Header
 from petl.errors import DeltaError, listing
-from petl.sites.survey import config, topmost
+from petl.sites.meta import pretrained_cfg
+from petl.sites.names import topmost
 
 
 def receiving_module(model: nn.Module, header: Header) -> nn.Module:
     """Returns the module that has the recorded sites: the model itself, else the only one inside it."""
     names = _recorded(header)
     modules = dict(model.named_modules()) if isinstance(model, nn.Module) else {}
-    if all(name in modules for name in names) and (names or config(model) or hasattr(model, "reset_classifier")):
+    if all(name in modules for name in names) and (
+        names or pretrained_cfg(model) or hasattr(model, "reset_classifier")
+    ):
         return model
     if names:
         fit = [top for top in modules if top and all(f"{top}.{name}" in modules for name in names)]
     else:
-        fit = [name for name, module in modules.items() if name and config(module)]
+        fit = [name for name, module in modules.items() if name and pretrained_cfg(module)]
     fit = topmost(fit)
     if len(fit) > 1:
         raise DeltaError(

@@ -15,7 +15,7 @@ from petl.delta.header import Header
 from petl.delta.tensors import as_stored, delta_tensors
 from petl.errors import StateError, listing
 from petl.graft.sharded import gathered
-from petl.sites.sites import within
+from petl.sites.names import within
 from petl.wrapping.frozen_base import follow_exchanged_layers, prove_unchanged
 from petl.wrapping.lookup import bare, refuse_training_outside, require_record
 from petl.wrapping.record import Record

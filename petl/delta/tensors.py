@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from petl.errors import DeltaError, listing
 from petl.format.backbone_values import FLOAT_TYPES
-from petl.graft.sharded import put
+from petl.graft.sharded import write_whole
 from petl.wrapping.eval_mode import drop_eval_caches
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprints, full_tensor
 from petl.wrapping.own_tensors import own_tensor, state_entries
@@ -51,7 +51,7 @@ def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bo
         if key in tensors and (own := own_tensor(owner, leaf)) is not None:
             if as_stored and own.dtype != tensors[key].dtype:
                 own.data = own.detach().to(tensors[key].dtype)
-            put(own, tensors[key])
+            write_whole(own, tensors[key])
     drop_eval_caches(model)
 
 

@@ -6,41 +6,28 @@ in one tensor, all that later modules need is tried by `petl.extraction.tail_sea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves, tree_map
 
-from petl.graft.graft import WeightGraft
+from petl.graft.kinds import WeightGraft
+from petl.sites.calls import CallRecorder, ModuleCall, kept_in
 from petl.wrapping.eval_mode import in_eval
 
 
-@dataclass
-class Visit:
-    """One call of a module in a forward: when it began and ended, what it returned (without the values).
-
-    ``cuts`` says that it was given the images' batch in one tensor first, before anything that trains had been used.
-    """
-
-    name: str
-    module: nn.Module
-    begin: int
-    cuts: bool
-    end: int = 0
-    returned: Any = None
-
-
 @dataclass(frozen=True)
-class Empty:
-    """A tensor's shape and type in a forward of ``batch`` images."""
+class Placeholder:
+    """A tensor's shape and type in a forward of ``batch`` images, and whether it was part of autograd's graph."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
     batch: int
+    requires_grad: bool = False
 
     def __call__(self, images: int) -> Tensor:
         """A tensor without memory for so many images: NaN all over, or zeros where the type has no NaN."""
@@ -51,51 +38,14 @@ class Empty:
         return value.expand(self.shape if first is None else (first, *self.shape[1:]))
 
 
-@dataclass
-class Watch:
-    """The visits of one forward in the order of their begin, and whether anything that trains has been used yet."""
-
-    batch: int
-    visits: list[Visit] = field(default_factory=list)
-    clock: int = 0
-    trains: bool = False
-
-    def entering(self, name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            self._look((args, kwargs))
-            whole = bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 0 and len(args[0]) == self.batch
-            self.clock += 1
-            self.visits.append(Visit(name, module, self.clock, whole and not self.trains))
-
-        return hook
-
-    def leaving(self, module: nn.Module, args: Any, output: Any) -> None:
-        self._look(output)
-        self.clock += 1
-        visit = next(v for v in reversed(self.visits) if v.module is module and not v.end)
-        visit.end, visit.returned = self.clock, tree_map(self._empty, output)
-
-    def _look(self, tree: Any) -> None:
-        self.trains = self.trains or any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(tree))
-
-    def _empty(self, leaf: Any) -> Any:
-        return Empty(tuple(leaf.shape), leaf.dtype, leaf.device, self.batch) if isinstance(leaf, Tensor) else leaf
-
-
-def watched(model: nn.Module, images: Tensor) -> list[Visit]:
-    """The visits of one forward in evaluation mode."""
-    watch, hooks = Watch(len(images)), []
-    for name, module in model.named_modules():
-        if not isinstance(module, WeightGraft):
-            hooks.append(module.register_forward_pre_hook(watch.entering(name), with_kwargs=True))
-            hooks.append(module.register_forward_hook(watch.leaving))
-    try:
-        with in_eval(model), torch.enable_grad():
-            model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [visit for visit in watch.visits if visit.end]
+def record_calls(model: nn.Module, images: Tensor) -> CallRecorder:
+    """Records the calls of one forward in evaluation mode, with a `Placeholder` for each tensor."""
+    batch = len(images)
+    recorder = CallRecorder(lambda t: Placeholder(tuple(t.shape), t.dtype, t.device, batch, t.requires_grad))
+    modules = ((name, module) for name, module in model.named_modules() if not isinstance(module, WeightGraft))
+    with recorder.watching(modules), in_eval(model), torch.enable_grad():
+        model(images)
+    return recorder
 
 
 @dataclass(frozen=True)
@@ -109,8 +59,8 @@ class CutPoint:
         later: The names of the modules that run only from here on.
     """
 
-    visit: Visit
-    before: tuple[Visit, ...]
+    visit: ModuleCall
+    before: tuple[ModuleCall, ...]
     below: tuple[nn.Module, ...]
     later: tuple[str, ...]
 
@@ -129,23 +79,41 @@ class CutPoint:
 
 def cut_points(model: nn.Module, images: Tensor) -> list[CutPoint]:
     """Returns the points before everything that trains and after at least one layer with weights, the deepest first."""
-    visits = watched(model, images)
+    recorder = record_calls(model, images)
+    visits, trains = [call for call in recorder.calls if call.end], _first_trained(recorder)
     calls = [visit.module for visit in visits]
     points = []
     for visit in visits:
         over = [v for v in visits if v.end < visit.begin]
-        if visit.cuts and calls.count(visit.module) == 1 and any(_has_weights(v.module) for v in over):
+        possible = visit.begin < trains and _takes_batch(visit) and calls.count(visit.module) == 1
+        if possible and any(_has_weights(v.module) for v in over):
             below = tuple(dict.fromkeys(v.module for v in over))
             later = tuple(v.name for v in visits if v.begin >= visit.begin and v.module not in below)
             points.append(CutPoint(visit, tuple(_outermost(over)), below, later))
     return points[::-1]
 
 
+def _first_trained(recorder: CallRecorder) -> float:
+    """The time at which a module first received or returned a tensor that depends on anything that trains."""
+    begins = [call.begin for call in recorder.calls if _any_trains((call.args, call.kwargs))]
+    return min([*begins, *(call.end for call in recorder.finished if _any_trains(call.returned))], default=math.inf)
+
+
+def _any_trains(tree: Any) -> bool:
+    return any(kept.requires_grad for kept in kept_in(tree, Placeholder))
+
+
+def _takes_batch(call: ModuleCall) -> bool:
+    """Whether the module's first argument is one tensor with a row for each image."""
+    first = next(iter(call.args), None)
+    return isinstance(first, Placeholder) and first.shape[:1] == (first.batch,)
+
+
 def _has_weights(module: nn.Module) -> bool:
     return any(p is not None and p.ndim > 1 for p in module._parameters.values())
 
 
-def _outermost(visits: list[Visit]) -> Iterator[Visit]:
+def _outermost(visits: list[ModuleCall]) -> Iterator[ModuleCall]:
     end = 0
     for visit in visits:
         if visit.begin > end:

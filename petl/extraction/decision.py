@@ -35,7 +35,7 @@ from petl.extraction.skippable import changes_in_training, hooked_modules
 from petl.extraction.store import Store
 from petl.extraction.tail import MODEL_ERRORS, Tail
 from petl.extraction.tail_search import find_tail
-from petl.graft.graft import seen_dtype
+from petl.graft.values import input_dtype
 
 Loaders = tuple[Loader, Loader | None]
 WORTHWHILE_SHARE = 0.25  # of a forward's multiplications: with less below the cut point, reading features isn't faster
@@ -102,7 +102,7 @@ def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: F
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
     """Whether a large share of a forward, here of zeros, runs before anything that trains."""
     try:
-        images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=seen_dtype(model))
+        images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=input_dtype(model))
         with accelerator.autocast():
             points = cut_points(model, images)
             return bool(points) and share_of_flops(model, points[0], images) >= WORTHWHILE_SHARE

@@ -14,7 +14,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from petl.graft.graft import base_class
+from petl.graft.classes import base_class
 from petl.version import __version__
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprint
 from petl.wrapping.lookup import record

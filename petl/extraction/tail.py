@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from petl.errors import DataError, StateError
-from petl.extraction.cut_points import CutPoint, Empty
+from petl.extraction.cut_points import CutPoint, Placeholder
 
 # what a model's own code raises where it uses the values of skipped modules
 MODEL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, DataError)
@@ -44,7 +44,7 @@ class Tail(nn.Module):
     def __init__(self, model: nn.Module, cut: CutPoint, images: Tensor):
         super().__init__()
         self.model, self.cut = model, cut
-        self.image = Empty(tuple(images.shape), images.dtype, images.device, len(images))
+        self.image = Placeholder(tuple(images.shape), images.dtype, images.device, len(images))
         self.dtype: torch.dtype | None = None  # of the features
         self.per_image = 0  # bytes of the features; both are known after the first forward
         self._frozen = [p for name, p in model.named_parameters() if cut.needs(name) and not p.requires_grad]
@@ -91,6 +91,6 @@ class Tail(nn.Module):
             if call >= len(returned) or self._features is None:
                 return real(*args, **kwargs)
             images = len(self._features)
-            return tree_map(lambda leaf: leaf(images) if isinstance(leaf, Empty) else leaf, returned[call])
+            return tree_map(lambda leaf: leaf(images) if isinstance(leaf, Placeholder) else leaf, returned[call])
 
         return forward

@@ -1,3 +1,3 @@
-"""Growing: a subclass that is made at run time is put onto a module, so that the layer's weight *is* the adapted weight, and is
-taken off again. The only room that makes classes and exchanges what `layer.weight` returns.
+"""Grafts: a module gets a subclass of its class, made at run time, so that the layer's weight *is* the adapted weight, and loses
+it again. Only this room makes classes and changes what `layer.weight` returns.
 """

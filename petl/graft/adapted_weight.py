@@ -1,17 +1,15 @@
-"""What a layer answers when its weight is asked for while a graft is on it, and what may not be done to either.
+"""What ``layer.weight`` returns while a graft is on the layer: a computed tensor, which refuses to be written to.
 
-The answer is computed, so a write to it would be lost. ``AdaptedWeight`` refuses writes by its methods and through views of it;
-torch's own code sees a plain tensor. ``Guarded`` refuses to exchange or delete the parameter that the graft reads.
+A write to it would be lost. ``AdaptedWeight`` refuses writes by its methods and through views of it; torch's own code sees a
+plain tensor.
 """
 
 from __future__ import annotations
 
-import contextlib
-import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NoReturn, cast
 
 import torch
@@ -20,36 +18,26 @@ from torch import Tensor, nn
 from petl.errors import StateError
 
 HARMLESS = ("requires_grad_", "share_memory_", "detach_")  # end like operations in place and write no numbers
-VIEWS = (  # what may give a part of the same memory
+VIEWS = (  # methods that may return a part of the same memory
     *("__getitem__", "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "ravel", "narrow", "select"),
     *("t", "transpose", "swapaxes", "swapdims", "permute", "movedim", "moveaxis", "squeeze", "unsqueeze", "unfold"),
-    *(
-        "expand",
-        "expand_as",
-        "detach",
-        "diagonal",
-        "as_strided",
-        "unbind",
-        "split",
-        "chunk",
-        "tensor_split",
-        "__iter__",
-    ),
+    *("expand", "expand_as", "detach", "diagonal", "as_strided", "unbind", "split", "chunk", "tensor_split"),
+    "__iter__",
 )
-LOST = "_petl_lost"  # attribute of a module: what was written to an answer, to be said at the next one
-_STATE = threading.local()
+LOST = "_petl_lost"  # attribute of a module: the error about a write that was seen too late, raised at the next read
+_LAST = threading.local()  # weight: a weak reference to the one that this thread has read last
 
 
 class AdaptedWeight(Tensor):
-    """A computed weight that can be read like any tensor, and that refuses to be written to: nobody would read it again."""
+    """A computed weight that can be read like any tensor and refuses writes: nobody would read what was written."""
 
     __torch_function__ = cast(Any, torch._C._disabled_torch_function_impl)  # no operation pays for it, or differs by it
     layer: Callable[[], nn.Module | None] = staticmethod(lambda: None)  # a weak reference
-    param: str = ""  # its name there
+    param: str = ""  # the parameter's name in the layer
     own: Tensor | None = (
-        None  # the layer's own parameter, which one of torch's functions deletes before it asks for more
+        None  # the layer's own parameter, which torch.nn.utils.weight_norm deletes before it sets others
     )
-    version: int = -1  # of the numbers, when they were computed; -1 where torch doesn't count
+    version: int = -1  # torch's count of writes when the numbers were computed; -1 where torch doesn't count
 
     @property
     def data(self) -> Tensor:  # type: ignore[override]  # of torch it is an attribute
@@ -79,18 +67,19 @@ class AdaptedWeight(Tensor):
         return self.as_subclass(Tensor).__reduce_ex__(proto)
 
     def __del__(self) -> None:
-        """Notice what wrote to it by another way than its methods: torch.eye(out=), torch._foreach_mul_, torch.zero_."""
+        """Warns of a write that no method of the tensor saw: torch.eye(out=), torch._foreach_mul_, torch.zero_."""
         layer = self.layer() if self.version >= 0 else None
         if layer is not None and self._version != self.version:
-            vars(layer)[LOST] = words = _words(layer, self.param, "an operation in place")
-            warnings.warn(words, stacklevel=2)
+            vars(layer)[LOST] = text = _lost_write(layer, self.param, "an operation in place")
+            warnings.warn(text, stacklevel=2)
 
     def _refuse(self, what: str) -> NoReturn:
-        raise StateError(_words(self.layer(), self.param, what))
+        raise StateError(_lost_write(self.layer(), self.param, what))
 
 
-def _words(layer: nn.Module | None, param: str, what: str) -> str:
-    kind = "layer" if layer is None else cast(Any, layer)._petl_look.base.__name__
+def _lost_write(layer: nn.Module | None, param: str, what: str) -> str:
+    """The text of the error about ``what`` wrote to the adapted weight."""
+    kind = "layer" if layer is None else cast(Any, layer)._petl_spec.base.__name__
     return (
         f"{what} on the {param} of a {kind} that petl has adapted: it is computed at each use, so this is lost. "
         f"Change the base before petl.wrap, or call petl.merge(model) or petl.unwrap(model) first; "
@@ -120,9 +109,9 @@ def _viewing(name: str) -> Callable[..., Any]:
 
 
 def _shared(weight: AdaptedWeight, part: Tensor) -> Tensor:
-    """``part``, also guarded where it shares the weight's memory."""
+    """``part``, as an AdaptedWeight where it shares the weight's memory."""
     same = part.untyped_storage()._cdata == weight.untyped_storage()._cdata
-    return _guarded(part, weight) if same and type(part) is Tensor else part
+    return _as_part(part, weight) if same and type(part) is Tensor else part
 
 
 def _in_place(name: str) -> bool:
@@ -140,11 +129,11 @@ for _name in ("T", "mT", "H", "mH", "real"):
     setattr(AdaptedWeight, _name, property(_viewing(f"{_name}")))
 
 
-def guarded(value: Tensor, module: nn.Module, param: str) -> Tensor:
-    """``value`` as an AdaptedWeight of that module, where nothing traces, compiles, transforms or fakes it.
+def as_adapted_weight(value: Tensor, module: nn.Module, param: str) -> Tensor:
+    """Returns ``value`` as an AdaptedWeight of that module; as it is while torch traces, compiles, transforms or fakes it.
 
     Raises:
-        StateError: an earlier answer was written to in a way that could be seen only afterwards.
+        StateError: an earlier AdaptedWeight was written to in a way that could be seen only afterwards.
     """
     if type(value) is not Tensor or torch.compiler.is_compiling() or torch.compiler.is_exporting():
         return value
@@ -156,97 +145,16 @@ def guarded(value: Tensor, module: nn.Module, param: str) -> Tensor:
     out = value.as_subclass(AdaptedWeight)
     out.layer, out.param, out.own = weakref.ref(module), param, module._parameters.get(param)
     out.version = -1 if out.is_inference() else out._version
-    _STATE.last = weakref.ref(out)
+    _LAST.weight = weakref.ref(out)
     return out
 
 
-def _guarded(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:
+def last_read() -> AdaptedWeight | None:
+    """Returns the adapted weight that this thread has read last; None when nobody holds it any more."""
+    return getattr(_LAST, "weight", lambda: None)()
+
+
+def _as_part(part: Tensor, weight: AdaptedWeight) -> AdaptedWeight:
     out = part.as_subclass(AdaptedWeight)
     out.layer, out.param, out.own, out.version = weight.layer, weight.param, weight.own, weight.version
     return out
-
-
-class Guarded:
-    """A module whose grafted parameters can't be exchanged or deleted: what is grown on them would be added to other values.
-
-    Loading may, and torch's distributed wrappers, which put the same values back.
-    """
-
-    _petl_look: Any
-
-    def register_parameter(self, name: str, param: Any) -> None:
-        if isinstance(param, AdaptedWeight):
-            param._refuse(f"{name} = layer.{param.param}")
-        self._petl_restore()
-        if name in self._petl_look.params and not self._petl_may():
-            self._petl_refuse(f"layer.{name} = ...")
-        super().register_parameter(name, param)  # type: ignore[misc]  # nn.Module's comes next in the order
-
-    def __delattr__(self, name: str) -> None:
-        if name in self._petl_look.params and not self._petl_may():
-            self._petl_refuse(f"deleting {name}")
-        super().__delattr__(name)
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        with unguarded():
-            return super()._load_from_state_dict(*args, **kwargs)  # type: ignore[misc]  # as above
-
-    def __prepare_scriptable__(self) -> NoReturn:
-        """torch.jit.script asks every module; it knows no class that is made at run time."""
-        self._petl_refuse("torch.jit.script")
-
-    @property
-    def qconfig(self) -> Any:
-        if "qconfig" not in vars(self):
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'qconfig'")
-        return vars(self)["qconfig"]
-
-    @qconfig.setter
-    def qconfig(self, value: Any) -> None:
-        """torch's eager quantization gives one to every module, then passes by classes that it doesn't know."""
-        self._petl_refuse("quantization")
-
-    def _petl_may(self) -> bool:
-        """Whether loading or a distributed wrapper asks."""
-        frame, names = sys._getframe(2), []
-        while frame is not None and len(names) < 3:
-            names.append(frame.f_globals.get("__name__", ""))
-            frame = frame.f_back  # type: ignore[assignment]  # the outermost has none
-        return len(_tokens()) > 0 or any(name.startswith("torch.distributed") for name in names)
-
-    def _petl_restore(self) -> None:
-        """Give a parameter back that torch.nn.utils.weight_norm has taken out already, and refuse to go on."""
-        weight: AdaptedWeight | None = getattr(_STATE, "last", lambda: None)()
-        if weight is None or weight.layer() is not self or weight.own is None:
-            return
-        own, param = cast(nn.Module, self)._parameters, weight.param
-        if param not in own and param not in vars(self):
-            own[param] = cast(nn.Parameter, weight.own)
-            self._petl_refuse(f"taking {param} apart")
-
-    def _petl_refuse(self, what: str) -> NoReturn:
-        raise StateError(
-            f"{what} on a {self._petl_look.base.__name__} that petl has adapted: what petl added would work on other values, or "
-            f"be passed by. Do it before petl.wrap, or call petl.merge(model) or petl.unwrap(model) first"
-        )
-
-
-@contextlib.contextmanager
-def unguarded() -> Iterator[None]:
-    """Inside, parameters may be exchanged: by loading, and by the methods that ``wrap`` carries out."""
-    token = _Token()  # dies with this frame, also where Ctrl-C comes between two lines here
-    _tokens().add(token)
-    try:
-        yield
-    finally:
-        _tokens().discard(token)
-
-
-class _Token:
-    """One use of ``unguarded`` that isn't over."""
-
-
-def _tokens() -> weakref.WeakSet[_Token]:
-    if not hasattr(_STATE, "tokens"):
-        _STATE.tokens = weakref.WeakSet()
-    return _STATE.tokens

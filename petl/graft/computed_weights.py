@@ -18,11 +18,11 @@ from petl.errors import SiteError
 
 
 class _Hook(NamedTuple):
-    """One of torch's old ways: a hook that computes the parameter before each forward."""
+    """A class of torch's hooks that compute a parameter before each forward."""
 
     kind: type[Any]
     name: str  # the hook's attribute that holds the parameter's name
-    end: Callable[[Any, str], Any]
+    remove: Callable[[Any, str], Any]
 
 
 HOOKS = (
@@ -33,7 +33,7 @@ HOOKS = (
 
 
 def check_known(module: nn.Module, param: str) -> None:
-    """A SiteError where something unknown computes the parameter: a graft on it could never be folded."""
+    """Raises a SiteError where something unknown computes the parameter: a graft on it could never be folded."""
     if param in module._parameters or _is_parametrized(module, param) or _hooks(module, param):
         return
     raise SiteError(
@@ -42,8 +42,8 @@ def check_known(module: nn.Module, param: str) -> None:
     )
 
 
-def refresh(module: nn.Module, param: str) -> None:
-    """Compute the parameter as the next forward in evaluation mode would."""
+def compute_in_eval(module: nn.Module, param: str) -> None:
+    """Computes the parameter as the next forward in evaluation mode would."""
     before, module.training = module.training, False
     try:
         for hook in _hooks(module, param):
@@ -52,38 +52,39 @@ def refresh(module: nn.Module, param: str) -> None:
         module.training = before
 
 
-def settle(module: nn.Module, param: str, value: Tensor) -> None:
-    """Make the parameter the module's own, with this value; whatever computed it is gone."""
+def make_own(module: nn.Module, param: str, value: Tensor) -> None:
+    """Makes the parameter the module's own, with this value; whatever computed it is removed."""
     own = module._parameters.get(param)
     for hook in _hooks(module, param):
-        next(way for way in HOOKS if isinstance(hook, way.kind)).end(module, param)
+        next(known for known in HOOKS if isinstance(hook, known.kind)).remove(module, param)
     if _is_parametrized(module, param):
         parametrize.remove_parametrizations(module, param, leave_parametrized=True)
     own = module._parameters.get(param) if own is None else own
-    module._buffers.pop(param, None)  # what torch makes of a computed weight without a gradient
+    module._buffers.pop(param, None)  # torch keeps a computed weight without a gradient there
     vars(module).pop(param, None)
     module._parameters[param] = nn.Parameter(value, requires_grad=own is not None and own.requires_grad)
 
 
-def iterated(module: nn.Module, name: str) -> list[tuple[str, str]]:
-    """(original weight, a vector that follows it in training mode): the keys of each spectral norm that this module runs."""
+def spectral_norm_keys(module: nn.Module, name: str) -> list[tuple[str, str]]:
+    """For each spectral norm that this module runs, the keys of the original weight and of the vector that training moves."""
     if isinstance(module, _SpectralNorm):
         return [(f"{name.rpartition('.')[0]}.original", f"{name}._u")]
     hooks = [hook.name for hook in module._forward_pre_hooks.values() if isinstance(hook, SpectralNorm)]
     return [(f"{name}.{param}_orig".lstrip("."), f"{name}.{param}_u".lstrip(".")) for param in hooks]
 
 
-def by_hooks(model: nn.Module) -> bool:
+def has_weight_hooks(model: nn.Module) -> bool:
     """Whether hooks of torch's compute weights in the model; a copy without hooks is another model then."""
-    kinds = tuple(way.kind for way in HOOKS)
+    kinds = tuple(known.kind for known in HOOKS)
     return any(isinstance(hook, kinds) for module in model.modules() for hook in module._forward_pre_hooks.values())
 
 
 def _is_parametrized(module: nn.Module, param: str) -> bool:
-    found = getattr(module, "parametrizations", None)
-    return isinstance(found, nn.ModuleDict) and param in found
+    parametrized = getattr(module, "parametrizations", None)
+    return isinstance(parametrized, nn.ModuleDict) and param in parametrized
 
 
 def _hooks(module: nn.Module, param: str) -> list[Any]:
     every = module._forward_pre_hooks.values()
-    return [hook for hook in every for way in HOOKS if isinstance(hook, way.kind) and getattr(hook, way.name) == param]
+    known = [(hook, kind) for hook in every for kind in HOOKS if isinstance(hook, kind.kind)]
+    return [hook for hook, kind in known if getattr(hook, kind.name) == param]

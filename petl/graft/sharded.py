@@ -1,4 +1,4 @@
-"""Models that FSDP has sharded: who asks for a weight, gathering what a file holds, and who writes it."""
+"""Models that FSDP has sharded: who asks for a weight, which rank writes a file, and whole tensors for it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FSDP = "torch.distributed.fsdp"
 WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod.")  # around modules, in their names
 
 
-def wants_own() -> bool:
-    """Whether FSDP asks a module for a weight: it wants what it keeps there, a shard or a view, not the adapted weight.
+def fsdp_asks() -> bool:
+    """Whether it is FSDP that asks for a weight: it needs what it keeps there, a shard or a view, not the adapted weight.
 
     ``fully_shard`` looks at its parameters by ``getattr(module, name)`` before the first forward and after every ``.to``, FSDP1
-    wherever it exchanges them. Called by the property that answers; FSDP is whoever has called that.
+    wherever it exchanges them. Called by the weight's property; the question is who has called that property.
     """
     return not torch.compiler.is_compiling() and str(sys._getframe(2).f_globals.get("__name__")).startswith(FSDP)
 
@@ -36,9 +36,9 @@ def is_shard(tensor: Tensor | None) -> bool:
 
 @contextlib.contextmanager
 def gathered(model: nn.Module) -> Iterator[bool]:
-    """Inside, the model's tensors are whole (FSDP1) or DTensors that are up to date (FSDP2); whether this rank is to write.
+    """Inside, the model's tensors are whole (FSDP1) or DTensors that are up to date (FSDP2).
 
-    Every rank has to come here; none leaves before the file is there.
+    Yields whether this rank writes the file. Every rank has to call it; none leaves it before the file is written.
     """
     if not dist.is_available() or not dist.is_initialized() or not is_sharded_model(model):
         yield True
@@ -57,8 +57,8 @@ def gathered(model: nn.Module) -> Iterator[bool]:
         dist.barrier()
 
 
-def put(own: Tensor, value: Tensor) -> None:
-    """Write a whole value into a tensor, or into this rank's shard of it."""
+def write_whole(own: Tensor, value: Tensor) -> None:
+    """Writes a whole value into a tensor, or into this rank's shard of it."""
     value = value.to(own.device, own.dtype)
     if is_shard(own):
         from torch.distributed.tensor import DTensor, distribute_tensor
@@ -69,7 +69,7 @@ def put(own: Tensor, value: Tensor) -> None:
 
 
 def plain_name(name: str) -> str:
-    """A module's or tensor's name without what FSDP, checkpointing and torch.compile put between its parts."""
+    """Returns a module's or tensor's name without the parts that FSDP, checkpointing and torch.compile put into it."""
     for wrapper in WRAPPERS:
         name = name.replace(wrapper, "")
     return name

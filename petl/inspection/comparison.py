@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from petl.sites.sites import within
+from petl.sites.names import within
 from petl.sites.survey import classifier_names
 
 

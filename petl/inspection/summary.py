@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.delta.tensors import delta_tensors
 from petl.errors import printable
-from petl.graft.graft import grafts
+from petl.graft.kinds import grafts
 from petl.memory.explain import explain_layers
 from petl.tables import html_table, table
 from petl.wrapping.lookup import require_record, trainable

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import MethodError
-from petl.graft.graft import WeightGraft, grafts, grow
+from petl.graft.graft import grow
+from petl.graft.kinds import WeightGraft, grafts
 from petl.memory.recompute import active_tape
-from petl.sites.sites import is_layer, matrices, within
+from petl.sites.layers import is_layer, weight_names
+from petl.sites.names import within
 
 BaseDtype = torch.dtype | Literal["bfloat16", "float16"]
 LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -110,7 +112,7 @@ def is_stored_low(module: nn.Module) -> bool:
 def _layer_weights(model: nn.Module) -> Iterator[ParameterRef]:
     """Yields every matrix and kernel of a layer that is the layer's own parameter."""
     for name, module in model.named_modules():
-        for leaf in matrices(module) if is_layer(module) else ():
+        for leaf in weight_names(module) if is_layer(module) else ():
             if module._parameters.get(leaf) is not None:
                 yield ParameterRef(f"{name}.{leaf}".lstrip("."), module, leaf)
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from petl.errors import StateError
-from petl.graft.graft import base_class
+from petl.graft.classes import base_class
 from petl.kernels.tensor_version import check_version
 
 CLASSES_CHANGED = "the model has been unwrapped, merged or given other classes since the forward"

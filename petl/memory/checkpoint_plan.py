@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from petl.sites.sites import is_layer, within
-from petl.sites.survey import Survey, ancestors, topmost
+from petl.sites.layers import is_layer
+from petl.sites.names import ancestors, topmost, within
+from petl.sites.survey import Survey
 
 KEPT_SHARE = 1 / 16  # of the model's numbers: blocks of so many may run once, where that saves the most time
 

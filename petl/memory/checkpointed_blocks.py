@@ -15,16 +15,16 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
-from petl.graft.graft import Way
+from petl.graft.kinds import FastPath
 from petl.memory.block_state import FirstRun
 from petl.memory.observers import has_hooks_inside, is_recorded
 from petl.memory.skip_plan import SkipPlan
 
 
-class CheckpointedBlock(Way):
+class CheckpointedBlock(FastPath):
     """A block that keeps only its input and runs a second time in the backward."""
 
-    outer = True
+    around_grafts = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain, block = super().forward, cast(nn.Module, self)  # type: ignore[misc]  # the base class's forward comes next

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from petl.graft.graft import PARTNER, Way
+from petl.graft.kinds import PAIRED_NORM, FastPath
 from petl.memory.deferred_conv import DeferredOutput, computed
 from petl.memory.observers import is_recorded, saved_tensor_hooks
 
@@ -25,7 +25,7 @@ class PairedNorm(NamedTuple):
     norm: nn.Module
 
 
-class DeferralScope(Way):
+class DeferralScope(FastPath):
     """A module inside which convolutions may defer their outputs; what the module itself returns is computed."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
@@ -40,7 +40,7 @@ class DeferralScope(Way):
 
 def norm_to_defer_for(conv: nn.Module) -> nn.Module | None:
     """Returns the norm that is expected to take this convolution's output, or None where it must be computed at once."""
-    pair: PairedNorm | None = getattr(conv, PARTNER, None)
+    pair: PairedNorm | None = getattr(conv, PAIRED_NORM, None)
     if pair is None or not conv.training or torch.compiler.is_compiling():
         return None
     if torch._C._are_functorch_transforms_active() or _has_hooks_between(conv, pair.norm):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import nn
 
-from petl.graft.graft import PARTNER, base_class, grafts
+from petl.graft.classes import base_class
+from petl.graft.kinds import PAIRED_NORM, grafts
 from petl.memory.deferral_scope import PairedNorm
 from petl.memory.fast_paths import fast_path_of
 from petl.memory.fused_layers import FrozenNorm, FusedConv, FusedLinear
 from petl.memory.weight_changes import fuses_with_norm, low_rank_change, scale_trains, weight_grafts, weight_trains
-from petl.sites.sites import matrices
+from petl.sites.layers import weight_names
 
 
 def explain_layers(model: nn.Module, mode: str | None) -> dict[str, str]:
@@ -19,7 +20,7 @@ def explain_layers(model: nn.Module, mode: str | None) -> dict[str, str]:
     the model was wrapped with ``fused=False``.
     """
     of_grafts = {id(part) for module in model.modules() for _, graft in grafts(module) for part in graft.modules()}
-    layers = {name: part for name, part in model.named_modules() if id(part) not in of_grafts and matrices(part)}
+    layers = {name: part for name, part in model.named_modules() if id(part) not in of_grafts and weight_names(part)}
     present = {id(module) for module in model.modules()}
     explained = {name: _why_plain(layer, mode) or _explain(layer, present) for name, layer in layers.items()}
     return {name: text for name, text in explained.items() if text}
@@ -57,7 +58,7 @@ def _explain(layer: nn.Module, present: set[int]) -> str:
 
 def _paired_norm(layer: nn.Module) -> nn.Module | None:
     """Returns the norm that is computed together with this convolution, or None."""
-    pair: PairedNorm | None = getattr(layer, PARTNER, None)
+    pair: PairedNorm | None = getattr(layer, PAIRED_NORM, None)
     return pair.norm if pair is not None and fuses_with_norm(layer, pair.norm) else None
 
 

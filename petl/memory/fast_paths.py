@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from petl.graft.graft import Way, base_class, is_still, ways
+from petl.graft.classes import base_class, fast_paths, is_held_in_eval
+from petl.graft.kinds import FastPath
 from petl.memory.base_dtype import is_stored_low
 from petl.memory.fused_layers import FrozenNorm, FusedConv, FusedLinear
 from petl.memory.layer_kinds import is_plain_conv, is_plain_mlp, is_plain_norm, is_recomputable
@@ -29,13 +30,13 @@ class FastPathRow(NamedTuple):
     ``output_is_kept`` is True or False where the fast path fits only layers whose output another layer keeps, or keeps not.
     """
 
-    fast_path: type[Way]
+    fast_path: type[FastPath]
     modes: tuple[str, ...]
     fits: Callable[[nn.Module], bool]
     output_is_kept: bool | None = None
 
 
-def fast_path_for(module: nn.Module, *, mode: str, output_is_kept: bool = False) -> type[Way] | None:
+def fast_path_for(module: nn.Module, *, mode: str, output_is_kept: bool = False) -> type[FastPath] | None:
     """Returns the fast path that ``memory=mode`` gives a layer, or None if its plain forward stays. Changes nothing.
 
     Args:
@@ -49,9 +50,9 @@ def fast_path_for(module: nn.Module, *, mode: str, output_is_kept: bool = False)
     return None
 
 
-def fast_path_of(module: nn.Module) -> type[Way] | None:
+def fast_path_of(module: nn.Module) -> type[FastPath] | None:
     """Returns the fast path of the table that the module has now, or None."""
-    present = ways(module)
+    present = fast_paths(module)
     return next((row.fast_path for row in FAST_PATH_TABLE if row.fast_path in present), None)
 
 
@@ -61,7 +62,7 @@ def _is_changed_linear(module: nn.Module) -> bool:
 
 
 def _is_frozen_norm(module: nn.Module) -> bool:
-    return is_plain_norm(module) and is_still(module)
+    return is_plain_norm(module) and is_held_in_eval(module)
 
 
 def _is_relu(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.layers import Conv2dSame, pad_same
 from torch import Tensor, nn
 
-from petl.graft.graft import Way
+from petl.graft.kinds import FastPath
 from petl.kernels import low_rank_conv, low_rank_linear
 from petl.kernels.convolution import ConvGeometry
 from petl.kernels.frozen_norm import BatchNormStats, batch_norm_eval, conv_frozen_norm, frozen_norm, scale_and_shift
@@ -21,7 +21,7 @@ from petl.memory.skip_plan import run_kernel
 from petl.memory.weight_changes import fuses_with_norm, is_frozen_or_low_rank, low_rank_change, own_weight, scale_trains
 
 
-class FusedLinear(Way):
+class FusedLinear(FastPath):
     """A linear layer with a low-rank change, or one whose weight is stored in low precision."""
 
     def forward(self, input: Tensor) -> Tensor:  # named as torch's own layers name it
@@ -33,7 +33,7 @@ class FusedLinear(Way):
         return run_kernel(low_rank_linear.linear, in_compute_dtype(input), own_weight(layer), layer.bias, change)
 
 
-class FusedConv(Way):
+class FusedConv(FastPath):
     """A 2d convolution whose weight is frozen, with a low-rank change or none; a frozen norm may compute it instead."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class FusedConv(Way):
         return run_kernel(low_rank_conv.conv2d, x, weight, bias, change, None, geometry)
 
 
-class FrozenNorm(Way):
+class FrozenNorm(FastPath):
     """A norm in evaluation mode: computed together with the convolution before it, or alone.
 
     Alone, it keeps its input only where its scale trains.

@@ -7,8 +7,8 @@ from typing import Any, cast
 from timm.layers import BatchNormAct2d, Conv2dSame, Mlp, activations
 from torch import nn
 
-from petl.graft.graft import base_class
-from petl.sites.sites import has_statistics, layer_roles
+from petl.graft.classes import base_class
+from petl.sites.layers import has_running_statistics, layer_roles
 
 ACTIVATIONS = (  # functions of each number of their input alone
     *(nn.GELU, nn.SiLU, nn.Hardswish, nn.Mish),
@@ -25,7 +25,7 @@ def is_plain_conv(module: nn.Module) -> bool:
 def is_plain_norm(module: nn.Module) -> bool:
     """Whether the module is a BatchNorm with running statistics, of torch or timm."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
-    return base_class(module) in kinds and has_statistics(module)
+    return base_class(module) in kinds and has_running_statistics(module)
 
 
 def is_plain_mlp(module: nn.Module) -> bool:
@@ -36,5 +36,5 @@ def is_plain_mlp(module: nn.Module) -> bool:
 
 def is_recomputable(module: nn.Module) -> bool:
     """Whether the module is one of ``ACTIVATIONS`` or a norm without running statistics."""
-    is_norm = "norm" in layer_roles(module) and not has_statistics(module)
+    is_norm = "norm" in layer_roles(module) and not has_running_statistics(module)
     return base_class(module) in ACTIVATIONS or is_norm

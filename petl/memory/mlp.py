@@ -7,7 +7,8 @@ from typing import cast
 from timm.layers import Mlp
 from torch import Tensor, nn
 
-from petl.graft.graft import Way, WeightGraft, base_class, grafts, ways
+from petl.graft.classes import base_class, fast_paths
+from petl.graft.kinds import FastPath, WeightGraft, grafts
 from petl.kernels.autocast import compute_dtype
 from petl.kernels.chunked_mlp import CHUNK_FROM_BYTES, LowRankLinear, chunked_mlp
 from petl.memory.fused_layers import FusedLinear
@@ -18,7 +19,7 @@ from petl.memory.recomputed_layers import Recomputed
 from petl.memory.weight_changes import low_rank_change, own_weight, weight_grafts, weight_trains
 
 
-class ChunkedMlp(Way):
+class ChunkedMlp(FastPath):
     """timm's multilayer perceptron, in chunks where the hidden tensor is large."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -37,14 +38,16 @@ def _runs_in_chunks(block: Mlp, x: Tensor) -> bool:
     extras = [part for part in (block.drop1, block.norm, block.drop2) if type(part) is not nn.Identity]
     if any(type(part) is not nn.Dropout or (part.training and part.p > 0) for part in extras):
         return False
-    plain_activation = base_class(block.act) in ACTIVATIONS and Recomputed in ways(block.act) and not grafts(block.act)
+    plain_activation = (
+        base_class(block.act) in ACTIVATIONS and Recomputed in fast_paths(block.act) and not grafts(block.act)
+    )
     return plain_activation and _is_low_rank(block.fc1) and _is_low_rank(block.fc2) and not has_hooks_inside(block)
 
 
 def _is_low_rank(layer: nn.Module) -> bool:
     """Whether the layer computes ``low_rank_linear.linear`` alone, and keeps its input if anything of its weight trains."""
     has_other_grafts = any(not isinstance(graft, WeightGraft) for _, graft in grafts(layer))
-    if FusedLinear not in ways(layer) or has_other_grafts or weight_trains(layer):
+    if FusedLinear not in fast_paths(layer) or has_other_grafts or weight_trains(layer):
         return False
     change = low_rank_change(layer)
     return not weight_grafts(layer) if change is None else change.down.requires_grad

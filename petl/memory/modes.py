@@ -13,7 +13,8 @@ from typing import Literal, get_args
 
 from torch import nn
 
-from petl.graft.graft import PARTNER, Way, give
+from petl.graft.graft import add_fast_paths
+from petl.graft.kinds import PAIRED_NORM, FastPath
 from petl.memory.checkpoint_plan import choose_blocks
 from petl.memory.checkpointed_blocks import CheckpointedBlock
 from petl.memory.conv_norm_pairs import conv_norm_pairs
@@ -31,17 +32,17 @@ def apply_memory_mode(survey: Survey, mode: str) -> None:
     """Gives the modules of an adapted model the fast paths of ``memory=mode``; ``survey`` is the model's before its changes."""
     pairs = [*conv_norm_pairs(survey)]
     for conv, norm in pairs:
-        vars(conv)[PARTNER] = norm
+        vars(conv)[PAIRED_NORM] = norm
     for module, fast_path in [*_choices(survey, [norm for _, norm in pairs], mode)]:
-        give(module, fast_path)
+        add_fast_paths(module, fast_path)
 
 
 def ensure_recompute_scope(model: nn.Module) -> None:
     """Makes the model's forward record what can be recomputed, if it doesn't yet."""
-    give(model, RecomputeScope)
+    add_fast_paths(model, RecomputeScope)
 
 
-def _choices(survey: Survey, paired_norms: list[PairedNorm], mode: str) -> Iterator[tuple[nn.Module, type[Way]]]:
+def _choices(survey: Survey, paired_norms: list[PairedNorm], mode: str) -> Iterator[tuple[nn.Module, type[FastPath]]]:
     """Yields each module with a fast path for it; a module may come several times. Changes nothing."""
     model, kept = survey.model, _kept_outputs(survey)
     yield from ((norm.scope, DeferralScope) for norm in paired_norms)
@@ -60,6 +61,6 @@ def _kept_outputs(survey: Survey) -> set[str]:
     keeping = {name for name, module in survey.model.named_modules() if keeps_input(module)}
     return {
         name
-        for name, consumers in survey.takers.items()
+        for name, consumers in survey.consumers.items()
         if consumers and all(consumer & keeping for consumer in consumers)
     }

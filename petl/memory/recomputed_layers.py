@@ -10,7 +10,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from petl.errors import StateError
-from petl.graft.graft import Way
+from petl.graft.kinds import FastPath
 from petl.kernels.max_pool import max_pool
 from petl.kernels.relu_mask import clamp_with_mask
 from petl.memory.block_state import CLASSES_CHANGED
@@ -19,10 +19,10 @@ from petl.memory.observers import can_hook_saved_tensors, is_recorded
 from petl.memory.recompute import RecomputeTape, active_tape
 
 
-class RecomputeScope(Way):
+class RecomputeScope(FastPath):
     """The whole model: its forward records on a tape which tensors can be recomputed."""
 
-    outer = True
+    around_grafts = True
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         plain = super().forward  # type: ignore[misc]  # the base class's forward comes next in the order
@@ -32,7 +32,7 @@ class RecomputeScope(Way):
             return plain(*args, **kwargs)
 
 
-class Recomputed(Way):
+class Recomputed(FastPath):
     """A norm or activation whose output is recomputed in the backward from its input, which is kept anyway."""
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -62,7 +62,7 @@ class Recomputed(Way):
                 self.inplace = inplace
 
 
-class MaskedReLU(Way):
+class MaskedReLU(FastPath):
     """ReLU and ReLU6 that keep one bit for each number, where no other layer keeps the output."""
 
     output_is_kept = False
@@ -95,7 +95,7 @@ def _masked_relu(tape: RecomputeTape, x: Tensor, high: float, *, inplace: bool, 
     return out
 
 
-class IndexMaxPool(Way):
+class IndexMaxPool(FastPath):
     """Max pooling that keeps the indices of the maxima as int32, and not its input."""
 
     def forward(self, input: Tensor) -> Tensor:

@@ -6,7 +6,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from petl.graft.graft import WeightGraft, base_class
+from petl.graft.classes import base_class
+from petl.graft.kinds import WeightGraft
 from petl.kernels.low_rank import LowRankChange
 from petl.memory.base_dtype import Upcast
 from petl.memory.layer_kinds import is_plain_conv

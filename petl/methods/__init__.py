@@ -1,4 +1,6 @@
-"""One file per method; importing this package registers them all."""
+"""What a method is (`method.py`), the methods by name (`registry.py`), and one file per method; importing the package registers
+them all.
+"""
 
 from petl.methods.adapter import Adapter
 from petl.methods.bias import Bias

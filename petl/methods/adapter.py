@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from petl.errors import MethodError, SiteError
-from petl.graft.graft import OutputGraft, grow, seen_dtype
+from petl.graft.graft import grow
+from petl.graft.kinds import OutputGraft
+from petl.graft.values import input_dtype
 from petl.kernels.matmul_convs import GroupedConv2d, PointwiseConv2d
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, last_inside
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.sites.roles import returning_site
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
 
@@ -56,35 +60,35 @@ class Adapter(Method):
                 f"adapter: bottleneck={self.bottleneck}, kernel={self.kernel}; at least 1, and an odd kernel"
             )
 
-    def advice(self) -> str:
+    def hint(self) -> str:
         return "; name modules by where=, or try 'lora'"
 
-    def plan(self, found: Survey) -> Sites:
-        sites = super().plan(found)
-        if found.failed:
-            raise SiteError(f"adapter: needs the shapes that blocks return, but the model did not run: {found.failed}")
-        sites = Sites(dict.fromkeys(last_inside(found, site) for site in sites))
+    def plan(self, survey: Survey) -> Sites:
+        sites = super().plan(survey)
+        if survey.failed:
+            raise SiteError(f"adapter: needs the shapes that blocks return, but the model did not run: {survey.failed}")
+        sites = Sites(dict.fromkeys(returning_site(survey, site) for site in sites))
         for site in sites:
-            self._refuse(found, site)
+            self._refuse(survey, site)
         return sites
 
-    def _refuse(self, found: Survey, site: Site) -> None:
+    def _refuse(self, survey: Survey, site: Site) -> None:
         if not any(len(shape) > 1 for shape in site.outputs):
             raise SiteError(f"adapter: {site.name} ({site.kind}) returns no features; name blocks by where=")
-        takes = found.calls[site.name].inputs[:1]
-        if self.parallel and takes != list(site.outputs[:1]):
+        received = survey.calls[site.name].inputs[:1]
+        if self.parallel and received != list(site.outputs[:1]):
             raise SiteError(
-                f"adapter: parallel=True adds to {site.name}'s output {site.outputs[:1]} what is made of its input {takes}; "
+                f"adapter: parallel=True adds to {site.name}'s output {site.outputs[:1]} what is made of its input {received}; "
                 f"they must have one shape: choose other modules by where=, or parallel=False"
             )
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
-        like = next(model.parameters())  # an activation at the end of a block has none of its own
-        dtype = torch.promote_types(seen_dtype(model), torch.float32)
+        device = next(model.parameters()).device  # an activation at the end of a block has no parameter of its own
+        dtype = torch.promote_types(input_dtype(model), torch.float32)
         for site in sites:
             maps = enumerate(zip(site.outputs, site.axes, strict=True))
             parts = {str(i): self._part(shape, axis) for i, (shape, axis) in maps if len(shape) > 1}
-            graft = Residual(parts, self.scale, self.parallel).to(like.device, dtype)
+            graft = Residual(parts, self.scale, self.parallel).to(device, dtype)
             grow(model.get_submodule(site.name), "adapter", graft)
 
     def _part(self, shape: tuple[int, ...], axis: int) -> nn.Module:
@@ -148,7 +152,7 @@ class MapBottleneck(nn.Module):
 
 
 def _in_dtype(x: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
-    """Features of a half-precision base in the adapter's own precision; autocast casts by itself."""
+    """Casts features of a half-precision base to the adapter's own precision; autocast casts by itself."""
     return x.to(layer.weight.dtype)
 
 

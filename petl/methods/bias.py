@@ -8,8 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.errors import SiteError
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, all_sites, own_biases, select
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.sites.layers import bias_names
+from petl.sites.roles import all_sites
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
 
@@ -32,18 +36,17 @@ class Bias(Method):
 
     where: Where = "all"
 
-    def plan(self, found: Survey) -> Sites:
-        everything = all_sites(found) if self.where == "all" else select(found, self.where)
-        kept = Sites(site for site in everything if "head" not in site.roles and _has_used_bias(found, site))
+    def plan(self, survey: Survey) -> Sites:
+        everything = all_sites(survey) if self.where == "all" else select(survey, self.where)
+        kept = Sites(site for site in everything if "head" not in site.roles and _reads_a_bias(survey, site))
         if not kept:
-            kind = type(found.model).__name__
+            kind = type(survey.model).__name__
             raise SiteError(f"bias: {kind} has no biases at where={self.where!r}; try 'norm' or 'lora'")
         return kept
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
-        return own_biases(module)
+        return bias_names(module)
 
 
-def _has_used_bias(found: Survey, site: Site) -> bool:
-    keys = [f"{site.name}.{leaf}".lstrip(".") for leaf in own_biases(found.modules[site.name])]
-    return any(found.failed or key in found.used for key in keys)
+def _reads_a_bias(survey: Survey, site: Site) -> bool:
+    return any(survey.reads(site.name, leaf) for leaf in bias_names(survey.modules[site.name]))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
 
 from torch import nn
 
 from petl.errors import MethodError
-from petl.methods.method import STATISTICS, Method, register
-from petl.sites.sites import Site, Where, layer_roles
-
-Stats = Literal["adapt", "keep"]
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.methods.statistics import STATISTICS, Stats, check_stats
+from petl.sites.layers import layer_roles
+from petl.sites.sites import Site, Where
 
 
 @register("bn")
@@ -23,7 +23,7 @@ class BN(Method):
     Options:
         where: the layers; the default is every norm with running statistics outside the head.
         affine: train scale and shift.
-        stats: ``"adapt"`` lets the running statistics move in training and saves them; ``"keep"`` holds them still.
+        stats: ``"adapt"`` lets the running statistics move in training and saves them; ``"keep"`` keeps them as they are.
 
     Statistics that adapt see the new domain's images as they are (Li et al. 2016, arXiv:1603.04779): for many images that
     look different from the backbone's. With small batches or few epochs they are noise, and ``stats="keep"`` is better.
@@ -47,16 +47,10 @@ class BN(Method):
     def fits(self, module: nn.Module) -> bool:
         return "batchnorm" in layer_roles(module)
 
-    def advice(self) -> str:
+    def hint(self) -> str:
         return "; this net has no BatchNorm: try 'norm' (every kind of norm), 'bias' or 'lora'"
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
         affine = module._parameters if self.affine else {}
         moving = STATISTICS if self.stats == "adapt" else ()
         return [*(k for k, p in affine.items() if p is not None), *(k for k in moving if k in module._buffers)]
-
-
-def check_stats(name: str, stats: str) -> None:
-    """``stats`` is "adapt" or "keep", or a MethodError."""
-    if stats not in ("adapt", "keep"):
-        raise MethodError(f"{name}: stats={stats!r}; it is 'adapt' (move in training, saved) or 'keep' (held still)")

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl.methods.bn import Stats, check_stats
-from petl.methods.method import STATISTICS, Method, register
-from petl.sites.sites import Site, Sites, all_sites
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.methods.statistics import Stats, check_stats, has_own_parameters, own_tensors
+from petl.sites.roles import all_sites
+from petl.sites.sites import Site, Sites
 from petl.sites.survey import Survey
 
 
@@ -19,7 +21,7 @@ class Full(Method):
     """Full fine-tuning: trains every parameter; the yardstick that the other methods are held against.
 
     Options:
-        stats: BatchNorm's running statistics: ``"keep"`` (held still, better for small data) or ``"adapt"``.
+        stats: BatchNorm's running statistics: ``"keep"`` (frozen, better for small data) or ``"adapt"``.
 
     The delta holds the whole model.
 
@@ -35,19 +37,10 @@ class Full(Method):
         super().__post_init__()
         check_stats(self.name, self.stats)
 
-    def plan(self, found: Survey) -> Sites:
-        return Sites(site for site in all_sites(found) if "head" not in site.roles and owns(found, site))
+    def plan(self, survey: Survey) -> Sites:
+        return Sites(
+            site for site in all_sites(survey) if "head" not in site.roles and has_own_parameters(survey, site)
+        )
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
         return own_tensors(module, self.stats)
-
-
-def owns(found: Survey, site: Site) -> bool:
-    """Whether the module has tensors of its own, not only its children."""
-    return any(p is not None for p in found.modules[site.name]._parameters.values())
-
-
-def own_tensors(module: nn.Module, stats: str) -> list[str]:
-    """The module's own parameters, and its running statistics where ``stats`` is "adapt"."""
-    moving = STATISTICS if stats == "adapt" else ()
-    return [*(k for k, p in module._parameters.items() if p is not None), *(k for k in moving if k in module._buffers)]

@@ -11,10 +11,16 @@ from einops import einsum
 from torch import Tensor, nn
 
 from petl.errors import MethodError
-from petl.graft.graft import InputGraft, WeightGraft, base_class, grow, own_value, seen_dtype
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, select, within
-from petl.sites.survey import Survey, topmost
+from petl.graft.classes import base_class
+from petl.graft.graft import grow
+from petl.graft.kinds import InputGraft, WeightGraft
+from petl.graft.values import input_dtype, own_value
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.sites.names import topmost, within
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
+from petl.sites.survey import Survey
 
 
 @register("input")
@@ -48,12 +54,12 @@ class Input(Method):
         if self.in_chans < 1:
             raise MethodError(f"input: in_chans={self.in_chans}; images have at least one channel")
 
-    def plan(self, found: Survey) -> Sites:
-        channels = found.image[0]
-        stems = select(found, self.where)
-        if stems and all(self._fits(found.modules[site.name], channels) for site in stems):
+    def plan(self, survey: Survey) -> Sites:
+        channels = survey.image[0]
+        stems = select(survey, self.where)
+        if stems and all(self._fits(survey.modules[site.name], channels) for site in stems):
             return stems
-        return select(found, [_doorway(found)])
+        return select(survey, [_image_module(survey)])
 
     def _fits(self, module: nn.Module, channels: int) -> bool:
         return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
@@ -61,17 +67,17 @@ class Input(Method):
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         for site in sites:
             module = model.get_submodule(site.name)
-            self._grow(module, _like(model if next(module.parameters(), None) is None else module))
+            self._grow(module, _like_parameters(model if next(module.parameters(), None) is None else module))
 
     def _grow(self, module: nn.Module, like: Tensor) -> None:
         channels = self._expected(module)
         if not self._fits(module, channels):
-            layer = Pointwise(self.in_chans, channels, self.bias, like)
+            layer = ChannelMixer(self.in_chans, channels, self.bias, like)
             layer.why_stuck = self._why_not(module, channels)
             return grow(module, "input", layer)
-        grow(module, "input", Mix(_start(self.in_chans, channels), like))
+        grow(module, "input", StemMix(_initial_mix(self.in_chans, channels), like))
         if self.bias:
-            grow(module, "input_shift", Shift(channels, like))
+            grow(module, "input_shift", StemShift(channels, like))
 
     def _why_not(self, module: nn.Module, channels: int) -> str:
         if _mixes_exactly(module, channels):
@@ -79,24 +85,24 @@ class Input(Method):
         return f"{base_class(module).__name__} does not apply one weight to the image's own channels"
 
     def _expected(self, module: nn.Module) -> int:
-        """Channels that the stem takes; a module that isn't a plain stem takes an image as timm's default does."""
+        """The number of channels that the stem takes; three, timm's default, for a module that isn't a plain convolution."""
         return module.in_channels if _mixes_exactly(module, getattr(module, "in_channels", 0)) else 3  # type: ignore[return-value]
 
 
-def _doorway(found: Survey) -> str:
-    """The innermost module that every image goes through, as it is; the model itself where its own code changes it first."""
-    taking = [name for name, call in found.calls.items() if call.takes_image]
+def _image_module(survey: Survey) -> str:
+    """The innermost module that takes every image unchanged; the model itself where its own code changes the image first."""
+    takers = [name for name, call in survey.calls.items() if call.takes_image]
     place = ""
     while True:
-        inside = [n for n in taking if n != place and within(n, [place])] if place else [n for n in taking if n]
+        inside = [n for n in takers if n != place and within(n, [place])] if place else [n for n in takers if n]
         nearest = topmost(inside)
         if len(nearest) != 1:
             return place
         place = nearest[0]
 
 
-class Mix(WeightGraft):
-    """The 1x1 convolution multiplied into the stem's weight: [out, c, h, w] becomes [out, in_chans, h, w]."""
+class StemMix(WeightGraft):
+    """Multiplies the 1x1 convolution into the stem's weight: [out, c, h, w] becomes [out, in_chans, h, w]."""
 
     def __init__(self, mix: Tensor, like: Tensor):
         super().__init__()
@@ -110,8 +116,8 @@ class Mix(WeightGraft):
         cast(nn.Conv2d, parent).in_channels = self.in_chans
 
 
-class Shift(WeightGraft):
-    """The 1x1 convolution's bias carried through a stem that doesn't pad, into the stem's own bias."""
+class StemShift(WeightGraft):
+    """Adds the 1x1 convolution's bias, carried through a stem that doesn't pad, to the stem's own bias."""
 
     param = "bias"
 
@@ -123,16 +129,16 @@ class Shift(WeightGraft):
         return value + (self.before_mix(parent) * self.shift.view(-1, 1, 1)).sum((1, 2, 3)).to(value.dtype)
 
     def before_mix(self, parent: nn.Module) -> Tensor:
-        """The stem's weight as the grafts before the mixing leave it."""
+        """Returns the stem's weight after the grafts that come before the ``StemMix``."""
         weight = own_value(parent, "weight")
         for child in parent.children():
-            if isinstance(child, Mix):
+            if isinstance(child, StemMix):
                 break
             weight = child(weight, parent) if isinstance(child, WeightGraft) and child.param == "weight" else weight
         return weight
 
 
-class Pointwise(InputGraft):
+class ChannelMixer(InputGraft):
     """A real 1x1 convolution in front of a module: [batch, in_chans, h, w] to [batch, channels, h, w]."""
 
     def __init__(self, in_chans: int, channels: int, bias: bool, like: Tensor):
@@ -140,7 +146,7 @@ class Pointwise(InputGraft):
         self.in_chans = in_chans
         self.mix = nn.Conv2d(in_chans, channels, 1, bias=bias, device=like.device, dtype=like.dtype)
         with torch.no_grad():
-            self.mix.weight.copy_(_start(in_chans, channels)[:, :, None, None])
+            self.mix.weight.copy_(_initial_mix(in_chans, channels)[:, :, None, None])
             if self.mix.bias is not None:
                 self.mix.bias.zero_()
 
@@ -148,8 +154,8 @@ class Pointwise(InputGraft):
         return self.mix(x)
 
 
-def _start(in_chans: int, channels: int) -> Tensor:
-    """[channels, in_chans]: replicate one channel, keep the first ones of enough, else feed the mean."""
+def _initial_mix(in_chans: int, channels: int) -> Tensor:
+    """The mix at the start, [channels, in_chans]: keeps the first channels if there are enough, else feeds the mean to each."""
     if in_chans >= channels:
         return torch.eye(channels, in_chans)
     return torch.full((channels, in_chans), 1 / in_chans)
@@ -165,13 +171,13 @@ def _mixes_exactly(module: nn.Module, channels: int) -> bool:
 
 
 def _shifts_exactly(module: nn.Module) -> bool:
-    """Whether a constant added to each channel comes out as a constant: no zeros are padded, and a bias is there."""
+    """Whether a constant on each input channel gives a constant on each output channel: no padding with zeros, and a bias."""
     return isinstance(module, nn.Conv2d) and module.padding in ((0, 0), 0, "valid") and module.bias is not None and (
         base_class(module) is nn.Conv2d
     )  # fmt: skip
 
 
-def _like(module: nn.Module) -> Tensor:
-    """An empty tensor on the module's device, of float32 at least."""
+def _like_parameters(module: nn.Module) -> Tensor:
+    """An empty tensor on the module's device, of the module's dtype but at least float32."""
     own = next(module.parameters(), torch.empty(0))
-    return torch.empty(0, device=own.device, dtype=torch.promote_types(seen_dtype(module), torch.float32))
+    return torch.empty(0, device=own.device, dtype=torch.promote_types(input_dtype(module), torch.float32))

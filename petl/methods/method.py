@@ -1,36 +1,33 @@
-"""What a method is: frozen plain values that say where to go and what to do there; names, classes and JSON."""
+"""What a method is: frozen plain values that say where to go and what to do there."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from torch import nn
 
 from petl.errors import MethodError, SiteError, near
-from petl.sites.sites import Site, Sites, Where, select
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
-
-_REGISTRY: dict[str, type[Method]] = {}
-_Kind = TypeVar("_Kind", bound="type[Method]")
-
-STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Base of all methods. A method looks (``plan``), then names tensors that train in place (``trains``) or grows grafts
-    (``adapt``); everything else, freezing, the head, norms, undoing and saving, is ``wrap``'s."""
+    """Base of all methods.
+
+    ``plan`` chooses the sites. Then a method names tensors that train in place (``trains``), or grows grafts (``adapt``).
+    Everything else is done by ``wrap``: freezing, the head, norms, undoing and saving.
+    """
 
     name: ClassVar[str] = ""
-    exact: ClassVar[bool] = True  # whether merging gives bit-equal outputs
-    reads_base: ClassVar[bool] = False  # whether it reads and writes the base's own tensors, not what the layers answer
     where: Where = ()
 
     def __post_init__(self) -> None:
-        """Refuse values of another kind than the default's; methods with more to refuse call this first."""
+        """Refuses values of another type than the default's; methods with more to refuse call this first."""
         for option in dataclasses.fields(self):
             value, kind = getattr(self, option.name), type(option.default)
             if kind in (bool, int, float, str) and option.name != "where" and not _is_a(value, kind):
@@ -41,148 +38,62 @@ class Method:
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise MethodError(f"{self.name}: where={self.where!r}; expected a role or a name, or a list of them")
 
-    def plan(self, found: Survey) -> Sites:
-        """The sites to go to. Only looks; raises SiteError where there is nothing to do."""
-        sites = Sites(site for site in select(found, self.where) if self.fits(found.modules[site.name]))
+    def plan(self, survey: Survey) -> Sites:
+        """Returns the sites to go to, and changes nothing.
+
+        Raises:
+            SiteError: the method has nothing to do in this model.
+        """
+        sites = Sites(site for site in select(survey, self.where) if self.fits(survey.modules[site.name]))
         if not sites:
             raise SiteError(
-                f"{self.name}: nothing in {type(found.model).__name__} plays where={self.where!r}{self.advice()}; "
+                f"{self.name}: nothing in {type(survey.model).__name__} plays where={self.where!r}{self.hint()}; "
                 f"print(petl.find(model)) lists the places"
             )
         return sites
 
-    def recalled(self, found: Survey, sites: Sites) -> Sites:
-        """The sites that a delta's recipe names, as ``plan`` gave them; for methods that need more than a Site says."""
+    def restore_sites(self, survey: Survey, sites: Sites) -> Sites:
+        """Returns the sites that a delta's recipe names, as ``plan`` did; for methods that need more than a Site holds."""
         return sites
 
     def fits(self, module: nn.Module) -> bool:
         """Whether the method is for this module: of all that a pattern matches, the others are left out."""
         return True
 
-    def advice(self) -> str:
-        """What to try where the method finds no site: a continuation of the error, such as ``; try bias``."""
+    def hint(self) -> str:
+        """Returns what to try where the method has no site: a continuation of the error, such as ``; try bias``."""
         return ""
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
-        """Names of the module's own parameters and buffers that train in place."""
+        """Returns the names of the module's own parameters and buffers that train in place."""
         return ()
 
     def adapt(self, module: nn.Module, site: Site) -> None:
-        """Grow grafts on the module."""
+        """Grows grafts on the module."""
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
-        """Adapt every site; only methods that must see the whole model replace this."""
+        """Adapts every site; only methods that need the whole model override this."""
         for site in sites:
             self.adapt(model.get_submodule(site.name), site)
 
-    def merge(self, model: nn.Module) -> None:
-        """Fold what isn't a weight graft of petl's, which ``merge`` folds by itself; all or nothing."""
-
     def to_json(self) -> dict[str, Any]:
-        """The method as plain JSON values; ``from_json`` gives the equal method back."""
+        """Returns the method as plain JSON values; ``method_from_json`` builds the equal method from them."""
         return {"name": self.name, **dataclasses.asdict(self)}
 
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> Method:
-        """The method with these field values, lists made tuples; an unknown field is a MethodError."""
+        """Returns the method with these field values, lists as tuples; an unknown field is a MethodError."""
         fields = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in fields:
                 raise MethodError(f"{cls.name} has no option {key!r}{near(key, fields)}; it has {', '.join(fields)}")
         return cls(**{key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
 
-    @classmethod
-    def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
-        """The method that the user named as ``name`` or ``name:text``; only methods that reach further take a text."""
-        if text:
-            raise MethodError(f"{cls.name}:{text}: {cls.name} takes nothing after a colon; give options as keywords")
-        return cls.from_values(options)
-
-    @classmethod
-    def from_foreign(cls, item: Any) -> Method | None:
-        """This method made of another library's configuration object, or None if the object is not its business."""
-        return None
-
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether the value fits an option of this kind; True is no number, an int is a float, infinity and nan are none."""
+    """Whether the value fits an option of this type: True is no number, an int is a float, infinity and nan are none."""
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     if kind is float:
         return isinstance(value, (int, float)) and abs(value) < float("inf")
     return isinstance(value, kind)
-
-
-def register(name: str) -> Callable[[_Kind], _Kind]:
-    """Class decorator: make a Method known as ``name``, to ``wrap``, the command line and delta files.
-
-    >>> import petl, dataclasses
-    >>> @petl.register("everything-but-norms")
-    ... @dataclasses.dataclass(frozen=True, kw_only=True)
-    ... class EverythingButNorms(petl.Method):
-    ...     where: petl.Where = ("linear", "conv", "depthwise")
-    ...     def trains(self, module, site):
-    ...         return ["weight"]
-    >>> "everything-but-norms" in petl.methods()
-    True
-    """
-
-    def keep(cls: _Kind) -> _Kind:
-        if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
-            raise MethodError(f"a method {name!r} is registered already by {_REGISTRY[name].__module__}")
-        cls.name = name
-        _REGISTRY[name] = cls
-        return cls
-
-    return keep
-
-
-def methods() -> dict[str, type[Method]]:
-    """All registered methods by name."""
-    return dict(_REGISTRY)
-
-
-def method_class(name: str) -> type[Method]:
-    """The class registered as ``name``, or a MethodError with near names."""
-    if name not in _REGISTRY:
-        raise MethodError(f"no method {name!r}{near(name, _REGISTRY)}; known: {', '.join(sorted(_REGISTRY))}")
-    return _REGISTRY[name]
-
-
-def from_json(values: Mapping[str, Any]) -> Method:
-    """The method that ``Method.to_json`` described."""
-    return method_class(values["name"]).from_values({k: v for k, v in values.items() if k != "name"})
-
-
-def examine(values: Mapping[str, Any]) -> None:
-    """A MethodError where a recipe asks a known method for what it doesn't do; unknown methods may be registered later."""
-    if values["name"] in _REGISTRY:
-        try:
-            from_json(values)
-        except (TypeError, ValueError, AttributeError) as error:  # of values of a kind that no method expects
-            raise MethodError(f"{values['name']}: {error}") from None
-
-
-def resolve(asked: Any, options: Mapping[str, Any]) -> list[Method]:
-    """What the user passed to ``wrap`` (a name, a Method, a peft config, or a list of these) as a list of methods."""
-    one = asked if isinstance(asked, (list, tuple)) else [asked]
-    if not one:
-        raise MethodError("wrap got an empty list of methods; name at least one, such as 'lora'")
-    if options and not (len(one) == 1 and isinstance(one[0], str)):
-        raise MethodError(
-            f"the options {', '.join(options)} go to a single method given by name, but wrap got {asked!r}; "
-            f"give options inside the methods, such as petl.LoRA(rank=16)"
-        )
-    return [_method(item, options) for item in one]
-
-
-def _method(item: Any, options: Mapping[str, Any]) -> Method:
-    if isinstance(item, Method):
-        return item
-    if isinstance(item, str):
-        name, _, rest = item.partition(":")
-        return method_class(name).from_text(rest, options)
-    for cls in _REGISTRY.values():
-        if (method := cls.from_foreign(item)) is not None:
-            return method
-    raise MethodError(f"wrap got {item!r} as a method; give a name ({', '.join(sorted(_REGISTRY))}) or a Method object")

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl.methods.bn import BN, Stats
-from petl.methods.method import register
-from petl.sites.sites import Where, layer_roles
+from petl.methods.bn import BN
+from petl.methods.registry import register
+from petl.methods.statistics import Stats
+from petl.sites.layers import layer_roles
+from petl.sites.sites import Where
 
 
 @register("norm")
@@ -16,7 +18,7 @@ from petl.sites.sites import Where, layer_roles
 class Norm(BN):
     """Norm tuning: scale and shift of norms of every kind: LayerNorm, BatchNorm, GroupNorm, RMSNorm ... (arXiv:2312.11420).
 
-    As ``bn``, for every kind of norm; running statistics, where there are any, are held still unless ``stats="adapt"``.
+    As ``bn``, for every kind of norm; running statistics, where there are any, are frozen unless ``stats="adapt"``.
     The smallest method for transformers: ViT-S/16 has 19 thousand such numbers.
 
     >>> import petl, timm
@@ -31,5 +33,5 @@ class Norm(BN):
     def fits(self, module: nn.Module) -> bool:
         return "norm" in layer_roles(module)
 
-    def advice(self) -> str:
+    def hint(self) -> str:
         return "; this net has no norm layers: try 'bias' or 'lora'"

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from torch import nn
 
 from petl.errors import MethodError, SiteError
-from petl.methods.bn import Stats, check_stats
-from petl.methods.full import own_tensors, owns
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, all_sites, select
+from petl.methods.method import Method
+from petl.methods.registry import register
+from petl.methods.statistics import Stats, check_stats, has_own_parameters, own_tensors
+from petl.sites.roles import all_sites
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites
 from petl.sites.survey import Survey
 
 
@@ -46,16 +48,18 @@ class Partial(Method):
                 f"partial: last={self.last}, first={self.first}; give numbers of blocks, at least one above 0"
             )
 
-    def plan(self, found: Survey) -> Sites:
-        blocks = select(found, "block")
+    def plan(self, survey: Survey) -> Sites:
+        blocks = select(survey, "block")
         if max(self.last, self.first) > len(blocks):
             raise SiteError(
-                f"partial: last={self.last}, first={self.first}, but {type(found.model).__name__} has {len(blocks)} blocks; "
+                f"partial: last={self.last}, first={self.first}, but {type(survey.model).__name__} has {len(blocks)} blocks; "
                 f"petl.find(model, 'block') lists them, and 'full' trains everything"
             )
         start = blocks[-self.last].order if self.last else float("inf")
         end = blocks[self.first].order if 0 < self.first < len(blocks) else float("inf") if self.first else -1
-        everything = [site for site in all_sites(found) if "head" not in site.roles and owns(found, site)]
+        everything = [
+            site for site in all_sites(survey) if "head" not in site.roles and has_own_parameters(survey, site)
+        ]
         return Sites(site for site in everything if site.order >= start or site.order < end)
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from petl.errors import MethodError, SiteError, StateError, listing, near
-from petl.graft.graft import base_class
-from petl.methods._peft_fields import KNOWN, checked, is_idle
-from petl.methods.method import Method, register
-from petl.sites.sites import Site, Sites, Where, all_sites, select
+from petl.errors import MethodError, SiteError, listing, near
+from petl.graft.classes import base_class
+from petl.methods.foreign import ForeignMethod
+from petl.methods.method import Method
+from petl.methods.peft_copies import BaseCopies
+from petl.methods.peft_fields import KNOWN_FIELDS, asks_for_nothing, checked_config
+from petl.methods.peft_merging import merge_tuner_layers
+from petl.methods.registry import register
+from petl.sites.roles import all_sites
+from petl.sites.selection import select
+from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
 TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision", "peft_version")
@@ -24,11 +28,11 @@ TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_
 
 @register("peft")
 @dataclass(frozen=True, kw_only=True)
-class Peft(Method):
+class Peft(ForeignMethod):
     """A tuner of peft: pass any of its configs, or name it: ``"peft:LoHa"``.
 
-    petl chooses the layers by ``where`` (by default all linear layers, in a net without any the plain dense
-    convolutions; a config's own ``target_modules`` goes before), trains the head, holds BatchNorm still, and saves, loads
+    petl chooses the layers by ``where`` (by default all linear layers; in a net without any, the plain dense
+    convolutions; a config's own ``target_modules`` comes first), trains the head, holds BatchNorm still, and saves, loads
     and unwraps bit-exactly. The rest is peft's: it puts wrapper layers in place of the model's own, so weights that a model reads
     without calling the layer (BEiT, EVA, Swin-V2) are not adapted, grouped convolutions are refused, keys get a
     ``base_layer`` in them while wrapped, and merging is as exact as peft's ``merge``: equal up to rounding.
@@ -39,14 +43,12 @@ class Peft(Method):
     'peft.tuners.loha.layer'
     """
 
-    exact = False
-    reads_base = True
     config: Mapping[str, Any] = field(default_factory=dict)
     where: Where = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "config", {} if self.config == {} else checked(self.config))
+        object.__setattr__(self, "config", {} if self.config == {} else checked_config(self.config))
 
     @classmethod
     def from_text(cls, text: str, options: Mapping[str, Any]) -> Method:
@@ -66,42 +68,42 @@ class Peft(Method):
         peft = sys.modules.get("peft")  # an object of peft's exists only where peft has been imported
         return cls(config=_values(item)) if peft and isinstance(item, peft.PeftConfig) else None
 
-    def plan(self, found: Survey) -> Sites:
-        sites = self._chosen(found)
-        dead = [site.name for site in sites if site.name not in found.calls and not found.failed]
-        if dead:
+    def plan(self, survey: Survey) -> Sites:
+        sites = self._chosen(survey)
+        uncalled = [site.name for site in sites if site.name not in survey.calls and not survey.failed]
+        if uncalled:
             raise SiteError(
-                f"peft: {type(found.model).__name__} reads {listing(dead)} without calling it, so peft's wrapper would train "
-                f"nothing there; use petl's own 'lora', or leave these out by where="
+                f"peft: {type(survey.model).__name__} reads {listing(uncalled)} without calling it, so peft's wrapper would "
+                f"train nothing there; use petl's own 'lora', or leave these out by where="
             )
         if not sites:
-            raise SiteError(f"peft: no layer to adapt at where={self.where!r} in {type(found.model).__name__}")
+            raise SiteError(f"peft: no layer to adapt at where={self.where!r} in {type(survey.model).__name__}")
         return sites
 
-    def _chosen(self, found: Survey) -> Sites:
+    def _chosen(self, survey: Survey) -> Sites:
         if self.config.get("target_modules"):
             from peft.tuners.tuners_utils import check_target_module_exists
 
             config = self._config()
-            layers = [s for s in all_sites(found) if {"linear", "conv", "depthwise"} & {*s.roles}]
+            layers = [s for s in all_sites(survey) if {"linear", "conv", "depthwise"} & {*s.roles}]
             return Sites(site for site in layers if check_target_module_exists(config, site.name))
         if self.where:
-            return select(found, self.where)
-        return select(found, "linear") or Sites(s for s in select(found, "conv") if _is_plain(found.modules[s.name]))
+            return select(survey, self.where)
+        return select(survey, "linear") or Sites(s for s in select(survey, "conv") if _is_plain(survey.modules[s.name]))
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
         config = self._config()
         config.target_modules = [site.name for site in sites]  # of every layer tuner
-        before = _Copies(model, sites)
+        copies = BaseCopies(model, sites)
         try:
             _library().inject_adapter_in_model(config, model)
         except BaseException as error:
-            before.put_back()
+            copies.put_back()
             if not isinstance(error, Exception):
                 raise
             raise SiteError(f"peft: {self.config['peft_type']} can't go onto these layers: {error!r}") from error
-        if written := before.put_back():
+        if written := copies.put_back():
             raise SiteError(
                 f"peft: {self.config['peft_type']} rewrites the base's own tensors when it starts ({listing(written)}), which "
                 f"could then neither be saved apart from the change nor be given back; choose another init"
@@ -110,34 +112,11 @@ class Peft(Method):
             parameter.requires_grad_(flag)
 
     def merge(self, model: nn.Module) -> None:
-        """Fold every tuner layer into its base layer and put that back; each is tried on one input before and after.
-
-        On an error ``petl.merge`` puts back what was: peft's own ``unmerge`` gives the base back up to rounding only.
-        """
-        from peft.tuners.tuners_utils import BaseTunerLayer
-
-        layers = {name: layer for name, layer in model.named_modules() if isinstance(layer, BaseTunerLayer)}
-        trials = {name: _Trial(layer) for name, layer in layers.items()}
-        try:
-            for layer in layers.values():
-                layer.merge(safe_merge=True)  # type: ignore[operator]  # every tuner layer has it
-        except Exception as error:  # peft raises whatever its tuner raises
-            raise StateError(
-                f"peft can't merge {self.config.get('peft_type')}: {error}; the model is as it was"
-            ) from error
-        wrong = [name for name, layer in layers.items() if trials[name].differs(layer)]
-        if wrong:
-            raise StateError(
-                f"peft merges {self.config.get('peft_type')} on {listing(wrong)} to another function than it trained; the model "
-                f"is as it was: use it wrapped, save its delta, or train another tuner or petl's own 'lora'"
-            )
-        for name, layer in layers.items():
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, layer.get_base_layer())
+        merge_tuner_layers(model, self.config.get("peft_type"))
 
     def _config(self) -> Any:
         try:
-            return _library().get_peft_config(checked(self.config))
+            return _library().get_peft_config(checked_config(self.config))
         except MethodError:
             raise
         except Exception as error:  # each config of peft's checks, and fails, in its own way
@@ -146,40 +125,8 @@ class Peft(Method):
             ) from None
 
 
-class _Copies:
-    """Copies of the tensors of the layers that peft goes onto: some of its inits write to them, and stop half-way."""
-
-    def __init__(self, model: nn.Module, sites: Sequence[Site]):
-        layers = {site.name: model.get_submodule(site.name) for site in sites}
-        self.own = [(name, layer, leaf, t) for name, layer in layers.items() for leaf, t in _tensors(layer)]
-        self.values = [tensor.detach().clone() for *_, tensor in self.own]
-
-    def put_back(self) -> list[str]:
-        """Give the layers their tensors again; the names of those that differed."""
-        written = []
-        for (name, layer, leaf, tensor), value in zip(self.own, self.values, strict=True):
-            there = dict(_tensors(layer)).get(leaf)
-            if there is tensor and _same_bits(tensor, value):
-                continue
-            written.append(f"{name}.{leaf}")
-            cast(Any, layer._parameters if leaf in layer._parameters else layer._buffers)[leaf] = tensor
-            tensor.data = value
-        return written
-
-
-def _tensors(layer: nn.Module) -> list[tuple[str, Tensor]]:
-    return [(leaf, t) for leaf, t in (*layer._parameters.items(), *layer._buffers.items()) if t is not None]
-
-
-def _same_bits(one: Tensor, other: Tensor) -> bool:
-    if one.dtype != other.dtype or one.shape != other.shape:
-        return False
-    return (
-        one.is_meta or torch.equal(one.detach(), other) or bool(((one == other) | (one.isnan() & other.isnan())).all())
-    )
-
-
 def _library() -> Any:
+    """The package peft, which is imported here alone."""
     try:
         import peft
     except ImportError as error:
@@ -187,62 +134,15 @@ def _library() -> Any:
     return peft
 
 
-class _Trial:
-    """What a tuner layer answers to one random input before it is merged, and how far its tuner takes that from the base."""
-
-    def __init__(self, layer: Any):
-        self.x = _input(layer.get_base_layer())
-        self.before = self._answer(layer)
-        base = self._answer(layer.get_base_layer())
-        self.effect = 0.0 if self.before is None or base is None else float((self.before - base).abs().max())
-
-    def differs(self, merged: Any) -> bool:
-        """Whether the merged layer answers something else, by more than rounding."""
-        now = self._answer(merged)
-        if self.before is None or now is None or self.before.numel() == 0:
-            return False
-        rounding = max(4 * torch.finfo(now.dtype).eps, 1e-5) * float(self.before.abs().max())
-        return not float((now - self.before).abs().max()) <= 0.02 * self.effect + rounding
-
-    def _answer(self, layer: Any) -> Tensor | None:
-        """In evaluation mode; None where the layer takes something else."""
-        modes = [(module, module.training) for module in layer.modules()]
-        try:
-            with torch.no_grad(), contextlib.suppress(TypeError, ValueError, RuntimeError):
-                return None if self.x is None else layer.eval()(self.x)
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        return None
-
-
-def _input(layer: nn.Module) -> Tensor | None:
-    """A random input for this kind of layer, always the same; None for kinds that aren't known."""
-    own = next(layer.parameters(), None)
-    if own is None or own.is_meta:
-        return None
-    if isinstance(layer, nn.Embedding):
-        return torch.arange(layer.num_embeddings, device=own.device)[:64]
-    if isinstance(layer, nn.Linear):
-        shape: tuple[int, ...] = (8, layer.in_features)
-    elif isinstance(layer, nn.LayerNorm):
-        shape = (8, *layer.normalized_shape)
-    elif isinstance(layer, nn.modules.conv._ConvNd):
-        sizes = zip(layer.kernel_size, layer.dilation, layer.stride, strict=True)
-        shape = (2, layer.in_channels, *(d * (k - 1) + 1 + 2 * s for k, d, s in sizes))
-    else:
-        return None
-    return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(own.device, own.dtype)
-
-
 def _is_plain(conv: nn.Module) -> bool:
-    """Dense, and without a forward of its own (SAME padding, standardised weights), which peft's wrapper would lose."""
+    """Whether it is dense, without a forward of its own (SAME padding, standardised weights) that peft's wrapper would lose."""
     return base_class(conv) is nn.Conv2d and cast(nn.Conv2d, conv).groups == 1
 
 
 def _values(config: Any) -> dict[str, Any]:
     """A peft config as plain JSON values, without what belongs to peft's own files or asks for nothing."""
-    given = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
-    values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in given.items()}
-    usual = {field.name: field.default for field in dataclasses.fields(config)}
-    return {k: v for k, v in values.items() if k in KNOWN or not (is_idle(k, v) or v == usual.get(k, config))}
+    fields = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
+    values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in fields.items()}
+    default = {field.name: field.default for field in dataclasses.fields(config)}
+    idle = {k for k, v in values.items() if asks_for_nothing(k, v) or v == default.get(k, config)}
+    return {k: v for k, v in values.items() if k in KNOWN_FIELDS or k not in idle}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from petl.methods.method import Method, register
+from petl.methods.method import Method
+from petl.methods.registry import register
 from petl.sites.sites import Sites
 from petl.sites.survey import Survey
 
@@ -23,6 +24,6 @@ class Probe(Method):
     ['head.bias', 'head.weight']
     """
 
-    def plan(self, found: Survey) -> Sites:
+    def plan(self, survey: Survey) -> Sites:
         """No sites: the head is ``wrap``'s own business."""
         return Sites()

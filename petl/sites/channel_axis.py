@@ -8,10 +8,10 @@ from torch import nn
 
 
 def channel_axis(shape: tuple[int, ...], module: nn.Module, ratio: float) -> int:
-    """The axis of the channels in what ``module`` returns: 1 or 3 for maps, -1 for tokens and vectors.
+    """Returns the axis of the channels in what ``module`` returns: 1 or 3 for maps, -1 for tokens and vectors.
 
-    ``ratio`` is width over height of the model's input. A map keeps it, up to rounding at each stride, so mostly one of the
-    two readings is possible; where both or none are, the layers inside the module vote with their numbers of features.
+    ``ratio`` is width over height of the model's input. A map keeps the ratio, up to rounding at each stride, so mostly one of
+    the two axes is possible; where both or none are, the layers inside the module vote with their numbers of features.
     """
     if len(shape) != 4:
         return -1

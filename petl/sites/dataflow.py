@@ -1,96 +1,131 @@
-"""Who takes what a module returns: seen while a model runs, function call by function call."""
+"""Which modules consume what a module returns: seen while a model runs, function call by function call."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from petl.sites.calls import CallRecorder, ModuleCall, kept_in
 
-class Flow(TorchFunctionMode):
-    """Notes, for the tensors that modules return, the modules inside which any function takes them.
 
-    ``enter`` and ``leave`` are called at the borders of each module. Reading a tensor's shape takes nothing of it.
+@dataclass(frozen=True, eq=False)
+class SeenTensor:
+    """A tensor, which is kept alive, and the shape that it had when it was seen."""
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, tensor: Tensor) -> SeenTensor:
+        return cls(tensor, tuple(tensor.shape))
+
+
+def seen_tensors(tree: Any) -> list[SeenTensor]:
+    return kept_in(tree, SeenTensor)
+
+
+class Dataflow(TorchFunctionMode):
+    """Notes, for the tensors that modules return, the modules inside which any function reads them.
+
+    ``recorder`` records the modules' calls meanwhile. Reading a tensor's shape consumes nothing of it.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.stack: list[str] = [""]
-        self.made: dict[str, list[Tensor]] = {}
-        self.takers: dict[int, list[str]] = {}
-        self.seen: list[Any] = []  # everything that ``takers`` names by its id: kept alive, so that no id is used twice
-        self.entered: dict[str, list[list[Tensor]]] = {}
-        self.clock = 0
-        self.began: dict[str, list[int]] = {}
-        self.ended: dict[str, list[int]] = {}
+        self.recorder = CallRecorder(SeenTensor.of)
+        self.readers: dict[int, list[str]] = {}  # id of a tensor -> names of modules
+        self.alive: list[Any] = []  # everything that ``readers`` names by its id: no id is used twice
         self.writes: list[tuple[int, Tensor]] = []
-
-    def enter(self, name: str, given: list[Tensor]) -> None:
-        self.stack.append(name)
-        self.entered.setdefault(name, []).append(given)
-        self.began.setdefault(name, []).append(self.clock)
-
-    def leave(self, name: str, output: Any) -> None:
-        self.stack.pop()
-        self.ended.setdefault(name, []).append(self.clock)
-        if isinstance(output, Tensor):
-            self.made.setdefault(name, []).append(output)
-
-    def end(self, output: Any) -> None:
-        """The model's own output is taken by nobody inside."""
-        for leaf in tree_leaves(output):
-            self._take(leaf, "")
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in ("__get__", "size", "dim", "numel"):
             return func(*args, **(kwargs or {}))
-        self.clock += 1
-        given = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
-        for leaf in given:
-            self._take(leaf, self.stack[-1])
-        before = [leaf._version for leaf in given]
+        now = self.recorder.tick()
+        inputs = [leaf for leaf in tree_leaves((args, kwargs or {})) if isinstance(leaf, Tensor)]
+        for tensor in inputs:
+            self._read(tensor, self.recorder.current)
+        before = [tensor._version for tensor in inputs]
         out = func(*args, **(kwargs or {}))
-        self.writes += [(self.clock, t) for t, version in zip(given, before, strict=True) if t._version > version]
+        self.writes += [(now, t) for t, version in zip(inputs, before, strict=True) if t._version > version]
         return out
 
-    def _take(self, leaf: Any, taker: str) -> None:
-        self.seen.append(leaf)
-        self.takers.setdefault(id(leaf), []).append(taker)
+    def end(self, output: Any) -> None:
+        """The model's own output is read by no module inside."""
+        for leaf in tree_leaves(output):
+            self._read(leaf, "")
 
-    def all_takers(self) -> dict[str, list[set[str]]]:
-        """For each module, and each tensor that it returns in its calls, the modules that take it."""
-        return {name: [{*self.takers.get(id(output), [])} for output in made] for name, made in self.made.items()}
+    def _read(self, leaf: Any, reader: str) -> None:
+        self.alive.append(leaf)
+        self.readers.setdefault(id(leaf), []).append(reader)
 
-    def sole_takers(self) -> Iterator[tuple[str, str]]:
-        """(a, b) where module b, called once, alone takes what module a, called once, returns, as its input.
+    def consumers(self) -> dict[str, list[set[str]]]:
+        """For each module, and each tensor that it returns in its calls, the modules that consume it."""
+        return {
+            name: [{*self.readers.get(id(output), [])} for output in outputs]
+            for name, outputs in self._produced().items()
+        }
 
-        A module that works in place takes its own output. Where anything writes to a's input before b runs, a can't wait
+    def sole_consumers(self) -> Iterator[tuple[str, str]]:
+        """(a, b) where module b, called once, alone consumes what module a, called once, returns, as its input.
+
+        A module that works in place consumes its own output. Where anything writes to a's input before b runs, a can't wait
         for b, so they are left out.
         """
-        for name, outputs in self.made.items():
-            takers = {taker for output in outputs for taker in self.takers.get(id(output), [])} - {name}
-            if len(outputs) != 1 or len(self.entered[name]) != 1 or len(takers) != 1:
+        calls = self._calls_by_name()
+        for name, outputs in self._produced().items():
+            consumers = {reader for output in outputs for reader in self.readers.get(id(output), [])} - {name}
+            if len(outputs) != 1 or len(calls[name]) != 1 or len(consumers) != 1:
                 continue
-            (taker,) = takers
-            calls = self.entered.get(taker, [])
-            if len(calls) == 1 and any(given is outputs[0] for given in calls[0][:1]) and self._may_wait(name, taker):
-                yield name, taker
+            (consumer,) = consumers
+            received = calls.get(consumer, [])
+            if len(received) != 1 or not any(t is outputs[0] for t in _received(received[0])[:1]):
+                continue
+            if not self._written(calls[name][0].end, received[0].begin, _received(calls[name][0])):
+                yield name, consumer
 
     def overwriting(self) -> set[str]:
-        """The modules in which something writes to what the module was given."""
-        calls = (
-            (n, *call) for n in self.ended for call in zip(self.began[n], self.ended[n], self.entered[n], strict=True)
-        )
-        return {name for name, begin, end, given in calls if self._written(begin, end, given)}
+        """The modules in which something writes to what the module received."""
+        finished = self.recorder.finished
+        return {call.name for call in finished if self._written(call.begin, call.end, _received(call))}
 
-    def _written(self, begin: int, end: int, given: list[Tensor]) -> bool:
+    def _produced(self) -> dict[str, list[Tensor]]:
+        """For each module, the single tensors that it returned in its calls."""
+        produced: dict[str, list[Tensor]] = {}
+        for call in self.recorder.finished:
+            if isinstance(call.returned, SeenTensor):
+                produced.setdefault(call.name, []).append(call.returned.tensor)
+        return produced
+
+    def _calls_by_name(self) -> dict[str, list[ModuleCall]]:
+        calls: dict[str, list[ModuleCall]] = {}
+        for call in self.recorder.calls:
+            calls.setdefault(call.name, []).append(call)
+        return calls
+
+    def _written(self, begin: int, end: int, tensors: list[Tensor]) -> bool:
         """Whether anything wrote to these tensors in that time."""
-        storages = {tensor.untyped_storage()._cdata for tensor in given}
+        storages = {tensor.untyped_storage()._cdata for tensor in tensors}
         return any(begin < when <= end and t.untyped_storage()._cdata in storages for when, t in self.writes)
 
-    def _may_wait(self, name: str, taker: str) -> bool:
-        (end,), (begin,), (given,) = self.ended[name], self.began[taker], self.entered[name]
-        return not self._written(end, begin, given)
+
+class ParameterReads(TorchDispatchMode):
+    """Notes which of the named tensors any operation reads."""
+
+    def __init__(self, tensors: Iterator[tuple[str, Tensor]]):
+        super().__init__()
+        self.names = {id(tensor): name for name, tensor in tensors}
+        self.read: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.read.update(self.names[id(t)] for t in tree_leaves((args, kwargs or {})) if id(t) in self.names)
+        return func(*args, **(kwargs or {}))
+
+
+def _received(call: ModuleCall) -> list[Tensor]:
+    return [seen.tensor for seen in seen_tensors((call.args, call.kwargs))]

@@ -1,4 +1,4 @@
-"""Run a model once with shapes only: which modules run, in which order, on what, and which parameters are used.
+"""Runs a model once with shapes only: which modules run, in which order, on what, and which parameters are read.
 
 The forward runs on a deep copy whose tensors live on the meta device, so the user's model, its hooks, its mode and its
 memory are left alone, and a ViT-B takes milliseconds.
@@ -6,28 +6,27 @@ memory are left alone, and a ViT-B takes milliseconds.
 
 from __future__ import annotations
 
-import copy
 import functools
-from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
-from petl.graft.graft import Graft, grafts, seen_dtype
-from petl.sites.dataflow import Flow
-
-DEFAULT_SIZE = (3, 224, 224)
-USUAL_SIZES = (224, 256, 384, 512, 192, 160, 128, 112, 96, 64, 32)  # for models that say nothing, in the order of trial
+from petl.graft.kinds import Graft
+from petl.sites.calls import ModuleCall
+from petl.sites.dataflow import Dataflow, ParameterReads, seen_tensors
+from petl.sites.image_sizes import candidate_images
+from petl.sites.meta import blank_images, on_meta
+from petl.sites.names import joined, topmost
 
 
 @dataclass
-class Call:
-    """The first call of a module: its number in the order of execution, and the shapes of what went in and came out."""
+class FirstCall:
+    """The first call of a module: its number in the order of execution, and the shapes of its inputs and outputs.
+
+    ``takes_image`` says whether the model's own input is among its inputs, unchanged.
+    """
 
     order: int
     inputs: list[tuple[int, ...]]
@@ -37,30 +36,35 @@ class Call:
 
 @dataclass
 class Survey:
-    """What one shapes-only forward showed.
+    """What a forward on shapes alone shows of a model.
 
-    ``calls`` maps module names to their first call, ``used`` holds the parameters that any operation read (also without
-    their layer being called, as BEiT does), ``image`` is the input's (channels, height, width), ``head`` the classifier's
-    modules ([] where there is none yet, None where the model has no ``reset_classifier`` to ask). Where the model could
-    not run, ``failed`` says why and everything counts as used. ``feeds`` maps modules to the one module that alone takes
-    what they return, ``takers`` to the modules that take it, for each of their calls. ``overwriting`` are the modules that
-    write to what they are given.
+    ``calls`` maps module names to their first call, ``read_parameters`` holds the parameters that any operation read (also
+    without their layer being called, as BEiT does), ``image`` is the input's (channels, height, width), ``head`` the
+    classifier's modules ([] where there is none yet, None where the model has no ``reset_classifier`` to ask). Where the
+    model could not run, ``failed`` says why and every module counts as running. ``sole_consumer`` maps modules to the one
+    module that alone consumes what they return, ``consumers`` to the modules that consume it, for each of their calls.
+    ``overwriting`` are the modules that write to their inputs.
     """
 
     model: nn.Module
     image: tuple[int, int, int]
-    calls: dict[str, Call] = field(default_factory=dict)
-    used: set[str] = field(default_factory=set)
+    calls: dict[str, FirstCall] = field(default_factory=dict)
+    read_parameters: set[str] = field(default_factory=set)
     head: list[str] | None = None
     failed: str = ""
-    feeds: dict[str, str] = field(default_factory=dict)
-    takers: dict[str, list[set[str]]] = field(default_factory=dict)
+    sole_consumer: dict[str, str] = field(default_factory=dict)
+    consumers: dict[str, list[set[str]]] = field(default_factory=dict)
     overwriting: set[str] = field(default_factory=set)
 
     def runs(self, name: str) -> bool:
         """Whether the module of this name is called, or one of its own parameters is read."""
-        own = self.modules[name]._parameters
-        return bool(self.failed) or name in self.calls or any(f"{name}.{leaf}" in self.used for leaf in own)
+        return (
+            bool(self.failed) or name in self.calls or any(self.reads(name, p) for p in self.modules[name]._parameters)
+        )
+
+    def reads(self, name: str, parameter: str) -> bool:
+        """Whether the forward reads this parameter of the module of this name; true where the model could not run."""
+        return bool(self.failed) or joined(name, parameter) in self.read_parameters
 
     def order(self, name: str) -> float:
         """The module's place in the order of execution; modules that are read but not called count as their parent."""
@@ -73,38 +77,68 @@ class Survey:
         return dict(self.model.named_modules())
 
 
-def survey(model: nn.Module, size: int | Sequence[int] | None = None) -> Survey:
-    """Look at ``model`` in one shapes-only forward, at a non-square input first (it tells height from width).
+def survey_model(model: nn.Module, size: int | Sequence[int] | None = None) -> Survey:
+    """Surveys ``model`` in one forward on shapes alone, at a non-square input first (it tells height from width).
 
     ``size`` is the side, or height and width, of the images that the model was built for, where the caller knows.
     """
-    images = [(c, h, w) for h, width in _sizes(model, size) for c in _channels(model) for w in (width + 64, width)]
-    found = Survey(model, images[0])
+    images = candidate_images(model, size)
+    survey = Survey(model, images[0])
     try:
         clone = on_meta(model)
-        _try_each(found, clone, images)
-        found.head = _replaced_by_reset(clone)
+        _try_each(survey, clone, images)
+        survey.head = _replaced_by_reset(clone)
     except Exception as error:  # any model code may run here, and may raise anything at all
-        found.failed = f"{type(error).__name__}: {error}"
-    return found
+        survey.failed = f"{type(error).__name__}: {error}"
+    return survey
 
 
-def _try_each(found: Survey, clone: nn.Module, images: list[tuple[int, int, int]]) -> None:
-    """Fill ``found`` from the first image size that the model takes."""
+def _try_each(survey: Survey, clone: nn.Module, images: list[tuple[int, int, int]]) -> None:
+    """Fills ``survey`` from the first image size that the model takes."""
     reasons = []
     for image in images:
-        found.calls, found.used = {}, set()
         try:
-            _look(found, clone, image)
-            found.image = image
+            _record_forward(survey, clone, image)
+            survey.image = image
             return
         except Exception as error:  # as above
             reasons.append(f"{type(error).__name__}: {error}")
-    found.calls, found.used, found.failed = {}, set(), reasons[0]
+    survey.failed = reasons[0]
+
+
+def _record_forward(survey: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
+    """Runs the copy on images of this size; ``survey`` changes only where the forward succeeds."""
+    clone.train().eval()  # forget what some models compute from parameters and keep in eval mode
+    images = blank_images(clone, image)
+    flow, reads = Dataflow(), ParameterReads(clone.named_parameters())
+    with flow.recorder.watching(_outside_grafts(clone)), torch.no_grad(), torch.device("meta"), flow, reads:
+        flow.end(clone(images))
+    calls = _first_calls(flow.recorder.calls, flow.recorder.finished, images)
+    sole_consumer, consumers, overwriting = dict(flow.sole_consumers()), flow.consumers(), flow.overwriting()
+    survey.calls, survey.read_parameters = calls, reads.read
+    survey.sole_consumer, survey.consumers, survey.overwriting = sole_consumer, consumers, overwriting
+
+
+def _outside_grafts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    grown = {id(part) for module in model.modules() if isinstance(module, Graft) for part in module.modules()}
+    return ((name, module) for name, module in model.named_modules() if id(module) not in grown)
+
+
+def _first_calls(begun: list[ModuleCall], finished: list[ModuleCall], images: Tensor) -> dict[str, FirstCall]:
+    """The first call of each module; where it returned no tensor, the outputs are those of a later call."""
+    first: dict[str, FirstCall] = {}
+    for call in begun:
+        if call.name not in first:
+            inputs = seen_tensors((call.args, call.kwargs))
+            first[call.name] = FirstCall(len(first), [seen.shape for seen in inputs])
+            first[call.name].takes_image = any(seen.tensor is images for seen in inputs)
+    for call in finished:
+        first[call.name].outputs = first[call.name].outputs or [seen.shape for seen in seen_tensors(call.returned)]
+    return first
 
 
 def classifier_names(model: nn.Module) -> list[str] | None:
-    """The classifier's modules, by timm's own word: what ``reset_classifier`` puts aside; None without that call."""
+    """Returns the classifier's modules: those that timm's ``reset_classifier`` replaces; None without that method."""
     return _replaced_by_reset(on_meta(model))
 
 
@@ -116,161 +150,3 @@ def _replaced_by_reset(clone: nn.Module) -> list[str] | None:
         clone.reset_classifier(getattr(clone, "num_classes", 0) + 1)  # type: ignore[operator]  # timm's contract
     after = {id(module) for module in clone.modules()}
     return topmost(n for n, m in before.items() if id(m) not in after and any(True for _ in m.parameters()))
-
-
-def topmost(names: Iterable[str]) -> list[str]:
-    """Those of the names that lie below none of the others."""
-    every = list(names)
-    known = {*every}
-    return [name for name in every if not any(above in known for above in ancestors(name))]
-
-
-def ancestors(name: str) -> Iterator[str]:
-    """The names of the modules around the one of this name, from the nearest on, but for the model itself."""
-    while name := name.rpartition(".")[0]:
-        yield name
-
-
-def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int, int]) -> dict[str, list[bool]]:
-    """For each of these modules, which of the tensors that it returns has any influence on the model's output.
-
-    A shapes-only forward and backward: a tensor counts where a gradient comes back to it.
-    """
-    clone = on_meta(model)
-    for parameter in clone.parameters():
-        parameter.requires_grad_(parameter.is_floating_point())
-    live: dict[str, list[bool]] = {}
-    for name, module in clone.named_modules():
-        if name in names:
-            module.register_forward_hook(_watching(live.setdefault(name, [])))
-    with torch.device("meta"):
-        leaves = tree_leaves(clone(blank(clone, image)))
-        torch.autograd.backward([t.sum() for t in leaves if isinstance(t, Tensor) and t.requires_grad])
-    return live
-
-
-def _watching(marks: list[bool]) -> Callable[..., None]:
-    """A forward hook that passes each returned tensor on under a new name, and marks it when a gradient comes back."""
-
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        leaves, tree = tree_flatten(output)
-        numbers = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
-        marks[:] = marks or [False] * len(numbers)
-        for number, i in enumerate(numbers):
-            leaves[i] = leaves[i].view_as(leaves[i])  # a block may hand on what it was given
-            if leaves[i].requires_grad:
-                leaves[i].register_hook(lambda grad, number=number: marks.__setitem__(number, True))
-        return tree_unflatten(leaves, tree)
-
-    return hook
-
-
-def config(model: nn.Module) -> dict[str, Any]:
-    """timm's pretrained config, or an empty dict for other models."""
-    return getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
-
-
-def _sizes(model: nn.Module, known: int | Sequence[int] | None) -> list[tuple[int, int]]:
-    """Candidates for height and width: a changed ``img_size`` is known to the caller or to some part of the model."""
-    built = [getattr(module, "img_size", None) for module in model.modules()]
-    candidates = [known, *built, config(model).get("input_size"), *USUAL_SIZES]
-    pairs = [
-        (c, c) if isinstance(c, int) else tuple(c[-2:]) for c in candidates if isinstance(c, (int, tuple, list)) and c
-    ]
-    return list(dict.fromkeys(pair for pair in pairs if len(pair) == 2))
-
-
-def _channels(model: nn.Module) -> list[int]:
-    """Candidates for the number of input channels: timm's config doesn't say what ``in_chans=`` was."""
-    first = config(model).get("first_conv") or ()
-    names = [first] if isinstance(first, str) else list(first)
-    stems = [m.in_channels for n, m in model.named_modules() if n in names and isinstance(m, nn.Conv2d)]
-    taken = [graft.in_chans for module in model.modules() for _, graft in grafts(module)]
-    candidates = [
-        *taken,
-        (config(model).get("input_size") or DEFAULT_SIZE)[0],
-        *stems,
-        getattr(model, "in_chans", None),
-        3,
-        1,
-    ]
-    return list(dict.fromkeys(c for c in candidates if c))
-
-
-def _look(found: Survey, clone: nn.Module, image: tuple[int, int, int]) -> None:
-    clone.train().eval()  # forget what some models compute from parameters and keep in eval mode
-    x = blank(clone, image)
-    hooks, flow = [], Flow()
-    grown = {id(part) for module in clone.modules() if isinstance(module, Graft) for part in module.modules()}
-    for name, module in clone.named_modules():
-        if id(module) in grown:
-            continue
-        hooks.append(module.register_forward_pre_hook(_entering(found, flow, name, x), with_kwargs=True))
-        hooks.append(module.register_forward_hook(_leaving(found, flow, name)))
-    try:
-        reads = _Reads({id(p): n for n, p in clone.named_parameters()}, found.used)
-        with torch.no_grad(), torch.device("meta"), flow, reads:
-            flow.end(clone(x))
-        found.feeds, found.takers = dict(flow.sole_takers()), flow.all_takers()
-        found.overwriting = flow.overwriting()
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def on_meta(model: nn.Module) -> nn.Module:
-    """A copy of the structure in eval mode without hooks; every tensor is replaced by a meta tensor of its shape."""
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        memo |= {
-            id(v): OrderedDict() for key, v in vars(module).items() if key.endswith("_hooks") and isinstance(v, dict)
-        }
-        for tensor in tree_leaves({key: value for key, value in vars(module).items() if key != "_modules"}):
-            if isinstance(tensor, Tensor):  # also in a dict of cached values, as levit keeps one
-                memo[id(tensor)] = _meta(tensor)
-    clone = copy.deepcopy(model, memo)
-    if callable(getattr(clone, "set_grad_checkpointing", None)):
-        clone.set_grad_checkpointing(False)  # type: ignore[operator]  # timm's contract, checked above
-    return clone.eval()
-
-
-def _meta(tensor: Tensor) -> Tensor:
-    there = tensor.detach().to("meta")
-    return nn.Parameter(there, requires_grad=False) if isinstance(tensor, nn.Parameter) else there
-
-
-def blank(model: nn.Module, image: tuple[int, int, int]) -> Tensor:
-    """Two images without values for a model on the meta device: [2, channels, height, width]."""
-    return torch.empty(2, *image, device="meta", dtype=seen_dtype(model))
-
-
-def _entering(found: Survey, flow: Flow, name: str, image: Tensor) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        flow.enter(name, tensors)
-        if name not in found.calls:
-            found.calls[name] = Call(len(found.calls), [tuple(t.shape) for t in tensors])
-            found.calls[name].takes_image = any(t is image for t in tensors)
-
-    return hook
-
-
-def _leaving(found: Survey, flow: Flow, name: str) -> Callable[..., None]:
-    def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        flow.leave(name, output)
-        call = found.calls[name]
-        call.outputs = call.outputs or [tuple(t.shape) for t in tree_leaves(output) if isinstance(t, Tensor)]
-
-    return hook
-
-
-class _Reads(TorchDispatchMode):
-    """Notes which of the given tensors any operation reads."""
-
-    def __init__(self, names: dict[int, str], seen: set[str]):
-        super().__init__()
-        self.names, self.seen = names, seen
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.seen.update(self.names[id(t)] for t in tree_leaves((args, kwargs or {})) if id(t) in self.names)
-        return func(*args, **(kwargs or {}))

@@ -13,7 +13,8 @@ from torch import nn
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import TIMM_NAME, is_remote
 from petl.format.create_args import fault
-from petl.sites.survey import Survey, config
+from petl.sites.meta import pretrained_cfg
+from petl.sites.survey import Survey
 from petl.wrapping.backbone_size import refuse_huge
 from petl.wrapping.hub_access import cache_if_unreachable
 
@@ -25,7 +26,7 @@ def describe_backbone(survey: Survey, num_classes: int | None, create_args: Mapp
 
     ``unrecorded`` names arguments that are no numbers or words (a class, a partial): such a base can't be built by its name.
     """
-    model, cfg = survey.model, config(survey.model)
+    model, cfg = survey.model, pretrained_cfg(survey.model)
     name = ".".join(part for part in (cfg.get("architecture"), cfg.get("tag")) if part) or None
     args, unrecorded = create_arguments(model, survey.image[0], create_args)
     known = name is not None and TIMM_NAME.fullmatch(name)
@@ -61,7 +62,7 @@ def create_arguments(
     asked = {key: _worded(value) for key, value in (create_args or {}).items()}
     if why := fault(asked):
         raise MethodError(f"create_args: {why}; build the backbone by hand and pass it to petl.load, or leave it out")
-    input_size = config(model).get("input_size") or (channels,)
+    input_size = pretrained_cfg(model).get("input_size") or (channels,)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(input_size[1:] or size):
         own["img_size"] = list(size)
@@ -80,7 +81,9 @@ def _created(model: nn.Module) -> dict[str, Any]:
     from timm.models import get_model_args
 
     now = {**made, **get_model_args(model)}  # which leaves out rates
-    if "img_size" not in made and tuple(now.get("img_size") or ()) == tuple(config(model).get("input_size", ())[1:]):
+    if "img_size" not in made and tuple(now.get("img_size") or ()) == tuple(
+        pretrained_cfg(model).get("input_size", ())[1:]
+    ):
         now.pop("img_size", None)
     return {key: value for key, value in now.items() if key not in KEPT_ELSEWHERE and value is not None}
 
@@ -114,7 +117,7 @@ def _timm_name(kind: type) -> str | None:
 
 def set_in_chans(model: nn.Module, channels: int) -> None:
     """Writes the number of image channels wherever timm keeps it, as if the model had been created with ``in_chans=``."""
-    if not config(model):
+    if not pretrained_cfg(model):
         return
     cast(Any, model).in_chans = channels
     for module in model.modules():

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from petl.errors import listing
-from petl.methods.method import STATISTICS
+from petl.methods.statistics import STATISTICS
 from petl.wrapping.own_tensors import own_tensor
 from petl.wrapping.record import Record
 from petl.wrapping.rounding import equal_up_to_rounding, some_numbers

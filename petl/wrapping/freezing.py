@@ -7,9 +7,10 @@ from collections.abc import Collection, Sequence
 from torch import nn
 
 from petl.errors import SiteError
-from petl.graft.computed_weights import iterated
-from petl.graft.graft import hold
-from petl.sites.sites import has_statistics, within
+from petl.graft.computed_weights import spectral_norm_keys
+from petl.graft.graft import hold_in_eval
+from petl.sites.layers import has_running_statistics
+from petl.sites.names import within
 from petl.wrapping.record import Record
 
 
@@ -33,21 +34,21 @@ def hold_untuned(model: nn.Module, record: Record) -> None:
         return _hold_all_but(model, "", record.head)
     for name, module in model.named_modules():
         moving = any(f"{name}.{leaf}".lstrip(".") in owned_keys for leaf in ("running_mean", "running_var"))
-        if has_statistics(module) and not moving:
-            hold(module)
-        if any(vector not in owned_keys for _, vector in iterated(module, name)):
+        if has_running_statistics(module) and not moving:
+            hold_in_eval(module)
+        if any(vector not in owned_keys for _, vector in spectral_norm_keys(module, name)):
             _hold_norm(module, name, owned_keys)
 
 
 def _hold_norm(module: nn.Module, name: str, owned_keys: Collection[str]) -> None:
     """Holds a spectral norm that nobody tunes, or raises a SiteError where the weight under it would train."""
-    trains = [original for original, _ in iterated(module, name) if original in owned_keys]
+    trains = [original for original, _ in spectral_norm_keys(module, name) if original in owned_keys]
     if trains:
         raise SiteError(
             f"{trains[0]} would train under a spectral norm, whose vectors follow it and would not be saved; take the norm off "
             f"first (torch.nn.utils.parametrize.remove_parametrizations, remove_spectral_norm), or choose a method such as 'lora'"
         )
-    hold(module)
+    hold_in_eval(module)
 
 
 def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
@@ -57,4 +58,4 @@ def _hold_all_but(module: nn.Module, name: str, head: Sequence[str]) -> None:
         if any(within(top, [path]) for top in head) and not within(path, head):
             _hold_all_but(child, path, head)
         elif not within(path, head):
-            hold(child)
+            hold_in_eval(child)

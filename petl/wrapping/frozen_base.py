@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from petl.errors import StateError, listing
 from petl.graft.sharded import gathered, is_shard
-from petl.methods.method import STATISTICS
+from petl.methods.statistics import STATISTICS
 from petl.wrapping.causes import explain_changes
 from petl.wrapping.fingerprints import checksum
 from petl.wrapping.lookup import require_record

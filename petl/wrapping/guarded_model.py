@@ -11,8 +11,10 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from petl.errors import StateError, listing
-from petl.graft.graft import Way, base_class, give, hold, is_still
-from petl.sites.sites import has_statistics
+from petl.graft.classes import base_class, is_held_in_eval
+from petl.graft.graft import add_fast_paths, hold_in_eval
+from petl.graft.kinds import FastPath
+from petl.sites.layers import has_running_statistics
 from petl.wrapping.casts import dtype_changes, note_cast, refuse_second_cast
 from petl.wrapping.frozen_base import follow_exchanged_layers, remember_frozen
 from petl.wrapping.loaded_values import sort_loaded_values
@@ -24,13 +26,13 @@ from petl.wrapping.snapshot import RECORD
 def guard_base(model: nn.Module, record: Record) -> None:
     """Lets a model that is being wrapped notice what other code does to it from now on."""
     remember_frozen(model, record)
-    give(model, *([GuardedModel, FixedInputSize] if hasattr(model, "set_input_size") else [GuardedModel]))
+    add_fast_paths(model, *([GuardedModel, FixedInputSize] if hasattr(model, "set_input_size") else [GuardedModel]))
 
 
-class GuardedModel(Way):
+class GuardedModel(FastPath):
     """A wrapped model that reacts to ``train()``, casts and ``load_state_dict``: its norms stay frozen, its record stays true."""
 
-    outer = True
+    around_grafts = True
 
     def train(self, mode: bool = True) -> Any:
         model = cast(nn.Module, self)
@@ -59,10 +61,10 @@ class GuardedModel(Way):
         super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # as above
 
 
-class FixedInputSize(Way):
+class FixedInputSize(FastPath):
     """A wrapped model whose ``set_input_size``, which would make other base tensors, is refused."""
 
-    outer = True
+    around_grafts = True
 
     def set_input_size(self, *args: Any, **kwargs: Any) -> None:
         if vars(self).get(RECORD) is not None:
@@ -81,15 +83,15 @@ def _hold_again(model: nn.Module, record: Record) -> None:
     before = {key: entry[0] for key, entry in record.frozen.items()}
     follow_exchanged_layers(model, record)
     for key, (owner, leaf, _) in record.frozen.items():
-        if owner is before[key] or leaf not in ("running_mean", "running_var") or not has_statistics(owner):
+        if owner is before[key] or leaf not in ("running_mean", "running_var") or not has_running_statistics(owner):
             continue
         if isinstance(before[key], BatchNormAct2d) and base_class(owner) is nn.SyncBatchNorm:
             raise StateError(
                 f"{key.rpartition('.')[0]} was a norm with an activation, which torch's convert_sync_batchnorm leaves out; "
                 f"build the model anew and use timm.layers.convert_sync_batchnorm(model)"
             )
-        if not is_still(owner):
-            hold(owner)
+        if not is_held_in_eval(owner):
+            hold_in_eval(owner)
 
 
 def _undo_resets(record: Record) -> None:

@@ -10,8 +10,8 @@ from typing import Any, cast
 from torch import nn
 
 from petl.errors import MethodError, SiteError, near
-from petl.sites.sites import within
-from petl.sites.survey import Survey, ancestors, topmost
+from petl.sites.names import ancestors, topmost, within
+from petl.sites.survey import Survey
 
 HeadOption = bool | str | tuple[str, ...]
 

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import StateError
-from petl.graft.adapted_weight import unguarded
-from petl.graft.graft import guard
+from petl.graft.graft import fold_before_fusing
+from petl.graft.guarded_parameters import unguarded
 from petl.memory.base_dtype import split_by_dtype, store_low
 from petl.memory.modes import apply_memory_mode, ensure_recompute_scope
 from petl.methods.method import Method
-from petl.sites.sites import Sites, head_names, within
+from petl.sites.blocks import head_names
+from petl.sites.names import within
+from petl.sites.sites import Sites
 from petl.sites.survey import Survey
 from petl.wrapping.backbone import describe_backbone
 from petl.wrapping.fingerprints import checksums
@@ -124,7 +126,7 @@ def _add_fast_paths(survey: Survey, record: Record) -> None:
         apply_memory_mode(survey, record.memory)
     if record.low_precision_keys:
         ensure_recompute_scope(survey.model)
-    guard(survey.model)
+    fold_before_fusing(survey.model)
     guard_base(survey.model, record)
 
 

@@ -7,8 +7,8 @@ from typing import TypeVar
 from torch import nn
 
 from petl.errors import StateError, listing
-from petl.graft.graft import grafts
-from petl.sites.survey import survey
+from petl.graft.kinds import grafts
+from petl.sites.survey import survey_model
 from petl.wrapping.record import Record
 from petl.wrapping.snapshot import RECORD
 
@@ -90,4 +90,4 @@ def in_chans(model: nn.Module) -> int:
     plain = bare(model)
     taken = [graft.in_chans for module in plain.modules() for _, graft in grafts(module) if graft.in_chans]
     its_record = record(plain)
-    return taken[0] if taken else its_record.backbone["in_chans"] if its_record else survey(plain).image[0]
+    return taken[0] if taken else its_record.backbone["in_chans"] if its_record else survey_model(plain).image[0]

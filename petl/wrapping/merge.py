@@ -6,7 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import StateError, listing
-from petl.graft.graft import WeightGraft, fold, folded, grafts, is_grafted, spoilt
+from petl.graft.classes import is_grafted
+from petl.graft.folding import adapted_values, fold, turned_nonfinite
+from petl.graft.kinds import WeightGraft, grafts
+from petl.methods.foreign import ForeignMethod
 from petl.wrapping.backbone import set_in_chans
 from petl.wrapping.interrupts import uninterrupted
 from petl.wrapping.lookup import Model, in_chans, require_record
@@ -63,11 +66,12 @@ def merge(model: Model) -> Model:
     plain, record = require_record(model)
     _refuse_stuck(plain)
     channels = in_chans(plain)
-    before = BeforeMerge(plain, copies=any(method.reads_base for method in record.methods))
+    before = BeforeMerge(plain, copies=any(isinstance(method, ForeignMethod) for method in record.methods))
     try:
         values = _all_values(plain)
         for method in record.methods:
-            method.merge(plain)
+            if isinstance(method, ForeignMethod):
+                method.merge(plain)
         for module, tensors in values:
             fold(module, tensors)
         for name, parameter in plain.named_parameters():
@@ -97,8 +101,10 @@ def _refuse_stuck(model: nn.Module) -> None:
 
 def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
     """Computes and checks the values for every module that petl has changed, before any is written."""
-    named = [(name, module, folded(module)) for name, module in model.named_modules() if is_grafted(module)]
-    bad = [f"{name}.{param}".lstrip(".") for name, module, values in named for param in spoilt(module, values)]
+    named = [(name, module, adapted_values(module)) for name, module in model.named_modules() if is_grafted(module)]
+    bad = [
+        f"{name}.{param}".lstrip(".") for name, module, values in named for param in turned_nonfinite(module, values)
+    ]
     if bad:
         raise StateError(
             f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model "

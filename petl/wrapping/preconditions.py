@@ -12,8 +12,9 @@ from petl.errors import DeltaError, MethodError, StateError, listing
 from petl.format.method_values import oversized, refuse_unwritable
 from petl.graft.sharded import is_sharded_model
 from petl.memory.modes import MEMORY_MODES
+from petl.methods.foreign import ForeignMethod
 from petl.methods.method import Method
-from petl.sites.survey import Survey, survey
+from petl.sites.survey import Survey, survey_model
 from petl.wrapping.head import HeadOption
 from petl.wrapping.lookup import bare, wrapped_inside
 
@@ -38,7 +39,7 @@ def memory_setting(memory: str, fused: bool) -> str | None:
 
 def refuse_low_precision(dtype: torch.dtype | None, methods: Sequence[Method]) -> None:
     """Raises a MethodError where a method can't go onto a base in low precision."""
-    readers = [method.name for method in methods if method.reads_base]
+    readers = [method.name for method in methods if isinstance(method, ForeignMethod)]
     if dtype is not None and readers:
         raise MethodError(
             f"base_dtype={dtype} with {listing(readers)}, which reads and writes the base's own tensors; use petl's own methods, "
@@ -66,7 +67,7 @@ def survey_unwrapped(model: nn.Module, head: HeadOption = True, size: Any = None
             f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; "
             f"petl.wrap or petl.load first, then shard"
         )
-    model_survey = survey(model, size)
+    model_survey = survey_model(model, size)
     if not isinstance(head, bool):
         model_survey.head = [head] if isinstance(head, str) else list(head)
     return model_survey

@@ -19,9 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from petl.graft.graft import Graft, base_class
-from petl.sites.sites import within
-from petl.sites.survey import blank, on_meta, survey
+from petl.graft.classes import base_class
+from petl.graft.kinds import Graft
+from petl.sites.meta import blank_images, on_meta
+from petl.sites.names import within
+from petl.sites.survey import survey_model
 
 # What never changes the output in evaluation: how training, speed, memory and the classifier's size are set.
 WITHOUT_EFFECT = frozenset(
@@ -82,12 +84,12 @@ def changed_by_forward(model: nn.Module) -> set[str]:
     """
     try:
         clone = on_meta(model)
-        before, channels = structure(clone), survey(clone).image[0]
+        before, channels = structure(clone), survey_model(clone).image[0]
     except Exception:  # any model code may run here
         return set()
     for mode, side in ((False, 224), (True, 224), (True, 160)):
         with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"):
-            clone.train(mode)(blank(clone, (channels, side, side)))
+            clone.train(mode)(blank_images(clone, (channels, side, side)))
     return {*differences(before, structure(clone))}
 
 

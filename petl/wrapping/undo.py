@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from petl.errors import StateError
-from petl.graft.graft import prune
+from petl.graft.folding import prune
 from petl.wrapping.eval_mode import drop_eval_caches
 from petl.wrapping.interrupts import uninterrupted
 from petl.wrapping.own_tensors import state_tensors

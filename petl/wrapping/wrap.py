@@ -10,7 +10,7 @@ import torch
 from petl.errors import MethodError
 from petl.memory.base_dtype import BaseDtype, low_precision_dtype
 from petl.memory.modes import Memory
-from petl.methods.method import resolve
+from petl.methods.registry import resolve
 from petl.wrapping.backbone import warn_unrecorded
 from petl.wrapping.head import class_count, head_option
 from petl.wrapping.install import carry_out

@@ -376,7 +376,7 @@ def test_lora_of_torchs_own_attention() -> None:
     attention = "encoder.layers.encoder_layer_0.self_attention"
     assert {f"{attention}.lora_in_proj_weight.up", f"{attention}.out_proj.lora.up"} <= {*petl.trainable(model)}
     apart = nn.MultiheadAttention(8, 2, kdim=6, vdim=4)
-    assert petl.sites.sites.matrices(apart) == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    assert petl.sites.layers.weight_names(apart) == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
 
 
 # ---- adapter
@@ -663,11 +663,11 @@ def test_options_of_the_wrong_type(option: str, value: Any) -> None:
 def test_methods_are_plain_values(name: str) -> None:
     import json
 
-    from petl.methods.method import from_json
+    from petl.methods.registry import method_from_json
 
     cls = petl.methods()[name]
     method = cls()
-    assert from_json(json.loads(json.dumps(method.to_json()))) == method
+    assert method_from_json(json.loads(json.dumps(method.to_json()))) == method
     with pytest.raises(AttributeError):
         method.where = "linear"  # type: ignore[misc]  # frozen
     with pytest.raises(TypeError):

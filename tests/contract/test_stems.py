@@ -12,7 +12,7 @@ from timm.models.byobnet import ByoBlockCfg
 from torch import nn
 
 import petl
-from petl.graft.graft import grafts
+from petl.graft.kinds import grafts
 from tests.support.zoo import lively
 
 

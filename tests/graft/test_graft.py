@@ -13,7 +13,7 @@ from timm.layers import Conv2dSame, ScaledStdConv2d, ScaledStdConv2dSame, StdCon
 from torch import Tensor, nn
 
 import petl
-from petl.graft import graft
+from petl.graft import classes, folding, graft, kinds
 from tests.support.compare import differing, state
 from tests.support.zoo import disturb
 
@@ -115,7 +115,7 @@ def test_folding_writes_the_tensor_that_forward_used(name: str) -> None:
     keys, kind = [*layer.state_dict()], type(layer)
     lora_on(layer, rank=2)
     weight, out = layer.weight.detach().clone(), layer(x)
-    graft.fold(layer)
+    folding.fold(layer)
     assert type(layer) is kind and [*layer.state_dict()] == keys
     assert torch.equal(layer.weight, weight) and torch.equal(layer(x), out)
     assert isinstance(layer._parameters["weight"], nn.Parameter)
@@ -136,10 +136,10 @@ def test_the_module_stays_what_it_was(name: str) -> None:
     assert [key for key in layer.state_dict() if not key.startswith("lora.")] == keys
     assert layer._parameters["weight"] is weight and layer.bias is held
     assert layer.state_dict()["weight"].data_ptr() == weight.data_ptr()
-    assert graft.base_class(layer) is kind and graft.is_grafted(layer)
+    assert classes.base_class(layer) is kind and classes.is_grafted(layer)
     layer(torch.randn(LAYERS[name][1], requires_grad=True)).sum().backward()
     assert seen == ["before", "forward", "backward"]
-    graft.prune(layer)
+    folding.prune(layer)
     assert type(layer) is kind and [*layer.state_dict()] == keys and layer._parameters["weight"] is weight
     assert len(layer._forward_hooks) == 1
 
@@ -158,8 +158,8 @@ def test_copies_and_pickles(name: str) -> None:
         assert type(clone) is type(layer) and torch.equal(clone(x), layer(x))
         disturb(clone, by=1.0)
         assert not torch.equal(clone(x), layer(x))  # nothing is shared
-        graft.fold(clone)
-        assert type(clone) is graft.base_class(layer)
+        folding.fold(clone)
+        assert type(clone) is classes.base_class(layer)
 
 
 def test_strict_loading_of_a_superset() -> None:
@@ -171,7 +171,7 @@ def test_strict_loading_of_a_superset() -> None:
     assert {*missing} == {"lora.up", "lora.down"} and not extra
 
 
-class Double(graft.WeightGraft):
+class Double(kinds.WeightGraft):
     """Twice the value."""
 
     def __init__(self, param: str = "weight"):
@@ -196,8 +196,8 @@ def test_grafts_work_in_the_order_in_which_they_grew() -> None:
     graft.grow(layer, "first", Double())
     graft.grow(layer, "second", PlusOne())
     assert torch.equal(layer.weight, base * 2 + 1)
-    assert [name for name, _ in graft.grafts(layer)] == ["first", "second"]
-    graft.fold(layer)
+    assert [name for name, _ in kinds.grafts(layer)] == ["first", "second"]
+    folding.fold(layer)
     assert torch.equal(layer.weight, base * 2 + 1)
     other = nn.Linear(3, 3)
     other.load_state_dict({"weight": base, "bias": torch.zeros(3)})
@@ -213,18 +213,18 @@ def test_a_graft_on_the_bias() -> None:
     assert torch.equal(layer.bias, base.bias * 2) and torch.equal(layer.weight, base.weight)
     out = layer(x)
     assert torch.equal(out, nn.functional.linear(x, base.weight, base.bias * 2))
-    graft.fold(layer)
+    folding.fold(layer)
     assert torch.equal(layer(x), out) and type(layer) is nn.Linear
 
 
-class Before(graft.InputGraft):
+class Before(kinds.InputGraft):
     """Adds one to the input."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 1
 
 
-class After(graft.OutputGraft):
+class After(kinds.OutputGraft):
     """The output and what the parent was given."""
 
     def forward(self, out: Tensor, *inputs: Tensor) -> Tensor:
@@ -240,7 +240,7 @@ def test_input_and_output_grafts_go_around_the_forward() -> None:
     expected = nn.functional.linear(x + 1, plain.weight * 2, plain.bias) + (x + 1)
     assert torch.equal(layer(x), expected)
     with pytest.raises(petl.SiteError, match=r"after, before.*can't be folded"):
-        graft.fold(layer)
+        folding.fold(layer)
     assert torch.equal(layer(x), expected)
     assert torch.equal(pickle.loads(pickle.dumps(layer))(x), expected)
 
@@ -250,7 +250,7 @@ def test_arguments_by_name_reach_a_forward_with_grafts_around_it() -> None:
     plain = layer(x)
     graft.grow(layer, "before", Before())
     assert torch.equal(layer(input=x - 1 + 1 - 1), layer(x - 1))
-    graft.prune(layer)
+    folding.prune(layer)
     assert torch.equal(layer(input=x), plain)
 
 
@@ -262,26 +262,26 @@ def test_what_can_not_grow() -> None:
         graft.grow(layer, "weight", Double())
     with pytest.raises(petl.SiteError, match="runs every child"):
         graft.grow(nn.Sequential(nn.Linear(3, 3)), "after", After())
-    assert [name for name, _ in graft.grafts(layer)] == ["lora"]
+    assert [name for name, _ in kinds.grafts(layer)] == ["lora"]
 
 
 def test_a_held_module_never_trains() -> None:
     block = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.5))
-    graft.hold(block)
+    graft.hold_in_eval(block)
     block.train()
     assert not any(module.training for module in block.modules())
-    assert graft.is_still(block) and graft.base_class(block) is nn.Sequential
+    assert classes.is_held_in_eval(block) and classes.base_class(block) is nn.Sequential
     clone = pickle.loads(pickle.dumps(block)).train()
     assert not clone[0].training
-    graft.prune(block)
+    folding.prune(block)
     assert all(module.training for module in block.train().modules())
 
 
 def test_a_held_module_can_take_a_graft_and_stays_still() -> None:
     norm = nn.BatchNorm2d(3)
-    graft.hold(norm)
+    graft.hold_in_eval(norm)
     graft.grow(norm, "twice", Double())
-    assert graft.is_still(norm) and not norm.train().training
+    assert classes.is_held_in_eval(norm) and not norm.train().training
     assert torch.equal(norm.weight, torch.full((3,), 2.0))
 
 
@@ -338,7 +338,7 @@ def test_memory_format_is_kept(name: str) -> None:
         by_hand.weight.copy_(layer.weight)
     out = layer(x)
     assert torch.equal(out, by_hand(x))
-    graft.fold(layer)
+    folding.fold(layer)
     assert torch.equal(layer(x), out)
 
 
@@ -386,13 +386,13 @@ def test_a_module_that_fuses_itself_folds_what_is_inside_and_keeps_what_is_aroun
     net = nn.Sequential(Fusing())
     lora_on(net[0].inner, rank=2)
     graft.grow(net[0], "after", After())
-    graft.guard(net)
+    graft.fold_before_fusing(net)
     x = torch.randn(5, 4)
     before = net(x)
     copied = copy.deepcopy(net)
     copied[0] = copied[0].fuse()
     torch.testing.assert_close(copied(x), before)
-    assert [name for name, _ in graft.grafts(copied[0])] == ["after"] and torch.equal(net(x), before)
+    assert [name for name, _ in kinds.grafts(copied[0])] == ["after"] and torch.equal(net(x), before)
     graft.grow(net[0].inner, "after", After())
     before = net(x)
     with pytest.raises(petl.StateError, match=r"Fusing.fuse\(\) would lose inner.after"):

@@ -9,7 +9,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import petl
-from petl.graft.graft import ways
+from petl.graft.classes import fast_paths
 from tests.support.compare import relative
 from tests.support.zoo import gradients
 
@@ -42,7 +42,7 @@ def test_convolution_matches_the_plain_path(conv, bias):
     methods = ["lora", "bias"] if bias else "lora"
     fused, plain = pair(model, methods)
     x = torch.randn(2, 3, 20, 20, dtype=torch.float64, requires_grad=True)
-    assert all(ways(layer) for layer in fused) and not any(ways(layer) for layer in plain)
+    assert all(fast_paths(layer) for layer in fused) and not any(fast_paths(layer) for layer in plain)
     assert torch.equal(fused(x), plain(x))
     assert relative(gradients(fused, x), gradients(plain, x)) < 1e-10
 
@@ -81,7 +81,7 @@ def test_the_whole_weights_gradient_is_never_made():
 
 def test_fused_false_selects_the_plain_path():
     model = petl.wrap(timm.create_model("test_vit"), "lora", fused=False)
-    assert not any("forward" in vars(way) for module in model.modules() for way in ways(module))
+    assert not any("forward" in vars(way) for module in model.modules() for way in fast_paths(module))
 
 
 def test_gradient_checkpointing_gives_the_same_bits():

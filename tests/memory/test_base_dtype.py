@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 import petl
-from petl.graft.graft import is_grafted, seen_dtype, ways
+from petl.graft.classes import fast_paths, is_grafted
+from petl.graft.values import input_dtype
 from petl.memory.base_dtype import Upcast
 from petl.memory.modes import MEMORY_MODES
 from tests.support.compare import differing, portrait, state
@@ -167,7 +168,7 @@ def test_activations_norms_delta_and_head_stay_wide() -> None:
         module.register_forward_hook(lambda module, args, out: seen.add(out.dtype) if isinstance(out, Tensor) else None)
     output(model, images("vit"))
     assert seen == {torch.float32}
-    assert seen_dtype(model) == torch.float32 and next(iter(model.parameters())).dtype == torch.float32
+    assert input_dtype(model) == torch.float32 and next(iter(model.parameters())).dtype == torch.float32
     kinds = {type(cast(Any, model.get_submodule(key.rpartition(".")[0]))).__name__ for key in low(model)}
     assert kinds == {"Linear", "Conv2d"} and all(key.endswith(".weight") for key in low(model))
     without_head = petl.wrap(make("vit"), "bias", head=False, base_dtype="bfloat16")
@@ -416,7 +417,7 @@ def test_summary_shows_types_and_bytes() -> None:
 def test_nothing_grows_where_it_is_not_asked_for() -> None:
     model = petl.wrap(make("vit"), "adapter", num_classes=7, fused=False)
     assert not any(isinstance(m, Upcast) for m in model.modules())
-    assert not any("forward" in vars(way) for m in model.modules() for way in ways(m))
+    assert not any("forward" in vars(way) for m in model.modules() for way in fast_paths(m))
     assert not is_grafted(cast(Any, model).blocks[0].attn.qkv)
     assert not any(is_grafted(m) for m in petl.unwrap(narrow("vit", "adapter")).modules())
 

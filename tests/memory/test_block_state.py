@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
 import petl
-from petl.graft.graft import ways
+from petl.graft.classes import fast_paths
 from petl.memory.checkpointed_blocks import CheckpointedBlock
 from petl.memory.modes import MEMORY_MODES
 from tests.support.zoo import disturb, gradients, images, make
@@ -44,7 +44,7 @@ def wide() -> nn.Module:
 
 
 def reruns(model: nn.Module) -> int:
-    return sum(CheckpointedBlock in ways(module) for module in model.modules())
+    return sum(CheckpointedBlock in fast_paths(module) for module in model.modules())
 
 
 class Counts(nn.Module):
@@ -137,7 +137,7 @@ def test_a_block_that_writes_to_its_input_is_not_run_again() -> None:
     torch.manual_seed(0)
     net = Stack(*(Writes() for _ in range(4)))
     compared(net, blocks=1)  # what lies inside runs again
-    assert not any(CheckpointedBlock in ways(block) for block in net.blocks)
+    assert not any(CheckpointedBlock in fast_paths(block) for block in net.blocks)
     model = petl.wrap(
         Stack(*(Writes(only_in_training=True) for _ in range(4))), "lora", head="head", memory="min"
     ).train()

@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import petl
-from petl.graft.graft import PARTNER
+from petl.graft.kinds import PAIRED_NORM
 from petl.memory.deferred_conv import DeferredOutput
 from petl.memory.modes import MEMORY_MODES
 from tests.support.zoo import disturb, images, make
@@ -377,7 +377,7 @@ def test_a_training_forward_that_the_survey_has_not_seen(how: str, memory: str) 
     plain = disturb(petl.wrap(copy.deepcopy(net), "lora", head="fc", fused=False)).train()
     cheap = petl.wrap(net, "lora", head="fc", memory=memory).train()
     cheap.load_state_dict(plain.state_dict())
-    assert hasattr(cheap.conv, PARTNER)
+    assert hasattr(cheap.conv, PAIRED_NORM)
     same(plain_call, cheap, plain, x)
 
 
@@ -427,7 +427,9 @@ def test_an_input_that_is_written_to_before_the_norm_reads_is_an_error() -> None
     model = petl.wrap(Writes(), "bias", head="fc").train()
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         model(torch.randn(2, 3, 8, 8))
-    assert not hasattr(petl.wrap(AlwaysWrites(), "bias", head="fc").conv, PARTNER)  # seen in the survey: it runs plain
+    assert not hasattr(
+        petl.wrap(AlwaysWrites(), "bias", head="fc").conv, PAIRED_NORM
+    )  # seen in the survey: it runs plain
 
 
 class AlwaysWrites(nn.Module):
@@ -459,7 +461,7 @@ def test_a_waiting_output_is_used_by_the_norm_and_by_nobody_else(monkeypatch: py
 
     monkeypatch.setattr(low_rank_conv, "conv2d", counted)
     model(images("resnext")).sum().backward()
-    pairs = sum(hasattr(m, PARTNER) for m in model.modules())
+    pairs = sum(hasattr(m, PAIRED_NORM) for m in model.modules())
     assert joined[0] == pairs > 10 and plain[0] == 0
     said = petl.summary(model).steps
     assert sum("multiplied in" in words for words in said.values()) == pairs

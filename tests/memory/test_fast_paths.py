@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import petl
-from petl.graft.graft import hold
+from petl.graft.graft import hold_in_eval
 from petl.memory.base_dtype import ParameterRef, store_low
 from petl.memory.fast_paths import EVERY_MODE, fast_path_for, fast_path_of
 from petl.memory.modes import MEMORY_MODES
@@ -34,7 +34,7 @@ def stored_low(layer: nn.Module) -> nn.Module:
 
 
 def frozen(norm: nn.Module) -> nn.Module:
-    hold(norm)
+    hold_in_eval(norm)
     return norm
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 import petl
-from petl.graft.graft import PARTNER, ways
+from petl.graft.classes import fast_paths
+from petl.graft.kinds import PAIRED_NORM
 from petl.kernels import max_pool, relu_mask
 from petl.memory import recompute
 from petl.memory.checkpointed_blocks import CheckpointedBlock
@@ -208,7 +209,7 @@ def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
     path = petl.save(petl.wrap(make("vit"), "lora", memory="fast"), tmp_path / "d.safetensors")
 
     def given(**options: Any) -> set[type]:
-        return {way for module in petl.load(path, make("vit"), **options).modules() for way in ways(module)}
+        return {way for module in petl.load(path, make("vit"), **options).modules() for way in fast_paths(module)}
 
     assert (
         CheckpointedBlock in given(memory="min")
@@ -227,7 +228,7 @@ def test_a_loaded_delta_trains_as_asked(tmp_path: Path) -> None:
 
 def test_a_hook_between_convolution_and_norm_sees_what_it_always_sees() -> None:
     model, plain = twins("resnet", "lora", "lean")
-    name = next(n for n, m in model.named_modules() if hasattr(m, PARTNER))
+    name = next(n for n, m in model.named_modules() if hasattr(m, PAIRED_NORM))
     seen: list[Tensor] = []
     for one in (model, plain):
         one.get_submodule(name).register_forward_hook(lambda module, args, out: seen.append(out.detach().clone()))
@@ -248,7 +249,7 @@ def test_a_norm_that_others_read_too_is_left_alone() -> None:
 
     model = petl.wrap(Both(), "lora", head="fc")
     conv = model.get_submodule("conv")
-    assert not hasattr(conv, PARTNER)
+    assert not hasattr(conv, PAIRED_NORM)
 
 
 def test_dropout_between_convolution_and_norm_is_not_skipped() -> None:
@@ -262,13 +263,13 @@ def test_dropout_between_convolution_and_norm_is_not_skipped() -> None:
             return self.fc(self.norm(x).mean((2, 3)))
 
     model = petl.wrap(Dropping(), "lora", head="fc")
-    assert not hasattr(model.get_submodule("conv"), PARTNER)
+    assert not hasattr(model.get_submodule("conv"), PAIRED_NORM)
 
 
 def test_unwrap_and_merge_leave_no_trace() -> None:
     for give_back in (petl.unwrap, petl.merge):
         model = give_back(petl.wrap(make("resnet"), "lora", memory="min").train())
-        assert not any(ways(m) or hasattr(m, PARTNER) for m in model.modules())
+        assert not any(fast_paths(m) or hasattr(m, PAIRED_NORM) for m in model.modules())
         assert not any(type(m).__mro__[1].__module__.startswith("petl") for m in model.modules())
 
 
@@ -278,7 +279,7 @@ def test_copies_fold_their_own_norms(way: str) -> None:
     other = copy.deepcopy(model) if way == "deepcopy" else pickle.loads(pickle.dumps(model))
     assert torch.equal(step(model, images("resnet").double())[0], step(other, images("resnet").double())[0])
     inside = {id(module) for module in other.modules()}
-    partners = [part for m in other.modules() if hasattr(m, PARTNER) for part in getattr(m, PARTNER)]
+    partners = [part for m in other.modules() if hasattr(m, PAIRED_NORM) for part in getattr(m, PAIRED_NORM)]
     assert partners and all(id(part) in inside for part in partners)
 
 
@@ -434,7 +435,7 @@ def test_a_block_that_keeps_what_it_computes_in_its_first_forward_trains() -> No
     cheap = petl.wrap(base, "lora", num_classes=7, memory="min").train()
     cheap.load_state_dict(plain.state_dict())
     batch = torch.randn(3, 3, 32, 32).double()
-    assert CheckpointedBlock in ways(cheap.get_submodule("blocks.0.attn"))
+    assert CheckpointedBlock in fast_paths(cheap.get_submodule("blocks.0.attn"))
     assert close(step(cheap, batch)[1], step(plain, batch)[1])
 
 
@@ -452,7 +453,7 @@ def test_two_backwards_through_blocks_that_run_again() -> None:
 def test_the_last_stages_of_a_pyramid_run_once() -> None:
     """They are as much work as the first ones, and keep a fraction of the numbers."""
     model = petl.wrap(timm.create_model("resnet50"), "lora", memory="min")
-    assert [name for name, module in model.named_modules() if CheckpointedBlock in ways(module)] == [
+    assert [name for name, module in model.named_modules() if CheckpointedBlock in fast_paths(module)] == [
         "layer1",
         "layer2",
         "layer3",

@@ -170,7 +170,7 @@ def test_inits_that_change_the_base_or_need_data_are_refused_at_wrap(init: str) 
 @pytest.mark.parametrize("stops", [False, True])
 def test_an_init_that_rewrites_the_base_unannounced_is_undone(stops: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where peft stops half-way, after the first layers."""
-    monkeypatch.setattr(sys.modules["petl.methods._peft_fields"], "INITS", {})
+    monkeypatch.setattr(sys.modules["petl.methods.peft_fields"], "INITS", {})
     model = make("vit")
     before = portrait(model)
     config = peft.LoraConfig(r=2, init_lora_weights="pissa", target_modules=["qkv"])

@@ -25,7 +25,7 @@ import petl
 from petl.cli import app
 from petl.data.readers import FOLDER_OPTIONS
 from petl.errors import PetlError
-from petl.methods._peft_fields import KNOWN
+from petl.methods.peft_fields import KNOWN_FIELDS
 
 ROOT = Path(petl.__file__).parent
 START = re.compile(r"(?:print\()?(?:petl|timm|torch)(?:\.\w+)+\(")
@@ -196,7 +196,7 @@ def known_words() -> set[str]:
     return (
         words
         | {field.name for cls in petl.methods().values() for field in dataclasses.fields(cls)}
-        | {"img_size", *FOLDER_OPTIONS, *KNOWN}
+        | {"img_size", *FOLDER_OPTIONS, *KNOWN_FIELDS}
     )
 
 

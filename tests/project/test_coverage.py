@@ -17,7 +17,7 @@ from benchmarks.coverage import graphs, index, models, plan, report, trials
 from benchmarks.coverage import run as runner
 from benchmarks.coverage.plan import COLUMNS, Pair
 from benchmarks.coverage.run import Limits, Results
-from petl.methods.lora import LowRank
+from petl.methods.lora_weights import LowRank
 
 INDEX = [index.Architecture(name, i, f"kind {i % 2}") for i, name in enumerate(("test_vit", "test_resnet", "vgg11"))]
 

@@ -14,10 +14,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import petl
-from petl.methods.lora import LowRank
-from petl.sites.attention_rows import Rows, fused_rows, letters
-from petl.sites.sites import all_sites
-from petl.sites.survey import survey
+from petl.methods.lora_weights import LowRank
+from petl.sites.attention_rows import Rows, fused_rows, projection_letters
+from petl.sites.roles import all_sites
+from petl.sites.survey import survey_model
 from tests.support.zoo import ZOO, disturb, lively, output
 
 # name -> (timm name, image size, further arguments, the most often that a layout is repeated, head by head)
@@ -134,7 +134,7 @@ class Case:
     def attention(model: nn.Module, name: str) -> nn.Module:
         """The module that holds what the name's word names."""
         parts = name.split(".")
-        last = max(i for i in range(len(parts)) if letters(parts[i]))
+        last = max(i for i in range(len(parts)) if projection_letters(parts[i]))
         return model.get_submodule(".".join(parts[:last]))
 
     def mask(self, letter: str) -> Tensor:
@@ -190,8 +190,10 @@ def built(family: str) -> tuple[nn.Module, int]:
 def test_rows_do_what_their_letters_say(family: str) -> None:
     """Without values nothing else matters; without keys values still do; a query stays at its token, a key doesn't."""
     model, size = built(family)
-    found = survey(model, size)
-    layers = [s.name for s in all_sites(found) if {"linear", "conv"} & {*s.roles} and len(letters(s.name)) > 1]
+    found = survey_model(model, size)
+    layers = [
+        s.name for s in all_sites(found) if {"linear", "conv"} & {*s.roles} and len(projection_letters(s.name)) > 1
+    ]
     known = fused_rows(found, layers)
     assert {*known} == {*layers}, "some layouts were not found"
     heads = {n: model.get_submodule(n).weight.shape[0] // sum(count for _, count in known[n]) for n in layers}
@@ -228,8 +230,10 @@ def same(one: Tensor, other: Tensor) -> bool:
 @pytest.mark.parametrize("family", ["vit", "maxvit", "levit, several heads", "shvit", "vit parallel", "pvt"])
 def test_slices_change_these_rows_and_no_others(family: str, slices: str) -> None:
     model, size = built(family)
-    found = survey(model, size)
-    fused = {s.name for s in all_sites(found) if {"linear", "conv"} & {*s.roles} and len(letters(s.name)) > 1}
+    found = survey_model(model, size)
+    fused = {
+        s.name for s in all_sites(found) if {"linear", "conv"} & {*s.roles} and len(projection_letters(s.name)) > 1
+    }
     known = fused_rows(found, fused)
     petl.wrap(model, "lora", slices=slices, rank=2, head=False)
     disturb(model)
@@ -240,7 +244,7 @@ def test_slices_change_these_rows_and_no_others(family: str, slices: str) -> Non
         moved = (layer.weight != layer._parameters["weight"]).flatten(1)
         assert torch.equal(moved.any(1), wanted)
     others = {*petl.record(model).sites[0]} - fused
-    assert {letters(name) for name in others} <= {*slices}
+    assert {projection_letters(name) for name in others} <= {*slices}
     x = torch.randn(2, 3, size, size, dtype=torch.float64)
     before = output(model, x)
     merged = petl.merge(model).requires_grad_(False)  # torch sums in another order where a weight requires a gradient
@@ -263,7 +267,7 @@ def test_separate_projections_are_taken_whole(name: str) -> None:
     with torch.device("meta"):
         model = timm.create_model(name)
     sites = petl.record(petl.wrap(model, "lora", slices="qv", head=False)).sites[0]
-    assert sites and {letters(site) for site in sites} == {"q", "v"}
+    assert sites and {projection_letters(site) for site in sites} == {"q", "v"}
     assert all(isinstance(model.get_submodule(site).lora, LowRank) for site in sites)
 
 
@@ -277,7 +281,7 @@ def test_torchs_own_attention() -> None:
     disturb(model)
     q, k, v = (attention.in_proj_weight != attention._parameters["in_proj_weight"]).chunk(3)
     assert q.all() and v.all() and not k.any()
-    assert not petl.graft.graft.grafts(attention.out_proj)
+    assert not petl.graft.kinds.grafts(attention.out_proj)
 
 
 def test_what_takes_itself_apart_in_another_way_is_a_clear_error() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torchvision.models.feature_extraction import create_feature_extractor
 
 import petl
-from petl.graft.graft import base_class, ways
+from petl.graft.classes import base_class, fast_paths
 from petl.memory.modes import MEMORY_MODES
 from tests.support.zoo import images, make
 
@@ -25,7 +25,7 @@ FAMILIES = ["resnet", "efficientnet", "vit", "convnext", "levit", "densenet", "s
 def told(model: nn.Module) -> dict[str, object]:
     return {
         "steps": petl.summary(model).steps,
-        "ways": {n: [w.__name__ for w in ways(m)] for n, m in model.named_modules()},
+        "ways": {n: [w.__name__ for w in fast_paths(m)] for n, m in model.named_modules()},
     }
 
 

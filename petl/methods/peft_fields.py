@@ -18,7 +18,7 @@ TUNERS = set(
     MISS OFT OSF PEANUT PSOFT RANDLORA ROAD SUPERTUNING VBLORA VERA WAVEFT
     """.split()
 )
-FLAGS = set(
+FLAG_FIELDS = set(
     """
     apply_GS block_share coft decompose_both fan_in_fan_out init_ia3_weights init_lora_weights init_weights
     lora_bias para proportional_parameters psoft_mag_a psoft_mag_b psoft_orth rank_dropout_scale save_indices
@@ -26,7 +26,7 @@ FLAGS = set(
     use_dora use_dynamic_rank use_effective_conv2d use_idwt use_rslora very_sparse
     """.split()
 )
-NUMBERS = set(
+NUMBER_FIELDS = set(
     """
     alpha asa_importance_beta asa_schedule_exponent asa_target_subspaces asa_uncertainty_beta beta1 beta2
     block_size cayley_neumann_eps d_initial decompose_factor deft_dropout delora_lambda deltaT depth
@@ -38,20 +38,28 @@ NUMBERS = set(
     svd_threshold target_r tfinal tinit topk total_step vblora_dropout vector_length vera_dropout
     """.split()
 )
-SEEDS = {"projection_prng_key", "random_loc_seed", "random_seed"}
-WORDS = set(
+SEED_FIELDS = {"projection_prng_key", "random_loc_seed", "random_seed"}
+WORD_FIELDS = set(
     """
     ab_svd_init act_fn config_A_B config_C config_D_E decomposition_method init_lora_weights init_weights
     psoft_svd variant wavelet_family
     """.split()
 )
-NAMES = {"exclude_modules", "feedforward_modules", "layers_pattern", "target_modules"}
-PATTERNS = {"alpha_pattern", "block_size_pattern", "lambda_pattern", "n_frequency_pattern", "rank_pattern"}
-PLACES = {"layers_to_transform"}
-KNOWN = {"peft_type", *FLAGS, *NUMBERS, *WORDS, *NAMES, *PATTERNS, *PLACES}
+NAME_FIELDS = {"exclude_modules", "feedforward_modules", "layers_pattern", "target_modules"}
+PATTERN_FIELDS = {"alpha_pattern", "block_size_pattern", "lambda_pattern", "n_frequency_pattern", "rank_pattern"}
+LAYER_NUMBER_FIELDS = {"layers_to_transform"}
+KNOWN_FIELDS = {
+    "peft_type",
+    *FLAG_FIELDS,
+    *NUMBER_FIELDS,
+    *WORD_FIELDS,
+    *NAME_FIELDS,
+    *PATTERN_FIELDS,
+    *LAYER_NUMBER_FIELDS,
+}
 
 # what peft's own defaults write into a config, also in deltas of petl 0.1: they ask for nothing
-IDLE: dict[str, tuple[Any, ...]] = {
+IDLE_VALUES: dict[str, tuple[Any, ...]] = {
     "bias": ("none",),
     "megatron_core": ("megatron.core",),
     "runtime_config": ({"ephemeral_gpu_offload": False},),
@@ -74,8 +82,8 @@ _SAFE = re.compile(r"[\w.*+?|^$\\\[\]()-]{1,200}")
 _REPEATS = re.compile(r"(?<!\\)[*+?]")
 
 
-def checked(config: Any) -> dict[str, Any]:
-    """The fields of a peft config that petl hands to peft; a MethodError names the first that it doesn't take."""
+def checked_config(config: Any) -> dict[str, Any]:
+    """Returns the fields of a peft config that petl passes to peft; a MethodError names the first that petl doesn't take."""
     if not isinstance(config, Mapping) or not all(isinstance(key, str) for key in config):
         raise MethodError(f"peft: the config is {type(config).__name__}; expected peft's field names with their values")
     kind = config.get("peft_type")
@@ -84,19 +92,19 @@ def checked(config: Any) -> dict[str, Any]:
             f"peft: {_short(kind)} is no tuner that petl takes{_why_not(kind)}; it takes {', '.join(sorted(TUNERS))}"
         )
     _refuse_init(kind, config.get("init_lora_weights"))
-    kept = {key: value for key, value in config.items() if key in KNOWN}
+    kept = {key: value for key, value in config.items() if key in KNOWN_FIELDS}
     for key, value in config.items():
-        if key not in KNOWN and not is_idle(key, value):
-            hint = INSTEAD.get(key, f"leave it out{near(key, KNOWN)}")
+        if key not in KNOWN_FIELDS and not asks_for_nothing(key, value):
+            hint = INSTEAD.get(key, f"leave it out{near(key, KNOWN_FIELDS)}")
             raise MethodError(f"peft: {kind} with {key[:60]}={_short(value)}, which petl doesn't take; {hint}")
-        if key in KNOWN and not _fits(key, value):
+        if key in KNOWN_FIELDS and not _fits(key, value):
             raise MethodError(f"peft: {kind} with {key}={_short(value)}; expected {_expected(key)}")
     return kept
 
 
-def is_idle(key: str, value: Any) -> bool:
-    """Whether a field that petl doesn't take has a value that asks for nothing."""
-    return value is None or value is False or value in ({}, [], "") or value in IDLE.get(key, ())
+def asks_for_nothing(key: str, value: Any) -> bool:
+    """Whether a field that petl doesn't take has a value that changes nothing."""
+    return value is None or value is False or value in ({}, [], "") or value in IDLE_VALUES.get(key, ())
 
 
 def _why_not(kind: Any) -> str:
@@ -104,10 +112,10 @@ def _why_not(kind: Any) -> str:
 
 
 def _refuse_init(kind: str, init: Any) -> None:
-    found = next((word for word in INITS if isinstance(init, str) and init.lower().startswith(word)), None)
-    if found:
+    start = next((word for word in INITS if isinstance(init, str) and init.lower().startswith(word)), None)
+    if start:
         raise MethodError(
-            f"peft: {kind} with init_lora_weights={init!r} {INITS[found]}; use init_lora_weights=True, 'gaussian' or 'orthogonal'"
+            f"peft: {kind} with init_lora_weights={init!r} {INITS[start]}; use init_lora_weights=True, 'gaussian' or 'orthogonal'"
         )
 
 
@@ -115,24 +123,24 @@ def _fits(key: str, value: Any) -> bool:
     if value is None:
         return key != "peft_type"
     kinds = {
-        "flag": key in FLAGS and isinstance(value, bool),
-        "number": key in NUMBERS and _is_number(value, 2**63 if key in SEEDS else 1e6),
-        "word": (key in WORDS or key == "peft_type") and isinstance(value, str) and bool(_WORD.fullmatch(value)),
-        "names": key in NAMES and _are_names(value),
-        "patterns": key in PATTERNS and _is_pattern_table(value),
-        "places": key in PLACES and _are_places(value),
+        "flag": key in FLAG_FIELDS and isinstance(value, bool),
+        "number": key in NUMBER_FIELDS and _is_number(value, 2**63 if key in SEED_FIELDS else 1e6),
+        "word": (key in WORD_FIELDS or key == "peft_type") and isinstance(value, str) and bool(_WORD.fullmatch(value)),
+        "names": key in NAME_FIELDS and _are_names(value),
+        "patterns": key in PATTERN_FIELDS and _is_pattern_table(value),
+        "places": key in LAYER_NUMBER_FIELDS and _are_places(value),
     }
     return any(kinds.values())
 
 
 def _expected(key: str) -> str:
     sets = {
-        "True or False": FLAGS,
-        "a number below a million": NUMBERS,
-        "a word": WORDS,
-        "names of layers, or one pattern with at most two repeats and two groups": NAMES,
-        "layer names or simple patterns, each with a number": PATTERNS,
-        "numbers of layers": PLACES,
+        "True or False": FLAG_FIELDS,
+        "a number below a million": NUMBER_FIELDS,
+        "a word": WORD_FIELDS,
+        "names of layers, or one pattern with at most two repeats and two groups": NAME_FIELDS,
+        "layer names or simple patterns, each with a number": PATTERN_FIELDS,
+        "numbers of layers": LAYER_NUMBER_FIELDS,
     }
     return " or ".join(words for words, keys in sets.items() if key in keys)
 
