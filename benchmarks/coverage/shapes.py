@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import sys
 from collections import Counter
 from typing import Any
 from unittest import mock
@@ -21,6 +20,7 @@ from benchmarks.coverage.verdict import judged, some
 from benchmarks.coverage.wrapping import wrapped
 from petl.delta.tensors import delta_tensors
 from petl.sites.survey import Survey, survey_model
+from petl.wrapping import preconditions
 
 
 def shapes(pair: Pair) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def shapes(pair: Pair) -> dict[str, Any]:
     model = on_meta(pair.architecture, pair.arguments)
     before, size = portrait(model), default_size(model)
     try:
-        with mock.patch.object(sys.modules[petl.wrap.__module__], "survey", cached_survey):
+        with mock.patch.object(preconditions, "survey_model", cached_survey):
             line = {"size": max(size), **_shaped(pair, model, size)}
         if line["status"] == "n/a":
             return line

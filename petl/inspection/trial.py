@@ -28,6 +28,7 @@ from petl.inspection.comparison import (
 )
 from petl.inspection.training_steps import take_steps
 from petl.memory.base_dtype import restore_dtype
+from petl.methods.foreign import ForeignMethod
 from petl.wrapping.lookup import record
 from petl.wrapping.merge import merge, unfoldable
 from petl.wrapping.unwrap import unwrap
