@@ -58,7 +58,7 @@ assert not hasattr(petl, "nothing") and not hasattr(petl, "_nothing")
 @pytest.mark.deep
 def test_whoever_reads_a_delta_knows_the_methods() -> None:
     """Also without a public name of petl's having been used."""
-    done = run("from petl.method import method_class; print(method_class('lora').__name__)")
+    done = run("from petl.methods.method import method_class; print(method_class('lora').__name__)")
     assert done.stdout == "LoRA\n", done.stderr
 
 

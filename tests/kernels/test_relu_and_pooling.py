@@ -1,0 +1,32 @@
+"""ReLU and maximum pooling with a small memory, against torch's."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from petl.kernels import low_rank
+
+
+@pytest.mark.parametrize("high", [6.0, float("inf")])
+@pytest.mark.parametrize("shape", [(2, 8, 4, 4), (3, 5), (1, 3, 5, 7)])
+@pytest.mark.parametrize("inplace", [True, False])
+def test_a_gate_is_relu(shape: tuple[int, ...], high: float, inplace: bool) -> None:
+    x = (torch.randn(shape) * 5).requires_grad_()
+    out, slot = low_rank.gate(x * 1, high, inplace)
+    assert torch.equal(out, x.clamp(0, high))
+    assert slot is not None and slot.mask is not None
+    assert (slot.mask.numel() < x.numel()) == slot.is_packed == (x.numel() % 8 == 0)
+    weights = torch.randn(shape)
+    (mine,) = torch.autograd.grad((out * weights).sum(), x)
+    assert torch.equal(mine, weights * ((x > 0) & (x < high)))
+
+
+def test_pooling_is_torchs() -> None:
+    x = torch.randn(2, 3, 11, 11, requires_grad=True)
+    window = (3, 2, 1, 1, False)
+    out, expected = low_rank.max_pool(x, window), nn.functional.max_pool2d(x, 3, 2, 1)
+    assert torch.equal(out, expected)
+    mine, theirs = (torch.autograd.grad((y**2).sum(), x)[0] for y in (out, expected))
+    assert torch.equal(mine, theirs)
