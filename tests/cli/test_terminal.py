@@ -34,7 +34,7 @@ def python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 def test_what_needs_no_model_brings_no_torch(words: list[str]) -> None:
     code = f"""
 import sys
-from petl.cli import app
+from petl.cli.app import app
 try:
     app({words!r})
 except SystemExit as end:
@@ -146,7 +146,7 @@ def test_options_of_fit_arrive() -> None:
 
 
 def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
-    code = "from petl.terminal import say\nfor i in range(100_000): say('line')"
+    code = "from petl.cli.terminal import say\nfor i in range(100_000): say('line')"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout and process.stderr
     assert process.stdout.readline() == "line\n"
@@ -157,13 +157,13 @@ def test_a_reader_that_has_gone_ends_the_command_quietly() -> None:
 
 
 def test_a_label_that_the_terminals_alphabet_lacks_is_spelt() -> None:
-    code = "import sys; from petl.terminal import _spoken, say\nwith _spoken(): say('Zürich')"
+    code = "import sys; from petl.cli.terminal import _spoken, say\nwith _spoken(): say('Zürich')"
     done = python(code, env={"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(petl.__path__[0]).parent)})
     assert done.stdout == "Z\\xfcrich\n", done.stderr
 
 
 def test_what_nobody_foresaw_keeps_its_traceback_and_is_spelt() -> None:
-    code = "from petl.terminal import _spoken\nwith _spoken(): raise RuntimeError('\\x1b[2J')"
+    code = "from petl.cli.terminal import _spoken\nwith _spoken(): raise RuntimeError('\\x1b[2J')"
     done = python(code)
     assert done.returncode == 1 and "Traceback" in done.stderr and "\x1b" not in done.stderr
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import petl
+from petl.methods import method
 from tests.support.compare import differing, state
 from tests.support.trained import WAYS, trained
 from tests.support.zoo import disturb, images, make, output
@@ -199,7 +200,7 @@ def test_a_third_party_method(tmp_path: Path) -> None:
     path = petl.save(model, tmp_path / "d.safetensors")
     again = petl.load(path, make("vit"))
     assert torch.equal(output(again, images("vit")), output(model, images("vit")))
-    del petl.methods.method._REGISTRY["tests-gate"]
+    del method._REGISTRY["tests-gate"]
     with pytest.raises(petl.DeltaError, match="tests-gate"):
         petl.load(path, make("vit"))
 

@@ -202,7 +202,7 @@ def test_a_delta_that_cannot_be_saved_is_told_after_the_first_epoch(asked: bool,
 
 def test_a_disk_that_fills_up_loses_no_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The best delta so far stays, this epoch's goes elsewhere, and the checkpoint is written."""
-    import petl.rehearsal as rehearsal
+    import petl.training.rehearsal as rehearsal
 
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
