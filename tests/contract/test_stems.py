@@ -58,6 +58,7 @@ def stem_model(name: str) -> nn.Module:
     return build(stem.architecture, stem.size, **stem.arguments)
 
 
+@pytest.mark.filterwarnings("ignore:.* was built with blocks=:UserWarning")  # the price of being tiny
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize("channels", [1, 2, 4, 13])
 @pytest.mark.parametrize("name", STEMS)

@@ -22,7 +22,7 @@ def measured(run: Run, model: Net, x: Tensor) -> dict[str, Tensor]:
     assert type(out) is Tensor
     (out**2).sum().backward()
     grads = {key: p.grad.clone() for key, p in petl.trainable(model).items() if p.grad is not None}
-    return {"output": out.detach(), "x": x.grad if x.grad is not None else x * 0, **grads}
+    return {"output": out.detach(), "x": x.grad if x.grad is not None else torch.zeros_like(x), **grads}
 
 
 def same(run: Run, cheap: Net, plain: Net, x: Tensor, most: float = 1e-9) -> None:
