@@ -260,13 +260,13 @@ def test_many_runs_that_make_room_for_themselves(tmp_path: Path) -> None:
         assert all(pool.map(run, range(4)))
 
 
-KILLED = """
+KILLED = f"""
     import os, signal, sys, torch
-    from petl.cache import Store
+    from {Store.__module__} import {Store.__name__} as Store
     def parts():
         yield torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)
         os.kill(os.getpid(), signal.SIGKILL)
-    Store(sys.argv[1] or None, 1e6).entry({}, 6, parts())
+    Store(sys.argv[1] or None, 1e6).entry({{}}, 6, parts())
 """
 
 

@@ -134,54 +134,13 @@ def test_nonsense_is_seen_when_the_header_is_read(what: str, delta: Path) -> Non
     assert len(str(caught.value)) < 500
 
 
-LARGE = """
-import resource, sys, timm, torch, petl
-from petl.tensorfile import write_file
-from tests.support.delta_files import args, base, edit
-resource.setrlimit(resource.RLIMIT_CPU, (100, 100))
-folder = sys.argv[1]
-def one(name, change, model, *methods):
-    torch.manual_seed(0)
-    wrapped = petl.wrap(timm.create_model(name, num_classes=3), list(methods))
-    path = edit(petl.save(wrapped, f"{folder}/d.safetensors"), change)
-    try:
-        petl.load(path, timm.create_model(name, num_classes=3) if model else None, pretrained=False)
-    except petl.DeltaError:
-        return
-    raise SystemExit(f"{name} {methods} was taken")
-def method(**values):
-    return lambda header: {"methods": [{**header["methods"][0], **values}]}
-one("test_vit", args(depth=2), False, "bias")  # everything is imported, and has its size
-start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-one("test_resnet", method(bottleneck=10**12), True, "adapter")
-one("test_resnet", method(bottleneck=10**6), True, "adapter")
-one("test_resnet", method(kernel=10**6 + 1), True, "adapter")
-one("test_vit", method(rank=10**6), True, "lora")
-one("test_resnet", method(in_chans=10**6), True, "input")
-one("test_vit", base(num_classes=2 * 10**7), True, "bias")
-one("test_vit", base(num_classes=10**7), False, "bias")
-for values in ({"depth": 5000}, {"embed_dim": 10**5}, {"img_size": 10**6}, {"img_size": 4096, "patch_size": 1},
-               {"mlp_ratio": 1e9}, {"reg_tokens": 10**6}, {"num_heads": 10**6}):
-    one("test_vit", args(**values), False, "bias")
-one("test_resnet", args(width_factor=1000.0), False, "bias")
-many = {f"x{i}": torch.empty(0) for i in range(70_000)}
-write_file(petl.delta.delta.as_path(f"{folder}/many.safetensors"), many, {"petl": "{}"})
-for verb in (petl.read, petl.load):
-    try:
-        verb(f"{folder}/many.safetensors")
-    except petl.DeltaError:
-        continue
-    raise SystemExit("many tensors were taken")
-grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) // 1024
-assert grown < 300, f"{grown} MB"
-"""
-
-
 @pytest.mark.deep
 def test_sizes_in_a_header_take_neither_memory_nor_time(tmp_path: Path) -> None:
     where = {"PYTHONPATH": os.pathsep.join(sys.path), "PATH": "", "HOME": str(tmp_path)}
     where |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, "-c", LARGE, tmp_path], env=where, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.large_headers", tmp_path], env=where, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr[-2000:]
 
 

@@ -96,9 +96,8 @@ def test_averages_loaded_into_the_model_leave_the_base_as_it_is(tmp_path: Path) 
     assert reloads(model, "resnet", tmp_path / "d.safetensors")
 
 
-@pytest.mark.filterwarnings(
-    "ignore:.* had moved by rounding:UserWarning"
-)  # where another test's model lives that has the bits
+# said where another test's model lives and has the bits
+@pytest.mark.filterwarnings("ignore:.* had moved by rounding:UserWarning")
 def test_averages_copied_over_the_base_are_named_and_a_fresh_base_puts_it_right(tmp_path: Path) -> None:
     """As Lightning's callback does at the end: then nobody has the bits any more."""
     model = wrapped("vit")
