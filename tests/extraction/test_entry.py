@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -25,6 +24,7 @@ from torch import Tensor
 from petl.errors import DataError, StateError
 from petl.extraction.entry import FILES, NoRoom
 from petl.extraction.store import Store
+from tests.support.disk import small_files
 
 COUNT = 6
 WANTED = torch.arange(COUNT * 5).reshape(COUNT, 5).float(), torch.tensor([0, 1, 2, 3, 0, 1])
@@ -194,17 +194,14 @@ def test_closed_folders(mode: int) -> None:
 
 
 @pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may be longer than 400 bytes, which a full disk looks like."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def full_disk() -> Iterator[None]:
+    with small_files(400):
+        yield
 
 
 @pytest.mark.parametrize("allocates", [True, False])
 @pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.usefixtures("small_files")
+@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk(kept: bool, allocates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With place taken before, nothing is computed after the first batch; without, a write fails; nowhere is a signal."""
     if not allocates:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from petl.extraction.store import Store
 from tests.support.compare import gap, state
 from tests.support.cut_models import built, entries, late, partial, train
 from tests.support.data import noise_pairs
+from tests.support.disk import small_files
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -99,10 +99,8 @@ def test_a_model_that_gives_something_else_is_seen(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [True, False])
 def test_a_disk_that_is_too_small(kept: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for, it is an error; else the images themselves are trained on."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
-    try:
+    with small_files(5000):
         model, plain = partial(built()), partial(built())
         if kept:
             with pytest.raises(StateError, match="features can't be written"):
@@ -112,8 +110,6 @@ def test_a_disk_that_is_too_small(kept: bool, tmp_path: Path, monkeypatch: pytes
         train(plain, val=noise_pairs(9, seed=1), epochs=1, cache=False)
         assert gap(state(model), state(plain)) == 0
         assert not entries(tmp_path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.sweep(1)
