@@ -59,7 +59,7 @@ TESTED_ELSEWHERE = {
     "data/logits": "data/test_inputs",
     "data/readers": "data/test_tree",
     "delta/delta": "delta/test_save",
-    "extraction/options": "extraction/test_decision",
+    "extraction/decision": "extraction/test_options",
     "extraction/provenance": "extraction/test_store",
     "extraction/tail": "extraction/test_extraction",
     "extraction/dataset_identity": "extraction/test_dataset_fingerprint",
