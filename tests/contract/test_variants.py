@@ -79,6 +79,7 @@ def test_a_feature_extractor_has_no_classifier_and_says_so() -> None:
         petl.wrap(untrained("test_resnet", features_only=True), "lora")
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_half_precision_models(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -150,6 +151,7 @@ RESET: dict[str, tuple[Callable[[], nn.Module], int, Any, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("case", RESET)
 def test_a_classifier_reset_after_wrap_trains_is_saved_and_comes_off(case: str, tmp_path: Path) -> None:
     make_base, size, methods, options = RESET[case]

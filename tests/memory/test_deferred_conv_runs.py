@@ -104,7 +104,7 @@ RUNS += [
 RUNS += [with_other_values, run_twice]
 
 
-@pytest.mark.sweep(9)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("memory", MEMORY)
 @pytest.mark.parametrize("run", RUNS, ids=lambda f: f.__name__)
 def test_another_way_to_run_it(run: Run, memory: str) -> None:

@@ -179,6 +179,7 @@ SEPARATE = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", SEPARATE)
 def test_separate_projections_are_taken_whole(name: str) -> None:
     if not timm.is_model(name):

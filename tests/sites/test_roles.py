@@ -31,6 +31,7 @@ def test_roles_are_what_the_classes_say(name: str) -> None:
     assert playing(name, "batchnorm") == batchnorms - head
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("name", ZOO)
 def test_head_is_the_classifier_by_timms_word(name: str) -> None:
     model = make(name)
@@ -77,6 +78,7 @@ def test_blocks_are_found_in_the_order_of_execution(name: str) -> None:
     assert list(dict.fromkeys(order)) == found
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("name", ZOO)
 def test_stems_are_the_layers_that_see_the_image(name: str) -> None:
     model, batch = make(name), images(name)

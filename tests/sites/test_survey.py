@@ -31,6 +31,7 @@ def test_finding_touches_nothing(name: str) -> None:
     assert portrait(model) == before and not calls
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize(
     "name", ["swin", "convnext", "mambaout", "maxvit", "resnet", "vit", "crossvit", "coatnet", "swinv2"]
 )

@@ -157,6 +157,7 @@ def test_update_bn_leaves_held_norms_alone(methods: str, tmp_path: Path) -> None
 # ---- sync-BN
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("convert", [nn.SyncBatchNorm.convert_sync_batchnorm, convert_sync_batchnorm])
 @pytest.mark.parametrize(("name", "methods"), [("resnet", "lora"), ("resnet", "norm"), ("resnet", "probe")])
 def test_norms_stay_held_as_sync_bn(convert: Any, name: str, methods: str, tmp_path: Path) -> None:

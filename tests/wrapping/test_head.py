@@ -18,6 +18,7 @@ from tests.support.steps import trained_by_hand
 from tests.support.zoo import CLASSES, ZOO, images, make, output
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_num_classes_gives_every_architecture_a_new_classifier(name: str) -> None:
     model = petl.wrap(make(name), "probe", num_classes=7)
@@ -117,6 +118,7 @@ def test_torchvision_with_its_classifier_by_name() -> None:
     assert portrait(model) == before and torch.equal(output(model, x), plain)
 
 
+@pytest.mark.deep
 def test_a_real_headless_encoder_of_timm() -> None:
     with torch.device("meta"):
         model = timm.create_model("mobilenetv5_300m_enc")

@@ -12,6 +12,7 @@ from tests.support.steps import trained_by_hand
 from tests.support.zoo import ZOO, disturb, images, make, output
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize(
     "name", ["vit2", "beit", "swinv2", "efficientnet_same", "resnext", "nfnet", "coat", "mambaout", "densenet"]
 )

@@ -15,6 +15,7 @@ from tests.support.steps import trained_by_hand
 from tests.support.zoo import images, make, output
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("name", ["vit", "resnet", "beit", "deit_distilled", "levit", "swinv2", "nfnet", "crossvit"])
 def test_unwrap_gives_everything_back(name: str) -> None:
     model, batch = make(name), images(name)

@@ -99,6 +99,7 @@ def test_copies_are_whole_and_apart(name: str, tmp_path) -> None:
         assert petl.record(model) is not None
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", ["vit", "resnet", "beit"])
 def test_export_and_trace_agree_with_eager(name: str) -> None:
     model, batch = disturb(petl.wrap(make(name), "lora", num_classes=5)).eval(), images(name)
