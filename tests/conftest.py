@@ -1,14 +1,16 @@
-"""What holds for all tests: threads, which cases are deep, and fixtures."""
+"""What holds for all tests: threads, memory, which cases are deep, and fixtures."""
 
 from __future__ import annotations
 
+import gc
 import os
+import sys
 
 import pytest
-import torch
-from accelerate.state import AcceleratorState, GradientState
 
-if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:  # the workers share the cores; their master needs no torch
+    import torch
+
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])))
 
 
@@ -27,9 +29,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("deep")
 
 
+class Frozen:
+    """How many modules had been imported when the collector was last told to leave all that there was alone."""
+
+    modules = 0
+
+
+def pytest_runtest_setup() -> None:
+    """What imports have made stays out of garbage collections: `petl.check` has eight of them, 0.2 s each with torch and timm."""
+    if len(sys.modules) > Frozen.modules + 100:
+        gc.collect()
+        gc.freeze()
+        Frozen.modules = len(sys.modules)
+
+
 @pytest.fixture
 def fresh_accelerate(monkeypatch: pytest.MonkeyPatch) -> None:
     """accelerate keeps one state per process; no test sees another's. The bits that are compared are a CPU's."""
+    from accelerate.state import AcceleratorState, GradientState
+
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     AcceleratorState._reset_state(reset_partial_state=True)
     GradientState._reset_state()

@@ -7,38 +7,17 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
-from safetensors.torch import save_file
 
 import petl
 from petl.cli.predictions import predictions
 from petl.training.run_file import read_run_file, run_file_beside
-from tests.support.commands import call, refused
+from tests.support.commands import bright_and_dark, call, refused
 
 NAME = "test_resnet"
 MODEL = ("--model", f"{NAME}:base.safetensors")
-
-
-def pictures(folder: Path, count: int, seed: int = 0) -> None:
-    noise = np.random.default_rng(seed)
-    for name, level in (("bright", 200), ("dark", 40)):
-        (folder / name).mkdir(parents=True)
-        for i in range(count):
-            pixels = (level + noise.integers(0, 40, (32, 32))).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / name / f"{i}.png")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    save_file(timm.create_model(NAME).state_dict(), "base.safetensors")
-    pictures(tmp_path / "pets", 5)
-    return tmp_path
 
 
 def delta(outputs: int, **given: Any) -> petl.Metrics | Any:
@@ -126,8 +105,8 @@ def measured(*words: Any) -> dict[str, Any]:
 
 def test_eval_measures_what_the_training_held_out(here: Path) -> None:
     """The figures are those of the training's best epoch, whichever way the folder is named; other folders are whole."""
-    pictures(here / "both" / "train", 5, seed=1)
-    pictures(here / "both" / "test", 3, seed=2)
+    bright_and_dark(here / "both" / "train", 5, seed=1)
+    bright_and_dark(here / "both" / "test", 3, seed=2)
     done = call("train", "both", "--out", "t.safetensors", *TRAIN)
     assert done.exit_code == 0, done.output
     best = petl.read("t.safetensors")["results"]
@@ -149,7 +128,7 @@ def test_eval_measures_what_the_training_held_out(here: Path) -> None:
 
 def test_eval_takes_val_where_there_is_one_and_never_training_images_unasked(here: Path) -> None:
     shutil.copytree("pets", "all/train")
-    pictures(here / "all" / "val", 2, seed=3)
+    bright_and_dark(here / "all" / "val", 2, seed=3)
     assert call("train", "all", "--out", "t.safetensors", *TRAIN).exit_code == 0
     assert read_run_file("t.safetensors")["split"] is None
     assert sum(c["images"] for c in measured("all")["classes"]) == 4

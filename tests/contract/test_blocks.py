@@ -6,13 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import timm
 import torch
-from tests.test_projections import FAMILIES
 from torch import nn
 
 import petl
-from tests.support.zoo import lively
+from tests.support.families import FAMILIES, build
 
 
 def _vgg(norm: type[nn.Module] | None = None, **options: Any) -> nn.Module:
@@ -39,19 +37,15 @@ UNLIKE: dict[str, tuple[str | Callable[..., nn.Module], int, dict[str, Any], lis
 }
 
 
-def built(family: str) -> nn.Module:
+def family_model(family: str) -> nn.Module:
     name, size, options, _ = UNLIKE[family]
-    if isinstance(name, str) and not timm.is_model(name):
-        pytest.skip(f"{name} is not in timm {timm.__version__}")
-    torch.manual_seed(0)
-    fresh = timm.create_model(name, num_classes=3, **options) if isinstance(name, str) else name(num_classes=3)
-    return lively(fresh, size)
+    return build(name, size, num_classes=3, **options)
 
 
 @pytest.mark.deep
 @pytest.mark.parametrize("family", UNLIKE)
 def test_adapters_keep_the_contract(family: str) -> None:
-    model, size = built(family), UNLIKE[family][1]
+    model, size = family_model(family), UNLIKE[family][1]
     blocks = [site.name for site in petl.find(model, "block")]
     assert {*UNLIKE[family][3]} <= {*blocks}
     report = petl.check(model, torch.randn(3, 3, size, size), "adapter", bottleneck=4, num_classes=5)
@@ -62,7 +56,7 @@ def test_adapters_keep_the_contract(family: str) -> None:
 
 def test_a_stack_of_layers_has_its_layers_as_blocks() -> None:
     """The stem and the classifier are none; `partial` counts them."""
-    model = built("vgg")
+    model = family_model("vgg")
     assert [site.name for site in petl.find(model, "block")] == ["features.3", "features.6", "features.8"]
     trains = petl.trainable(petl.wrap(model, "partial", last=1, num_classes=5))
     assert {key.rpartition(".")[0] for key in trains} == {"features.8", "pre_logits.fc1", "pre_logits.fc2", "head.fc"}

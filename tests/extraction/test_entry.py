@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -26,6 +25,7 @@ from petl.errors import DataError, StateError
 from petl.extraction.entry import ENTRY_FILES
 from petl.extraction.npy_writer import StorageError
 from petl.extraction.store import Store
+from tests.support.disk import small_files
 
 COUNT = 6
 WANTED = torch.arange(COUNT * 5).reshape(COUNT, 5).float(), torch.tensor([0, 1, 2, 3, 0, 1])
@@ -132,7 +132,7 @@ def test_what_the_model_no_longer_gives_is_computed_anew(tmp_path: Path) -> None
     other = [(WANTED[0] + 1, WANTED[1])]
     assert torch.equal(store.get_or_compute({"k": 1}, COUNT, other, is_valid=lambda found: False)[0], WANTED[0] + 1)
     assert torch.equal(
-        Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, never(), is_valid=lambda _: True)[0], WANTED[0] + 1
+        Store(tmp_path, 1e6).get_or_compute({"k": 1}, COUNT, never(), is_valid=lambda found: True)[0], WANTED[0] + 1
     )
 
 
@@ -202,17 +202,14 @@ def test_closed_folders(mode: int) -> None:
 
 
 @pytest.fixture
-def small_files() -> Iterator[None]:
-    """No file may be longer than 400 bytes, which a full disk looks like."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def full_disk() -> Iterator[None]:
+    with small_files(400):
+        yield
 
 
 @pytest.mark.parametrize("allocates", [True, False])
 @pytest.mark.parametrize("kept", [True, False])
-@pytest.mark.usefixtures("small_files")
+@pytest.mark.usefixtures("full_disk")
 def test_a_full_disk(kept: bool, allocates: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With place taken before, nothing is computed after the first batch; without, a write fails; nowhere is a signal."""
     if not allocates:
@@ -268,13 +265,13 @@ def test_many_runs_that_make_room_for_themselves(tmp_path: Path) -> None:
         assert all(pool.map(run, range(4)))
 
 
-KILLED = """
+KILLED = f"""
     import os, signal, sys, torch
-    from petl.cache import Store
+    from {Store.__module__} import {Store.__name__} as Store
     def parts():
         yield torch.zeros(4, 5), torch.zeros(4, dtype=torch.int64)
         os.kill(os.getpid(), signal.SIGKILL)
-    Store(sys.argv[1] or None, 1e6).get_or_compute({}, 6, parts())
+    Store(sys.argv[1] or None, 1e6).get_or_compute({{}}, 6, parts())
 """
 
 

@@ -6,7 +6,6 @@ import errno
 import itertools
 import json
 import os
-import resource
 import stat
 import struct
 import threading
@@ -24,6 +23,7 @@ from torch import nn
 import petl
 from petl.delta.merged_checkpoint import write_merged
 from petl.format.tensorfile import TYPE_NAMES, read_file, read_header, write_file
+from tests.support.disk import small_files
 
 
 @pytest.fixture(scope="module")
@@ -134,13 +134,8 @@ def test_a_full_disk_is_one_error_and_leaves_the_older_file(
 ) -> None:
     path = petl.save(model, tmp_path / "d.safetensors")
     old = path.read_bytes()
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
-    try:
-        with pytest.raises(petl.DeltaError, match="can't write"):
-            petl.save(model, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with small_files(4096), pytest.raises(petl.DeltaError, match="can't write"):
+        petl.save(model, path)
     for where in ("fsync", "replace", "chmod"):
         with monkeypatch.context() as patch:
             patch.setattr(os, where, lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))

@@ -1,4 +1,4 @@
-"""Surgery on single modules: what grows on a module, what the module still is, and how it comes off again."""
+"""Layers that grow a graft: their numbers, class, copies and pickles."""
 
 from __future__ import annotations
 
@@ -283,21 +283,6 @@ def test_a_held_module_can_take_a_graft_and_stays_still() -> None:
     graft.grow(norm, "twice", Double())
     assert classes.is_held_in_eval(norm) and not norm.train().training
     assert torch.equal(norm.weight, torch.full((3,), 2.0))
-
-
-@pytest.mark.parametrize("parametrize", ["weight_norm", "spectral_norm", "orthogonal"])
-def test_lora_on_a_parametrised_layer(parametrize: str) -> None:
-    """torch's parametrize makes a class of its own; the graft goes on top of it."""
-    torch.manual_seed(0)
-    layer = getattr(nn.utils.parametrizations, parametrize)(nn.Linear(6, 6)).eval()
-    net, x = nn.Sequential(layer), torch.randn(2, 6)
-    before = net(x)
-    petl.wrap(net, "lora", rank=2, head=False).eval()
-    assert torch.equal(net(x), before)
-    disturb(net)
-    assert not torch.equal(net(x), before)
-    petl.unwrap(net)
-    assert torch.equal(net(x), before)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -14,6 +14,7 @@ import petl
 from petl.kernels import chunked_mlp
 from tests.support.compare import relative
 from tests.support.live_bytes import live_bytes
+from tests.support.patching import replace
 from tests.support.zoo import disturb, gradients, images, make
 
 
@@ -21,14 +22,15 @@ from tests.support.zoo import disturb, gradients, images, make
 def parts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Perceptrons of any size go in parts of at most 48 rows here; a list that grows by one number with each."""
     found: list[int] = []
+    real = chunked_mlp.chunked_mlp
 
     def counted(x: Tensor, *layers: Any) -> Tensor:
         found.append(x.shape[:-1].numel())
-        return chunked_mlp.chunked_mlp(x, *layers)
+        return real(x, *layers)
 
-    monkeypatch.setattr(chunked_mlp, "CHUNK_FROM_BYTES", 1)
-    monkeypatch.setattr(chunked_mlp, "CHUNK_BYTES", 2**14)
-    monkeypatch.setattr(chunked_mlp, "chunked_mlp", counted)
+    replace(monkeypatch, chunked_mlp.CHUNK_FROM_BYTES, int("300"))  # another object than each other 300
+    replace(monkeypatch, chunked_mlp.CHUNK_BYTES, 2**14)
+    replace(monkeypatch, chunked_mlp.chunked_mlp, counted)
     return found
 
 
@@ -77,7 +79,7 @@ def test_no_byte_more_is_kept(parts: list[int], monkeypatch: pytest.MonkeyPatch)
         return live_bytes(model, lambda: model(batch).sum(), (batch,))
 
     in_parts = kept()
-    monkeypatch.setattr(chunked_mlp, "CHUNK_FROM_BYTES", 2**60)
+    replace(monkeypatch, chunked_mlp.CHUNK_FROM_BYTES, 2**60)
     assert parts and in_parts <= kept()
 
 

@@ -43,6 +43,7 @@ def test_examples_are_code(site: Path) -> None:
         assert ":func:" not in text and ":class:" not in text, page
 
 
+@pytest.mark.deep
 def test_headings_of_the_api_page_are_names_to_import(site: Path) -> None:
     page = (site / "api" / "index.html").read_text()
     names = re.findall(r'<h3 [^>]*class="doc doc-heading">\s*([\w.]+)', page)
@@ -62,12 +63,14 @@ def _method_classes() -> list[type]:
     return [cls for cls in classes if inspect.isclass(cls) and cls.__module__.startswith("petl.methods.")]
 
 
+@pytest.mark.deep
 def test_every_argument_has_an_entry(site: Path) -> None:
     page = (site / "api" / "index.html").read_text()
     for name in ("val", "warmup_epochs", "cutmix", "memory", "results"):
         assert re.search(rf"<code[^>]*>\s*(<[^>]*>)*{name}(</[^>]*>)*\s*</code>", page), name
 
 
+@pytest.mark.deep
 def test_signatures_are_broken_into_lines(site: Path) -> None:
     """mkdocstrings has no formatter of its own: without one, a signature is one line that is cut off."""
     page = (site / "api" / "index.html").read_text()

@@ -1,4 +1,7 @@
-"""Imports go one way, and every method brings everything that a method has to bring."""
+"""The house: imports go one way, files and functions are short, tests mirror rooms, and a method brings all that it has to.
+
+The lists of exceptions only shrink: a test fails for an entry that is no longer needed, and says so.
+"""
 
 from __future__ import annotations
 
@@ -43,6 +46,56 @@ NO_METHODS |= {"peft_copies", "peft_merging"}
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
 OURS = sorted(
     n for n, cls in registry.methods().items() if cls.__module__.startswith("petl.methods.") and n not in BRIDGE
+)
+
+
+# file of petl -> the tests that hold it, where these are not tests/<room>/test_<file>.py
+TESTED_ELSEWHERE = {
+    "__main__": "project/test_package",
+    "errors": "cli/test_terminal",
+    "tables": "cli/test_terminal",
+    "version": "project/test_package",
+    "cli/arguments": "cli/test_app",
+    "cli/data_words": "cli/test_app",
+    "cli/phrases": "cli/test_terminal",
+    "data/channel_statistics": "data/test_bands",
+    "data/loaders": "data/test_inputs",
+    "data/logits": "data/test_inputs",
+    "data/readers": "data/test_tree",
+    "delta/delta": "delta/test_save",
+    "extraction/decision": "extraction/test_options",
+    "extraction/provenance": "extraction/test_store",
+    "extraction/tail": "extraction/test_extraction",
+    "extraction/dataset_identity": "extraction/test_dataset_fingerprint",
+    "format/header": "delta/test_hostile_headers",
+    "graft/sharded": "pipelines/test_distributed",
+    "kernels/buffers": "graft/test_adapted_weight",
+    "methods/_peft_fields": "methods/test_peft",
+    "methods/full": "methods/test_partial",
+    "methods/norm": "methods/test_bn",
+    "sites/channel_axis": "sites/test_survey",
+    "sites/dataflow": "memory/test_deferred_conv",
+    "training/parameter_groups": "training/test_optimizers",
+    "training/runs": "cli/test_answers",
+    "training/setup": "training/test_fit",
+    "training/targets": "data/test_inputs",
+    "wrapping/interrupts": "wrapping/test_whole",
+    "wrapping/modes": "inspection/test_check",
+    "wrapping/outside_changes": "wrapping/test_frozen_base",
+}
+
+MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
+LONG_FILES: dict[str, int] = {}
+LONG_FUNCTIONS: dict[str, int] = {
+    "delta/load.py: load": 37,
+    "training/fit.py: fit": 37,
+    "training/setup.py: build_run": 33,
+}
+# public top-level names that two files of petl define; the command line's functions are called as their commands are
+SEVERAL_MEANINGS = set(
+    """
+    _counted build_backbone
+    """.split()
 )
 
 
@@ -100,6 +153,81 @@ def test_a_room_has_a_sign_and_tests(name: str) -> None:
         "a sign imports nothing: only data and methods are public"
     )
     assert (ROOT / "tests" / name).is_dir(), f"tests/{name} mirrors petl/{name}"
+
+
+def test_tests_mirror_the_files() -> None:
+    names = [str(path.relative_to(PACKAGE).with_suffix("")) for path in FILES if path.stem != "__init__"]
+    tests = ROOT / "tests"
+
+    def mirrored(name: str) -> bool:
+        where, _, file = name.rpartition("/")
+        return (tests / (where or "project") / f"test_{file}.py").exists()
+
+    missing = [name for name in names if not mirrored(name) and name not in TESTED_ELSEWHERE]
+    assert not missing, f"no tests/<room>/test_<file>.py, and not in TESTED_ELSEWHERE: {', '.join(missing)}"
+    stale = [name for name in TESTED_ELSEWHERE if name not in names or mirrored(name)]
+    assert not stale, f"take these off TESTED_ELSEWHERE: {', '.join(stale)}"
+    lost = [f"{name}: {where}" for name, where in TESTED_ELSEWHERE.items() if not (tests / f"{where}.py").exists()]
+    assert not lost, f"TESTED_ELSEWHERE names tests that are not there: {', '.join(lost)}"
+
+
+def shrinking(counts: dict[str, int], most: int, exceptions: dict[str, int], slack: int) -> list[str]:
+    """What is wrong with a list of exceptions from a limit, or with what isn't in it; entries may be `slack` too high."""
+    wrong = [f"{name}: {n}, {most} are allowed" for name, n in counts.items() if most < n and name not in exceptions]
+    for name, recorded in exceptions.items():
+        now = counts.get(name, 0)
+        if now <= most:
+            wrong.append(f"{name}: {now}, take it off the list")
+        elif now > recorded:
+            wrong.append(f"{name}: {now}, it may only shrink from {recorded}")
+        elif now < recorded - slack:
+            wrong.append(f"{name}: write {now} for {recorded}")
+    return wrong
+
+
+def test_files_are_short() -> None:
+    lines = {str(path.relative_to(PACKAGE)): len(path.read_text().splitlines()) for path in FILES}
+    wrong = shrinking(lines, MOST_LINES, LONG_FILES, slack=20)
+    assert not wrong, "lines of files (LONG_FILES):\n" + "\n".join(wrong)
+
+
+def test_functions_are_short() -> None:
+    lines: dict[str, int] = {}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) else node.body
+                count = (body[-1].end_lineno or 0) - body[0].lineno + 1 if body else 0
+                name = f"{path.relative_to(PACKAGE)}: {node.name}"
+                lines[name] = max(count, lines.get(name, 0))
+    wrong = shrinking(lines, MOST_STATEMENT_LINES, LONG_FUNCTIONS, slack=3)
+    assert not wrong, "lines of functions (LONG_FUNCTIONS):\n" + "\n".join(wrong)
+
+
+def defined(path: Path) -> set[str]:
+    """The names that a file defines at its top: functions, classes, constants."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        for target in node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]:
+            names |= {n.id for n in ast.walk(target) if isinstance(n, ast.Name)} if target else set()
+    return names
+
+
+def test_a_name_means_one_thing() -> None:
+    """Public names once in petl, private ones once in a room."""
+    where: dict[tuple[str, str], list[str]] = {}
+    for path in FILES:
+        for name in defined(path) - {"log", "__all__"} if path.stem != "__init__" else ():
+            scope = room(path) if name.startswith("_") else ""
+            where.setdefault((scope, name), []).append(str(path.relative_to(PACKAGE)))
+    twice = {name: files for (_, name), files in sorted(where.items()) if len(files) > 1}
+    wrong = [
+        f"{name} is defined in {', '.join(files)}" for name, files in twice.items() if name not in SEVERAL_MEANINGS
+    ]
+    wrong += [f"{name}: take it off the list" for name in sorted(SEVERAL_MEANINGS - {*twice})]
+    assert not wrong, "names that mean two things (SEVERAL_MEANINGS):\n" + "\n".join(wrong)
 
 
 def test_there_is_no_drawer_for_everything() -> None:

@@ -1,9 +1,12 @@
-"""The `petl` command, run in this process."""
+"""The `petl` command, run in this process, and images for it."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
 from typer.testing import CliRunner
 
 from petl.cli.app import app
@@ -21,3 +24,13 @@ def refused(*words: Any) -> str:
     assert done.stdout == ""
     assert done.stderr.startswith("petl: ") and done.stderr.count("\n") == 1, done.stderr
     return done.stderr
+
+
+def bright_and_dark(folder: Path, count: int, seed: int = 0) -> None:
+    """`count` gray images in each of two class folders, which any model tells apart."""
+    noise = np.random.default_rng(seed)
+    for name, level in (("bright", 200), ("dark", 40)):
+        (folder / name).mkdir(parents=True)
+        for i in range(count):
+            pixels = (level + noise.integers(0, 40, (32, 32))).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / name / f"{i}.png")

@@ -21,7 +21,13 @@ _CROSS = {"img_size": 120, "embed_dim": (16, 32), "depth": ((1, 1, 0),), "num_he
 _COAT = {"img_size": 64, "embed_dims": (32,) * 4, "serial_depths": (1,) * 4, "parallel_depth": 1, "num_heads": 8}
 _TNT = {"embed_dim": 32, "inner_dim": 8, "depth": 2, "num_heads_outer": 2, "num_heads_inner": 2}
 _RESNEXT = {"layers": (1,) * 4, "channels": (16, 32, 48, 64), "cardinality": 4, "base_width": 16, "output_stride": 8}
-_LSTM = {"embed_dims": (32,) * 4, "hidden_sizes": (8,) * 4, "layers": (1,) * 4}
+_LSTM = {
+    "layers": (1, 1),
+    "patch_sizes": (7, 2),
+    "embed_dims": (32, 32),
+    "hidden_sizes": (8, 8),
+    "mlp_ratios": (3.0, 3.0),
+}
 
 # name -> (timm name, image size, further arguments)
 ZOO: dict[str, tuple[str, int, dict[str, Any]]] = {

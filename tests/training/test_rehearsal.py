@@ -16,6 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 import petl
 from petl.errors import DataError, PetlError, StateError
 from tests.support.disk import small_files
+from tests.support.training import adapted
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -37,11 +38,6 @@ class Watched(Dataset):
         if self.read > self.after:
             self.then()
         return DATA[index]
-
-
-def adapted() -> nn.Module:
-    torch.manual_seed(3)
-    return petl.wrap(timm.create_model("test_resnet"), "bn", num_classes=3)
 
 
 def fit(model: nn.Module, data: Any = DATA, val: Any = None, **options: Any) -> Any:

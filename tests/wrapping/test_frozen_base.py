@@ -96,6 +96,8 @@ def test_averages_loaded_into_the_model_leave_the_base_as_it_is(tmp_path: Path) 
     assert reloads(model, "resnet", tmp_path / "d.safetensors")
 
 
+# said where another test's model lives and has the bits
+@pytest.mark.filterwarnings("ignore:.* had moved by rounding:UserWarning")
 def test_averages_copied_over_the_base_are_named_and_a_fresh_base_puts_it_right(tmp_path: Path) -> None:
     """As Lightning's callback does at the end: then nobody has the bits any more."""
     model = wrapped("vit")
@@ -161,6 +163,7 @@ def test_update_bn_leaves_held_norms_alone(methods: str, tmp_path: Path) -> None
 # ---- sync-BN
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("convert", [nn.SyncBatchNorm.convert_sync_batchnorm, convert_sync_batchnorm])
 @pytest.mark.parametrize(("name", "methods"), [("resnet", "lora"), ("resnet", "norm"), ("resnet", "probe")])
 def test_norms_stay_held_as_sync_bn(convert: Any, name: str, methods: str, tmp_path: Path) -> None:
