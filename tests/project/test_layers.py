@@ -49,40 +49,72 @@ OURS = sorted(
 )
 
 
-# file of petl -> the tests that hold it, where these are not tests/<room>/test_<file>.py
-TESTED_ELSEWHERE = {
-    "__main__": "project/test_package",
-    "errors": "cli/test_terminal",
-    "tables": "cli/test_terminal",
-    "version": "project/test_package",
-    "cli/arguments": "cli/test_app",
-    "cli/data_words": "cli/test_app",
-    "cli/phrases": "cli/test_terminal",
-    "data/channel_statistics": "data/test_bands",
-    "data/loaders": "data/test_inputs",
-    "data/logits": "data/test_inputs",
-    "data/readers": "data/test_tree",
-    "delta/delta": "delta/test_save",
-    "extraction/decision": "extraction/test_options",
-    "extraction/provenance": "extraction/test_store",
-    "extraction/tail": "extraction/test_extraction",
-    "extraction/dataset_identity": "extraction/test_dataset_fingerprint",
-    "format/header": "delta/test_hostile_headers",
-    "graft/sharded": "pipelines/test_distributed",
-    "kernels/buffers": "graft/test_adapted_weight",
-    "methods/_peft_fields": "methods/test_peft",
-    "methods/full": "methods/test_partial",
-    "methods/norm": "methods/test_bn",
-    "sites/channel_axis": "sites/test_survey",
-    "sites/dataflow": "memory/test_deferred_conv",
-    "training/parameter_groups": "training/test_optimizers",
-    "training/runs": "cli/test_answers",
-    "training/setup": "training/test_fit",
-    "training/targets": "data/test_inputs",
-    "wrapping/interrupts": "wrapping/test_whole",
-    "wrapping/modes": "inspection/test_check",
-    "wrapping/outside_changes": "wrapping/test_frozen_base",
+# test file -> the files of petl that it tests besides the one of its name: parts of one subject, which only work together
+TESTS_AS_WELL = {
+    "cli/test_app": (
+        "cli/arguments cli/data_options cli/delta_commands cli/image_commands cli/key_values cli/model_commands "
+        "cli/models"
+    ),
+    "cli/test_predictions": "training/held_out training/run_file",
+    "cli/test_terminal": "cli/phrases errors tables",
+    "data/test_bands": "data/channel_statistics",
+    "data/test_batches": "data/replacements",
+    "data/test_damage": "data/sifting",
+    "data/test_datasets": "data/bad_files data/source_labels data/streams data/validation_split",
+    "data/test_decoding": "data/channels data/transforms",
+    "data/test_inputs": "data/first_image data/loaders data/logits data/pairs training/targets",
+    "data/test_sources": "data/split_folders",
+    "data/test_tree": "data/class_folders data/reader_notes data/readers data/scanning data/split_choice",
+    "data/test_wrappers": "data/class_labels",
+    "delta/test_file": "delta/merged_checkpoint",
+    "delta/test_header": "delta/sealed_text",
+    "delta/test_hostile_headers": (
+        "format/backbone_values format/method_values format/outputs format/pipeline_values format/texts"
+    ),
+    "delta/test_save": "delta/description delta/tensors",
+    "extraction/test_cut_points": "extraction/flops extraction/skippable",
+    "extraction/test_dataset_fingerprint": "extraction/randomness",
+    "extraction/test_decision": "extraction/reasons",
+    "extraction/test_entry": "extraction/npy_writer",
+    "extraction/test_feature_source": (
+        "extraction/feature_dataset extraction/image_passes extraction/tail extraction/tail_search"
+    ),
+    "extraction/test_store": "extraction/provenance extraction/unfinished",
+    "format/test_tensorfile": "format/atomic_files",
+    "graft/test_adapted_weight": "graft/guarded_parameters kernels/buffers",
+    "graft/test_graft": "graft/classes graft/folding graft/kinds graft/values",
+    "inspection/test_check": "inspection/comparison inspection/training_steps inspection/trial",
+    "kernels/test_low_rank": (
+        "kernels/autocast kernels/convolution kernels/frozen_norm kernels/low_rank_conv kernels/low_rank_linear "
+        "kernels/memory_layout kernels/tensor_version"
+    ),
+    "memory/test_checkpointed_blocks": "memory/checkpoint_plan memory/observers memory/skip_plan",
+    "memory/test_deferred_conv": "memory/deferral_scope sites/dataflow",
+    "memory/test_modes": "memory/conv_norm_pairs memory/explain memory/layer_kinds memory/mlp memory/weight_changes",
+    "methods/test_bn": "methods/norm",
+    "methods/test_lora": "methods/lora_slices methods/lora_weights",
+    "methods/test_method": "methods/statistics",
+    "methods/test_partial": "methods/full",
+    "methods/test_peft": "methods/foreign methods/peft_copies methods/peft_fields methods/peft_merging",
+    "pipelines/test_distributed": "graft/sharded",
+    "project/test_demo": "cli/demo_trials",
+    "project/test_package": "__main__ version",
+    "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
+    "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
+    "training/test_checkpoints": "training/trained_state",
+    "training/test_fit": "training/setup",
+    "training/test_loop": "training/run training/saving",
+    "training/test_settings": "training/setting_checks",
+    "wrapping/test_backbone": "wrapping/backbone_size wrapping/hub_access",
+    "wrapping/test_frozen_base": (
+        "wrapping/casts wrapping/causes wrapping/guarded_model wrapping/loaded_values wrapping/rebase wrapping/rounding"
+    ),
+    "wrapping/test_install": "wrapping/eval_mode wrapping/freezing wrapping/own_tensors wrapping/undo",
+    "wrapping/test_record": "wrapping/snapshot",
+    "wrapping/test_whole": "wrapping/interrupts",
+    "wrapping/test_wrap": "wrapping/lookup wrapping/preconditions",
 }
+TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
 
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
 LONG_FILES: dict[str, int] = {}
