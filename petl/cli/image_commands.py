@@ -26,7 +26,7 @@ from petl.cli.arguments import (
 )
 from petl.cli.data_options import DATASET, PIPELINE, TRAINING, data_keywords, training_and_validation
 from petl.cli.key_values import keyword_arguments, parse_pairs
-from petl.cli.models import build_backbone, build_methods, load_delta, weights_file
+from petl.cli.models import build_methods, create_backbone, load_delta, weights_file
 from petl.cli.phrases import as_json_text, prediction_text
 from petl.cli.terminal import say, show
 from petl.errors import MethodError, printable
@@ -77,7 +77,7 @@ def train_command(
     if size and "size" in reading_options.pipeline:
         raise MethodError(f"got --size {size} and --data size={reading_options.pipeline['size']}; expected one of them")
     path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
-    net, extra = build_backbone(model, parse_pairs(args)), parse_pairs(args)
+    net, extra = create_backbone(model, parse_pairs(args)), parse_pairs(args)
     methods = build_methods(method, settings, rank=rank, last=last, in_chans=in_chans)
     classes = petl.data.dataset(
         data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training

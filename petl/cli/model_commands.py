@@ -18,7 +18,7 @@ from petl.cli.arguments import (
     SetOption,
 )
 from petl.cli.key_values import parse_pairs
-from petl.cli.models import build_backbone, build_methods
+from petl.cli.models import build_methods, create_backbone
 from petl.cli.phrases import kilobytes
 from petl.cli.terminal import note, say, show
 
@@ -37,7 +37,7 @@ def plan_command(
     """Show what training would change, before anything does."""
     import petl
 
-    net = build_backbone(model, parse_pairs(args), pretrained=False)
+    net = create_backbone(model, parse_pairs(args), pretrained=False)
     petl.wrap(net, build_methods(method, settings, rank=rank, last=last, in_chans=in_chans), num_classes=num_classes)
     say(petl.summary(net))
     record = petl.record(net)

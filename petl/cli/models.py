@@ -63,7 +63,7 @@ def _build_method(name: str, options: Mapping[str, Any]) -> Method:
         raise MethodError(f"{name} can't have {dict(options)}: {error}") from error
 
 
-def build_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
+def create_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
     """Returns the timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
     import timm
 
@@ -102,7 +102,7 @@ def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[st
     recorded = header["backbone"]
     if model and model.startswith(":"):
         model = f"{recorded['name']}{model}"
-    base = build_backbone(model, recorded.get("args", {})) if model else None
+    base = create_backbone(model, recorded.get("args", {})) if model else None
     try:
         return load(delta, base).eval(), header
     except PetlError as error:

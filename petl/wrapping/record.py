@@ -71,14 +71,14 @@ class Record:
     def __repr__(self) -> str:
         """A summary in one line; everything is in the attributes."""
         methods = ", ".join(
-            f"{method.name} at {_counted(len(sites), 'site')}"
+            f"{method.name} at {_quantity(len(sites), 'site')}"
             for method, sites in zip(self.methods, self.sites, strict=False)
         )
         base = f", base in {str(self.base_dtype).removeprefix('torch.')}" if self.base_dtype else ""
-        labels = f", {_counted(len(self.labels), 'label')}" if self.labels else ""
+        labels = f", {_quantity(len(self.labels), 'label')}" if self.labels else ""
         return (
-            f"Record({methods or 'no method'}; head: {_counted(len(self.head), 'module')}; "
-            f"{_counted(len(self.owned_keys), 'tensor')} of its own, {len(self.frozen)} frozen; memory={self.memory!r}"
+            f"Record({methods or 'no method'}; head: {_quantity(len(self.head), 'module')}; "
+            f"{_quantity(len(self.owned_keys), 'tensor')} of its own, {len(self.frozen)} frozen; memory={self.memory!r}"
             f"{base}{labels})"
         )
 
@@ -115,7 +115,7 @@ class Record:
         return [torch.empty(0) if tensor is None else tensor for tensor in own]
 
 
-def _counted(number: int, what: str) -> str:
+def _quantity(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
