@@ -49,8 +49,8 @@ def data_keywords(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> D
     Raises:
         MethodError: An unknown key, or a value that it can't have.
 
-    >>> asked(["crop_pct=1", "augment.hflip=0", "class_from=path"], known=PIPELINE | DATASET | TRAINING)
-    Asked(pipeline={'crop_pct': 1}, dataset={'class_from': 'path'}, training={'augment': {'hflip': 0}})
+    >>> data_keywords(["crop_pct=1", "augment.hflip=0", "class_from=path"], known=PIPELINE | DATASET | TRAINING)
+    DataKeywords(pipeline={'crop_pct': 1}, dataset={'class_from': 'path'}, training={'augment': {'hflip': 0}})
     """
     values = _gather_augment({**parse_pairs(words), **_names_as_text(words)})
     if "augment" not in known and "augment" in values:

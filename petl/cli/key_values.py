@@ -13,7 +13,7 @@ from petl.errors import ITEM, MethodError, near, printable, shortened
 def parse_pairs(words: Sequence[str] | None) -> dict[str, Any]:
     """Returns ``KEY=VALUE`` words as a dict; values are JSON where they can be, lists at commas, else text.
 
-    >>> pairs(["rank=8", "where=linear,conv", "dora=true", "slices=qv"])
+    >>> parse_pairs(["rank=8", "where=linear,conv", "dora=true", "slices=qv"])
     {'rank': 8, 'where': ['linear', 'conv'], 'dora': True, 'slices': 'qv'}
     """
     split = [word.partition("=") for word in words or ()]

@@ -30,7 +30,7 @@ def existing_file(path: str | Path) -> Path:
 def build_methods(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:
     """Returns the methods of these names, each with those of the options that it has.
 
-    >>> chosen(["input", "lora"], ["lora.alpha=16"], rank=4, in_chans=1)
+    >>> build_methods(["input", "lora"], ["lora.alpha=16"], rank=4, in_chans=1)
     [Input(where='stem', in_chans=1, bias=False), LoRA(where=('linear', 'conv'), rank=4, alpha=16, ...)]
     """
     options: dict[str, dict[str, Any]] = {name: {} for name in names or ["lora"]}

@@ -40,7 +40,7 @@ def predictions(output: Any, header: Mapping[str, Any], top: int | None = None) 
     Raises:
         DeltaError: the outputs aren't [1, K], aren't numbers any more, or aren't as many as the labels.
 
-    >>> answer(torch.tensor([[4.0, 4.0]]), {"labels": ["sun", "sea"], "task": "multilabel"})
+    >>> predictions(torch.tensor([[4.0, 4.0]]), {"labels": ["sun", "sea"], "task": "multilabel"})
     [{'label': 'sun', 'confidence': 0.98...}, {'label': 'sea', 'confidence': 0.98...}]
     """
     task, values = task_of(header), _values(output)

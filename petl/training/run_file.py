@@ -18,7 +18,7 @@ from petl.version import __version__
 def run_file_beside(delta: str | Path) -> Path:
     """Returns the path of the run's file: ``pets.history.json`` for ``pets.safetensors``.
 
-    >>> beside("runs/pets.safetensors").name
+    >>> run_file_beside("runs/pets.safetensors").name
     'pets.history.json'
     """
     return Path(delta).with_name(Path(delta).name.removesuffix(".safetensors") + ".history.json")

@@ -157,7 +157,7 @@ def test_a_flaw_is_found(flaw: str, point: str) -> None:
 @pytest.mark.deep
 def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If norms weren't held, drift would say so."""
-    monkeypatch.setattr("petl.wrapping.freezing.hold", lambda module: None)
+    monkeypatch.setattr("petl.wrapping.freezing.hold_in_eval", lambda module: None)
     report = petl.check(make("resnet"), images("resnet"), "lora", num_classes=5)
     assert "drift" in failed(report)
 
