@@ -88,7 +88,7 @@ def _enlarge(scans: Tensor, size: int, channels: int) -> Tensor:
 
 
 def _require(module: str) -> ModuleType:
-    """The imported module, or an error that says how to get it."""
+    """Returns the imported module, or an error that says how to get it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -115,7 +115,7 @@ _EXPANDED = {
 
 
 def _timm_names(source: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """The wheel's state dict under timm's names."""
+    """Returns the wheel's state dict under timm's names."""
     stages: nn.Sequential = model.get_submodule("blocks")  # type: ignore[assignment]
     places = [f"blocks.{s}.{b}" for s, stage in enumerate(stages) for b in range(len(stage))]  # type: ignore[arg-type]
     return {_timm_name(key, places, source): value for key, value in source.items()}

@@ -50,7 +50,7 @@ class DemoTrial:
 
     @property
     def file(self) -> str:
-        """The file name of the trial's delta."""
+        """Returns the file name of the trial's delta."""
         return f"{self.name.replace(' + ', '-').replace(' ', '-').lower()}.safetensors"
 
 

@@ -54,7 +54,7 @@ def _as_text(value: Any) -> str:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether the value is of the type; types that a command line can't write are left to the function."""
+    """Returns whether the value is of the type; types that a command line can't write are left to the function."""
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, one) for one in get_args(hint))
     if get_origin(hint) is Literal:

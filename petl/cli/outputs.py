@@ -41,7 +41,7 @@ def _ask_file_system(question: Callable[[], bool]) -> bool:
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
-    """Whether both names lead to one file: through links of either kind, ``./``, or another case."""
+    """Returns whether both names lead to one file: through links of either kind, ``./``, or another case."""
     try:
         return os.path.samefile(one, other)
     except (OSError, ValueError):
@@ -98,7 +98,7 @@ def _resumed_folder(options: Mapping[str, Any]) -> Path | None:
 
 
 def _of_that_run(delta: str, resumed: Path) -> bool:
-    """Whether the existing delta comes from the run with these checkpoints."""
+    """Returns whether the existing delta comes from the run with these checkpoints."""
     try:
         then = (read_run_file(delta) or {"settings": {}})["settings"].get("checkpoint")
     except StateError:

@@ -53,7 +53,7 @@ def read_bands(data: bytes) -> Bands | None:
 
 
 def _pil_reads_all(data: bytes) -> bool:
-    """Whether PIL reads all bands and bits of a TIFF, by the tags of its first page."""
+    """Returns whether PIL reads all bands and bits of a TIFF, by the tags of its first page."""
     tags = tiff_tags(io.BytesIO(data))
     samples, deepest = int(tags.get(SAMPLES_PER_PIXEL, 1)), max(tags.get(BITS_PER_SAMPLE, (1,)))
     extra = tags.get(EXTRA_SAMPLES, ())

@@ -48,7 +48,7 @@ def why_unreadable(path: str | Path) -> str:
 
 
 def _looks_whole(file: BinaryIO) -> bool:
-    """Whether a file begins and ends like a whole image; False for a format without a check."""
+    """Returns whether a file begins and ends like a whole image; False for a format without a check."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(0, size - TAIL_BYTES))
     tail = file.read()
@@ -83,7 +83,7 @@ def _bmp_is_whole(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
 
 
 def _tiff_is_whole(file: BinaryIO, head: bytes, tail: bytes, size: int) -> bool:
-    """Whether every part of the first page lies inside of the file."""
+    """Returns whether every part of the first page lies inside of the file."""
     tags = tiff_tags(file)
     starts, counts = next((tags[a], tags[b]) for a, b in (STRIPS, TILES) if a in tags and b in tags)
     pages = tags.next  # type: ignore[attr-defined]  # 0 if there is one page: files of several are read whole

@@ -121,7 +121,7 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     @property
     def unreadable(self) -> list[str]:
-        """The files of this dataset that couldn't be read when they were asked for, so far."""
+        """Returns the files of this dataset that couldn't be read when they were asked for, so far."""
         failed = np.flatnonzero(self._failed.numpy()[self.indices])
         return [self.filename(int(index)) for index in failed]
 
@@ -138,12 +138,12 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     @property
     def random(self) -> bool:
-        """Whether the images are augmented at random, so that each epoch has different ones."""
+        """Returns whether the images are augmented at random, so that each epoch has different ones."""
         return self.training and self.augment is not False
 
     @property
     def targets(self) -> np.ndarray:
-        """The class number of each image. Images are read only where the source doesn't list its class numbers."""
+        """Returns the class number of each image. Images are read only where the source doesn't list its class numbers."""
         targets = source_targets(self.source)
         return np.array([self._class(targets[i]) for i in self.indices.tolist()], dtype=np.int64)
 

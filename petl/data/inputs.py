@@ -86,7 +86,7 @@ def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader 
 
 
 def _is_map(data: Any) -> bool:
-    """Whether items are read by number, as of Hugging Face's datasets. torch's streams only inherit ``__getitem__``."""
+    """Returns whether items are read by number, as of Hugging Face's datasets. torch's streams only inherit ``__getitem__``."""
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
 
 

@@ -27,7 +27,7 @@ class PairLoader:
 
     @property
     def dataset(self) -> Any:
-        """The dataset behind the batches, or None where the loader doesn't say."""
+        """Returns the dataset behind the batches, or None where the loader doesn't say."""
         return getattr(self.source, "dataset", None)
 
     def __len__(self) -> int:

@@ -98,7 +98,7 @@ def pick_keys(batch: Any, keys: Any) -> Any:
 
 
 def is_batch(item: Any, keys: Keys | None) -> bool:
-    """Whether this is a whole batch (images [N, C, H, W], labels [N]) rather than one image and its label."""
+    """Returns whether this is a whole batch (images [N, C, H, W], labels [N]) rather than one image and its label."""
     try:
         images, labels = (
             pick_keys(item, keys)[:2] if keys is None and not isinstance(item, Mapping) else pick_keys(item, keys)
@@ -111,7 +111,7 @@ def is_batch(item: Any, keys: Keys | None) -> bool:
 
 
 def _looks_batched(item: Any) -> bool:
-    """Whether an item that isn't a pair holds images of four dimensions, so that it is a batch."""
+    """Returns whether an item that isn't a pair holds images of four dimensions, so that it is a batch."""
     item = pick_keys(item, None)
     parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, (list, tuple)) else ()
     return any(len(getattr(part, "shape", ())) == 4 for part in parts)

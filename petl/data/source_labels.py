@@ -36,7 +36,7 @@ def renumbering(own: Sequence[str], classes: Sequence[str]) -> dict[int, int]:
 
 
 def lists_labels(source: Any) -> bool:
-    """Whether a source knows its class numbers without reading its images."""
+    """Returns whether a source knows its class numbers without reading its images."""
     return any(hasattr(source, name) for name in ("iter_targets", "targets", "samples"))
 
 

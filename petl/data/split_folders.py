@@ -32,7 +32,7 @@ def splits(source: str | Path) -> dict[str, Path]:
 
 
 def has_split(source: str | Path, sort: str) -> bool:
-    """Whether ``source`` has a folder for the split, or several.
+    """Returns whether ``source`` has a folder for the split, or several.
 
     Example:
         >>> has_split("no/such/folder", "val")

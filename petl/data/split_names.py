@@ -52,7 +52,7 @@ def split_of(name: str) -> str | None:
 
 
 def says_nothing(name: str) -> bool:
-    """Whether a name can't be that of a class, as it says nothing: ``images``, ``train_data``, but not ``7``."""
+    """Returns whether a name can't be that of a class, as it says nothing: ``images``, ``train_data``, but not ``7``."""
     pieces = _pieces_of(name)
     return bool(pieces) and UNKNOWN not in pieces and not all(piece.isdigit() for piece in pieces)
 

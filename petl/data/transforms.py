@@ -75,7 +75,7 @@ def make_transform(pipeline: Mapping[str, Any], training: bool, augment: Augment
 
 
 def _refuse_pipeline_options(augment: Mapping[str, Any]) -> None:
-    """An error for what evaluation must share with training: ``augment`` would change it in training alone."""
+    """Raises a DataError for what evaluation must share with training: ``augment`` would change it in training alone."""
     odd = sorted(PIPELINE_OPTIONS & set(augment))
     if odd:
         raise DataError(

@@ -32,7 +32,7 @@ def natural_order(name: str) -> tuple[list[Any], str]:
 
 
 def is_hidden(path: Names) -> bool:
-    """Whether a file, or a folder above it, is hidden or was left by an operating system."""
+    """Returns whether a file, or a folder above it, is hidden or was left by an operating system."""
     return any(name.startswith(".") or name.lower() in SYSTEM_FILES for name in path)
 
 

@@ -75,7 +75,7 @@ def at_most(successes: int, count: int, p: float) -> float:
 
 
 def _summed(successes: int, count: int, p: float) -> float:
-    """The lower tail below the mean: terms fall from the last to the first, and those that no longer count are left out."""
+    """Returns the lower tail below the mean: terms fall from the last to the first; those too small to count are left out."""
     if successes < 0:
         return 0.0
     choose = math.lgamma(count + 1) - math.lgamma(successes + 1) - math.lgamma(count - successes + 1)
@@ -89,7 +89,7 @@ def _summed(successes: int, count: int, p: float) -> float:
 
 
 def _solved(rising: Callable[[float], float]) -> float:
-    """The root of a rising function between 0 and 1, by halving until the ends meet."""
+    """Returns the root of a rising function between 0 and 1, by halving until the ends meet."""
     low, high = 0.0, 1.0
     while (middle := (low + high) / 2) not in (low, high):
         low, high = (middle, high) if rising(middle) < 0 else (low, middle)

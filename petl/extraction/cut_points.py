@@ -30,7 +30,7 @@ class Placeholder:
     requires_grad: bool = False
 
     def __call__(self, images: int) -> Tensor:
-        """A tensor without memory for so many images: NaN all over, or zeros where the type has no NaN."""
+        """Returns a tensor without memory for so many images: NaN all over, or zeros where the type has no NaN."""
         first = self.shape[0] * images // self.batch if self.shape and self.shape[0] % self.batch == 0 else None
         value = torch.full(
             (), float("nan") if self.dtype.is_floating_point else 0, dtype=self.dtype, device=self.device
@@ -73,7 +73,7 @@ class CutPoint:
         return self.visit.module
 
     def needs(self, name: str) -> bool:
-        """Whether the features at this point may depend on the parameter or buffer of that name."""
+        """Returns whether the features at this point may depend on the parameter or buffer of that name."""
         return not any(name.startswith(f"{later}.") for later in self.later)
 
 
@@ -94,7 +94,7 @@ def cut_points(model: nn.Module, images: Tensor) -> list[CutPoint]:
 
 
 def _first_trained(recorder: CallRecorder) -> float:
-    """The time at which a module first received or returned a tensor that depends on anything that trains."""
+    """Returns the time at which a module first received or returned a tensor that depends on anything that trains."""
     begins = [call.begin for call in recorder.calls if _any_trains((call.args, call.kwargs))]
     return min([*begins, *(call.end for call in recorder.finished if _any_trains(call.returned))], default=math.inf)
 
@@ -104,7 +104,7 @@ def _any_trains(tree: Any) -> bool:
 
 
 def _takes_batch(call: ModuleCall) -> bool:
-    """Whether the module's first argument is one tensor with a row for each image."""
+    """Returns whether the module's first argument is one tensor with a row for each image."""
     first = next(iter(call.args), None)
     return isinstance(first, Placeholder) and first.shape[:1] == (first.batch,)
 

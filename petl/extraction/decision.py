@@ -100,7 +100,7 @@ def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: F
 
 
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
-    """Whether a large share of a forward, here of zeros, runs before anything that trains."""
+    """Returns whether a large share of a forward, here of zeros, runs before anything that trains."""
     try:
         images = torch.zeros(2, *pipeline(model)["input_size"], device=accelerator.device, dtype=input_dtype(model))
         with accelerator.autocast():

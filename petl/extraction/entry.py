@@ -79,7 +79,7 @@ def read_about(place: Path) -> dict[str, Any] | None:
 
 
 def has_only_entry_files(place: Path) -> bool:
-    """Whether a folder has nothing in it but files of an entry."""
+    """Returns whether a folder has nothing in it but files of an entry."""
     with contextlib.suppress(OSError):
         return not place.is_symlink() and all(
             path.name in ENTRY_FILES and stat.S_ISREG(path.lstat().st_mode) for path in place.iterdir()
@@ -150,7 +150,7 @@ def _as_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def is_entry(place: Path) -> bool:
-    """Whether a folder is an entry of petl's: its name is the fingerprint of what its ``about.json`` says."""
+    """Returns whether a folder is an entry of petl's: its name is the fingerprint of what its ``about.json`` says."""
     about = read_about(place) if ENTRY_NAME.fullmatch(place.name) else None
     return about is not None and entry_name(about["about"]) == place.name
 

@@ -33,5 +33,5 @@ class FeatureDataset(Dataset[Batch]):
 
 
 def whole_batch(batch: Any) -> Any:
-    """A ``collate_fn`` that leaves the batch as `FeatureDataset` returned it."""
+    """Collates nothing: leaves the batch as `FeatureDataset` returned it."""
     return batch

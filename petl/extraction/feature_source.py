@@ -59,7 +59,7 @@ class FeatureSource:
         return f"trained from {name} on, on features that were computed once: {count} images, {place}"
 
     def skipping(self) -> contextlib.AbstractContextManager[Any]:
-        """A context inside of which ``net`` can run and be trained."""
+        """Returns a context inside of which ``net`` can run and be trained."""
         return self.net.skipping() if isinstance(self.net, Tail) else contextlib.nullcontext()
 
     def close(self) -> None:
@@ -85,7 +85,7 @@ class FeatureSource:
         return batch
 
     def _still_gives(self, loader: Loader, stored: Batch) -> bool:
-        """Whether the model gives the stored features of the first image, up to rounding."""
+        """Returns whether the model gives the stored features of the first image, up to rounding."""
         images, targets = images_and_labels(one_image(loader), self.model)
         now, then = self.inputs(images.to(self.accelerator.device))[0].cpu(), stored[0][:1]
         exact = self.accelerator.mixed_precision == "no" and now.dtype in (torch.float32, torch.float64)

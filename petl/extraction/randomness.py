@@ -33,7 +33,7 @@ def may_change(dataset: Any) -> Reason | None:
 
 
 def differs_when_reread(dataset: Any) -> bool:
-    """Whether some of the images differ when they are read again with other random numbers."""
+    """Returns whether some of the images differ when they are read again with other random numbers."""
     seeded = Seeded(dataset)
     for index in np.linspace(0, len(dataset) - 1, min(REREAD_IMAGES, len(dataset))).astype(int).tolist():
         one, other = seeded[index, 1], seeded[index, 2]

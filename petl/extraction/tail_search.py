@@ -38,7 +38,7 @@ def _features_at(model: nn.Module, points: list[CutPoint], images: Tensor) -> tu
 
 @torch.no_grad()
 def _same_output(tail: Tail, features: Tensor, expected: Any) -> bool:
-    """Whether the tail computes the model's logits from the features alone, bit for bit, in evaluation mode."""
+    """Returns whether the tail computes the model's logits from the features alone, bit for bit, in evaluation mode."""
     tail.dtype, tail.per_image = features.dtype, features.numel() * features.element_size() // max(len(features), 1)
     with contextlib.suppress(*MODEL_ERRORS), in_eval(tail), tail.skipping():
         output = logits(tail(features.clone()))
@@ -47,7 +47,7 @@ def _same_output(tail: Tail, features: Tensor, expected: Any) -> bool:
 
 
 def _trains_alike(tail: Tail, images: Tensor, expected: Any) -> bool:
-    """Whether a training step of the tail has the logits and gradients of a step of the whole model, up to rounding.
+    """Returns whether a training step of the tail has the logits and gradients of a step of the whole model, up to rounding.
 
     In training, norms of the frozen part may be folded into its convolutions, so the last bits may differ here.
     """
@@ -59,7 +59,7 @@ def _trains_alike(tail: Tail, images: Tensor, expected: Any) -> bool:
 
 
 def _close(one: Tensor | None, other: Tensor | None) -> bool:
-    """Whether two tensors, or two absent ones, are equal up to rounding; NaN is equal to nothing."""
+    """Returns whether two tensors, or two absent ones, are equal up to rounding; NaN is equal to nothing."""
     if one is None or other is None:
         return one is other
     return torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(other.abs().max()))

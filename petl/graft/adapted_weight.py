@@ -78,7 +78,7 @@ class AdaptedWeight(Tensor):
 
 
 def _lost_write(layer: nn.Module | None, param: str, what: str) -> str:
-    """The text of the error about ``what`` wrote to the adapted weight."""
+    """Returns the text of the error about ``what`` wrote to the adapted weight."""
     kind = "layer" if layer is None else cast(Any, layer)._petl_spec.base.__name__
     return (
         f"{what} on the {param} of a {kind} that petl has adapted: it is computed at each use, so this is lost. "

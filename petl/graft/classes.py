@@ -17,12 +17,12 @@ def fast_paths(module: nn.Module) -> tuple[type[FastPath], ...]:
 
 
 def is_held_in_eval(module: nn.Module) -> bool:
-    """Whether ``hold_in_eval`` keeps this module in evaluation mode."""
+    """Returns whether ``hold_in_eval`` keeps this module in evaluation mode."""
     return isinstance(module, HeldInEval)
 
 
 def is_grafted(module: nn.Module) -> bool:
-    """Whether petl has changed this module's class."""
+    """Returns whether petl has changed this module's class."""
     return isinstance(module, RuntimeClass)
 
 

@@ -74,7 +74,7 @@ def spectral_norm_keys(module: nn.Module, name: str) -> list[tuple[str, str]]:
 
 
 def has_weight_hooks(model: nn.Module) -> bool:
-    """Whether hooks of torch's compute weights in the model; a copy without hooks is another model then."""
+    """Returns whether hooks of torch's compute weights in the model; a copy without hooks is another model then."""
     kinds = tuple(known.kind for known in HOOKS)
     return any(isinstance(hook, kinds) for module in model.modules() for hook in module._forward_pre_hooks.values())
 

@@ -89,7 +89,7 @@ def _update_class(module: nn.Module, held: bool) -> None:
 
 @functools.cache
 def _subclass(spec: ClassSpec) -> type[nn.Module]:
-    """The run-time class of this spec; equal specs have one class."""
+    """Returns the run-time class of this spec; equal specs have one class."""
     base = spec.base
     mixins = _mixins(spec)
     body = {param: adapted_property(param) for param in spec.params}
@@ -106,14 +106,14 @@ def _subclass(spec: ClassSpec) -> type[nn.Module]:
 
 
 def _mixins(spec: ClassSpec) -> list[type]:
-    """The mixins in the order in which their forwards run: paths around the grafts, the grafts, paths inside them."""
+    """Returns the mixins in the order in which their forwards run: paths around the grafts, the grafts, paths inside them."""
     outer, inner = ([path for path in spec.fast_paths if path.around_grafts is where] for where in (True, False))
     own = ((RecurrentWeights, spec.recurrent), (HeldInEval, spec.held), (RuntimeClass, True))
     return [*outer, *([CallsGrafts] if spec.calls_grafts else []), *inner, *(mixin for mixin, on in own if on)]
 
 
 def _forward_like(base: type[nn.Module], mixins: Sequence[type]) -> dict[str, Any]:
-    """A ``forward`` that runs the first mixin's and has the signature, name and docstring of ``base``'s own.
+    """Returns a ``forward`` that runs the first mixin's and has the signature, name and docstring of ``base``'s own.
 
     torch.fx, torch.export and training loops that choose columns by the arguments' names read these.
     """
@@ -167,6 +167,6 @@ def _unfoldable_below(module: nn.Module) -> list[str]:
 
 
 def _rebuild(*fields: Any) -> nn.Module:
-    """An empty module of the run-time class with these fields of its spec: for pickle and deepcopy."""
+    """Returns an empty module of the run-time class with these fields of its spec: for pickle and deepcopy."""
     cls = _subclass(ClassSpec(*fields))
     return cls.__new__(cls)

@@ -58,7 +58,7 @@ class GuardedParameters:
         self._petl_refuse("quantization")
 
     def _petl_may(self) -> bool:
-        """Whether loading or a distributed wrapper exchanges the parameter."""
+        """Returns whether loading or a distributed wrapper exchanges the parameter."""
         frame, names = sys._getframe(2), []
         while frame is not None and len(names) < 3:
             names.append(frame.f_globals.get("__name__", ""))

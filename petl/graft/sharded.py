@@ -15,7 +15,7 @@ WRAPPERS = ("_fsdp_wrapped_module.", "_checkpoint_wrapped_module.", "_orig_mod."
 
 
 def fsdp_asks() -> bool:
-    """Whether it is FSDP that asks for a weight: it needs what it keeps there, a shard or a view, not the adapted weight.
+    """Returns whether it is FSDP that asks for a weight: it needs what it keeps there, a shard or a view, not the adapted weight.
 
     ``fully_shard`` looks at its parameters by ``getattr(module, name)`` before the first forward and after every ``.to``, FSDP1
     wherever it exchanges them. Called by the weight's property; the question is who has called that property.
@@ -24,13 +24,13 @@ def fsdp_asks() -> bool:
 
 
 def is_sharded_model(model: nn.Module) -> bool:
-    """Whether FSDP (1 or 2) or tensor parallelism holds parts of the model's tensors."""
+    """Returns whether FSDP (1 or 2) or tensor parallelism holds parts of the model's tensors."""
     names = {cls.__name__ for module in model.modules() for cls in type(module).__mro__}
     return bool(names & {"FSDPModule", "FullyShardedDataParallel"}) or any(is_shard(p) for p in model.parameters())
 
 
 def is_shard(tensor: Tensor | None) -> bool:
-    """Whether ranks hold parts of the tensor (a DTensor)."""
+    """Returns whether ranks hold parts of the tensor (a DTensor)."""
     return hasattr(tensor, "full_tensor")
 
 

@@ -23,13 +23,13 @@ def input_dtype(model: nn.Module) -> torch.dtype:
 
 
 def _new_dtype(module: nn.Module, param: str) -> torch.dtype | None:
-    """The type of the parameter with its grafts; None where none of them changes it."""
+    """Returns the type of the parameter with its grafts; None where none of them changes it."""
     own = [graft for _, graft in grafts(module) if isinstance(graft, WeightGraft) and graft.param == param]
     return next((graft.dtype for graft in own if graft.dtype is not None), None)
 
 
 def adapted_property(param: str) -> property:
-    """A property that returns ``param``'s value after all of its grafts."""
+    """Makes a property that returns ``param``'s value after all of its grafts."""
 
     def get(self: nn.Module) -> Tensor:
         if fsdp_asks():

@@ -156,7 +156,7 @@ def calibrated(head: LinearHead, y: Tensor) -> LinearHead:
 
 
 def _lowest(value: Callable[[float], float], low: float, high: float) -> float:
-    """Where a function with one valley is lowest, by golden section."""
+    """Returns where a function with one valley is lowest, by golden section."""
     share = (5**0.5 - 1) / 2
     for _ in range(STEPS):
         left, right = high - share * (high - low), low + share * (high - low)

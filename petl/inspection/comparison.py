@@ -37,7 +37,7 @@ def named_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 def same_values(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have equal values, with NaN equal to NaN."""
+    """Returns whether two tensors have equal values, with NaN equal to NaN."""
     if torch.equal(one, other):
         return True
     return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())

@@ -96,7 +96,7 @@ class Trial:
         return Finding("gradients", "fail" if dead or wrong else "pass", detail)
 
     def has_no_influence(self, name: str) -> bool:
-        """Whether a tensor that the forward reads never changes the output, whatever its value and those of the others are.
+        """Returns whether a tensor that the forward reads never changes the output, whatever its value and the others' are.
 
         A softmax cancels such tensors: the bias of keys, or of an attention map. Behind a zero gain a tensor has influence.
         """
@@ -187,12 +187,12 @@ def _add_noise(p: Tensor, by: float, rng: torch.Generator) -> None:
 
 
 def _has_trained(model: nn.Module) -> bool:
-    """Whether some graft has left its start: LoRA's and adapters' last layers start at zero."""
+    """Returns whether some graft has left its start: LoRA's and adapters' last layers start at zero."""
     last = [p for name, p in model.named_parameters() if name.endswith((".up", ".up.weight"))]
     return any(bool((p != 0).any()) for p in last)
 
 
 def _tuned_statistics(model: nn.Module) -> set[str]:
-    """The names of the running statistics that a method tunes: they are meant to move."""
+    """Returns the names of the running statistics that a method tunes: they are meant to move."""
     wrapped, buffers = record(model), dict(model.named_buffers())
     return {name for name in (wrapped.owned_keys if wrapped else ()) if name in buffers}

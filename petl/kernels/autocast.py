@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def is_autocast_on(device: torch.device) -> bool:
-    """Whether autocast is on for this device; the meta device has none."""
+    """Returns whether autocast is on for this device; the meta device has none."""
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 

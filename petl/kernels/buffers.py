@@ -49,13 +49,13 @@ def _new_block(size: int) -> Tensor:
 
 
 def _is_free(block: Tensor) -> bool:
-    """Whether no other tensor uses the block's memory: its count of uses is one for the block and one for ``storage``."""
+    """Returns whether no other tensor uses the block's memory: its count of uses is one for the block and one for ``storage``."""
     storage = block.untyped_storage()
     return torch._C._storage_Use_Count(storage._cdata) == 2  # type: ignore[attr-defined]  # no public name
 
 
 def _writes_directly(like: Tensor) -> bool:
-    """Whether an operation on the tensor writes into memory at once: it isn't recorded, traced, compiled or transformed."""
+    """Returns whether an operation on the tensor runs at once: it isn't recorded, traced, compiled or transformed."""
     if like.device.type != "cpu" or type(like) not in (Tensor, nn.Parameter) or torch.is_grad_enabled():
         return False
     if torch.compiler.is_compiling() or torch.compiler.is_exporting() or torch.jit.is_tracing():

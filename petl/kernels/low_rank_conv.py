@@ -100,7 +100,7 @@ def _merged_kernel(
 
 
 def _is_cheaper_by_features(weight: Tensor, up: Tensor, geometry: ConvGeometry) -> bool:
-    """Whether two passes through ``rank`` features are fewer operations a position than the whole weight's gradient."""
+    """Returns whether two passes through ``rank`` features are fewer operations a position than the whole weight's gradient."""
     (out, rank), columns = up.shape, weight[0].numel()
     return geometry.groups == 1 and 2 * rank * (columns + out) < out * columns
 

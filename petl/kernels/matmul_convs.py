@@ -42,7 +42,7 @@ class PointwiseConv2d(nn.Conv2d):
 
 
 def _is_slow_in_torch(x: Tensor) -> bool:
-    """Whether torch's own convolutions are slow on this input; a trace gets these, since ``fold`` takes no traced sizes."""
+    """Returns whether torch's own convolutions are slow on this input; a trace gets them, as ``fold`` takes no traced sizes."""
     if torch.jit.is_tracing():
         return False
     return x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and not is_autocast_on(x.device)

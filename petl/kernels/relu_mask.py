@@ -29,7 +29,7 @@ class ReluMask:
         return _pack_bits(mask.as_strided((mask.numel(),), (1,))) if self.is_packed else mask
 
     def needs_no_bits(self) -> bool:
-        """Whether the gradient is read from the output or the input."""
+        """Returns whether the gradient is read from the output or the input."""
         return self.output is not None or self.recompute_input is not None
 
     def use_output(self, output: Tensor) -> None:
@@ -112,7 +112,7 @@ def _passes_gradient(out: Tensor, high: float) -> Tensor:
 
 
 def _is_dense(tensor: Tensor) -> bool:
-    """Whether the numbers lie side by side in memory, in whatever order."""
+    """Returns whether the numbers lie side by side in memory, in whatever order."""
     strides = sorted((stride, size) for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1)
     expected = 1
     for stride, size in strides:

@@ -105,7 +105,7 @@ def restore_dtype(model: nn.Module) -> None:
 
 
 def is_stored_low(module: nn.Module) -> bool:
-    """Whether the module's weight is stored in low precision."""
+    """Returns whether the module's weight is stored in low precision."""
     return any(isinstance(graft, Upcast) and graft.param == "weight" for _, graft in grafts(module))
 
 
@@ -118,7 +118,7 @@ def _layer_weights(model: nn.Module) -> Iterator[ParameterRef]:
 
 
 def _stays_finite(weight: Tensor, dtype: torch.dtype) -> bool:
-    """Whether every finite number of the weight is finite in ``dtype`` too."""
+    """Returns whether every finite number of the weight is finite in ``dtype`` too."""
     return bool((weight.detach().to(dtype).isfinite() == weight.detach().isfinite()).all())
 
 

@@ -55,7 +55,7 @@ class FirstRun:
 
     @contextlib.contextmanager
     def repeated(self) -> Iterator[None]:
-        """A context around every run of the block; later runs find the state before the first one, and leave no change."""
+        """Yields around every run of the block; later runs find the state before the first one, and leave no change."""
         if not self.is_over:
             yield
             return
@@ -123,7 +123,7 @@ class _BufferState:
         self.before = None if self.tensor is None else self.tensor.detach().clone()
 
     def is_changed(self) -> bool:
-        """Whether the first run has written to the buffer, or may have: batch norm kernels don't count their writes."""
+        """Returns whether the first run has written to the buffer, or may have: batch norm kernels don't count their writes."""
         present = self.part._buffers.get(self.leaf)
         statistics = self.part.training and self.leaf in ("running_mean", "running_var")
         return statistics or present is not self.tensor or (present is not None and present._version != self.version)

@@ -53,7 +53,7 @@ class CheckpointedBlock(FastPath):
 
 
 def _may_skip_kernels(block: nn.Module) -> bool:
-    """Whether only the block itself and autograd see the outputs of its layers."""
+    """Returns whether only the block itself and autograd see the outputs of its layers."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return not has_hooks_inside(block)

@@ -50,7 +50,7 @@ def norm_to_defer_for(conv: nn.Module) -> nn.Module | None:
 
 
 def _has_hooks_between(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether hooks see what the convolution returns or what the norm takes."""
+    """Returns whether hooks see what the convolution returns or what the norm takes."""
     hooks = conv._forward_hooks or conv._backward_hooks or conv._backward_pre_hooks or norm._forward_pre_hooks
     return bool(hooks) or bool(torch.nn.modules.module._has_any_global_hook())
 

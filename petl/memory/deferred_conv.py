@@ -67,7 +67,7 @@ class DeferredConv:
         return self.x, self.bias, *(self.change[:2] if self.change else (None, None))
 
     def is_pending(self) -> bool:
-        """Whether no code has used the output, and computing it now gives the same; raises if an input was written to."""
+        """Returns whether no code has used the output, and computing it now gives the same; raises if an input was written to."""
         self._check_versions()
         is_used = self.output is not None or self.detached_output is not None
         return not is_used and self.autocast == _AutocastState.now(self.x.device.type)
@@ -186,12 +186,12 @@ def _detached(x: Any) -> Any:
 
 
 def _is_in_place(func: Any) -> bool:
-    """Whether a function writes to its first argument, which autograd then gives another place in the graph."""
+    """Returns whether a function writes to its first argument, which autograd then gives another place in the graph."""
     name = getattr(func, "__name__", "")
     return (name.endswith("_") and not name.endswith("__")) or name in _IN_PLACE_OPERATORS
 
 
 def _was_written_to(args: Any, kwargs: Any) -> bool:
-    """Whether any code has written to a ``DeferredOutput``: from then on, its own place in the graph counts."""
+    """Returns whether any code has written to a ``DeferredOutput``: from then on, its own place in the graph counts."""
     with torch._C.DisableTorchFunctionSubclass():
         return any(isinstance(t, DeferredOutput) and t._version > 0 for t in tree_leaves((args, kwargs)))

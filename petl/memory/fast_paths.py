@@ -57,7 +57,7 @@ def fast_path_of(module: nn.Module) -> type[FastPath] | None:
 
 
 def _is_changed_linear(module: nn.Module) -> bool:
-    """Whether the module is a linear layer with a low-rank change, or one whose weight is stored in low precision."""
+    """Returns whether the module is a linear layer with a low-rank change, or one whose weight is stored in low precision."""
     return base_class(module) is nn.Linear and (low_rank_change(module) is not None or is_stored_low(module))
 
 

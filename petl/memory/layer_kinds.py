@@ -18,23 +18,23 @@ ACTIVATIONS = (  # functions of each number of their input alone
 
 
 def is_plain_conv(module: nn.Module) -> bool:
-    """Whether the module is torch's 2d convolution or timm's with SAME padding."""
+    """Returns whether the module is torch's 2d convolution or timm's with SAME padding."""
     return base_class(module) in (nn.Conv2d, Conv2dSame)
 
 
 def is_plain_norm(module: nn.Module) -> bool:
-    """Whether the module is a BatchNorm with running statistics, of torch or timm."""
+    """Returns whether the module is a BatchNorm with running statistics, of torch or timm."""
     kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, BatchNormAct2d)
     return base_class(module) in kinds and has_running_statistics(module)
 
 
 def is_plain_mlp(module: nn.Module) -> bool:
-    """Whether the module is timm's ``Mlp`` with two linear layers; its variant with 1x1 convolutions isn't one."""
+    """Returns whether the module is timm's ``Mlp`` with two linear layers; its variant with 1x1 convolutions isn't one."""
     block = cast(Any, module)
     return base_class(module) is Mlp and all(base_class(fc) is nn.Linear for fc in (block.fc1, block.fc2))
 
 
 def is_recomputable(module: nn.Module) -> bool:
-    """Whether the module is one of ``ACTIVATIONS`` or a norm without running statistics."""
+    """Returns whether the module is one of ``ACTIVATIONS`` or a norm without running statistics."""
     is_norm = "norm" in layer_roles(module) and not has_running_statistics(module)
     return base_class(module) in ACTIVATIONS or is_norm

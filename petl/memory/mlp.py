@@ -31,7 +31,7 @@ class ChunkedMlp(FastPath):
 
 
 def _runs_in_chunks(block: Mlp, x: Tensor) -> bool:
-    """Whether the hidden tensor is large, nothing trains but the layers' changes and biases, and no hook looks inside."""
+    """Returns whether the hidden tensor is large, nothing trains but the layers' changes and biases, and no hook looks inside."""
     size = x.shape[:-1].numel() * cast(nn.Linear, block.fc1).out_features * compute_dtype(x).itemsize
     if x.device.type != "cpu" or size < CHUNK_FROM_BYTES:
         return False
@@ -45,7 +45,7 @@ def _runs_in_chunks(block: Mlp, x: Tensor) -> bool:
 
 
 def _is_low_rank(layer: nn.Module) -> bool:
-    """Whether the layer computes ``low_rank_linear.linear`` alone, and keeps its input if anything of its weight trains."""
+    """Returns whether the layer is ``low_rank_linear.linear`` alone, and keeps its input if anything of its weight trains."""
     has_other_grafts = any(not isinstance(graft, WeightGraft) for _, graft in grafts(layer))
     if FusedLinear not in fast_paths(layer) or has_other_grafts or weight_trains(layer):
         return False

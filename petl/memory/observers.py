@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 
 def is_recorded(*args: Any) -> bool:
-    """Whether autograd, and only autograd, records a module's forward with these arguments.
+    """Returns whether autograd, and only autograd, records a module's forward with these arguments.
 
     It is false under tracing, exporting, torch.fx (which passes proxies), torch.func and forward-mode derivatives.
     """
@@ -26,7 +26,7 @@ def is_recorded(*args: Any) -> bool:
 
 
 def can_hook_saved_tensors() -> bool:
-    """Whether petl may set saved-tensor hooks: not under compilers, torch.func, or other code's saved-tensor hooks."""
+    """Returns whether petl may set saved-tensor hooks: not under compilers, torch.func, or other code's saved-tensor hooks."""
     if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False
     return saved_tensor_hooks() is None
@@ -38,7 +38,7 @@ def saved_tensor_hooks() -> Any:
 
 
 def has_hooks_inside(block: nn.Module) -> bool:
-    """Whether hooks see the inputs, outputs or gradients of modules inside the block."""
+    """Returns whether hooks see the inputs, outputs or gradients of modules inside the block."""
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     has_own = any(getattr(part, kind) for part in block.modules() if part is not block for kind in kinds)
     return has_own or bool(torch.nn.modules.module._has_any_global_hook())

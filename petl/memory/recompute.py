@@ -78,7 +78,7 @@ class _TapeEntry:
     record: Recomputation | ReluMask
 
     def is_about(self, tensor: Tensor) -> bool:
-        """Whether ``tensor`` shares the memory of the recorded one, and nothing was written to that since."""
+        """Returns whether ``tensor`` shares the memory of the recorded one, and nothing was written to that since."""
         output = self.output()  # what autograd saves of an operation's output has a version counter of its own
         version = tensor._version if output is None else output._version
         return not self.storage.expired() and version == self.version

@@ -31,13 +31,13 @@ def own_weight(layer: nn.Module) -> Tensor:
 
 
 def weight_trains(module: nn.Module) -> bool:
-    """Whether the module's own weight trains, or is computed (pruned), perhaps from tensors that train."""
+    """Returns whether the module's own weight trains, or is computed (pruned), perhaps from tensors that train."""
     weight = module._parameters.get("weight")
     return weight.requires_grad if weight is not None else "weight" in vars(module)
 
 
 def is_frozen_or_low_rank(layer: nn.Module) -> bool:
-    """Whether the layer's own weight is frozen, with one low-rank change or none."""
+    """Returns whether the layer's own weight is frozen, with one low-rank change or none."""
     own = layer._parameters.get("weight")  # torch's pruning and parametrizations take it away
     if own is None or own.requires_grad:
         return False
@@ -45,7 +45,7 @@ def is_frozen_or_low_rank(layer: nn.Module) -> bool:
 
 
 def keeps_input(module: nn.Module) -> bool:
-    """Whether a linear layer or convolution keeps its input for the backward."""
+    """Returns whether a linear layer or convolution keeps its input for the backward."""
     if base_class(module) is not nn.Linear and not is_plain_conv(module):
         return False
     change = low_rank_change(module)
@@ -53,11 +53,11 @@ def keeps_input(module: nn.Module) -> bool:
 
 
 def scale_trains(norm: nn.Module) -> bool:
-    """Whether the norm's scale trains, with its grafts."""
+    """Returns whether the norm's scale trains, with its grafts."""
     return norm.weight is not None and bool(norm.weight.requires_grad)
 
 
 def fuses_with_norm(conv: nn.Module, norm: nn.Module) -> bool:
-    """Whether a kernel computes the convolution and the norm together: not where both the weight and the scale change."""
+    """Returns whether a kernel computes the convolution and the norm together: not where both the weight and the scale change."""
     is_known = not weight_grafts(conv) or (low_rank_change(conv) is not None and not scale_trains(norm))
     return is_known and not weight_trains(conv)

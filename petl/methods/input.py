@@ -85,12 +85,12 @@ class Input(Method):
         return f"{base_class(module).__name__} does not apply one weight to the image's own channels"
 
     def _expected(self, module: nn.Module) -> int:
-        """The number of channels that the stem takes; three, timm's default, for a module that isn't a plain convolution."""
+        """Returns how many channels the stem takes; three, timm's default, for a module that isn't a plain convolution."""
         return module.in_channels if _mixes_exactly(module, getattr(module, "in_channels", 0)) else 3  # type: ignore[return-value]
 
 
 def _image_module(survey: Survey) -> str:
-    """The innermost module that takes every image unchanged; the model itself where its own code changes the image first."""
+    """Returns the innermost module that takes every image unchanged; the model itself if its code changes the image first."""
     takers = [name for name, call in survey.calls.items() if call.takes_image]
     place = ""
     while True:
@@ -155,14 +155,14 @@ class ChannelMixer(InputGraft):
 
 
 def _initial_mix(in_chans: int, channels: int) -> Tensor:
-    """The mix at the start, [channels, in_chans]: keeps the first channels if there are enough, else feeds the mean to each."""
+    """Returns the mix at the start, [channels, in_chans]: the first channels if there are enough, else the mean for each."""
     if in_chans >= channels:
         return torch.eye(channels, in_chans)
     return torch.full((channels, in_chans), 1 / in_chans)
 
 
 def _mixes_exactly(module: nn.Module, channels: int) -> bool:
-    """Whether the module is a convolution that applies its weight as it is to the image's own channels."""
+    """Returns whether the module is a convolution that applies its weight as it is to the image's own channels."""
     if not isinstance(module, nn.Conv2d) or module.groups != 1 or module.in_channels != channels:
         return False
     from timm.layers import Conv2dSame
@@ -171,13 +171,13 @@ def _mixes_exactly(module: nn.Module, channels: int) -> bool:
 
 
 def _shifts_exactly(module: nn.Module) -> bool:
-    """Whether a constant on each input channel gives a constant on each output channel: no padding with zeros, and a bias."""
+    """Returns whether constant input channels give constant output channels: no padding with zeros, and a bias."""
     return isinstance(module, nn.Conv2d) and module.padding in ((0, 0), 0, "valid") and module.bias is not None and (
         base_class(module) is nn.Conv2d
     )  # fmt: skip
 
 
 def _like_parameters(module: nn.Module) -> Tensor:
-    """An empty tensor on the module's device, of the module's dtype but at least float32."""
+    """Returns an empty tensor on the module's device, of the module's dtype but at least float32."""
     own = next(module.parameters(), torch.empty(0))
     return torch.empty(0, device=own.device, dtype=torch.promote_types(input_dtype(module), torch.float32))

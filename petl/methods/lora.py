@@ -103,7 +103,7 @@ class LoRA(Method):
         return Sites(s for s in with_rows if s.rows or "m" not in letters_by_name(survey, s))
 
     def _cuts(self, letters: str) -> bool:
-        """Whether some rows of a projection that computes ``letters`` change and others don't."""
+        """Returns whether some rows of a projection that computes ``letters`` change and others don't."""
         return bool({*letters} & {*(self.slices or "")}) and not {*letters} <= {*(self.slices or "")}
 
     def adapt(self, module: nn.Module, site: Site) -> None:

@@ -57,7 +57,7 @@ class Method:
         return sites
 
     def fits(self, module: nn.Module) -> bool:
-        """Whether the method is for this module: of all that a pattern matches, the others are left out."""
+        """Returns whether the method is for this module: of all that a pattern matches, the others are left out."""
         return True
 
     def hint(self) -> str:
@@ -91,7 +91,7 @@ class Method:
 
 
 def _is_a(value: Any, kind: type) -> bool:
-    """Whether the value fits an option of this type: True is no number, an int is a float, infinity and nan are none."""
+    """Returns whether the value fits an option of this type: True is no number, an int is a float, infinity and nan are none."""
     if isinstance(value, bool) or kind is bool:
         return isinstance(value, bool) and kind is bool
     if kind is float:

@@ -126,7 +126,7 @@ class Peft(ForeignMethod):
 
 
 def _library() -> Any:
-    """The package peft, which is imported here alone."""
+    """Returns the package peft, which is imported here alone."""
     try:
         import peft
     except ImportError as error:
@@ -135,12 +135,12 @@ def _library() -> Any:
 
 
 def _is_plain(conv: nn.Module) -> bool:
-    """Whether it is dense, without a forward of its own (SAME padding, standardised weights) that peft's wrapper would lose."""
+    """Returns whether the layer is dense and has no forward of its own (SAME padding ...) that peft's wrapper would lose."""
     return base_class(conv) is nn.Conv2d and cast(nn.Conv2d, conv).groups == 1
 
 
 def _values(config: Any) -> dict[str, Any]:
-    """A peft config as plain JSON values, without what belongs to peft's own files or asks for nothing."""
+    """Returns a peft config as plain JSON values, without what belongs to peft's own files or asks for nothing."""
     fields = {k: v for k, v in config.to_dict().items() if k not in TRANSIENT and v is not None}
     values = {k: sorted(v) if isinstance(v, set) else getattr(v, "value", v) for k, v in fields.items()}
     default = {field.name: field.default for field in dataclasses.fields(config)}

@@ -103,7 +103,7 @@ def checked_config(config: Any) -> dict[str, Any]:
 
 
 def asks_for_nothing(key: str, value: Any) -> bool:
-    """Whether a field that petl doesn't take has a value that changes nothing."""
+    """Returns whether a field that petl doesn't take has a value that changes nothing."""
     return value is None or value is False or value in ({}, [], "") or value in IDLE_VALUES.get(key, ())
 
 
@@ -169,7 +169,7 @@ def _is_pattern_table(value: Any) -> bool:
 
 
 def _is_safe(pattern: str) -> bool:
-    """Whether matching the pattern ends soon on any layer name: no repeat of a group, two repeats and two groups at most."""
+    """Returns whether matching the pattern ends soon on any name: no repeat of a group, two repeats and two groups at most."""
     repeats = len(_REPEATS.findall(pattern))
     if not _SAFE.fullmatch(pattern) or repeats > 2 or pattern.count("(") > 2 or re.search(r"\)[*+?]", pattern):
         return False

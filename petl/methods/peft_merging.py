@@ -49,7 +49,7 @@ class MergeTrial:
         self.effect = 0.0 if self.before is None or base is None else float((self.before - base).abs().max())
 
     def differs(self, merged: Any) -> bool:
-        """Whether the merged layer's output is another, by more than rounding."""
+        """Returns whether the merged layer's output is another, by more than rounding."""
         now = self._output(merged)
         if self.before is None or now is None or self.before.numel() == 0:
             return False
@@ -57,7 +57,7 @@ class MergeTrial:
         return not float((now - self.before).abs().max()) <= 0.02 * self.effect + rounding
 
     def _output(self, layer: Any) -> Tensor | None:
-        """The layer's output in evaluation mode; None where the layer takes other inputs."""
+        """Returns the layer's output in evaluation mode; None where the layer takes other inputs."""
         modes = [(module, module.training) for module in layer.modules()]
         try:
             with torch.no_grad(), contextlib.suppress(TypeError, ValueError, RuntimeError):

@@ -89,7 +89,7 @@ def _method(item: Any, options: Mapping[str, Any]) -> Method:
 
 
 def _named(cls: type[Method], text: str, options: Mapping[str, Any]) -> Method:
-    """The method that the user named as ``name`` or ``name:text``; only methods of other libraries take a text."""
+    """Returns the method that the user named as ``name`` or ``name:text``; only methods of other libraries take a text."""
     if issubclass(cls, ForeignMethod):
         return cls.from_text(text, options)
     if text:

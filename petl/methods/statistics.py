@@ -21,7 +21,7 @@ def check_stats(name: str, stats: str) -> None:
 
 
 def has_own_parameters(survey: Survey, site: Site) -> bool:
-    """Whether the site's module has parameters of its own, not only its children's."""
+    """Returns whether the site's module has parameters of its own, not only its children's."""
     return any(p is not None for p in survey.modules[site.name]._parameters.values())
 
 

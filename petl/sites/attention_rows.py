@@ -71,7 +71,7 @@ def fused_rows(survey: Survey, names: Collection[str]) -> dict[str, Rows]:
 
 
 def _layout(letters: str, count: int, pieces: list[frozenset[int]]) -> Rows:
-    """The runs of letters in the first head's rows; empty where the pieces aren't a regular partition of all rows."""
+    """Returns the runs of letters in the first head's rows; empty where the pieces aren't a regular partition of all rows."""
     letters = "kv" if letters == "qkv" and len(pieces) == 2 else letters  # queries from elsewhere
     if len(pieces) != len(letters) or sum(map(len, pieces)) != count or len(frozenset().union(*pieces)) != count:
         return ()
@@ -144,7 +144,7 @@ class _RowTracker(TorchDispatchMode):
 
 
 def _rows(numbers: Tensor, count: int) -> frozenset[int]:
-    """The rows whose elements are among these."""
+    """Returns the rows whose elements are among these."""
     once = numbers[tuple(slice(0, 1) if step == 0 else slice(None) for step in numbers.stride())]
     there = torch.zeros(count + 1, dtype=torch.bool, device="cpu")
     there[once.flatten().long()] = True

@@ -88,7 +88,7 @@ def _in_container(survey: Survey, name: str) -> bool:
 
 
 def _is_composite(module: nn.Module) -> bool:
-    """Whether the module is more than one layer: it holds weights of at least two dimensions below it."""
+    """Returns whether the module is more than one layer: it holds weights of at least two dimensions below it."""
     grown = {id(part) for _, graft in grafts(module) for part in graft.modules()}
     below = [child for child in module.modules() if child is not module and id(child) not in grown]
     return any(p is not None and p.ndim > 1 for child in below for p in child._parameters.values())

@@ -41,12 +41,12 @@ class CallRecorder:
 
     @property
     def current(self) -> str:
-        """The name of the innermost module that runs now; empty for the model itself, and where none runs."""
+        """Returns the name of the innermost module that runs now; empty for the model itself, and where none runs."""
         return self._open[-1].name if self._open else ""
 
     @property
     def finished(self) -> list[ModuleCall]:
-        """The calls that ended without an error, in the order in which they ended."""
+        """Returns the calls that ended without an error, in the order in which they ended."""
         return sorted((call for call in self.calls if call.end), key=lambda call: call.end)
 
     def tick(self) -> int:
@@ -88,5 +88,5 @@ class CallRecorder:
 
 
 def kept_in(tree: Any, kind: type) -> list[Any]:
-    """What a recorder kept of the tensors in the tree, in order."""
+    """Returns what a recorder kept of the tensors in the tree, in order."""
     return [tree] if isinstance(tree, kind) else [leaf for leaf in tree_leaves(tree) if isinstance(leaf, kind)]

@@ -23,7 +23,7 @@ def channel_axis(shape: tuple[int, ...], module: nn.Module, ratio: float) -> int
 
 
 def _keeps(height: int, width: int, ratio: float) -> bool:
-    """Whether height and width can come from an image of this ratio; rounding moves each by less than one."""
+    """Returns whether height and width can come from an image of this ratio; rounding moves each by less than one."""
     return (height - 1) * ratio < width < (height + 1) * ratio if ratio != 1.0 else height == width
 
 

@@ -56,7 +56,7 @@ class Dataflow(TorchFunctionMode):
         return out
 
     def end(self, output: Any) -> None:
-        """The model's own output is read by no module inside."""
+        """Returns the model's own output is read by no module inside."""
         for leaf in tree_leaves(output):
             self._read(leaf, "")
 
@@ -90,7 +90,7 @@ class Dataflow(TorchFunctionMode):
                 yield name, consumer
 
     def overwriting(self) -> set[str]:
-        """The modules in which something writes to what the module received."""
+        """Returns the modules in which something writes to what the module received."""
         finished = self.recorder.finished
         return {call.name for call in finished if self._written(call.begin, call.end, _received(call))}
 
@@ -109,7 +109,7 @@ class Dataflow(TorchFunctionMode):
         return calls
 
     def _written(self, begin: int, end: int, tensors: list[Tensor]) -> bool:
-        """Whether anything wrote to these tensors in that time."""
+        """Returns whether anything wrote to these tensors in that time."""
         storages = {tensor.untyped_storage()._cdata for tensor in tensors}
         return any(begin < when <= end and t.untyped_storage()._cdata in storages for when, t in self.writes)
 

@@ -30,7 +30,7 @@ def layer_roles(module: nn.Module) -> list[str]:
 
 
 def is_layer(module: nn.Module) -> bool:
-    """Whether the module multiplies by weights: a linear layer or a convolution of any kind."""
+    """Returns whether the module multiplies by weights: a linear layer or a convolution of any kind."""
     return bool({"linear", "conv", "depthwise"} & {*layer_roles(module)})
 
 
@@ -46,19 +46,19 @@ def weight_names(module: nn.Module) -> list[str]:
 
 
 def is_cond_conv(module: nn.Module) -> bool:
-    """Whether the module is timm's CondConv2d: a convolution with several experts, but no nn.Conv2d."""
+    """Returns whether the module is timm's CondConv2d: a convolution with several experts, but no nn.Conv2d."""
     from timm.layers import CondConv2d
 
     return isinstance(module, CondConv2d)
 
 
 def has_running_statistics(module: nn.Module) -> bool:
-    """Whether the module keeps running statistics: any BatchNorm, also timm's and other libraries' own."""
+    """Returns whether the module keeps running statistics: any BatchNorm, also timm's and other libraries' own."""
     return any(module._buffers.get(name) is not None for name in ("running_mean", "running_var"))
 
 
 def _is_norm(module: nn.Module) -> bool:
-    """Whether the module has affine parameters and is a norm by class, or by name where a library wrote its own."""
+    """Returns whether the module has affine parameters and is a norm by class, or by name where a library wrote its own."""
     own = [p for p in module._parameters.values() if p is not None]
     known = (nn.LayerNorm, nn.GroupNorm, nn.RMSNorm, nn.modules.batchnorm._NormBase)
     named = "norm" in base_class(module).__name__.lower() or "GlobalResponseNorm" in base_class(module).__name__

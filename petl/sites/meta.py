@@ -33,7 +33,7 @@ def live_outputs(model: nn.Module, names: Collection[str], image: tuple[int, int
 
 
 def _marking(marks: list[bool]) -> Callable[..., None]:
-    """A forward hook that returns a view of each tensor in the output, and marks the tensor when a gradient comes back."""
+    """Makes a forward hook that returns a view of each tensor in the output, and marks the tensor when a gradient comes back."""
 
     def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         leaves, tree = tree_flatten(output)

@@ -15,7 +15,7 @@ def joined(name: str, leaf: str) -> str:
 
 
 def within(name: str, tops: Iterable[str]) -> bool:
-    """Whether ``name`` is one of ``tops`` or lies below one."""
+    """Returns whether ``name`` is one of ``tops`` or lies below one."""
     return any(name == top or name.startswith(f"{top}.") for top in tops)
 
 

@@ -68,7 +68,7 @@ class _Roles:
         return Site(name, self.of(name), base_class(module).__name__, shape, outputs, axes, self.survey.order(name))
 
     def _live_outputs(self) -> dict[str, list[bool]]:
-        """Which outputs matter of the blocks that return several; of all other modules, and where no gradient tells, all do."""
+        """Returns which outputs matter of blocks that return several; of other modules, and where no gradient tells, all do."""
         places = [*self.blocks, *(name for branch in self.branches.values() for name in branch)]
         several = {name for name in places if len(self.survey.calls[name].outputs) > 1}
         try:

@@ -57,17 +57,17 @@ class Survey:
     overwriting: set[str] = field(default_factory=set)
 
     def runs(self, name: str) -> bool:
-        """Whether the module of this name is called, or one of its own parameters is read."""
+        """Returns whether the module of this name is called, or one of its own parameters is read."""
         return (
             bool(self.failed) or name in self.calls or any(self.reads(name, p) for p in self.modules[name]._parameters)
         )
 
     def reads(self, name: str, parameter: str) -> bool:
-        """Whether the forward reads this parameter of the module of this name; true where the model could not run."""
+        """Returns whether the forward reads this parameter of the module of this name; true where the model could not run."""
         return bool(self.failed) or joined(name, parameter) in self.read_parameters
 
     def order(self, name: str) -> float:
-        """The module's place in the order of execution; modules that are read but not called count as their parent."""
+        """Returns the module's place in the order of execution; modules that are read but not called count as their parent."""
         while name not in self.calls and name:
             name = name.rpartition(".")[0]
         return self.calls[name].order if name in self.calls else float("inf")
@@ -125,7 +125,7 @@ def _outside_grafts(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _first_calls(begun: list[ModuleCall], finished: list[ModuleCall], images: Tensor) -> dict[str, FirstCall]:
-    """The first call of each module; where it returned no tensor, the outputs are those of a later call."""
+    """Returns the first call of each module; where it returned no tensor, the outputs are those of a later call."""
     first: dict[str, FirstCall] = {}
     for call in begun:
         if call.name not in first:

@@ -24,7 +24,7 @@ def unreached(survey: Survey) -> list[Unreached]:
 
 
 def _why_unreached(survey: Survey, owner: str, leaf: str, roles: tuple[str, ...]) -> str:
-    """Why no role reaches this parameter; empty where one does."""
+    """Returns why no role reaches this parameter; empty where one does."""
     module = survey.modules[owner]
     if "head" in roles:
         return ""

@@ -24,7 +24,7 @@ PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # w
 
 @contextlib.contextmanager
 def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
-    """An Accelerator for the inside of the block. accelerate has one state per process: the caller's is restored afterwards.
+    """Yields an Accelerator for one call; the state that accelerate keeps per process is restored afterwards.
 
     Raises:
         PetlError: an unknown precision, or one that this device can't have.
@@ -47,7 +47,7 @@ def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
 
 
 def _on_cpus() -> bool:
-    """Whether several ranks share a machine without a GPU: without being told, accelerate would let each train on its own."""
+    """Returns whether several ranks share a machine without a GPU: accelerate, if not told, would let each train alone."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.accelerator.is_available()
 
 

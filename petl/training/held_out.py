@@ -42,7 +42,7 @@ def _places(data: Any) -> list[tuple[Images, int]]:
 
 
 def _source_numbers(data: Any) -> set[int]:
-    """The numbers of the images in their source, which is one and the same here."""
+    """Returns the numbers of the images in their source, which is one and the same here."""
     return {int(images.indices[index]) for images, index in _places(data) if isinstance(images, Images)}
 
 
@@ -54,7 +54,7 @@ def image_name(images: Images, index: int) -> str:
 
 
 def _class_and_file(path: str) -> str:
-    """The last two parts of a path: those before them depend on whether the folder or the split in it was named."""
+    """Returns the last two parts of a path: those before them depend on whether the folder or the split in it was named."""
     return "/".join(path.split("/")[-2:])
 
 
@@ -137,7 +137,7 @@ def images_to_measure(
 
 
 def _has_reader(source: str) -> bool:
-    """Whether the source is a name such as torch/cifar10, whose reader knows the splits."""
+    """Returns whether the source is a name such as torch/cifar10, whose reader knows the splits."""
     return source.partition("/")[0].lower() in READERS and not Path(source).exists()
 
 

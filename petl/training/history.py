@@ -79,7 +79,7 @@ class History:
 
     @property
     def stale(self) -> int:
-        """The number of epochs since the best one."""
+        """Returns the number of epochs since the best one."""
         return len(self.rows) - self.best.get("epoch", 0)
 
     def __repr__(self) -> str:

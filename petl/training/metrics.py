@@ -46,7 +46,7 @@ class Metrics:
 
     @property
     def scalars(self) -> dict[str, float]:
-        """The numbers that are not per class, by name: what ``fit(monitor=...)`` can watch."""
+        """Returns the numbers that are not per class, by name: what ``fit(monitor=...)`` can watch."""
         return {name: getattr(self, name) for name in METRIC_NAMES}
 
     def __repr__(self) -> str:

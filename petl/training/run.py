@@ -55,7 +55,7 @@ class Run:
 
     @property
     def average(self) -> dict[str, Tensor]:
-        """The averaged values of the tensors in ``trained``."""
+        """Returns the averaged values of the tensors in ``trained``."""
         state = self.ema.module.state_dict() if self.ema else {}
         return {name: state[name] for name in self.trained if name in state}
 

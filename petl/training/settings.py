@@ -128,7 +128,7 @@ class FeatureSettings:
 
     @property
     def limit(self) -> float:
-        """The bytes that features may take on disk."""
+        """Returns the bytes that features may take on disk."""
         return self.cache_limit * 1e9
 
 
@@ -170,7 +170,7 @@ class RunSettings:
 
     @property
     def names(self) -> list[str] | None:
-        """The class names that were given, as texts."""
+        """Returns the class names that were given, as texts."""
         return label_texts(self.labels)
 
     def refuse_unmeasured(self, val: Any) -> None:
