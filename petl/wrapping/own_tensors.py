@@ -1,4 +1,4 @@
-"""Lists the parameters and buffers that are a model's state, with the modules that own them."""
+"""Lists the parameters and buffers in a model's state dict, with the modules that own them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from petl.graft.sharded import plain_name
+from petl.sites.names import joined
 
 
 def state_entries(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
@@ -19,7 +20,7 @@ def state_entries(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
             tensor = own_tensor(module, leaf)
             if tensor is not None and id(tensor) not in seen:
                 seen.add(id(tensor))
-                yield plain_name(f"{name}.{leaf}").lstrip("."), module, leaf
+                yield plain_name(joined(name, leaf)), module, leaf
 
 
 def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:
