@@ -72,7 +72,7 @@ def try_on_meta(
         return
     try:
         meta_survey = dataclasses.replace(survey, model=on_meta(survey.model))
-    except Exception:  # a model that can't be copied: then only the comparison on the model itself is made
+    except Exception:  # a model that can't be copied is compared after the recipe was carried out on it
         return
     misfit = f"{path} doesn't fit this {type(survey.model).__name__}"
     try:

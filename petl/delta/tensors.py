@@ -46,12 +46,12 @@ def float_type_name(dtype: torch.dtype | None) -> str | None:
 
 
 def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
-    """Writes the values into the model; ``as_stored`` gives its tensors the file's dtypes, which a cast may have changed."""
+    """Writes the values into the model; ``as_stored`` also restores the file's dtypes, which a cast may have changed."""
     for key, owner, leaf in state_entries(model):
-        if key in tensors and (own := own_tensor(owner, leaf)) is not None:
-            if as_stored and own.dtype != tensors[key].dtype:
-                own.data = own.detach().to(tensors[key].dtype)
-            write_whole(own, tensors[key])
+        if key in tensors and (tensor := own_tensor(owner, leaf)) is not None:
+            if as_stored and tensor.dtype != tensors[key].dtype:
+                tensor.data = tensor.detach().to(tensors[key].dtype)
+            write_whole(tensor, tensors[key])
     drop_eval_caches(model)
 
 
@@ -82,10 +82,10 @@ def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[s
             f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
         )
     for key, tensor in tensors.items():
-        own = wanted[key]
-        same_kind = tensor.is_floating_point() if own.is_floating_point() else tensor.dtype == own.dtype
-        if tensor.shape != own.shape or not same_kind:
+        expected = wanted[key]
+        same_kind = tensor.is_floating_point() if expected.is_floating_point() else tensor.dtype == expected.dtype
+        if tensor.shape != expected.shape or not same_kind:
             raise DeltaError(
-                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {own.dtype} "
-                f"{tuple(own.shape)}; load it onto the backbone that it was made on"
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {expected.dtype} "
+                f"{tuple(expected.shape)}; load it onto the backbone that it was made on"
             )

@@ -36,7 +36,7 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _target(path: Path) -> tuple[Path, os.stat_result | None]:
-    """Returns the path of the file to write, links followed, and the status of the file that is there now, or None."""
+    """Returns the path of the file to write, links followed, and the status of the existing file, or None."""
     try:
         target = path.resolve()
     except RuntimeError as error:  # raised by Python before 3.13 for a circle of links

@@ -121,5 +121,6 @@ def _count(value: Any, depth: int) -> float:
 
 
 def _shown(value: Any) -> str:
+    """Returns the ``repr`` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

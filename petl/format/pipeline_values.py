@@ -37,8 +37,10 @@ def pipeline_fault(value: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> bool:
+    """Returns whether the value is a number of a reasonable size."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def _numbers(value: Any, count: int | None = None) -> bool:
+    """Returns whether the value is a list of numbers; ``count``: of that many."""
     return isinstance(value, list) and count in (None, len(value)) and all(_number(item) for item in value)

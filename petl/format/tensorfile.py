@@ -1,4 +1,4 @@
-"""Reads and writes safetensors files: a file is written whole or not at all, and the same content gives the same bytes.
+"""Reads and writes safetensors files: a file is written whole or not at all, and the same content always has the same bytes.
 
 petl has a reader and a writer of its own for three reasons: a file has to be read in one go (a reader that opens the path twice
 can read two different files), its header has to be checked before a tensor is created, and an error has to name what went wrong
@@ -95,6 +95,7 @@ def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple
 
 
 def _bytes(tensor: Tensor) -> Any:
+    """Returns the bytes of a tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else b""
 

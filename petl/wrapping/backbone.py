@@ -58,19 +58,19 @@ def create_arguments(
     Raises:
         MethodError: an argument from the user is no number, word, or list of these.
     """
-    own = {key: _worded(value) for key, value in {**_created(model), **_features(model)}.items()}
+    current = {key: _worded(value) for key, value in {**_created(model), **_features(model)}.items()}
     explicit = {key: _worded(value) for key, value in (create_args or {}).items()}
     if why := fault(explicit):
         raise MethodError(f"create_args: {why}; build the backbone by hand and pass it to petl.load, or leave it out")
     input_size = pretrained_cfg(model).get("input_size") or (channels,)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(input_size[1:] or size):
-        own["img_size"] = list(size)
+        current["img_size"] = list(size)
     if channels != input_size[0]:
-        own["in_chans"] = channels
-    lost = {key: value for key, value in own.items() if key not in explicit and fault({key: value})}
-    kept = {key: value for key, value in own.items() if key not in lost}
-    return {**kept, **explicit}, listing(f"{key}={str(value)[:60]}" for key, value in lost.items())
+        current["in_chans"] = channels
+    unrecordable = {key: value for key, value in current.items() if key not in explicit and fault({key: value})}
+    recordable = {key: value for key, value in current.items() if key not in unrecordable}
+    return {**recordable, **explicit}, listing(f"{key}={str(value)[:60]}" for key, value in unrecordable.items())
 
 
 def _created(model: nn.Module) -> dict[str, Any]:

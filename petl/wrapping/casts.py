@@ -15,8 +15,8 @@ from petl.wrapping.record import Record
 
 def dtype_changes(record: Record, fn: Callable[[Tensor], Tensor]) -> dict[torch.dtype, torch.dtype]:
     """Returns the dtypes of frozen tensors that ``fn`` would change, each with its new dtype."""
-    own = [own_tensor(owner, leaf) for owner, leaf, _ in record.frozen.values()]
-    devices = {tensor.dtype: tensor.device for tensor in own if tensor is not None}
+    tensors = [own_tensor(owner, leaf) for owner, leaf, _ in record.frozen.values()]
+    devices = {tensor.dtype: tensor.device for tensor in tensors if tensor is not None}
     try:
         new_dtypes = {old: fn(torch.empty(0, dtype=old, device=device)).dtype for old, device in devices.items()}
     except Exception:  # a user's function that can't take an empty tensor; the checksums will notice a cast by it
@@ -37,14 +37,14 @@ def refuse_second_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype])
 def note_cast(record: Record, casts: Mapping[torch.dtype, torch.dtype], moved: set[str]) -> None:
     """Records new checksums of tensors that were cast without an earlier loss of bits since ``wrap``."""
     for key, (owner, leaf, before) in record.frozen.items():
-        own, old_dtype = own_tensor(owner, leaf), _dtype(before)
-        if own is None or key in moved or casts.get(old_dtype) != own.dtype:
+        tensor, old_dtype = own_tensor(owner, leaf), _dtype(before)
+        if tensor is None or key in moved or casts.get(old_dtype) != tensor.dtype:
             continue
         first = record.checksums_before_cast.setdefault(key, before)
-        rounded = torch.promote_types(_dtype(first), old_dtype) != old_dtype or first.startswith(f"{own.dtype} ")
-        after = first if rounded else _meta_checksum(own, before) if before.endswith(" meta") else checksum(own)
+        rounded = torch.promote_types(_dtype(first), old_dtype) != old_dtype or first.startswith(f"{tensor.dtype} ")
+        after = first if rounded else _meta_checksum(tensor, before) if before.endswith(" meta") else checksum(tensor)
         record.frozen[key] = (owner, leaf, after)
-        if after == first and is_unchanged(first, checksum(own)):
+        if after == first and is_unchanged(first, checksum(tensor)):
             del record.checksums_before_cast[key]
     record.cast_to = next(iter(casts.values()))
     record.backbone["dtype"] = str(record.cast_to).removeprefix("torch.")
@@ -57,6 +57,6 @@ def _dtype(checksum: str) -> torch.dtype:
     return getattr(torch, checksum.partition(" ")[0].removeprefix("torch."))
 
 
-def _meta_checksum(own: Tensor, before: str) -> str:
+def _meta_checksum(tensor: Tensor, before: str) -> str:
     """Returns the checksum from before a cast with the new dtype, for a tensor on the meta device."""
-    return f"{own.dtype} {before.partition(' ')[2]}"
+    return f"{tensor.dtype} {before.partition(' ')[2]}"

@@ -61,13 +61,13 @@ def explain_changes(record: Record, moved: Sequence[str]) -> str:
 def _cause(record: Record, key: str, *, many: bool) -> str:
     """Returns the key of CAUSES for one tensor; ``many``: most of the base has changed."""
     owner, leaf, recorded = record.frozen[key]
-    own, sample = own_tensor(owner, leaf), record.samples.get(key)
-    if own is None or str(tuple(own.shape)) not in recorded:
+    tensor, sample = own_tensor(owner, leaf), record.samples.get(key)
+    if tensor is None or str(tuple(tensor.shape)) not in recorded:
         return "gone"
-    if not recorded.startswith(f"{own.dtype} ") or record.checksums_before_cast:
+    if not recorded.startswith(f"{tensor.dtype} ") or record.checksums_before_cast:
         return "cast"
-    if sample is not None and not own.is_meta:
-        current = some_numbers(own)
+    if sample is not None and not tensor.is_meta:
+        current = some_numbers(tensor)
         if equal_up_to_rounding(current, sample) and not torch.equal(current, sample):
             return "averaged"
     if leaf in STATISTICS:
@@ -78,8 +78,8 @@ def _cause(record: Record, key: str, *, many: bool) -> str:
 def _types(record: Record, key: str) -> dict[str, Any]:
     """Returns the dtypes that the text of the cause "cast" names."""
     owner, leaf, recorded = record.frozen[key]
-    own = own_tensor(owner, leaf)
+    tensor = own_tensor(owner, leaf)
     return {
         "were": f"were {record.checksums_before_cast.get(key, recorded).partition(' ')[0]},",
-        "are": "" if own is None else own.dtype,
+        "are": "" if tensor is None else tensor.dtype,
     }

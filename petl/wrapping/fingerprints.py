@@ -67,5 +67,6 @@ def combined_fingerprint(prints: Mapping[str, str]) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    """Returns the bytes of a tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")

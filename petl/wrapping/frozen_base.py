@@ -83,13 +83,13 @@ def _trains(layer: nn.Module) -> bool:
 def _put_back(record: Record, key: str) -> bool:
     """Restores a frozen tensor that changed by rounding; returns whether a living model still had its bits."""
     owner, leaf, recorded = record.frozen[key]
-    own = own_tensor(owner, leaf)
-    if own is None or own.is_meta or is_shard(own):
+    tensor = own_tensor(owner, leaf)
+    if tensor is None or tensor.is_meta or is_shard(tensor):
         return False
     for other in _candidates(record, key, recorded):
-        value = other.detach().to(own.device)
-        if other is not own and equal_up_to_rounding(own.detach(), value) and checksum(value) == recorded:
-            own.detach().copy_(value)
+        value = other.detach().to(tensor.device)
+        if other is not tensor and equal_up_to_rounding(tensor.detach(), value) and checksum(value) == recorded:
+            tensor.detach().copy_(value)
             return True
     return False
 

@@ -49,7 +49,7 @@ class GuardedModel(FastPath):
             assert record is not None
             refuse_second_cast(record, casts)
             moved = set(record.moved())
-        out = super()._apply(fn, *args, **kwargs)  # type: ignore[misc]  # as above
+        out = super()._apply(fn, *args, **kwargs)  # type: ignore[misc]  # nn.Module's method comes later in the MRO
         if casts and record is not None:
             note_cast(record, casts, moved)
         return out
@@ -58,7 +58,7 @@ class GuardedModel(FastPath):
         record = vars(self).get(RECORD)
         if record is not None:
             sort_loaded_values(cast(nn.Module, self), record, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # as above
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # nn.Module's method comes later in the MRO
 
 
 class FixedInputSize(FastPath):
@@ -111,8 +111,8 @@ def _undo_resets(record: Record) -> None:
 def _was_reset(record: Record, key: str, kept: Tensor) -> bool:
     """Returns whether a statistic has its initial value although its copy, ``kept``, has not."""
     entry = record.frozen.get(key)
-    own = None if entry is None else own_tensor(entry[0], entry[1])
-    if own is None or own.is_meta or own.shape != kept.shape:
+    tensor = None if entry is None else own_tensor(entry[0], entry[1])
+    if tensor is None or tensor.is_meta or tensor.shape != kept.shape:
         return False
     initial = 1 if key.endswith("running_var") else 0
-    return bool((own == initial).all()) and not bool((kept == initial).all())
+    return bool((tensor == initial).all()) and not bool((kept == initial).all())

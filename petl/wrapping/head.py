@@ -86,8 +86,8 @@ def _named(survey: Survey, option: HeadOption) -> list[str]:
 def _last(survey: Survey) -> str:
     """Guesses the classifier's name: the last layer, or a small module around that layer."""
     layers = sorted((n for n, m in survey.modules.items() if isinstance(m, (nn.Linear, nn.Conv2d))), key=survey.order)
-    around = [name for name in ancestors(layers[-1]) if name] if layers else []
-    small = [name for name in around if sum(within(layer, [name]) for layer in layers) <= 3]
+    parents = [name for name in ancestors(layers[-1]) if name] if layers else []
+    small = [name for name in parents if sum(within(layer, [name]) for layer in layers) <= 3]
     return small[0] if small else layers[-1] if layers else "fc"
 
 

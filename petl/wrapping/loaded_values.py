@@ -25,18 +25,20 @@ def sort_loaded_values(model: nn.Module, record: Record, state: Any, prefix: str
     names = {(owner, leaf): f"{prefix}{key}" for key, owner, leaf in state_entries(model)}
     new_keys = []
     for key, (owner, leaf, recorded) in record.frozen.items():
-        name, own = names.get((owner, leaf), ""), own_tensor(owner, leaf)
+        name, tensor = names.get((owner, leaf), ""), own_tensor(owner, leaf)
         if name not in state and f"{prefix}{key}" in state:  # peft has renamed the tensor
             state[name] = state.pop(f"{prefix}{key}")
         value = state.get(name)
-        if own is None or own.is_meta or is_shard(own) or not isinstance(value, Tensor) or value.shape != own.shape:
+        if tensor is None or tensor.is_meta or is_shard(tensor):
             continue
-        old = record.originals[key] if key in record.low_precision_keys else own.detach()
+        if not isinstance(value, Tensor) or value.shape != tensor.shape:
+            continue
+        old = record.originals[key] if key in record.low_precision_keys else tensor.detach()
         new = value.detach().to(old.device, old.dtype)
         if torch.equal(new, old):
             continue
         # for a model that was wrapped on the meta device this is False: its checksums have no bytes
-        if equal_up_to_rounding(new, old) and checksum(own) == recorded:
+        if equal_up_to_rounding(new, old) and checksum(tensor) == recorded:
             state[name] = old.clone()
         else:
             new_keys.append(key)

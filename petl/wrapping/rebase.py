@@ -56,10 +56,10 @@ def rebase(model: Model, base: nn.Module | Mapping[str, Tensor] | None = None) -
 def adopt_value(record: Record, key: str, value: Tensor) -> None:
     """Records that the frozen tensor ``key`` will get this value, as part of another base."""
     owner, leaf, _ = record.frozen[key]
-    own = own_tensor(owner, leaf)
+    tensor = own_tensor(owner, leaf)
     if key in record.low_precision_keys:
         record.originals[key] = value.detach().to("cpu", record.originals[key].dtype, copy=True)
-    new = value.detach() if own is None else value.detach().to(own.dtype)
+    new = value.detach() if tensor is None else value.detach().to(tensor.dtype)
     record.frozen[key] = (owner, leaf, checksum(new))
     record.samples[key] = some_numbers(new)
     if key in record.statistics:
@@ -85,6 +85,6 @@ def _update_originals(record: Record) -> None:
     """Replaces the originals of tensors in ``base_dtype`` whose values have changed by the current values."""
     for key in record.low_precision_keys:
         owner, leaf, recorded = record.frozen[key]
-        own = own_tensor(owner, leaf)
-        if own is not None and not is_unchanged(recorded, checksum(own)):
-            record.originals[key] = own.detach().to("cpu", record.originals[key].dtype, copy=True)
+        tensor = own_tensor(owner, leaf)
+        if tensor is not None and not is_unchanged(recorded, checksum(tensor)):
+            record.originals[key] = tensor.detach().to("cpu", record.originals[key].dtype, copy=True)

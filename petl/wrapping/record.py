@@ -111,8 +111,8 @@ class Record:
 
     def _tensors(self) -> list[Tensor]:
         """Returns the frozen base tensors, with an empty tensor for each that no longer exists."""
-        own = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
-        return [torch.empty(0) if tensor is None else tensor for tensor in own]
+        tensors = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
+        return [torch.empty(0) if tensor is None else tensor for tensor in tensors]
 
 
 def _quantity(number: int, what: str) -> str:

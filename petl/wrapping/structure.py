@@ -99,15 +99,15 @@ def structure_fingerprint(model: nn.Module, head: Collection[str] = ()) -> str:
     return hashlib.sha256("\n".join(f"{key} {prints[key]}" for key in prints).encode()).hexdigest()
 
 
-def _bare(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+def _bare(module: nn.Module, name: str, visited: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """Yields (name, module) of all modules but grafts, shared modules once, in the order of ``named_modules``."""
-    if module in seen:
+    if module in visited:
         return
-    seen.add(module)
+    visited.add(module)
     yield name, module
     for leaf, child in module.named_children():
         if not isinstance(child, Graft):
-            yield from _bare(child, joined(name, leaf), seen)
+            yield from _bare(child, joined(name, leaf), visited)
 
 
 def _has_tensors(module: nn.Module) -> bool:
