@@ -1,1 +1,1 @@
-"""One safetensors file per task: what trained, and the recipe that says where it belongs."""
+"""Saves and loads deltas: one safetensors file per task, with trained tensors and the recipe that puts them onto a backbone."""

@@ -1,4 +1,4 @@
-"""The delta on disk: a safetensors file whose metadata holds the header; written under the rules under which it is read."""
+"""Writes and reads a delta: a safetensors file whose metadata holds the header, checked by the same rules in both directions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Paths = str | os.PathLike[str]
 
 
 def as_path(path: Paths) -> Path:
-    """Returns the path, or raises a DeltaError where it is none."""
+    """Returns the path as a Path, or raises a DeltaError where it can't be one."""
     try:
         text = os.fspath(path)
     except TypeError:
@@ -30,12 +30,12 @@ def as_path(path: Paths) -> Path:
 
 
 def write_delta(path: Path, tensors: Mapping[str, Tensor], header: Header) -> Path:
-    """Writes a delta that ``read_delta`` will take; what it wouldn't is a DeltaError, and nothing is written."""
+    """Writes a delta that ``read_delta`` can read; raises a DeltaError for any other, and then writes nothing."""
     return write_file(path, tensors, header.sealed(tensors).to_metadata(path, _shapes(tensors)))
 
 
 def read_delta(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """Returns the checked header and all tensors, from one reading of the file; their checksum has been compared."""
+    """Returns the checked header and all tensors, whose checksum has been compared; the file is read once."""
     metadata, tensors = read_file(path)
     header = Header.from_metadata(path, metadata, _shapes(tensors))
     if header.checksum not in (None, delta_checksum(tensors)):
@@ -52,4 +52,5 @@ def read_recipe(path: Path) -> Header:
 
 
 def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    """Returns the shape of each tensor, by key."""
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}

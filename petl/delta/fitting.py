@@ -29,9 +29,9 @@ from petl.wrapping.structure import changed_by_forward, differences, structure
 
 
 def recipe_options(header: Header) -> dict[str, Any]:
-    """Returns the recorded arguments of ``install``: what becomes of the classifier, and what was unfrozen by hand.
+    """Returns the recorded arguments of ``install``: those of the classifier, and the keys that were unfrozen by hand.
 
-    ``num_classes`` is None where the base's own classifier is left alone.
+    ``num_classes`` is None where the base's own classifier stays.
     """
     return {
         "head": head_option(header.head),
@@ -42,11 +42,11 @@ def recipe_options(header: Header) -> dict[str, Any]:
 
 def recorded_plans(header: Header, survey: Survey) -> list[Plan]:
     """Returns the recorded methods at the recorded sites, or raises a DeltaError where this backbone lacks one."""
-    places = {site.name: site for site in all_sites(survey)}
+    known_sites = {site.name: site for site in all_sites(survey)}
     try:
         methods: list[Method] = [method_from_json(values) for values in header.methods]
-        listed = zip(methods, header.sites, strict=True)
-        return [(m, m.restore_sites(survey, Sites(places[name] for name in names))) for m, names in listed]
+        pairs = zip(methods, header.sites, strict=True)
+        return [(m, m.restore_sites(survey, Sites(known_sites[name] for name in names))) for m, names in pairs]
     except KeyError as error:
         raise DeltaError(
             f"the delta was made on {header.backbone.get('name')} and adapts {error.args[0]}, which this "
@@ -54,58 +54,57 @@ def recorded_plans(header: Header, survey: Survey) -> list[Plan]:
         ) from None
     except PetlError as error:
         raise DeltaError(f"the delta's recipe can't be repeated: {error}") from error
-    except Exception as error:  # methods of others may raise anything at values that aren't theirs
+    except Exception as error:  # methods of other libraries may raise anything for values that they don't know
         raise DeltaError(f"the delta's recipe can't be repeated: {type(error).__name__}: {error}") from error
 
 
 def try_on_meta(
     path: Path, header: Header, tensors: Mapping[str, Tensor], survey: Survey, plans: Sequence[Plan]
 ) -> None:
-    """Carries the recipe out on a copy without memory, and compares names and shapes with the file's.
+    """Carries the recipe out on a copy of the model on the meta device, and compares names and shapes with the file's.
 
-    So no size in a header takes memory that the file's own tensors don't bear out.
+    So a size in a header can't allocate more memory than the file's own tensors take.
 
     Raises:
-        DeltaError: the recipe can't be carried out on this model, or they differ.
+        DeltaError: the recipe can't be carried out on this model, or names or shapes differ.
     """
     if has_weight_hooks(survey.model):
         return
     try:
-        twin = dataclasses.replace(survey, model=on_meta(survey.model))
-    except Exception:  # a model that can't be copied: the comparison on the model itself has to do
+        meta_survey = dataclasses.replace(survey, model=on_meta(survey.model))
+    except Exception:  # a model that can't be copied is compared after the recipe was carried out on it
         return
     misfit = f"{path} doesn't fit this {type(survey.model).__name__}"
     try:
         with torch.device("meta"):
-            record = install(twin, plans, memory=None, **recipe_options(header))
+            record = install(meta_survey, plans, memory=None, **recipe_options(header))
     except PetlError as error:
         raise DeltaError(f"{misfit}: {error}") from error
     except Exception as error:
-        if any(
-            isinstance(method, ForeignMethod) for method, _ in plans
-        ):  # another library's code needn't know the meta device
+        # another library's code may not support the meta device
+        if any(isinstance(method, ForeignMethod) for method, _ in plans):
             return
         raise DeltaError(f"{misfit}: {type(error).__name__}: {error}") from error
-    refuse_mismatch(path, delta_tensors(twin.model, record)[0], tensors)
+    refuse_mismatch(path, delta_tensors(meta_survey.model, record)[0], tensors)
 
 
 def refuse_other_structure(path: Path, header: Header, survey: Survey) -> None:
-    """Raises a DeltaError where the base's modules or their attributes are others than those that the delta was made on."""
-    other = differences(header.structure or {}, structure(survey.model, survey.head or ()))
-    if other:
-        passing = changed_by_forward(survey.model)
-        other = [key for key in other if key not in passing]
-    if other:
+    """Raises a DeltaError where the base's modules or their attributes differ from those of the recorded base."""
+    changed = differences(header.structure or {}, structure(survey.model, survey.head or ()))
+    if changed:
+        volatile = changed_by_forward(survey.model)
+        changed = [key for key in changed if key not in volatile]
+    if changed:
         arguments = listing(f"{key}={value!r}" for key, value in header.backbone.get("args", {}).items())
         raise DeltaError(
-            f"{path} was made on another {header.backbone.get('name') or type(survey.model).__name__}: {listing(other)} differ "
+            f"{path} was made on another {header.backbone.get('name') or type(survey.model).__name__}: {listing(changed)} differ "
             f"in its modules, so that equal weights give other outputs; build it as it was "
             f"({arguments or 'no arguments'}; changes by hand aren't recorded) and pass it, or pass check_base=False"
         )
 
 
 def refuse_other_base(path: Path, header: Header, model: nn.Module, record: Record) -> None:
-    """Raises a DeltaError where the frozen tensors aren't those that the delta was made on."""
+    """Raises a DeltaError where the frozen tensors differ from those of the recorded base."""
     digest = record.digest
     if digest != header.digest:
         raise DeltaError(
@@ -116,10 +115,13 @@ def refuse_other_base(path: Path, header: Header, model: nn.Module, record: Reco
 
 
 def _why_other_base(header: Header, record: Record) -> str:
-    """Why a base isn't the one that a delta was made on, and what to do."""
-    then, now = base_type(header), record.backbone["dtype"]
-    if then != now:
-        return f"the delta's base was in torch.{then}, this one is in torch.{now}. Before petl.load, call model.to(torch.{then})"
+    """Says why the base differs from the recorded one, and what to do."""
+    recorded, current = base_type(header), record.backbone["dtype"]
+    if recorded != current:
+        return (
+            f"the delta's base was in torch.{recorded}, this one is in torch.{current}. Before petl.load, call "
+            f"model.to(torch.{recorded})"
+        )
     known = header.frozen or frozen_names(record)
     if known["names"] != frozen_names(record)["names"]:
         return (
@@ -130,5 +132,5 @@ def _why_other_base(header: Header, record: Record) -> str:
 
 
 def base_type(header: Header) -> str:
-    """Returns the name of the type that the base had; older files don't say it."""
+    """Returns the name of the base's recorded dtype; float32 for older files, which don't record it."""
     return header.backbone.get("dtype", "float32")

@@ -1,7 +1,7 @@
-"""The header of a delta: what it holds, built from a wrapped model, checked, written as JSON, and read.
+"""Builds the header of a delta from a wrapped model, checks it, writes it as JSON, and reads it.
 
-A new key is a field of Header with its check, and a line in ``Header.of`` (and a row in docs/format.md). The fields stand in the
-order of the JSON text.
+A new key needs a field of Header with its check, a line in ``Header.of``, and a row in docs/format.md. The order of the fields is
+the order of the keys in the JSON text.
 """
 
 from __future__ import annotations
@@ -35,19 +35,22 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def _checked(check: Check, *, optional: bool = False) -> dict[str, Check]:
-    """The metadata of a field: what its value has to fulfil; an optional key is None in files that lack it."""
+    """Returns the metadata of a field: the check of its value; an optional key is None in files that lack it."""
     return {"check": (lambda value: value is None or check(value)) if optional else check}
 
 
 def _is_summary(value: Any) -> bool:
+    """Returns whether the value is what ``frozen_names`` returns."""
     return isinstance(value, dict) and type(value.get("tensors")) is int and is_text(value.get("names"))
 
 
 def _are_sites(value: Any) -> bool:
+    """Returns whether the value is a list of lists of names, no name twice in one list."""
     return isinstance(value, list) and all(are_texts(names) and len({*names}) == len(names) for names in value)
 
 
 def _is_head(value: Any) -> bool:
+    """Returns whether the value is what ``wrap`` takes as ``head``."""
     return isinstance(value, bool) or is_text(value) or are_texts(value)
 
 
@@ -103,27 +106,27 @@ class Header:
             methods=[method.to_json() for method in record.methods],
             sites=record.sites,
             base_dtype=str(record.base_dtype).removeprefix("torch.") if record.low_precision_keys else None,
-            head=cast(Any, record.head_option)
-            or classes != record.backbone["num_classes"],  # the user may have put a new one in
+            # also True where the user has exchanged the classifier after wrap
+            head=cast(Any, record.head_option) or classes != record.backbone["num_classes"],
             also=also,
             dtype=float_type_name(dtype),
             labels=names,
             task=task_name(task) or record.task or (None if (classes or len(names or ())) == 1 else "classification"),
             pipeline=record.pipeline or pipeline_by_timm(model),
             results=results_table(results) if results is not None else record.results,
-            checksum=None,  # of the tensors as they are stored: sealed() sets it
+            checksum=None,  # sealed() sets the checksum, from the tensors as they are stored
         )
 
     def sealed(self, tensors: Mapping[str, Tensor]) -> Header:
-        """The header with the checksum of the tensors that stand beside it in the file."""
+        """Returns the header with the checksum of the tensors in the same file."""
         return replace(self, checksum=delta_checksum(tensors))
 
     def to_dict(self) -> dict[str, Any]:
-        """Every key with its value, as ``petl.read`` returns them: None for those that the file lacks."""
+        """Returns every key with its value, as ``petl.read`` does: None for keys that the file lacks."""
         return {**{key: getattr(self, key) for key in SCHEMA}, **self.unknown}
 
     def to_metadata(self, path: Path | str, shapes: Shapes) -> dict[str, str]:
-        """The header as the metadata of a safetensors file, after the same checks that a reader makes."""
+        """Returns the header as the metadata of a safetensors file, after the same checks as when a file is read."""
         try:
             text = json.dumps(self.to_dict())
         except (TypeError, ValueError, RecursionError) as error:
@@ -141,7 +144,7 @@ class Header:
         """Reads and checks the header in the metadata of a safetensors file whose tensors have these shapes.
 
         Raises:
-            DeltaError: there is none, it is damaged, of a newer format, or says what no delta can.
+            DeltaError: the header is missing, damaged, of a newer format, or has values that no delta can have.
         """
         values = sealed_values(path, metadata)
         if type(number := values["format"]) is int and number > FORMAT:
@@ -157,7 +160,7 @@ class Header:
                 check_method_values(method)
         except MethodError as error:
             raise DeltaError(f"{path}: its recipe asks for what petl doesn't do: {error}") from None
-        known: dict[str, Any] = {key: values.get(key) for key in SCHEMA}  # None for what older files lack
+        known: dict[str, Any] = {key: values.get(key) for key in SCHEMA}  # None for keys that older files lack
         return cls(**known, unknown={key: value for key, value in values.items() if key not in known})
 
 
@@ -165,7 +168,7 @@ SCHEMA: dict[str, Check] = {key.name: key.metadata["check"] for key in fields(He
 
 
 def faults(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    """What is wrong with a header's values, in a few words each; ``shapes`` are those of the tensors beside it.
+    """Lists what is wrong with a header's values, in a few words each; ``shapes`` are those of the tensors in the same file.
 
     >>> faults({"format": 1}, {})[:3]
     ['version', 'backbone', 'digest']
@@ -179,7 +182,7 @@ def faults(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
 
 
 def _explained(key: str, value: Any) -> str:
-    """The key, with the reason where there is one to give."""
+    """Returns the key, with the reason where one is known."""
     if key == "backbone" and isinstance(value, dict):
         return f"backbone ({backbone_fault(value)})"
     if key == "pipeline" and isinstance(value, dict):
@@ -188,17 +191,17 @@ def _explained(key: str, value: Any) -> str:
 
 
 def _lost(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    """Keys that the header speaks of and the file doesn't hold."""
+    """Lists the keys that the header names as unfrozen by hand and that the file lacks, the first of them at most."""
     lost = [key for key in values.get("also") or () if key not in shapes]
     return [f"also ({lost[0]}, which isn't in the file)"] if lost else []
 
 
 def _labels_off(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    """Too many or too few labels: for timm's number of classes, or the outputs of the classifier in the file."""
+    """Says where there are too many or too few labels for ``num_classes``, or for the classifier in the file."""
     labels, classes = values.get("labels"), values["backbone"].get("num_classes")
     if labels is None or classes is None or len(labels) == classes:
         return []
     rows = {shape[0] for shape in shapes.values() if shape}
-    if values["head"] and len(labels) in rows and classes not in rows:  # a classifier that was put in by hand
+    if values["head"] and len(labels) in rows and classes not in rows:  # the user has exchanged the classifier by hand
         return []
     return [f"labels ({len(labels)} for {classes} classes)"]

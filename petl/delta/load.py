@@ -1,4 +1,4 @@
-"""load and read: a model with a delta on it, and the header alone."""
+"""load: puts a delta onto a model; read: returns the header of a delta alone."""
 
 from __future__ import annotations
 
@@ -34,6 +34,8 @@ from petl.wrapping.install import Plan, carry_out
 from petl.wrapping.lookup import Model, bare, record, require_record
 from petl.wrapping.preconditions import memory_setting, survey_unwrapped
 from petl.wrapping.record import Record
+
+Tensors = Mapping[str, Tensor]
 
 
 @overload
@@ -78,23 +80,23 @@ def load(
 ) -> nn.Module:
     """Returns a model with the delta on it: the same outputs, bit for bit, as the one that was saved.
 
-    Nothing in a file is believed: names, shapes and sizes are compared with the file's own tensors on a copy without memory
-    before the model is touched, and no file, folder, address or Python object that a header names is opened.
+    A file isn't trusted: names, shapes and sizes are compared with the file's own tensors on a copy on the meta device before
+    the model is changed, and no file, folder, address or Python object that a header names is opened.
 
     Args:
         path: of a file that ``save`` wrote.
-        model: the backbone, not wrapped, or a model that holds it; changed in place. One that was wrapped by the same recipe and
-            then sharded by FSDP2 gets the values. Without it, timm builds it by the recorded name and arguments.
+        model: the backbone, not wrapped, or a model that holds the backbone; changed in place. A model that was wrapped by the
+            same recipe and then sharded by FSDP2 gets the values. None: timm builds the recorded backbone.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
-        check_base: refuse a base whose frozen tensors or structure (heads, pooling, activations ...) differ from those that the
-            delta was made on.
-        fused, memory: as for ``petl.wrap``: how training goes on from here; they aren't recorded.
-        base_dtype: as for ``petl.wrap``; "recorded" is that of the model that was saved, with any other (None: the base as it
-            is) outputs differ by the rounding of the base.
+        check_base: refuse a base whose frozen tensors or structure (heads, pooling, activations ...) differ from those of the
+            recorded base.
+        fused, memory: as for ``petl.wrap``, for further training; a delta doesn't record them.
+        base_dtype: as for ``petl.wrap``; "recorded" is that of the saved model. With any other (None: the base keeps its dtype)
+            outputs differ by the rounding of the base.
         trust_remote: let a recorded name such as ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER`` send timm there.
 
     Raises:
-        DeltaError: the file is damaged, from a newer petl, or doesn't fit the model; the model is as it was.
+        DeltaError: the file is damaged, from a newer petl, or doesn't fit the model, which is unchanged.
         MethodError: there is no such ``memory`` or ``base_dtype``.
         StateError: the model is wrapped already.
 
@@ -103,11 +105,11 @@ def load(
     >>> model = petl.wrap(copy.deepcopy(base), "lora", num_classes=3)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = petl.save(model, os.path.join(folder, "pets.safetensors"))
-    ...     again = petl.load(path, base)
-    >>> again.num_classes
+    ...     loaded = petl.load(path, base)
+    >>> loaded.num_classes
     3
     """
-    saving = memory_setting(memory, fused)
+    memory_mode = memory_setting(memory, fused)
     path = as_path(path)
     header, tensors = read_delta(path)
     low_dtype = low_precision_dtype(header.base_dtype if base_dtype == "recorded" else base_dtype)
@@ -116,51 +118,27 @@ def load(
         outer, is_tried = _built(path, header, tensors, pretrained, check_base, trust_remote)
     if record(outer) is not None and is_sharded_model(outer):
         _fill_sharded(path, header, tensors, outer, check_base)
-        return outer
-    receiver = receiving_module(outer, header)
-
-    def plan(survey: Survey) -> list[Plan]:
-        plans = _fitting_plans(path, header, survey, check_base)
-        if not is_tried:
-            try_on_meta(path, header, tensors, survey, plans)
-        return plans
-
-    def finish(record: Record) -> None:
-        refuse_mismatch(path, delta_tensors(receiver, record)[0], tensors)
-        if check_base:
-            refuse_other_base(path, header, receiver, record)
-        exact = header.dtype is None and header.base_dtype is None
-        fill_model(receiver, tensors, as_stored=exact and base_type(header) == record.backbone["dtype"])
-        _note(record, header)
-
-    carry_out(
-        receiver,
-        plan,
-        image_size=_image_size(header),
-        memory=saving,
-        base_dtype=low_dtype,
-        changing=_misfits_told(path, receiver),
-        finish=finish,
-        **recipe_options(header),
-    )
+    else:
+        receiver, training = receiving_module(outer, header), {"memory": memory_mode, "base_dtype": low_dtype}
+        _wrap_by_recipe(path, header, tensors, receiver, check_base, is_tried, **training)
     return outer
 
 
 def read(path: Paths) -> dict[str, Any]:
     """Returns the header of a delta file: backbone, methods, sites, labels, input pipeline, results; no tensor is read.
 
-    Texts in it are whoever's who wrote the file: `petl.errors.printable` makes them safe to print.
+    Texts in the header come from whoever wrote the file: `petl.errors.printable` makes them safe to print.
 
     Raises:
-        DeltaError: it is no delta of a format that this petl knows, or its header says what no delta can.
+        DeltaError: the file is no delta of a format that this petl knows, or its header has values that no delta can have.
     """
     return read_recipe(as_path(path)).to_dict()
 
 
 def _built(
-    path: Path, header: Header, tensors: Mapping[str, Tensor], pretrained: bool, check_base: bool, trust_remote: bool
+    path: Path, header: Header, tensors: Tensors, pretrained: bool, check_base: bool, trust_remote: bool
 ) -> tuple[nn.Module, bool]:
-    """The recorded backbone, and whether the recipe has been tried on it, which comes before it takes memory where it can."""
+    """Builds the recorded backbone; returns it, and whether the recipe has been tried before the backbone took memory."""
     numbers = sum(tensor.numel() for tensor in tensors.values())
     outline = outline_backbone(header.backbone, trust_remote=trust_remote, file_numbers=numbers)
     if outline is not None:
@@ -171,46 +149,68 @@ def _built(
     return backbone, outline is not None
 
 
+def _wrap_by_recipe(
+    path: Path, header: Header, tensors: Tensors, model: nn.Module, check_base: bool, is_tried: bool, **training: Any
+) -> None:
+    """Wraps a model by the recipe and writes the delta's values into it, all or nothing; ``training``: as for ``install``."""
+
+    def plan(survey: Survey) -> list[Plan]:
+        plans = _fitting_plans(path, header, survey, check_base)
+        if not is_tried:
+            try_on_meta(path, header, tensors, survey, plans)
+        return plans
+
+    def finish(record: Record) -> None:
+        refuse_mismatch(path, delta_tensors(model, record)[0], tensors)
+        if check_base:
+            refuse_other_base(path, header, model, record)
+        exact = header.dtype is None and header.base_dtype is None
+        fill_model(model, tensors, as_stored=exact and base_type(header) == record.backbone["dtype"])
+        _note(record, header)
+
+    size, changing = _image_size(header), _misfits_told(path, model)
+    carry_out(model, plan, image_size=size, changing=changing, finish=finish, **training, **recipe_options(header))
+
+
 def _fitting_plans(path: Path, header: Header, survey: Survey, check_base: bool) -> list[Plan]:
-    """The recorded plans, for a backbone whose structure is the recorded one."""
+    """Returns the recorded plans, or raises a DeltaError where the backbone's structure isn't the recorded one."""
     if check_base:
         refuse_other_structure(path, header, survey)
     return recorded_plans(header, survey)
 
 
 def _image_size(header: Header) -> Any:
+    """Returns the recorded size of images, where the backbone was built for another than the usual one."""
     return header.backbone.get("args", {}).get("img_size")
 
 
 @contextlib.contextmanager
 def _misfits_told(path: Path, model: nn.Module) -> Iterator[None]:
-    """What goes wrong inside is a DeltaError: the delta doesn't fit the model."""
+    """A context that turns any error into a DeltaError: the delta doesn't fit the model."""
     try:
         yield
     except Exception as error:  # another library's layers may raise anything
         raise DeltaError(f"{path} doesn't fit this {type(model).__name__}: {error}") from error
 
 
-def _fill_sharded(
-    path: Path, header: Header, tensors: Mapping[str, Tensor], model: nn.Module, check_base: bool
-) -> None:
-    """Gives a model that was wrapped by the same recipe, and sharded then, the delta's values; every rank has to come here."""
-    plain, made = require_record(model)
+def _fill_sharded(path: Path, header: Header, tensors: Tensors, model: nn.Module, check_base: bool) -> None:
+    """Writes the delta's values into a model wrapped by the same recipe and then sharded; every rank has to call this."""
+    plain, record = require_record(model)
     recipe = [method_from_json(values).to_json() for values in header.methods], header.sites
-    if ([method.to_json() for method in made.methods], made.sites) != recipe:
+    if ([method.to_json() for method in record.methods], record.sites) != recipe:
         raise StateError(
             f"{path} holds {listing(m['name'] for m in header.methods)} at other places than this sharded model was wrapped "
             f"for; petl.load it onto the plain backbone, and shard after that"
         )
     with gathered(bare(model)):
-        refuse_mismatch(path, delta_tensors(plain, made)[0], tensors)
+        refuse_mismatch(path, delta_tensors(plain, record)[0], tensors)
         if check_base:
-            refuse_other_base(path, header, plain, made)
+            refuse_other_base(path, header, plain, record)
         fill_model(plain, tensors, as_stored=False)
-    _note(made, header)
+    _note(record, header)
 
 
 def _note(record: Record, header: Header) -> None:
-    """Keeps on the record what the header knows beside the recipe."""
+    """Copies labels, pipeline, results and task from the header to the record."""
     record.labels, record.pipeline, record.results = header.labels, header.pipeline, header.results
     record.task = header.task

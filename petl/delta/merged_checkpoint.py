@@ -16,21 +16,19 @@ from petl.format.tensorfile import write_file
 
 
 def write_merged(path: Path, state: Mapping[str, Tensor], header: Mapping[str, Any]) -> Path:
-    """Writes a merged model's state dict as a checkpoint that timm loads, in the permissions of any new file.
+    """Writes a merged model's state dict as a checkpoint that timm loads, with the permissions of any new file.
 
-    A ``.safetensors`` file keeps what the delta's header knows in its metadata, each as JSON: ``labels``, ``pipeline``, ``task``,
-    ``results``, ``backbone``. Any other ending is torch's own format, which holds the state dict alone.
+    A ``.safetensors`` file keeps these keys of the delta's header in its metadata, each as JSON: ``labels``, ``pipeline``,
+    ``task``, ``results``, ``backbone``. Any other ending is torch's own format, which holds the state dict alone.
 
     Raises:
         DeltaError: the path can't be written.
     """
     if path.suffix != ".safetensors":
-        buffer = io.BytesIO()  # torch's writer has errors of its own for a full disk
+        buffer = io.BytesIO()  # written to memory first: torch raises its own kind of error for a full disk
         torch.save(dict(state), buffer)
         with open_atomically(path) as file:
             file.write(buffer.getbuffer())
         return path
-    kept = {
-        key: header[key] for key in ("labels", "pipeline", "task", "results", "backbone") if header.get(key) is not None
-    }
-    return write_file(path, state, {"format": "pt", **{key: json.dumps(value) for key, value in kept.items()}})
+    keys = [key for key in ("labels", "pipeline", "task", "results", "backbone") if header.get(key) is not None]
+    return write_file(path, state, {"format": "pt", **{key: json.dumps(header[key]) for key in keys}})

@@ -1,4 +1,4 @@
-"""save: writes what was trained, and nothing else, to one safetensors file."""
+"""save: writes the trained tensors, and nothing else, to one safetensors file."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ def save(
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Writes what was trained, and nothing else, to one ``.safetensors`` file.
+    """Writes the trained tensors, and nothing else, to one ``.safetensors`` file.
 
     Args:
         model: wrapped; may be compiled, distributed or prepared by accelerate. Where FSDP has sharded it, every rank calls this:
             all gather, and rank 0 writes.
-        path: of the file; it appears whole or not at all. A file that is replaced keeps its permissions.
+        path: of the file, which appears whole or not at all. A file that is replaced keeps its permissions.
         labels: class names in the order of the outputs, one for each; whole numbers become texts.
-        task: what the outputs mean: "classification" (a softmax over them; what it is unless said otherwise, but for a model
-            with one output), "multilabel" (a sigmoid of each), or "regression" (numbers as they are).
+        task: what the outputs mean: "classification" (a softmax over them; the default, except for a model with one output),
+            "multilabel" (a sigmoid of each), or "regression" (numbers as they are).
         results: anything worth keeping, as JSON values.
         dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
             bit-equal.
@@ -56,7 +56,7 @@ def save(
     """
     plain, record = require_record(model)
     refuse_training_outside(model)
-    with gathered(bare(model)) as writes:
+    with gathered(bare(model)) as is_writer:
         follow_exchanged_layers(plain, record)
         tensors, also = delta_tensors(plain, record)
         _refuse_strangers(plain, record, also)
@@ -64,16 +64,16 @@ def save(
         prove_unchanged(record, "not saved, because the delta would not give this model back")
         header = Header.of(plain, record, also, labels=labels, task=task, results=results, dtype=dtype)
         values = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
-        return write_delta(as_path(path), values, header) if writes else as_path(path)
+        return write_delta(as_path(path), values, header) if is_writer else as_path(path)
 
 
 def _without(record: Record, also: Sequence[str]) -> Record:
-    """Returns the record as if ``also`` had been planned: these keys need no proof that they are frozen."""
+    """Returns a copy of the record in which the keys in ``also`` don't count as frozen, so that they need no proof."""
     return Record(**{**vars(record), "frozen": {k: v for k, v in record.frozen.items() if k not in also}})
 
 
 def _refuse_strangers(model: nn.Module, record: Record, also: Sequence[str]) -> None:
-    """Raises a StateError for parameters that came after ``wrap`` and that ``load`` couldn't rebuild."""
+    """Raises a StateError for parameters that were added after ``wrap`` and that ``load`` couldn't rebuild."""
     known = {*record.frozen, *record.owned_keys}
     strange = [key for key in also if key not in known]
     if strange:

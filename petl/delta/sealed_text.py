@@ -1,4 +1,4 @@
-"""The text of a header in the metadata of a file, and the seal that shows damage to the text."""
+"""Reads the text of a header from a file's metadata; a checksum of the text, its seal, shows damage."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 from petl.errors import DeltaError
 
 KEY = "petl"
-SEAL = "petl_sha256"  # of the text under KEY, so that damage to the recipe is seen too
+SEAL = "petl_sha256"  # the checksum of the text under KEY, so that damage to the recipe is noticed too
 
 
 def seal_of(text: str) -> str:
-    """The SHA-256 of the header's text."""
+    """Returns the SHA-256 of the header's text."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def sealed_values(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """The values in the metadata, of which nothing is known but that ``format`` is among them."""
+    """Returns the header's values, of which only ``format`` is known to be present, or raises a DeltaError."""
     text = metadata.get(KEY)
     if text is None:
         raise DeltaError(f"{path} is a safetensors file, but no petl delta: its header has no {KEY!r} entry")

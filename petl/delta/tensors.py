@@ -1,4 +1,4 @@
-"""The tensors of a delta: which they are, as they are stored, and written into a model."""
+"""Collects the tensors of a delta, converts them for the file, compares them with a model's, and writes them into a model."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from petl.wrapping.record import Record
 
 
 def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Returns the tensor as it goes into the file, or a DeltaError where the type that was asked for can't hold its numbers."""
+    """Returns the tensor as it goes into the file, or raises a DeltaError where ``dtype`` can't hold its numbers."""
     tensor = full_tensor(tensor)
-    kept = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
-    if dtype is not None and bool((tensor.isfinite() & ~kept.isfinite()).any()):
+    stored = tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor
+    if dtype is not None and bool((tensor.isfinite() & ~stored.isfinite()).any()):
         largest = float(tensor.abs().nan_to_num(posinf=0).max())
         raise DeltaError(
             f"not saved: {key} reaches {largest:.4g}, and {dtype} ends at {torch.finfo(dtype).max:.4g}; use "
             f"dtype=torch.bfloat16, or leave it out"
         )
-    return kept.cpu().contiguous()
+    return stored.cpu().contiguous()
 
 
 def delta_checksum(tensors: Mapping[str, Tensor]) -> str:
-    """Returns one SHA-256 over names, types, shapes and bytes of the delta's own tensors, whatever their order."""
+    """Returns one SHA-256 over names, dtypes, shapes and bytes of the delta's own tensors, whatever their order."""
     return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
 
 
 def float_type_name(dtype: torch.dtype | None) -> str | None:
-    """Returns the name of a type in which floating-point tensors may be stored, or a DeltaError; None for None, their own."""
+    """Returns the name of a floating-point dtype for the file (None: every tensor's own), or raises a DeltaError."""
     name = str(dtype).removeprefix("torch.")
     if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
         raise DeltaError(
@@ -46,17 +46,17 @@ def float_type_name(dtype: torch.dtype | None) -> str | None:
 
 
 def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:
-    """Writes the values into the model; ``as_stored``: in the file's types, which a cast after ``wrap`` has changed."""
+    """Writes the values into the model; ``as_stored`` also restores the file's dtypes, which a cast may have changed."""
     for key, owner, leaf in state_entries(model):
-        if key in tensors and (own := own_tensor(owner, leaf)) is not None:
-            if as_stored and own.dtype != tensors[key].dtype:
-                own.data = own.detach().to(tensors[key].dtype)
-            write_whole(own, tensors[key])
+        if key in tensors and (tensor := own_tensor(owner, leaf)) is not None:
+            if as_stored and tensor.dtype != tensors[key].dtype:
+                tensor.data = tensor.detach().to(tensors[key].dtype)
+            write_whole(tensor, tensors[key])
     drop_eval_caches(model)
 
 
 def delta_tensors(model: nn.Module, record: Record) -> tuple[dict[str, Tensor], list[str]]:
-    """Returns what belongs in the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
+    """Returns the tensors for the file, by key, and those of the keys that were unfrozen by hand after ``wrap``."""
     tensors: dict[str, Tensor] = {}
     owned_keys = record.owned_keys
     for key, owner, leaf in state_entries(model):
@@ -68,24 +68,24 @@ def delta_tensors(model: nn.Module, record: Record) -> tuple[dict[str, Tensor], 
 
 
 def _is_new(record: Record, key: str, owner: nn.Module) -> bool:
-    """Whether this is a buffer of a layer that came after ``wrap`` and trains: of a new classifier's BatchNorm."""
-    then = record.frozen.get(key)
-    replaced = then is None or then[0] is not owner
+    """Returns whether this is a buffer of a training layer that was added after ``wrap``: of a new classifier's BatchNorm."""
+    frozen_entry = record.frozen.get(key)
+    replaced = frozen_entry is None or frozen_entry[0] is not owner
     return replaced and key not in record.owned_keys and any(p.requires_grad for p in owner.parameters(recurse=False))
 
 
 def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
-    """Raises a DeltaError where a name, a shape or a kind of number differs, before a byte is used."""
+    """Raises a DeltaError where a name, a shape or a kind of number differs, before any value is used."""
     missing, extra = [k for k in wanted if k not in tensors], [k for k in tensors if k not in wanted]
     if missing or extra:
         raise DeltaError(
             f"{path} doesn't fit: missing {listing(missing) or 'nothing'}; unexpected {listing(extra) or 'nothing'}"
         )
     for key, tensor in tensors.items():
-        like = wanted[key]
-        alike = tensor.is_floating_point() if like.is_floating_point() else tensor.dtype == like.dtype
-        if tensor.shape != like.shape or not alike:
+        expected = wanted[key]
+        same_kind = tensor.is_floating_point() if expected.is_floating_point() else tensor.dtype == expected.dtype
+        if tensor.shape != expected.shape or not same_kind:
             raise DeltaError(
-                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {like.dtype} "
-                f"{tuple(like.shape)}; load it onto the backbone that it was made on"
+                f"{path}: {key} is {tensor.dtype} {tuple(tensor.shape)}, the model's is {expected.dtype} "
+                f"{tuple(expected.shape)}; load it onto the backbone that it was made on"
             )

@@ -1,3 +1,3 @@
-"""What a delta file may hold, judged by values alone: tensors, texts, options and arguments. It knows no model. Whoever writes a
-file asks before, and whoever reads one asks before it believes.
+"""Checks what a delta file may hold: tensors, texts, options and arguments. The checks see values alone and know no model; they
+run before a file is written, and before anything that was read from a file is used.
 """

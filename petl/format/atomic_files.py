@@ -15,19 +15,18 @@ from petl.errors import DeltaError
 
 @contextlib.contextmanager
 def open_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """A new file, open for writing, that takes the place of ``path`` when the block ends without an error."""
+    """A context that opens a new file for writing; the file replaces ``path`` when the block ends without an error."""
     try:
-        target, old = _target(path)
-        part = (
-            target.parent / f".petl-{secrets.token_hex(8)}.part"
-        )  # short: with a suffix the file's own name may be too long
+        target, replaced = _target(path)
+        # a short name: the name of the target with a suffix may be longer than the file system allows
+        part = target.parent / f".petl-{secrets.token_hex(8)}.part"
         try:
             with open(part, "xb") as file:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-            if old is not None:
-                _like(part, old)
+            if replaced is not None:
+                _like(part, replaced)
             os.replace(part, target)
         finally:
             part.unlink(missing_ok=True)
@@ -37,45 +36,46 @@ def open_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _target(path: Path) -> tuple[Path, os.stat_result | None]:
-    """The file to replace, links followed, and what it is now."""
+    """Returns the path of the file to write, links followed, and the status of the existing file, or None."""
     try:
         target = path.resolve()
-    except RuntimeError as error:  # Python before 3.13 says so of a circle of links
+    except RuntimeError as error:  # raised by Python before 3.13 for a circle of links
         raise OSError(str(error)) from None
     if not target.parent.is_dir():
         raise DeltaError(f"can't write {path}: {target.parent} is not a folder; make it first")
     try:
-        old = target.stat()
+        replaced = target.stat()
     except FileNotFoundError:
         return target, None
-    if not stat.S_ISREG(old.st_mode):
+    if not stat.S_ISREG(replaced.st_mode):
         raise DeltaError(f"can't write {path}: it is there and no plain file; give another path")
-    return target, old
+    return target, replaced
 
 
-def _like(part: Path, old: os.stat_result) -> None:
-    """The permissions, and where it is allowed the owner, of the file that is replaced."""
+def _like(part: Path, replaced: os.stat_result) -> None:
+    """Sets the permissions, and where the system allows it the owner, to those of the file that is replaced."""
     if hasattr(os, "chown") and os.geteuid() == 0:
         with contextlib.suppress(OSError):
-            os.chown(part, old.st_uid, old.st_gid)
-    os.chmod(part, stat.S_IMODE(old.st_mode))
+            os.chown(part, replaced.st_uid, replaced.st_gid)
+    os.chmod(part, stat.S_IMODE(replaced.st_mode))
 
 
 def _flush_folder(folder: Path) -> None:
-    """Make the new name last too, where the system can."""
+    """Flushes the folder to disk, so that the new name survives a crash too, where the system can do that."""
     with contextlib.suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
+        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(handle)
+            os.fsync(descriptor)
         finally:
-            os.close(handle)
+            os.close(descriptor)
 
 
 def reason(error: Exception) -> str:
-    """The error without the path, which may be as long as it likes."""
+    """Returns the text of an error without the path, which can be very long."""
     return error.strerror or str(error)[:200] if isinstance(error, OSError) else str(error)[:200]
 
 
 def short_path(path: Path) -> str:
+    """Returns the path as text, with the middle left out where it is long."""
     text = str(path)
     return text if len(text) < 300 else f"{text[:120]} ... {text[-60:]}"

@@ -11,20 +11,22 @@ from petl.format.texts import short_repr
 
 FLOAT_TYPES = ("float32", "float16", "bfloat16", "float64")
 TIMM_NAME = re.compile(r"[A-Za-z0-9_]{1,100}(\.[A-Za-z0-9_]{1,100})?")
-REMOTE_NAME = re.compile(r"(hf-hub|hf_hub|local-dir):[^\x00-\x1f]{1,1000}")  # taken only with trust_remote=True
+REMOTE_NAME = re.compile(r"(hf-hub|hf_hub|local-dir):[^\x00-\x1f]{1,1000}")  # accepted only with trust_remote=True
 MOST_CLASSES = 2**24
 
 
 def is_remote(backbone: Mapping[str, Any]) -> bool:
-    """Whether the backbone's name sends timm to somebody's repository or folder."""
+    """Returns whether the backbone's name sends timm to a repository on the hub or to a local folder."""
     return ":" in (backbone.get("name") or "")
 
 
 def is_backbone(value: Any) -> bool:
+    """Returns whether the value is a valid description of a backbone."""
     return isinstance(value, dict) and not backbone_fault(value)
 
 
 def backbone_fault(value: Mapping[str, Any]) -> str:
+    """Returns what is wrong with the description of a backbone, or "" where nothing is."""
     name, classes, channels = value.get("name"), value.get("num_classes", "missing"), value.get("in_chans")
     if name is not None and not (isinstance(name, str) and (TIMM_NAME.fullmatch(name) or REMOTE_NAME.fullmatch(name))):
         return f"name {short_repr(name)}, which is no name of a timm model"

@@ -1,8 +1,8 @@
-"""Which arguments of ``timm.create_model`` a delta's header may hold: numbers and words that shape the model, nothing that
-names a file, a folder, an address or a Python object.
+"""Lists the arguments of ``timm.create_model`` that a delta's header may hold: numbers and words that shape the model, nothing
+that names a file, a folder, an address or a Python object.
 
-The list was collected from the constructors and configurations of timm 1.0.31's models. What isn't on it is not recorded and not
-taken from a file; such a backbone is built by the user and passed: ``petl.load(path, model)``.
+The list was collected from the constructors and configurations of timm 1.0.31's models. An argument that isn't on the list is
+not recorded, and is refused when a file is read; the user builds such a backbone and passes it: ``petl.load(path, model)``.
 """
 
 from __future__ import annotations
@@ -77,12 +77,12 @@ ARGUMENTS = frozenset(
 )
 WORD = re.compile(r"[A-Za-z0-9_.+-]{0,64}")  # no slash, no colon: no path and no address
 LARGEST_NUMBER = 2**20
-MOST_VALUES = 2000  # values in all, lists in lists counted
+MOST_VALUES = 2000  # values in all, nested ones counted
 DEEPEST_LIST = 4
 
 
 def fault(args: Any) -> str:
-    """Why these arguments can't stand in a header, or nothing: ``argument 'cache_dir', which is not on the list``.
+    """Returns why a header can't hold these arguments, or "" where it can.
 
     >>> fault({"global_pool": "max", "depths": [2, 2]}), fault({"cache_dir": "somewhere"})
     ('', "argument 'cache_dir', which isn't among those that a delta may hold")
@@ -98,12 +98,12 @@ def fault(args: Any) -> str:
 
 
 def is_argument(value: Any) -> bool:
-    """Whether the value is a number, a word, or a list or a table of them, of a reasonable size."""
+    """Returns whether the value is a number, a word, or a list or a table of them, of a reasonable size."""
     return _count(value, 0) <= MOST_VALUES
 
 
 def _count(value: Any, depth: int) -> float:
-    """How many values there are; infinity where one doesn't fit."""
+    """Counts the values, nested ones too; returns infinity where one isn't allowed."""
     if value is None or isinstance(value, bool):
         return 1
     if isinstance(value, int):
@@ -115,11 +115,12 @@ def _count(value: Any, depth: int) -> float:
     if depth == DEEPEST_LIST or not isinstance(value, (list, tuple, Mapping)) or len(value) > MOST_VALUES:
         return math.inf
     if isinstance(value, Mapping):
-        words = all(isinstance(key, str) and WORD.fullmatch(key) for key in value)
-        return sum(_count(item, depth + 1) for item in value.values()) if words else math.inf
+        keys_are_words = all(isinstance(key, str) and WORD.fullmatch(key) for key in value)
+        return sum(_count(item, depth + 1) for item in value.values()) if keys_are_words else math.inf
     return sum(_count(item, depth + 1) for item in value)
 
 
 def _shown(value: Any) -> str:
+    """Returns the ``repr`` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Checks what the outputs of a model mean: the labels of its classes, and its task."""
+"""Checks the description of a model's outputs: the labels of its classes, and its task."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ TASKS = ("classification", "multilabel", "regression")
 
 
 def label_texts(labels: Iterable[Any] | None) -> list[str] | None:
-    """Class names as texts, in their order; whole numbers become their digits.
+    """Returns the class names as texts, in their order; whole numbers become their digits.
 
     Raises:
-        DeltaError: they have no order (a set), or are no names.
+        DeltaError: the labels have no order (a set), or one is no name.
 
     >>> label_texts(range(3)), label_texts(("cat", "dog"))
     (['0', '1', '2'], ['cat', 'dog'])
@@ -34,6 +34,7 @@ def label_texts(labels: Iterable[Any] | None) -> list[str] | None:
 
 
 def _label(label: Any) -> str:
+    """Returns one label as text, or raises a DeltaError."""
     if isinstance(label, str):
         name = str(label)
         if len(name) > LONGEST_TEXT or not is_utf8(name):
@@ -42,13 +43,13 @@ def _label(label: Any) -> str:
             )
         return name
     if hasattr(label, "__index__") and not isinstance(label, bool) and getattr(label, "ndim", 0) == 0:
-        with contextlib.suppress(TypeError):  # a tensor of a fraction has the method, too
+        with contextlib.suppress(TypeError):  # a tensor has __index__ even if its number is a fraction
             return str(operator.index(label))
     raise DeltaError(f"labels hold {short_repr(label)} ({type(label).__name__}); expected class names, such as 'cat'")
 
 
 def labels_for(outputs: int | None, labels: Iterable[Any] | None) -> list[str] | None:
-    """The labels as texts, or a DeltaError where there isn't one for each output; ``outputs`` None: nobody knows how many."""
+    """Returns the labels as texts, or raises a DeltaError where there isn't one for each output (None: number unknown)."""
     names = label_texts(labels)
     if names is not None and outputs is not None and len(names) != outputs:
         raise DeltaError(f"labels ({len(names)} for {outputs} classes): expected one for each output, in their order")
@@ -56,14 +57,14 @@ def labels_for(outputs: int | None, labels: Iterable[Any] | None) -> list[str] |
 
 
 def results_table(results: Any) -> dict[str, Any]:
-    """The results as a dict, or a DeltaError where they are none."""
+    """Returns the results as a dict, or raises a DeltaError where they are no mapping."""
     if not isinstance(results, Mapping):
         raise DeltaError(f"results={str(results)[:60]}; expected a dict, such as {{'accuracy': 0.9}}")
     return dict(results)
 
 
 def task_name(task: str | None) -> str | None:
-    """The task if it is one that petl knows, else a DeltaError."""
+    """Returns the task, or raises a DeltaError where petl doesn't know it."""
     if task is not None and task not in TASKS:
         hint = near(task, TASKS) if isinstance(task, str) else ""
         raise DeltaError(f"task={short_repr(task)}; expected one of {', '.join(map(repr, TASKS))}{hint}")

@@ -1,4 +1,4 @@
-"""Checks an input pipeline in a delta's header: sizes, statistics and crops that can be."""
+"""Checks an input pipeline in a delta's header: its sizes, statistics and crops."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ LARGEST_IMAGE = 2**28  # numbers in one image: a gigabyte
 
 
 def is_pipeline(value: Any) -> bool:
+    """Returns whether the value is a valid input pipeline."""
     return isinstance(value, dict) and not pipeline_fault(value)
 
 
 def pipeline_fault(value: Mapping[str, Any]) -> str:
-    """What of an input pipeline can't be; keys that petl doesn't know are no matter."""
+    """Returns what is wrong with an input pipeline, or ""; keys that petl doesn't know are ignored."""
     size, crop = value.get("input_size") or [], value.get("crop_pct", 1.0)
     if not _numbers(size, 3) or not all(type(n) is int and n >= 1 for n in size) or math.prod(size) > LARGEST_IMAGE:
         return f"input_size={short_repr(size)}"
@@ -36,8 +37,10 @@ def pipeline_fault(value: Mapping[str, Any]) -> str:
 
 
 def _number(value: Any) -> bool:
+    """Returns whether the value is a number of a reasonable size."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def _numbers(value: Any, count: int | None = None) -> bool:
+    """Returns whether the value is a list of numbers; ``count``: of that many."""
     return isinstance(value, list) and count in (None, len(value)) and all(_number(item) for item in value)

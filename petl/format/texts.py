@@ -9,6 +9,7 @@ MOST_NAMES = 2**18
 
 
 def is_utf8(text: str) -> bool:
+    """Returns whether the text can be encoded as UTF-8."""
     try:
         return bool(text.encode()) or not text
     except UnicodeEncodeError:
@@ -16,14 +17,17 @@ def is_utf8(text: str) -> bool:
 
 
 def is_text(value: Any) -> bool:
+    """Returns whether the value is a text of at most ``LONGEST_TEXT`` characters."""
     return isinstance(value, str) and len(value) <= LONGEST_TEXT
 
 
 def are_texts(value: Any) -> bool:
+    """Returns whether the value is a list of at most ``MOST_NAMES`` texts."""
     return isinstance(value, list) and len(value) <= MOST_NAMES and all(is_text(item) for item in value)
 
 
 def is_table_of_texts(value: Any) -> bool:
+    """Returns whether the value is a dict from texts to texts."""
     return (
         isinstance(value, dict)
         and len(value) <= 4096
@@ -32,5 +36,6 @@ def is_table_of_texts(value: Any) -> bool:
 
 
 def short_repr(value: Any) -> str:
+    """Returns the ``repr`` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,3 +1,3 @@
-"""Puts plans onto a model, all or nothing, keeps a record of what was done, notices what other code does to it, and takes it back
-to the bit.
+"""Applies methods to a model, all or nothing, keeps a record of the changes, notices what other code does to the model, and
+restores the model bit for bit.
 """

@@ -1,4 +1,4 @@
-"""How a backbone is built again: described when it is wrapped, and rebuilt from the description when a delta is loaded."""
+"""Describes a backbone when it is wrapped, and rebuilds it from the description when a delta is loaded."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from petl.sites.survey import Survey
 from petl.wrapping.backbone_size import refuse_huge
 from petl.wrapping.hub_access import cache_if_unreachable
 
-KEPT_ELSEWHERE = ("num_classes", "in_chans")  # arguments that have their own place in the description
+KEPT_ELSEWHERE = ("num_classes", "in_chans")  # arguments that have keys of their own in the description
 
 
 def describe_backbone(survey: Survey, num_classes: int | None, create_args: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Describes how to build the base again: timm's name with tag, classes, channels, type, and further arguments.
+    """Describes how to rebuild the base: timm's name with tag, classes, channels, dtype, and further arguments.
 
     ``unrecorded`` names arguments that are no numbers or words (a class, a partial): such a base can't be built by its name.
     """
@@ -41,7 +41,7 @@ def describe_backbone(survey: Survey, num_classes: int | None, create_args: Mapp
 
 
 def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
-    """Warns, before the training, that no delta can have this backbone built by its name."""
+    """Warns, before the training, that ``load`` won't be able to build this backbone by its name."""
     if backbone.get("unrecorded"):
         warnings.warn(
             f"{backbone['name']} was built with {backbone['unrecorded']}, which a delta can't record; to load one, build the "
@@ -53,49 +53,48 @@ def warn_unrecorded(backbone: Mapping[str, Any]) -> None:
 def create_arguments(
     model: nn.Module, channels: int, create_args: Mapping[str, Any] | None
 ) -> tuple[dict[str, Any], str]:
-    """Returns the ``create_model`` arguments of this model as it is now, and in words those that can't be recorded.
+    """Returns the current ``create_model`` arguments of this model, and as a text those that can't be recorded.
 
     Raises:
-        MethodError: one that the user gave is no number, word, or list of these.
+        MethodError: an argument from the user is no number, word, or list of these.
     """
-    own = {key: _worded(value) for key, value in {**_created(model), **_features(model)}.items()}
-    asked = {key: _worded(value) for key, value in (create_args or {}).items()}
-    if why := fault(asked):
+    current = {key: _worded(value) for key, value in {**_created(model), **_features(model)}.items()}
+    explicit = {key: _worded(value) for key, value in (create_args or {}).items()}
+    if why := fault(explicit):
         raise MethodError(f"create_args: {why}; build the backbone by hand and pass it to petl.load, or leave it out")
     input_size = pretrained_cfg(model).get("input_size") or (channels,)
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size and tuple(size) != tuple(input_size[1:] or size):
-        own["img_size"] = list(size)
+        current["img_size"] = list(size)
     if channels != input_size[0]:
-        own["in_chans"] = channels
-    lost = {key: value for key, value in own.items() if key not in asked and fault({key: value})}
-    kept = {key: value for key, value in own.items() if key not in lost}
-    return {**kept, **asked}, listing(f"{key}={str(value)[:60]}" for key, value in lost.items())
+        current["in_chans"] = channels
+    unrecordable = {key: value for key, value in current.items() if key not in explicit and fault({key: value})}
+    recordable = {key: value for key, value in current.items() if key not in unrecordable}
+    return {**recordable, **explicit}, listing(f"{key}={str(value)[:60]}" for key, value in unrecordable.items())
 
 
 def _created(model: nn.Module) -> dict[str, Any]:
-    """The arguments that timm made the model with, as changed by timm's own calls since."""
-    made = getattr(model, "_model_args", None)
-    if made is None:
+    """Returns the arguments that timm built the model with, as changed by timm's own calls since."""
+    original = getattr(model, "_model_args", None)
+    if original is None:
         return {}
     from timm.models import get_model_args
 
-    now = {**made, **get_model_args(model)}  # which leaves out rates
-    if "img_size" not in made and tuple(now.get("img_size") or ()) == tuple(
-        pretrained_cfg(model).get("input_size", ())[1:]
-    ):
-        now.pop("img_size", None)
-    return {key: value for key, value in now.items() if key not in KEPT_ELSEWHERE and value is not None}
+    current = {**original, **get_model_args(model)}  # get_model_args leaves out rates
+    usual_size = tuple(pretrained_cfg(model).get("input_size", ())[1:])
+    if "img_size" not in original and tuple(current.get("img_size") or ()) == usual_size:
+        current.pop("img_size", None)
+    return {key: value for key, value in current.items() if key not in KEPT_ELSEWHERE and value is not None}
 
 
 def _features(model: nn.Module) -> dict[str, Any]:
-    """The ``create_model`` arguments of a model that timm made with ``features_only=True``."""
-    chosen = getattr(getattr(model, "feature_info", None), "out_indices", None)
-    return {} if chosen is None else {"features_only": True, "out_indices": list(chosen)}
+    """Returns the ``create_model`` arguments of a model that timm built with ``features_only=True``, else none."""
+    out_indices = getattr(getattr(model, "feature_info", None), "out_indices", None)
+    return {} if out_indices is None else {"features_only": True, "out_indices": list(out_indices)}
 
 
 def _worded(value: Any) -> Any:
-    """Tuples as lists, and classes by the name under which timm makes them."""
+    """Returns the value with tuples as lists, and classes as the names by which timm creates them."""
     if isinstance(value, (list, tuple)):
         return [_worded(item) for item in value]
     if isinstance(value, Mapping):
@@ -104,11 +103,12 @@ def _worded(value: Any) -> Any:
 
 
 def as_python_number(value: Any) -> Any:
-    """Returns a number of numpy's or torch's (``labels.max() + 1``) as Python's own, which a header can hold."""
+    """Returns a numpy or torch number (``labels.max() + 1``) as a Python number, which a header can hold; else the value."""
     return value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
 
 
 def _timm_name(kind: type) -> str | None:
+    """Returns the name by which timm creates this activation or norm class, or None."""
     from timm.layers import create_act, create_norm
 
     tables = (getattr(create_act, "_ACT_LAYER_DEFAULT", {}), getattr(create_norm, "_NORM_MAP", {}))
@@ -129,10 +129,10 @@ def set_in_chans(model: nn.Module, channels: int) -> None:
 def build_backbone(
     backbone: Mapping[str, Any], *, pretrained: bool, trust_remote: bool = False, file_numbers: int = 0
 ) -> nn.Module:
-    """Builds the backbone that a checked header describes; ``file_numbers`` is how many numbers the file's own tensors have.
+    """Builds the backbone that a checked header describes; ``file_numbers`` counts the elements of the file's own tensors.
 
     Raises:
-        DeltaError: timm can't build it, the name leads elsewhere and isn't trusted, or it would be out of all proportion.
+        DeltaError: timm can't build the backbone, its name leads outside timm and isn't trusted, or it would be far too large.
     """
 
     def create(name: str, args: dict[str, Any]) -> nn.Module:
@@ -159,7 +159,7 @@ def outline_backbone(
         try:
             with torch.device("meta"):
                 return None if is_remote(backbone) else timm.create_model(name, pretrained=False, **args)
-        except (RuntimeError, NotImplementedError):  # code that reads values while it builds
+        except (RuntimeError, NotImplementedError):  # the constructor reads values of tensors
             return None
 
     return _built(backbone, create, trust_remote, file_numbers)
@@ -171,7 +171,7 @@ def _built(
     trust_remote: bool,
     file_numbers: int,
 ) -> nn.Module | None:
-    """What ``create`` returns for the described backbone, in the recorded type, after all that is refused."""
+    """Returns what ``create`` builds for the described backbone, in the recorded dtype; raises a DeltaError where it may not."""
     name, by_hand = backbone.get("name"), "build it yourself and pass it: petl.load(path, model)"
     if not name:
         raise DeltaError(f"the delta's backbone has no timm name; {by_hand}")
@@ -191,5 +191,5 @@ def _built(
             refuse_huge(name, args, file_numbers)
         model = create(name, args)
         return None if model is None else model.to(getattr(torch, backbone.get("dtype", "float32")))
-    except Exception as error:  # timm raises whatever the hub client, the network or the file system raise
+    except Exception as error:  # the hub client, the network and the file system raise errors of their own
         raise DeltaError(f"timm can't build the backbone {name} ({str(error)[:300]}); {by_hand}") from error

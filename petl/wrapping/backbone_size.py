@@ -1,4 +1,4 @@
-"""Refuses backbones that recorded arguments would make out of proportion to timm's own."""
+"""Refuses backbones that recorded arguments would make much larger than timm's own."""
 
 from __future__ import annotations
 
@@ -12,36 +12,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as registration
 
-HARMLESS_SIZES = {
-    "num_classes": 25_000,
-    "img_size": 1024,
-    "in_chans": 64,
-    "output_stride": 32,
-    "out_indices": 64,
-}  # make nothing large
-FREE_TENSORS = 3_000  # what a header's arguments may make of any backbone, at least
-FREE_NUMBERS = 50_000_000
+# arguments that can't make a model large up to these values
+HARMLESS_SIZES = {"num_classes": 25_000, "img_size": 1024, "in_chans": 64, "output_stride": 32, "out_indices": 64}
+FREE_TENSORS = 3_000  # modules and tensors that every backbone may have
+FREE_NUMBERS = 50_000_000  # elements of tensors that every backbone may have
 
 
 class _TooLarge(Exception):
-    """Recorded arguments make a backbone out of proportion."""
+    """Recorded arguments make a backbone much larger than timm's own."""
 
 
 def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
-    """Tries the arguments without memory, and stops where they make the backbone out of proportion to timm's own."""
+    """Builds the backbone on the meta device, and raises as soon as it is much larger than timm's own of that name."""
     import timm
 
     if all(_largest(value) <= HARMLESS_SIZES.get(key, 0) for key, value in args.items()):
         return
-    with torch.device("meta"), _counted() as plain:
+    with torch.device("meta"), _counted() as default_counts:
         timm.create_model(name, pretrained=False)
-    limits = max(FREE_TENSORS, 4 * plain[0]), max(FREE_NUMBERS, 8 * plain[1]) + 2 * file_numbers
+    parts, numbers = default_counts
+    limits = max(FREE_TENSORS, 4 * parts), max(FREE_NUMBERS, 8 * numbers) + 2 * file_numbers
     with torch.device("meta"), _counted(*limits):
         timm.create_model(name, pretrained=False, **args)
 
 
 def _largest(value: Any) -> float:
-    """The largest number in a value that isn't a switch or a rate between 0 and 1."""
+    """Returns the largest number in a value; booleans and rates between 0 and 1 don't count."""
     if isinstance(value, Mapping):
         value = [*value.values()]
     if isinstance(value, (list, tuple)):
@@ -53,11 +49,11 @@ def _largest(value: Any) -> float:
 
 @contextlib.contextmanager
 def _counted(most_parts: float = math.inf, most_numbers: float = math.inf) -> Iterator[list[int]]:
-    """Counts modules, parameters and buffers, and the numbers in them, as this thread makes them; stops at the limits."""
-    me, counts = threading.get_ident(), [0, 0]
+    """A context that counts the modules and tensors that this thread creates, and their elements; raises at the limits."""
+    thread, counts = threading.get_ident(), [0, 0]
 
     def count(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
-        if threading.get_ident() != me:
+        if threading.get_ident() != thread:
             return
         counts[0] += 1
         counts[1] += part.numel() if isinstance(part, Tensor) else 0

@@ -1,4 +1,4 @@
-"""Says why a frozen tensor has moved, and what to do."""
+"""Explains why a frozen tensor has changed, and what to do."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ CAUSES = {
 
 
 def explain_changes(record: Record, moved: Sequence[str]) -> str:
-    """Says which tensors have moved, for which reason, and what to do, cause by cause."""
+    """Explains, cause by cause, which tensors have changed, why, and what to do."""
     groups: dict[str, list[str]] = {}
     for key in moved:
         groups.setdefault(_cause(record, key, many=2 * len(moved) > len(record.frozen)), []).append(key)
@@ -59,16 +59,16 @@ def explain_changes(record: Record, moved: Sequence[str]) -> str:
 
 
 def _cause(record: Record, key: str, *, many: bool) -> str:
-    """The key in CAUSES; ``many``: most of the base has moved."""
-    owner, leaf, then = record.frozen[key]
-    own, sample = own_tensor(owner, leaf), record.samples.get(key)
-    if own is None or str(tuple(own.shape)) not in then:
+    """Returns the key of CAUSES for one tensor; ``many``: most of the base has changed."""
+    owner, leaf, recorded = record.frozen[key]
+    tensor, sample = own_tensor(owner, leaf), record.samples.get(key)
+    if tensor is None or str(tuple(tensor.shape)) not in recorded:
         return "gone"
-    if not then.startswith(f"{own.dtype} ") or record.checksums_before_cast:
+    if not recorded.startswith(f"{tensor.dtype} ") or record.checksums_before_cast:
         return "cast"
-    if sample is not None and not own.is_meta:
-        now = some_numbers(own)
-        if equal_up_to_rounding(now, sample) and not torch.equal(now, sample):
+    if sample is not None and not tensor.is_meta:
+        current = some_numbers(tensor)
+        if equal_up_to_rounding(current, sample) and not torch.equal(current, sample):
             return "averaged"
     if leaf in STATISTICS:
         return "statistics"
@@ -76,10 +76,10 @@ def _cause(record: Record, key: str, *, many: bool) -> str:
 
 
 def _types(record: Record, key: str) -> dict[str, Any]:
-    """The types that the text of the cause "cast" names."""
-    owner, leaf, then = record.frozen[key]
-    own = own_tensor(owner, leaf)
+    """Returns the dtypes that the text of the cause "cast" names."""
+    owner, leaf, recorded = record.frozen[key]
+    tensor = own_tensor(owner, leaf)
     return {
-        "were": f"were {record.checksums_before_cast.get(key, then).partition(' ')[0]},",
-        "are": "" if own is None else own.dtype,
+        "were": f"were {record.checksums_before_cast.get(key, recorded).partition(' ')[0]},",
+        "are": "" if tensor is None else tensor.dtype,
     }

@@ -1,4 +1,4 @@
-"""Runs a model in evaluation mode for a while, and drops what some models compute and keep there."""
+"""Puts a model into evaluation mode for a block, and drops what some models cache in evaluation mode."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from torch import nn
 
 
 def drop_eval_caches(model: nn.Module) -> None:
-    """Drops what some models compute from parameters and keep in eval mode (levit's attention biases); modes stay as they are."""
+    """Drops what some models cache in evaluation mode (levit's attention biases); training modes stay as they are."""
     modes = [(module, module.training) for module in model.modules()]
-    model.train()  # timm's models drop it there
+    model.train()  # here timm's models drop their caches
     for module, mode in modes:
         module.training = mode
 
 
 @contextlib.contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:
-    """Puts the model into evaluation mode inside the block; afterwards each module has its own mode back."""
+    """A context that puts the model into evaluation mode; afterwards each module has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

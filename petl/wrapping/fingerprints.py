@@ -1,4 +1,4 @@
-"""Fingerprints of tensors: which base a delta belongs to, and the proof that nothing frozen has moved."""
+"""Computes fingerprints of tensors, which identify a delta's base, and checksums, which show that nothing frozen has changed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petl.graft.sharded import is_shard
 
-THREADS = 4  # hashlib and zlib let go of the interpreter lock, so tensors are read side by side
+THREADS = 4  # hashlib and zlib release the GIL, so several tensors are read at the same time
 
 
 def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
@@ -30,12 +30,12 @@ def fingerprint(tensor: Tensor) -> str:
 
 
 def checksums(tensors: Iterable[Tensor]) -> list[str]:
-    """Returns what tells whether each tensor has moved: dtype, shape, and a CRC-32 of its bytes, a third of a SHA-256's time."""
+    """Returns a checksum of each tensor: dtype, shape, and a CRC-32 of the bytes, which takes a third of a SHA-256's time."""
     return _side_by_side(checksum, list(tensors))
 
 
 def is_unchanged(then: str, now: str) -> bool:
-    """Whether two checksums are one tensor's; one from the meta device counts as unchanged if dtype and shape agree."""
+    """Returns whether two checksums are of an unchanged tensor; on the meta device only dtype and shape are compared."""
     return now == then or then == f"{now.rpartition(' ')[0]} meta"
 
 
@@ -47,13 +47,13 @@ def checksum(tensor: Tensor) -> str:
 
 
 def full_tensor(tensor: Tensor) -> Tensor:
-    """Returns the tensor, gathered from all ranks where it is sharded; then every rank has to call this."""
+    """Returns the tensor, gathered from all ranks where it is sharded; then every rank has to call this function."""
     gather = getattr(tensor, "full_tensor", None)
     return tensor if gather is None else gather()
 
 
 def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[str]:
-    """Reads the tensors in threads; sharded ones one after the other, in the same order on every rank."""
+    """Applies ``read`` to the tensors in threads; to sharded ones one after the other, in the same order on every rank."""
     if any(is_shard(tensor) for tensor in tensors):
         return [read(tensor) for tensor in tensors]
     with ThreadPoolExecutor(THREADS) as pool:
@@ -61,11 +61,12 @@ def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[
 
 
 def combined_fingerprint(prints: Mapping[str, str]) -> str:
-    """Returns one fingerprint of a set of named tensors, whatever their order."""
+    """Returns one fingerprint of a set of named tensors, which doesn't depend on their order."""
     lines = "\n".join(f"{name} {prints[name]}" for name in sorted(prints))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def _bytes(tensor: Tensor) -> memoryview:
+    """Returns the bytes of a tensor."""
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")

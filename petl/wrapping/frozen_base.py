@@ -1,4 +1,4 @@
-"""The proof that nothing frozen has moved since wrap; what has moved by rounding alone is put back."""
+"""Proves that nothing frozen has changed since wrap; tensors that have changed by rounding alone are restored."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from petl.wrapping.rounding import equal_up_to_rounding, some_numbers
 
 
 def remember_frozen(model: nn.Module, record: Record) -> None:
-    """Keeps on the record what tells later how a frozen tensor has moved: statistics of norms, a few numbers of every tensor."""
+    """Records what explains a later change of a frozen tensor: statistics of norms, a few numbers of every tensor."""
     tensors = {key: own_tensor(owner, leaf) for key, (owner, leaf, _) in record.frozen.items()}
-    still = {key: tensor for key, tensor in tensors.items() if tensor is not None and not tensor.is_meta}
-    statistics = {key: t for key, t in still.items() if key.rpartition(".")[2] in STATISTICS}
+    with_values = {key: tensor for key, tensor in tensors.items() if tensor is not None and not tensor.is_meta}
+    statistics = {key: t for key, t in with_values.items() if key.rpartition(".")[2] in STATISTICS}
     record.statistics = {key: t.detach().clone() for key, t in statistics.items()}
-    record.samples = {key: some_numbers(t) for key, t in still.items()}
+    record.samples = {key: some_numbers(t) for key, t in with_values.items()}
 
 
 def prove_frozen(model: nn.Module, what: str) -> None:
-    """Raises a StateError where something frozen has moved, which names what has, why, and what to do.
+    """Raises a StateError where a frozen tensor has changed; the error names the tensors, the cause, and what to do.
 
-    What has moved by rounding alone, as in averages over all weights, is put back where a model that is still there has the
-    bits, with a warning.
+    A tensor that has changed by rounding alone, as in averages over all weights, is restored with a warning where a living
+    model still has its bits.
     """
     plain, record = require_record(model)
     with gathered(model):
@@ -39,61 +39,64 @@ def prove_frozen(model: nn.Module, what: str) -> None:
 
 
 def prove_unchanged(record: Record, what: str) -> None:
-    """Does the same as ``prove_frozen``, for a record whose layers have been followed already."""
+    """Does the same as ``prove_frozen``, for a record that ``follow_exchanged_layers`` has already updated."""
     moved = record.moved()
-    back = [key for key in moved if _put_back(record, key)]
-    if back:
+    restored = [key for key in moved if _put_back(record, key)]
+    if restored:
         warnings.warn(
-            f"{listing(back, 3)} had moved by rounding, as frozen tensors do where averages are taken over all weights; petl "
+            f"{listing(restored, 3)} had moved by rounding, as frozen tensors do where averages are taken over all weights; petl "
             f"put the old bits back",
             stacklevel=4,
         )
-    left = [key for key in moved if key not in back]
-    if left:
-        raise StateError(f"{what}: changed since wrap although frozen: {explain_changes(record, left)}")
+    changed = [key for key in moved if key not in restored]
+    if changed:
+        raise StateError(f"{what}: changed since wrap although frozen: {explain_changes(record, changed)}")
 
 
 def follow_exchanged_layers(model: nn.Module, record: Record) -> None:
-    """Lets the record point to layers put in since ``wrap``: their tensors have to equal those of the same names before.
+    """Updates the record for layers that were exchanged since ``wrap``: new tensors have to equal the old ones of the same names.
 
-    Layers that train are left out, as ``save`` keeps them, and a classifier that was taken away, as the header says so.
+    New layers that train are left out, since ``save`` writes their tensors; so is a classifier that was reset, since the header
+    has its size.
     """
-    there = set(model.modules())
-    gone = {key: entry for key, entry in record.frozen.items() if entry[0] not in there}
-    now = {key: (owner, leaf) for key, owner, leaf in state_entries(model)} if gone else {}
-    reset = getattr(model, "num_classes", None) != record.backbone.get("num_classes")
-    for key, (old, leaf, then) in gone.items():
-        if key not in now and not reset and leaf != "num_batches_tracked":
-            record.frozen[key] = (nn.Module(), leaf, then)
-        elif key in now and (_is_same(old, leaf, now[key][0]) or not _trains(now[key][0])):
-            record.frozen[key] = (*now[key], then)
+    modules = set(model.modules())
+    gone = {key: entry for key, entry in record.frozen.items() if entry[0] not in modules}
+    current = {key: (owner, leaf) for key, owner, leaf in state_entries(model)} if gone else {}
+    was_reset = getattr(model, "num_classes", None) != record.backbone.get("num_classes")
+    for key, (old, leaf, recorded) in gone.items():
+        if key not in current and not was_reset and leaf != "num_batches_tracked":
+            record.frozen[key] = (nn.Module(), leaf, recorded)
+        elif key in current and (_is_same(old, leaf, current[key][0]) or not _trains(current[key][0])):
+            record.frozen[key] = (*current[key], recorded)
 
 
 def _is_same(old: nn.Module, leaf: str, new: nn.Module) -> bool:
+    """Returns whether both modules share the tensor ``leaf``."""
     return own_tensor(old, leaf) is own_tensor(new, leaf)
 
 
 def _trains(layer: nn.Module) -> bool:
+    """Returns whether any of the layer's own parameters trains."""
     return any(p.requires_grad for p in layer.parameters(recurse=False))
 
 
 def _put_back(record: Record, key: str) -> bool:
-    """Gives a frozen tensor that moved by rounding its old bits, and returns whether a living model still had them."""
-    owner, leaf, then = record.frozen[key]
-    own = own_tensor(owner, leaf)
-    if own is None or own.is_meta or is_shard(own):
+    """Restores a frozen tensor that changed by rounding; returns whether a living model still had its bits."""
+    owner, leaf, recorded = record.frozen[key]
+    tensor = own_tensor(owner, leaf)
+    if tensor is None or tensor.is_meta or is_shard(tensor):
         return False
-    for other in _candidates(record, key, then):
-        there = other.detach().to(own.device)
-        if other is not own and equal_up_to_rounding(own.detach(), there) and checksum(there) == then:
-            own.detach().copy_(there)
+    for other in _candidates(record, key, recorded):
+        value = other.detach().to(tensor.device)
+        if other is not tensor and equal_up_to_rounding(tensor.detach(), value) and checksum(value) == recorded:
+            tensor.detach().copy_(value)
             return True
     return False
 
 
-def _candidates(record: Record, key: str, then: str) -> list[Tensor]:
-    """Tensors that may still have the bits: copies of statistics, and those of models that were copied from, or to, this one."""
-    kept = [record.statistics[key]] if key in record.statistics else []
-    same = [other.frozen[key] for other in living_records() if key in other.frozen and other.frozen[key][2] == then]
-    tensors = [own_tensor(owner, leaf) for owner, leaf, _ in same]
-    return [*kept, *(t for t in tensors if t is not None and not t.is_meta and not is_shard(t))]
+def _candidates(record: Record, key: str, recorded: str) -> list[Tensor]:
+    """Returns tensors that may still have the bits: copied statistics, and tensors of copies of this model."""
+    copies = [record.statistics[key]] if key in record.statistics else []
+    entries = [other.frozen[key] for other in living_records() if key in other.frozen]
+    tensors = [own_tensor(owner, leaf) for owner, leaf, other_checksum in entries if other_checksum == recorded]
+    return [*copies, *(t for t in tensors if t is not None and not t.is_meta and not is_shard(t))]

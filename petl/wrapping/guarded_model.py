@@ -1,4 +1,4 @@
-"""Guards the frozen base of a wrapped model against what other code does to the model after wrap."""
+"""Protects the frozen base of a wrapped model against what other code does to the model after wrap."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from petl.wrapping.snapshot import RECORD
 
 
 def guard_base(model: nn.Module, record: Record) -> None:
-    """Lets a model that is being wrapped notice what other code does to it from now on."""
+    """Adds to a model that is being wrapped the classes that notice what other code does to it."""
     remember_frozen(model, record)
     add_fast_paths(model, *([GuardedModel, FixedInputSize] if hasattr(model, "set_input_size") else [GuardedModel]))
 
 
 class GuardedModel(FastPath):
-    """A wrapped model that reacts to ``train()``, casts and ``load_state_dict``: its norms stay frozen, its record stays true."""
+    """A wrapped model that reacts to ``train()``, casts and ``load_state_dict``: norms stay frozen, the record stays correct."""
 
     around_grafts = True
 
@@ -40,7 +40,7 @@ class GuardedModel(FastPath):
         if record is not None and not torch.compiler.is_compiling():
             _hold_again(model, record)
             _undo_resets(record)
-        return super().train(mode)  # type: ignore[misc]  # nn.Module.train comes later in the order
+        return super().train(mode)  # type: ignore[misc]  # nn.Module.train comes later in the MRO
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
         record = vars(self).get(RECORD)
@@ -49,7 +49,7 @@ class GuardedModel(FastPath):
             assert record is not None
             refuse_second_cast(record, casts)
             moved = set(record.moved())
-        out = super()._apply(fn, *args, **kwargs)  # type: ignore[misc]  # as above
+        out = super()._apply(fn, *args, **kwargs)  # type: ignore[misc]  # nn.Module's method comes later in the MRO
         if casts and record is not None:
             note_cast(record, casts, moved)
         return out
@@ -58,11 +58,11 @@ class GuardedModel(FastPath):
         record = vars(self).get(RECORD)
         if record is not None:
             sort_loaded_values(cast(nn.Module, self), record, state_dict, prefix)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # as above
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, *rest)  # type: ignore[misc]  # nn.Module's method comes later in the MRO
 
 
 class FixedInputSize(FastPath):
-    """A wrapped model whose ``set_input_size``, which would make other base tensors, is refused."""
+    """A wrapped model that refuses ``set_input_size``, which would replace tensors of the base."""
 
     around_grafts = True
 
@@ -72,20 +72,20 @@ class FixedInputSize(FastPath):
                 f"set_input_size on a wrapped {type(self).__name__} would change its frozen base, and deltas of it could not be "
                 f"loaded; petl.unwrap(model), set_input_size, and petl.wrap again"
             )
-        super().set_input_size(*args, **kwargs)  # type: ignore[misc]  # the base class's own
+        super().set_input_size(*args, **kwargs)  # type: ignore[misc]  # timm's class has the method
 
 
 def _hold_again(model: nn.Module, record: Record) -> None:
-    """Holds norms in evaluation mode that were exchanged for others with the same statistics (``convert_sync_batchnorm``)."""
-    there = set(model.modules())
-    if all(owner in there for owner, _, _ in record.frozen.values()):
+    """Keeps norms in evaluation mode that replaced frozen ones with the same statistics (``convert_sync_batchnorm``)."""
+    modules = set(model.modules())
+    if all(owner in modules for owner, _, _ in record.frozen.values()):
         return
-    before = {key: entry[0] for key, entry in record.frozen.items()}
+    old_owners = {key: entry[0] for key, entry in record.frozen.items()}
     follow_exchanged_layers(model, record)
     for key, (owner, leaf, _) in record.frozen.items():
-        if owner is before[key] or leaf not in ("running_mean", "running_var") or not has_running_statistics(owner):
+        if owner is old_owners[key] or leaf not in ("running_mean", "running_var") or not has_running_statistics(owner):
             continue
-        if isinstance(before[key], BatchNormAct2d) and base_class(owner) is nn.SyncBatchNorm:
+        if isinstance(old_owners[key], BatchNormAct2d) and base_class(owner) is nn.SyncBatchNorm:
             raise StateError(
                 f"{key.rpartition('.')[0]} was a norm with an activation, which torch's convert_sync_batchnorm leaves out; "
                 f"build the model anew and use timm.layers.convert_sync_batchnorm(model)"
@@ -95,23 +95,24 @@ def _hold_again(model: nn.Module, record: Record) -> None:
 
 
 def _undo_resets(record: Record) -> None:
-    """Puts the statistics of frozen norms back where ``update_bn`` or ``reset_running_stats`` has emptied them."""
-    empty = [key for key, value in record.statistics.items() if _was_reset(record, key, value)]
-    for key in empty:
+    """Restores the statistics of frozen norms where ``update_bn`` or ``reset_running_stats`` has reset them."""
+    reset_keys = [key for key, value in record.statistics.items() if _was_reset(record, key, value)]
+    for key in reset_keys:
         owner, leaf, _ = record.frozen[key]
         cast(Tensor, own_tensor(owner, leaf)).detach().copy_(record.statistics[key])
-    if empty:
+    if reset_keys:
         warnings.warn(
-            f"statistics of norms that petl holds still had been reset ({listing(empty, 2)}); petl put them back: held norms "
-            f"take none from batches, by update_bn neither; petl.BN(stats='adapt') trains them",
+            f"statistics of norms that petl holds still had been reset ({listing(reset_keys, 2)}); petl put them back: held "
+            f"norms take none from batches, by update_bn neither; petl.BN(stats='adapt') trains them",
             stacklevel=4,
         )
 
 
 def _was_reset(record: Record, key: str, kept: Tensor) -> bool:
+    """Returns whether a statistic has its initial value although its copy, ``kept``, has not."""
     entry = record.frozen.get(key)
-    own = None if entry is None else own_tensor(entry[0], entry[1])
-    if own is None or own.is_meta or own.shape != kept.shape:
+    tensor = None if entry is None else own_tensor(entry[0], entry[1])
+    if tensor is None or tensor.is_meta or tensor.shape != kept.shape:
         return False
-    start = 1 if key.endswith("running_var") else 0
-    return bool((own == start).all()) and not bool((kept == start).all())
+    initial = 1 if key.endswith("running_var") else 0
+    return bool((tensor == initial).all()) and not bool((kept == initial).all())

@@ -1,4 +1,4 @@
-"""The classifier of a model: which modules it is, and giving it another number of classes."""
+"""Finds the classifier of a model, and replaces it for another number of classes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HeadOption = bool | str | tuple[str, ...]
 
 
 def head_option(head: Any) -> HeadOption:
-    """Checks ``head=`` and returns it as it is kept: True, False, a name, or names, whose order is that of the user."""
+    """Checks ``head=`` and returns it as the record keeps it: True, False, a name, or a tuple of names in the user's order."""
     if isinstance(head, (bool, str)):
         return head
     if isinstance(head, Sequence) and all(isinstance(name, str) for name in head):
@@ -26,9 +26,9 @@ def head_option(head: Any) -> HeadOption:
 
 
 def prepare_head(survey: Survey, option: HeadOption, num_classes: int | None) -> list[str]:
-    """Gives the model ``num_classes`` classes if it has another number; returns the names of the modules that are to train.
+    """Replaces the classifier if ``num_classes`` is another number; returns the names of the modules that are to train.
 
-    None at all is how timm takes a classifier away: a delta of a model from which that was done has to do it again.
+    With ``num_classes=0`` timm removes the classifier: a delta of a model without one has to remove it too.
     """
     model = survey.model
     if option is False:
@@ -39,12 +39,12 @@ def prepare_head(survey: Survey, option: HeadOption, num_classes: int | None) ->
         return names
     if num_classes < 0 or (num_classes == 0 and not hasattr(model, "reset_classifier")):
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
-    fresh = _replace(model, names, num_classes)
-    return fresh or names if option is True else names
+    new_names = _replace(model, names, num_classes)
+    return new_names or names if option is True else names
 
 
 def class_count(num_classes: Any) -> int | None:
-    """Returns ``num_classes`` as Python's own integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
+    """Returns ``num_classes`` as a Python integer, which a delta can hold: ``labels.max() + 1`` is numpy's or torch's."""
     if num_classes is None:
         return None
     if isinstance(num_classes, bool) or not hasattr(num_classes, "__index__"):
@@ -56,6 +56,7 @@ def class_count(num_classes: Any) -> int | None:
 
 
 def _refuse_new_head(num_classes: int | None) -> None:
+    """Raises a MethodError where ``num_classes`` comes with ``head=False``."""
     if num_classes is not None:
         raise MethodError(
             f"num_classes={num_classes} with head=False would leave a new, random classifier frozen; leave out one of them"
@@ -63,7 +64,7 @@ def _refuse_new_head(num_classes: int | None) -> None:
 
 
 def _named(survey: Survey, option: HeadOption) -> list[str]:
-    """The classifier's modules as the user or timm names them."""
+    """Returns the names of the classifier's modules, from the user or from timm."""
     if option is True and survey.head is None and hasattr(survey.model, "reset_classifier"):
         raise SiteError(
             f"can't look at this {type(survey.model).__name__}, which does not run on shapes: {survey.failed}"
@@ -83,73 +84,74 @@ def _named(survey: Survey, option: HeadOption) -> list[str]:
 
 
 def _last(survey: Survey) -> str:
-    """Guesses the classifier's name: the last layer, or what holds it and little else."""
+    """Guesses the classifier's name: the last layer, or a small module around that layer."""
     layers = sorted((n for n, m in survey.modules.items() if isinstance(m, (nn.Linear, nn.Conv2d))), key=survey.order)
-    around = [name for name in ancestors(layers[-1]) if name] if layers else []
-    small = [name for name in around if sum(within(layer, [name]) for layer in layers) <= 3]
+    parents = [name for name in ancestors(layers[-1]) if name] if layers else []
+    small = [name for name in parents if sum(within(layer, [name]) for layer in layers) <= 3]
     return small[0] if small else layers[-1] if layers else "fc"
 
 
 def _replace(model: nn.Module, names: Sequence[str], num_classes: int) -> list[str]:
-    """Makes a new classifier, and returns the names of its modules."""
-    before = {
-        id(module): module for module in model.modules()
-    }  # kept alive, so that no new module gets an old one's id
+    """Builds a new classifier, and returns the names of its modules."""
+    # the modules stay alive in this dict, so that no new module gets the id of an old one
+    before = {id(module): module for module in model.modules()}
     if not hasattr(model, "reset_classifier"):
         _replace_last_layer(model, names, num_classes)
         return list(names)
-    like = next(model.parameters())
-    model.reset_classifier(num_classes)  # type: ignore[operator]  # timm's contract
+    weight = next(model.parameters())
+    model.reset_classifier(num_classes)  # type: ignore[operator]  # a method of timm's models
     for module in [m for m in model.modules() if id(m) not in before]:
-        module.to(device=like.device, dtype=like.dtype).train(model.training)
+        module.to(device=weight.device, dtype=weight.dtype).train(model.training)
     return topmost(n for n, m in model.named_modules() if id(m) not in before and any(True for _ in m.parameters()))
 
 
 def _replace_last_layer(model: nn.Module, names: Sequence[str], num_classes: int) -> None:
-    """Without timm's contract: a new last linear layer or 1x1 convolution in each of the named modules."""
+    """Replaces the last linear layer or 1x1 convolution in each of the named modules, for models that aren't timm's."""
     for top in names:
         layers = [n for n, m in model.named_modules() if within(n, [top]) and isinstance(m, (nn.Linear, nn.Conv2d))]
         if not layers:
             raise SiteError(
                 f"head={top!r} holds no linear layer or convolution to replace for num_classes={num_classes}"
             )
-        old = _outputs(model.get_submodule(layers[-1]))
+        old_layer = model.get_submodule(layers[-1])
         parent, _, leaf = layers[-1].rpartition(".")
-        setattr(model.get_submodule(parent), leaf, _resized(model.get_submodule(layers[-1]), num_classes))
-        _update_class_counts(model, layers[-1], old, num_classes)
+        setattr(model.get_submodule(parent), leaf, _resized(old_layer, num_classes))
+        _update_class_counts(model, layers[-1], _outputs(old_layer), num_classes)
 
 
 def classes_now(model: nn.Module, names: Sequence[str]) -> int | None:
-    """Returns how many outputs the classifier's layers have, where they are plain layers that agree; else None."""
+    """Returns the number of outputs of the classifier's layers, where they are plain layers with the same number; else None."""
     modules = dict(model.named_modules())
     sizes = {_outputs(modules[n]) for n in names if isinstance(modules.get(n), (nn.Linear, nn.Conv2d))}
     return sizes.pop() if len(sizes) == 1 else None
 
 
 def _outputs(layer: nn.Module) -> int:
+    """Returns the number of outputs of a linear layer or a convolution."""
     return cast(int, layer.out_channels if isinstance(layer, nn.Conv2d) else layer.out_features)
 
 
-def _update_class_counts(model: nn.Module, layer: str, old: int, num_classes: int) -> None:
-    """Writes the new number of classes wherever the modules around the new layer keep it.
+def _update_class_counts(model: nn.Module, layer: str, old_count: int, num_classes: int) -> None:
+    """Writes the new number of classes to every attribute for it of the modules around the new layer.
 
-    torchvision's transformers keep it, timm's models inside others do, and transformers' models in their configuration, which
-    is exchanged for a copy: the old one comes back with ``unwrap``.
+    torchvision's transformers have such an attribute, and so have timm's models inside other models. Models of the library
+    transformers have it in their configuration, which is exchanged for a copy: ``unwrap`` restores the old configuration.
     """
     for name in ("", *ancestors(layer)):
-        around = cast(Any, model.get_submodule(name))
+        parent = cast(Any, model.get_submodule(name))
         for attribute in ("num_classes", "num_labels"):
-            if vars(around).get(attribute) == old:
-                setattr(around, attribute, num_classes)
-        settings = vars(around).get("config")
-        if getattr(settings, "num_labels", None) == old:
-            around.config = copy.deepcopy(settings)
-            around.config.num_labels = num_classes
+            if vars(parent).get(attribute) == old_count:
+                setattr(parent, attribute, num_classes)
+        config = vars(parent).get("config")
+        if getattr(config, "num_labels", None) == old_count:
+            parent.config = copy.deepcopy(config)
+            parent.config.num_labels = num_classes
 
 
 def _resized(layer: nn.Module, num_classes: int) -> nn.Module:
-    like, bias = next(layer.parameters()), getattr(layer, "bias", None) is not None
-    place = {"device": like.device, "dtype": like.dtype}
+    """Returns a new layer like this one, but with another number of outputs."""
+    weight, bias = next(layer.parameters()), getattr(layer, "bias", None) is not None
+    options: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
     if isinstance(layer, nn.Conv2d):
-        return nn.Conv2d(layer.in_channels, num_classes, cast(Any, layer.kernel_size), bias=bias, **place)
-    return nn.Linear(cast(nn.Linear, layer).in_features, num_classes, bias, **place)
+        return nn.Conv2d(layer.in_channels, num_classes, cast(Any, layer.kernel_size), bias=bias, **options)
+    return nn.Linear(cast(nn.Linear, layer).in_features, num_classes, bias, **options)

@@ -1,4 +1,4 @@
-"""Carries out what methods planned on a model, all or nothing."""
+"""Carries out the plans of methods on a model, all or nothing."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ def carry_out(
     base_dtype: torch.dtype | None = None,
     **options: Any,
 ) -> Record:
-    """Surveys a model, plans on the survey, and carries the plans out: `wrap` and `load` differ in ``plan`` alone.
+    """Surveys a model, plans on the survey, and carries the plans out: `wrap` and `load` pass different functions ``plan``.
 
     Args:
         model: not wrapped; changed in place.
-        plan: from the survey to (method, sites), one for each method; it may refuse the model, which is as it was then.
-        image_size: of the images that the model was created for, where it isn't the usual one.
+        plan: takes the survey and returns (method, sites) for each method; may raise an error, which leaves the model unchanged.
+        image_size: the size of images that the model was created for, where that isn't the usual one.
         head, base_dtype, options: as for ``install``.
     """
     survey = survey_unwrapped(model, head, image_size)
@@ -70,13 +70,13 @@ def install(
     changing: contextlib.AbstractContextManager[None] | None = None,
     finish: Callable[[Record], None] | None = None,
 ) -> Record:
-    """Carries plans out, keeps the record on the model and returns it; on any error the model is as it was.
+    """Carries plans out, stores the record on the model and returns the record; after any error the model is unchanged.
 
     Args:
         memory: how training steps save memory; None: the plain layers run.
-        unfrozen_by_hand: keys that train although no method and no head has them.
-        changing: a context around the changes to the model, which may say their errors in other words.
-        finish: called with the record when all is in place, and part of all or nothing.
+        unfrozen_by_hand: keys that train although neither a method nor the head owns them.
+        changing: a context around the changes to the model, which may turn their errors into others.
+        finish: called with the record at the end; an error in this function undoes everything, too.
     """
     model, methods = survey.model, tuple(method for method, _ in plans)
     refuse_unrecordable(methods)
@@ -86,12 +86,12 @@ def install(
     record.requires_grad = {name: p.requires_grad for name, p in model.named_parameters()}
     record.training_modes = {name: module.training for name, module in model.named_modules()}
     record.on_meta = any(p.is_meta for p in model.parameters())
-    base_ids = {id(tensor) for *_, tensor in state_tensors(model)}  # of tensors that the snapshot keeps alive
-    with undone_on_error(model, record) as before:
+    base_ids = {id(tensor) for *_, tensor in state_tensors(model)}  # stable: the snapshot keeps the tensors alive
+    with undone_on_error(model, record) as snapshot:
         with unguarded(), changing or contextlib.nullcontext():
             _prepare_base(survey, record, num_classes)
             _apply_methods(survey, plans, record, base_ids)
-            record.changes = [*before.children(), *before.changes()]
+            record.changes = [*snapshot.children(), *snapshot.changes()]
             _add_fast_paths(survey, record)
             vars(model)[RECORD] = record
         if finish is not None:
@@ -100,7 +100,7 @@ def install(
 
 
 def _prepare_base(survey: Survey, record: Record, num_classes: int | None) -> None:
-    """Give the model its classifier, and describe what it is before the methods change it."""
+    """Prepares the classifier, and describes the base before the methods change the model."""
     record.head = tuple(prepare_head(survey, record.head_option, num_classes))
     record.backbone = describe_backbone(survey, num_classes, record.create_args)
     record.classifier = tuple(dict.fromkeys((*(survey.head or ()), *record.head)))
@@ -108,7 +108,7 @@ def _prepare_base(survey: Survey, record: Record, num_classes: int | None) -> No
 
 
 def _apply_methods(survey: Survey, plans: Sequence[Plan], record: Record, base_ids: set[int]) -> None:
-    """Let the methods change the model, note whose tensors are whose, and freeze all others."""
+    """Applies the methods, records which method owns which tensors, and freezes all other tensors."""
     model = survey.model
     owned = [_in_place(model, method, sites) for method, sites in plans]
     _lower_base(survey, owned, record)
@@ -121,7 +121,7 @@ def _apply_methods(survey: Survey, plans: Sequence[Plan], record: Record, base_i
 
 
 def _add_fast_paths(survey: Survey, record: Record) -> None:
-    """Set up how training steps run, and let the model notice what other code does to it."""
+    """Adds the classes for training steps and for guarding the base to the model."""
     if record.memory is not None:
         apply_memory_mode(survey, record.memory)
     if record.low_precision_keys:
@@ -131,13 +131,13 @@ def _add_fast_paths(survey: Survey, record: Record) -> None:
 
 
 def _in_place(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
-    """The base tensors that the method trains in place."""
-    places = [(model.get_submodule(site.name), site) for site in sites]
-    return [cast(Tensor, own_tensor(m, leaf)) for m, site in places for leaf in method.trains(m, site)]
+    """Returns the base tensors that the method trains in place."""
+    pairs = [(model.get_submodule(site.name), site) for site in sites]
+    return [cast(Tensor, own_tensor(module, leaf)) for module, site in pairs for leaf in method.trains(module, site)]
 
 
 def _lower_base(survey: Survey, owned: Sequence[list[Tensor]], record: Record) -> None:
-    """Keep frozen matrices and kernels in the type that was asked for, and the originals in main memory."""
+    """Casts frozen matrices and kernels to ``base_dtype``, and keeps the originals in main memory."""
     if record.base_dtype is None:
         return
     if record.on_meta:
@@ -145,45 +145,46 @@ def _lower_base(survey: Survey, owned: Sequence[list[Tensor]], record: Record) -
             f"base_dtype={record.base_dtype} needs the base's values, and {type(survey.model).__name__} is on the meta device; "
             f"give it its values before petl.wrap"
         )
-    trains = {id(tensor) for tensors in owned for tensor in tensors}
-    trains |= {id(tensor) for key, _, _, tensor in state_tensors(survey.model) if key in record.unfrozen_by_hand}
-    places, record.full_precision_reasons = split_by_dtype(
-        survey.model, record.base_dtype, trains, [*record.head, *head_names(survey)]
+    training_ids = {id(tensor) for tensors in owned for tensor in tensors}
+    by_hand = {*record.unfrozen_by_hand}
+    training_ids |= {id(tensor) for key, _, _, tensor in state_tensors(survey.model) if key in by_hand}
+    references, record.full_precision_reasons = split_by_dtype(
+        survey.model, record.base_dtype, training_ids, [*record.head, *head_names(survey)]
     )
-    for place in places:
-        record.originals[place.key] = place.own.detach().to("cpu")  # first, so that Ctrl-C loses nothing
-        record.low_precision_keys.append(place.key)
-        store_low(place, record.base_dtype)
+    for reference in references:
+        record.originals[reference.key] = reference.own.detach().to("cpu")  # first, so that Ctrl-C loses nothing
+        record.low_precision_keys.append(reference.key)
+        store_low(reference, record.base_dtype)
 
 
 def _remember_base(model: nn.Module, owned: Sequence[list[Tensor]], record: Record, base_ids: set[int]) -> None:
-    """Copy base tensors that will train in place, and keep the checksums of all others."""
-    training = {id(tensor) for tensors in owned for tensor in tensors}
+    """Copies base tensors that will train in place, and records the checksums of all others."""
+    training_ids = {id(tensor) for tensors in owned for tensor in tensors}
     by_hand = {*record.unfrozen_by_hand}
-    moving, frozen = [], []
+    training, frozen = [], []
     for entry in state_tensors(model):
         key, _, _, tensor = entry
-        trains = id(tensor) in training or within(key, record.head) or key in by_hand
-        (moving if trains else frozen).append(entry)
-    record.originals |= {key: _copied(tensor) for key, _, _, tensor in moving if id(tensor) in base_ids}
+        trains = id(tensor) in training_ids or within(key, record.head) or key in by_hand
+        (training if trains else frozen).append(entry)
+    record.originals |= {key: _copied(tensor) for key, _, _, tensor in training if id(tensor) in base_ids}
     sums = checksums(tensor for *_, tensor in frozen)
-    record.frozen = {key: (owner, leaf, then) for (key, owner, leaf, _), then in zip(frozen, sums, strict=True)}
+    record.frozen = {key: (owner, leaf, checksum) for (key, owner, leaf, _), checksum in zip(frozen, sums, strict=True)}
 
 
 def _copied(tensor: Tensor) -> Tensor:
-    """A copy in main memory; on the meta device there are no values to keep."""
+    """Returns a copy in main memory; of a tensor on the meta device, which has no values, the tensor itself."""
     return tensor.detach() if tensor.is_meta else tensor.detach().to("cpu", copy=True)
 
 
 def _grown(model: nn.Module, method: Method, sites: Sites) -> list[Tensor]:
-    """Let the method grow its grafts; the tensors that they brought."""
-    known = {id(tensor) for *_, tensor in state_tensors(model)}
+    """Lets the method add its grafts, and returns their tensors."""
+    old_ids = {id(tensor) for *_, tensor in state_tensors(model)}
     method.apply(model, sites)
-    return [tensor for *_, tensor in state_tensors(model) if id(tensor) not in known]
+    return [tensor for *_, tensor in state_tensors(model) if id(tensor) not in old_ids]
 
 
 def _name_tensors(model: nn.Module, owned: Sequence[list[Tensor]], record: Record) -> None:
-    """Note whose is which tensor, by the names that they have now that all grafts have grown."""
+    """Records the keys of the tensors that each method and the head own, after all grafts were added."""
     names = {id(tensor): key for key, _, _, tensor in state_tensors(model)}
     record.tensors = [[names[id(tensor)] for tensor in tensors] for tensors in owned]
     record.head_tensors = [key for key in names.values() if within(key, record.head)]

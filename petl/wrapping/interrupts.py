@@ -1,4 +1,4 @@
-"""Delays Ctrl-C while a model is being put back, or a merge only has to write."""
+"""Delays Ctrl-C while a model is being restored."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 @contextlib.contextmanager
 def uninterrupted() -> Iterator[None]:
-    """Delays Ctrl-C until the block ends; other threads never see one."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(before):
+    """A context that delays Ctrl-C until its end; only the main thread receives Ctrl-C at all."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
         return
     caught: list[Any] = []
-    signal.signal(signal.SIGINT, lambda *given: caught.append(given))
+    signal.signal(signal.SIGINT, lambda *arguments: caught.append(arguments))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, handler)
         if caught:
-            before(*caught[-1])
+            handler(*caught[-1])

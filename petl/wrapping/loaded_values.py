@@ -1,4 +1,4 @@
-"""Sorts values that load_state_dict brings into a wrapped model: averages of the base, or another base."""
+"""Sorts the values that load_state_dict loads into a wrapped model: averages of the base, or another base."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ from petl.wrapping.rounding import equal_up_to_rounding
 
 
 def sort_loaded_values(model: nn.Module, record: Record, state: Any, prefix: str) -> None:
-    """Prepares ``state`` before it is loaded: an average of the base becomes the base's own bits, other weights the new base."""
+    """Prepares ``state`` before it is loaded: averages of the base become the base's own bits, other values a new base."""
     follow_exchanged_layers(model, record)
     names = {(owner, leaf): f"{prefix}{key}" for key, owner, leaf in state_entries(model)}
-    fresh = []
-    for key, (owner, leaf, then) in record.frozen.items():
-        name, own = names.get((owner, leaf), ""), own_tensor(owner, leaf)
-        if name not in state and f"{prefix}{key}" in state:  # peft has given it another name
+    new_keys = []
+    for key, (owner, leaf, recorded) in record.frozen.items():
+        name, tensor = names.get((owner, leaf), ""), own_tensor(owner, leaf)
+        if name not in state and f"{prefix}{key}" in state:  # peft has renamed the tensor
             state[name] = state.pop(f"{prefix}{key}")
         value = state.get(name)
-        if own is None or own.is_meta or is_shard(own) or not isinstance(value, Tensor) or value.shape != own.shape:
+        if tensor is None or tensor.is_meta or is_shard(tensor):
             continue
-        before = record.originals[key] if key in record.low_precision_keys else own.detach()
-        new = value.detach().to(before.device, before.dtype)
-        if torch.equal(new, before):
+        if not isinstance(value, Tensor) or value.shape != tensor.shape:
             continue
-        # a tensor from the meta device has no bits of its own, and its checksum is never that of numbers
-        if equal_up_to_rounding(new, before) and checksum(own) == then:
-            state[name] = before.clone()
+        old = record.originals[key] if key in record.low_precision_keys else tensor.detach()
+        new = value.detach().to(old.device, old.dtype)
+        if torch.equal(new, old):
+            continue
+        # for a model that was wrapped on the meta device this is False: its checksums have no bytes
+        if equal_up_to_rounding(new, old) and checksum(tensor) == recorded:
+            state[name] = old.clone()
         else:
-            fresh.append(key)
-    _take_base(record, {key: state[names[record.frozen[key][:2]]] for key in fresh}, state, prefix)
+            new_keys.append(key)
+    _take_base(record, {key: state[names[record.frozen[key][:2]]] for key in new_keys}, state, prefix)
 
 
-def _take_base(record: Record, fresh: Mapping[str, Tensor], state: Any, prefix: str) -> None:
-    """Notes these values as the new base's, and those of tensors that train in place as what ``unwrap`` gives back."""
-    for key, value in fresh.items():
+def _take_base(record: Record, new_values: Mapping[str, Tensor], state: Any, prefix: str) -> None:
+    """Records these values as the new base's; ``unwrap`` restores tensors that train in place to the values in ``state``."""
+    for key, value in new_values.items():
         adopt_value(record, key, value)
-    if not fresh:
+    if not new_values:
         return
-    for key, kept in record.originals.items():  # what trains in place starts, and is given back, as the new base has it
+    for key, original in record.originals.items():  # of tensors that train in place
         value = state.get(f"{prefix}{key}")
-        if key not in record.low_precision_keys and isinstance(value, Tensor) and value.shape == kept.shape:
-            record.originals[key] = value.detach().to("cpu", kept.dtype, copy=True)
+        if key not in record.low_precision_keys and isinstance(value, Tensor) and value.shape == original.shape:
+            record.originals[key] = value.detach().to("cpu", original.dtype, copy=True)
     warnings.warn(
-        f"{len(fresh)} frozen tensors got other values by load_state_dict ({listing(list(fresh), 3)}): petl takes them for the "
-        f"base from now on, and deltas of this model go onto that one",
+        f"{len(new_values)} frozen tensors got other values by load_state_dict ({listing(list(new_values), 3)}): petl takes them "
+        f"for the base from now on, and deltas of this model go onto that one",
         stacklevel=5,
     )

@@ -1,4 +1,4 @@
-"""Answers questions about models: the model inside wrappers, its record, what trains, which images it takes."""
+"""Looks up facts about a model: the model inside wrappers, its record, its trainable parameters, its image channels."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 def record(model: nn.Module) -> Record | None:
-    """Returns the record of what ``wrap`` did to this model, or to the one wrapped model inside it; None where none is."""
+    """Returns the record of this model, or of the only wrapped model inside this model; None where nothing is wrapped."""
     wrapped = list(wrapped_inside(model).values())
     return vars(wrapped[0])[RECORD] if len(wrapped) == 1 else None
 
 
 def require_record(model: nn.Module) -> tuple[nn.Module, Record]:
-    """Returns the wrapped model, bare, and its record, or raises a StateError; ``model`` may hold it (an average, a detector)."""
+    """Returns the wrapped model, without wrappers such as DDP, and its record, or raises a StateError.
+
+    ``model`` may hold the wrapped model (an average of weights, a detector).
+    """
     wrapped = wrapped_inside(model)
     if not wrapped:
         raise StateError(
@@ -39,7 +42,7 @@ def require_record(model: nn.Module) -> tuple[nn.Module, Record]:
 
 
 def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
-    """Returns the wrapped models by their names in ``model``: itself under "", or those inside it."""
+    """Returns the wrapped models by their names in ``model``: the model itself under "", or those inside."""
     plain = bare(model)
     if RECORD in vars(plain):
         return {"": plain}
@@ -47,7 +50,7 @@ def wrapped_inside(model: nn.Module) -> dict[str, nn.Module]:
 
 
 def refuse_training_outside(model: nn.Module) -> None:
-    """Raises a StateError where a model that holds a wrapped one trains more than that one, which no delta would have."""
+    """Raises a StateError where parameters outside of the wrapped model train, which no delta would hold."""
     wrapped = wrapped_inside(model)
     inside = {parameter for module in wrapped.values() for parameter in module.parameters()}
     others = [name for name, p in bare(model).named_parameters() if p.requires_grad and p not in inside]
@@ -71,7 +74,7 @@ def bare(model: nn.Module) -> nn.Module:
 
 
 def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Returns the parameters that train, by name: those with ``requires_grad``, which is the only truth.
+    """Returns the parameters that train, by name: those with ``requires_grad=True``.
 
     >>> import petl, timm
     >>> len(petl.trainable(petl.wrap(timm.create_model("test_vit"), "probe")))
@@ -81,13 +84,13 @@ def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def in_chans(model: nn.Module) -> int:
-    """Returns how many channels the images for this model have: what an input adapter takes, else what the model was built for.
+    """Returns the number of channels of this model's images: that of an input adapter, else that of the backbone.
 
     >>> import petl, timm
     >>> petl.in_chans(petl.wrap(timm.create_model("test_resnet"), "input", in_chans=4))
     4
     """
     plain = bare(model)
-    taken = [graft.in_chans for module in plain.modules() for _, graft in grafts(module) if graft.in_chans]
-    its_record = record(plain)
-    return taken[0] if taken else its_record.backbone["in_chans"] if its_record else survey_model(plain).image[0]
+    adapted = [graft.in_chans for module in plain.modules() for _, graft in grafts(module) if graft.in_chans]
+    wrap_record = record(plain)
+    return adapted[0] if adapted else wrap_record.backbone["in_chans"] if wrap_record else survey_model(plain).image[0]

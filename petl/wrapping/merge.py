@@ -1,4 +1,4 @@
-"""merge: folds everything into the base's own tensors; what can't be folded, and the way back after an error."""
+"""merge: folds all trained changes into the base's own tensors, and restores the model after an error."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from petl.graft.classes import is_grafted
 from petl.graft.folding import adapted_values, fold, turned_nonfinite
 from petl.graft.kinds import WeightGraft, grafts
 from petl.methods.foreign import ForeignMethod
+from petl.sites.names import joined
 from petl.wrapping.backbone import set_in_chans
 from petl.wrapping.interrupts import uninterrupted
 from petl.wrapping.lookup import Model, in_chans, require_record
@@ -17,25 +18,25 @@ from petl.wrapping.snapshot import RECORD, Snapshot
 
 
 class BeforeMerge:
-    """All that a merge may change of a model: its structure, record, modes, flags, and which memory parameters use.
+    """Everything of a model that a merge may change: structure, record, training modes, requires_grad, storage of parameters.
 
-    Numbers are copied (``copies``) only where another library's code will write to them in place.
+    Values are copied (``copies``) only where another library's code will write to them in place.
     """
 
     def __init__(self, model: nn.Module, *, copies: bool):
         self.model, self.structure, self.record = model, Snapshot(model), require_record(model)[1]
         self.modes = [(module, module.training) for module in model.modules()]
         lists = [value for module in model.modules() for value in vars(module).values() if isinstance(value, list)]
-        self.lists = [(value, [*value]) for value in lists]  # in which peft notes what it has merged
+        self.lists = [(value, [*value]) for value in lists]  # peft records in lists what it has merged
         self.tensors = [
             (p, p.detach(), p.requires_grad, p.detach().clone() if copies else None) for p in model.parameters()
         ]
 
     def restore(self) -> None:
-        """Puts everything back as it was."""
+        """Restores everything."""
         self.structure.restore()
-        for value, before in self.lists:
-            value[:] = before
+        for value, entries in self.lists:
+            value[:] = entries
         for parameter, alias, flag, copy in self.tensors:
             parameter.data = alias
             parameter.requires_grad_(flag)
@@ -48,13 +49,13 @@ class BeforeMerge:
 
 @torch.inference_mode(False)
 def merge(model: Model) -> Model:
-    """Folds everything into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
+    """Folds all changes into the base's own tensors: a plain model with timm's own keys and bit-equal outputs. All or nothing.
 
-    After ``base_dtype`` the tensors have the types from before ``wrap`` again, and the values that the layers used: the rounded
-    base's, with the change added to them unrounded.
+    After ``base_dtype`` the tensors have their dtypes from before ``wrap`` again, and the values that the layers used: those of
+    the rounded base, plus the change, which isn't rounded.
 
     Raises:
-        StateError: a method adds layers that can't be folded (adapters, some input adapters); the model is as it was.
+        StateError: a method adds layers that can't be folded (adapters, some input adapters); the model is unchanged.
 
     >>> import petl, timm, torch
     >>> model = petl.wrap(timm.create_model("test_vit"), "lora").eval()
@@ -66,7 +67,7 @@ def merge(model: Model) -> Model:
     plain, record = require_record(model)
     _refuse_stuck(plain)
     channels = in_chans(plain)
-    before = BeforeMerge(plain, copies=any(isinstance(method, ForeignMethod) for method in record.methods))
+    before_merge = BeforeMerge(plain, copies=any(isinstance(method, ForeignMethod) for method in record.methods))
     try:
         values = _all_values(plain)
         for method in record.methods:
@@ -82,7 +83,7 @@ def merge(model: Model) -> Model:
         del vars(plain)[RECORD]
     except BaseException:
         with uninterrupted():
-            before.restore()
+            before_merge.restore()
         raise
     return model
 
@@ -100,15 +101,13 @@ def _refuse_stuck(model: nn.Module) -> None:
 
 
 def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
-    """Computes and checks the values for every module that petl has changed, before any is written."""
+    """Returns the merged values of every module that petl has changed, or raises a StateError where they aren't finite."""
     named = [(name, module, adapted_values(module)) for name, module in model.named_modules() if is_grafted(module)]
-    bad = [
-        f"{name}.{param}".lstrip(".") for name, module, values in named for param in turned_nonfinite(module, values)
-    ]
-    if bad:
+    nonfinite = [joined(name, param) for name, module, values in named for param in turned_nonfinite(module, values)]
+    if nonfinite:
         raise StateError(
-            f"not merged: {listing(bad)} would get numbers that are infinite or not a number, which the base hasn't; the model "
-            f"is as it was. petl.unwrap(model) gives the base back, petl.load(path, model) puts an earlier delta onto it"
+            f"not merged: {listing(nonfinite)} would get numbers that are infinite or not a number, which the base hasn't; the "
+            f"model is as it was. petl.unwrap(model) gives the base back, petl.load(path, model) puts an earlier delta onto it"
         )
     return [(module, values) for _, module, values in named]
 
@@ -116,7 +115,7 @@ def _all_values(model: nn.Module) -> list[tuple[nn.Module, dict[str, Tensor]]]:
 def unfoldable(model: nn.Module) -> dict[str, str]:
     """Returns the grafts on ``model`` that ``merge`` can't fold, by name, with the reason."""
     return {
-        f"{name}.{child}".lstrip("."): graft.why_stuck
+        joined(name, child): graft.why_stuck
         for name, module in model.named_modules()
         for child, graft in grafts(module)
         if not isinstance(graft, WeightGraft)

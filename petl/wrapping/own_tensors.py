@@ -1,4 +1,4 @@
-"""Lists the parameters and buffers that are a model's state, with the modules that own them."""
+"""Lists the parameters and buffers in a model's state dict, with the modules that own them."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import cast
 from torch import Tensor, nn
 
 from petl.graft.sharded import plain_name
+from petl.sites.names import joined
 
 
 def state_entries(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:
     """Yields (state-dict key, owner, leaf) of every parameter and persistent buffer, shared ones once."""
-    seen: set[int] = set()
+    seen_ids: set[int] = set()
     for name, module in model.named_modules():
         buffers = [leaf for leaf in module._buffers if leaf not in module._non_persistent_buffers_set]
         for leaf in (*module._parameters, *buffers):
             tensor = own_tensor(module, leaf)
-            if tensor is not None and id(tensor) not in seen:
-                seen.add(id(tensor))
-                yield plain_name(f"{name}.{leaf}").lstrip("."), module, leaf
+            if tensor is not None and id(tensor) not in seen_ids:
+                seen_ids.add(id(tensor))
+                yield plain_name(joined(name, leaf)), module, leaf
 
 
 def own_tensor(module: nn.Module, leaf: str) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""What is refused before anything is done to a model: settings, methods and models that wrap can't take."""
+"""Refuses settings, methods and models that wrap can't take, before a model is changed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from petl.wrapping.lookup import bare, wrapped_inside
 
 
 def refuse_unrecordable(methods: Sequence[Method]) -> None:
-    """Raises a MethodError where a method's values couldn't stand in a delta's header."""
+    """Raises a MethodError where a delta's header couldn't hold a method's values."""
     values = [method.to_json() for method in methods]
     try:
         refuse_unwritable(values, "the values of methods")
@@ -31,14 +31,14 @@ def refuse_unrecordable(methods: Sequence[Method]) -> None:
 
 
 def memory_setting(memory: str, fused: bool) -> str | None:
-    """Returns how training steps save memory, None where the plain layers run; a MethodError where there is no such setting."""
+    """Returns how training steps save memory, None where the plain layers run; raises a MethodError for unknown settings."""
     if memory not in MEMORY_MODES:
         raise MethodError(f"memory={memory!r}; expected one of {', '.join(MEMORY_MODES)}")
     return memory if fused else None
 
 
 def refuse_low_precision(dtype: torch.dtype | None, methods: Sequence[Method]) -> None:
-    """Raises a MethodError where a method can't go onto a base in low precision."""
+    """Raises a MethodError where a method can't work on a base in low precision."""
     readers = [method.name for method in methods if isinstance(method, ForeignMethod)]
     if dtype is not None and readers:
         raise MethodError(
@@ -48,9 +48,9 @@ def refuse_low_precision(dtype: torch.dtype | None, methods: Sequence[Method]) -
 
 
 def survey_unwrapped(model: nn.Module, head: HeadOption = True, size: Any = None) -> Survey:
-    """Surveys a model that is not wrapped yet.
+    """Surveys a model that is not wrapped yet; raises a StateError for a model that can't be wrapped.
 
-    ``head`` may name the classifier; ``size`` is that of the images, where the model was built for others than usual.
+    ``head`` may name the classifier; ``size`` is the size of images, where the model was built for another than the usual one.
     """
     if not isinstance(model, nn.Module):
         raise StateError(f"got {type(model).__name__}; petl takes a model (nn.Module), such as timm.create_model gives")
@@ -58,23 +58,23 @@ def survey_unwrapped(model: nn.Module, head: HeadOption = True, size: Any = None
     if bare(model) is not model:
         raise StateError(f"got the model inside {type(model).__name__}; wrap it first, then compile or distribute it")
     if inside := wrapped_inside(model):
-        what = "this model" if "" in inside else f"{listing(inside)} inside this {type(model).__name__}"
+        wrapped_part = "this model" if "" in inside else f"{listing(inside)} inside this {type(model).__name__}"
         raise StateError(
-            f"{what} is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
+            f"{wrapped_part} is wrapped already; petl.unwrap(model) takes that off, or name all methods in one wrap"
         )
     if is_sharded_model(model):
         raise StateError(
             f"FSDP has sharded this {type(model).__name__} already, and what petl adds would be outside of the shards; "
             f"petl.wrap or petl.load first, then shard"
         )
-    model_survey = survey_model(model, size)
+    survey = survey_model(model, size)
     if not isinstance(head, bool):
-        model_survey.head = [head] if isinstance(head, str) else list(head)
-    return model_survey
+        survey.head = [head] if isinstance(head, str) else list(head)
+    return survey
 
 
 def _refuse_unfit(model: nn.Module) -> None:
-    """Raises a StateError for models whose code or tensors nobody can change."""
+    """Raises a StateError for models whose code or tensors can't be changed: scripted, lazy, or made in inference mode."""
     scripted = [name or "it" for name, module in model.named_modules() if isinstance(module, torch.jit.ScriptModule)]
     if scripted:
         raise StateError(

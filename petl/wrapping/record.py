@@ -1,4 +1,4 @@
-"""The record: what wrap did to a model, kept on the model; enough to show it, save it and take it back."""
+"""Defines the record: what wrap did to a model, stored on the model; enough to show, save and undo the changes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from petl.wrapping.fingerprints import checksums, combined_fingerprint, fingerpr
 from petl.wrapping.own_tensors import own_tensor
 from petl.wrapping.snapshot import Undo
 
-_LIVE: list[weakref.ref[Record]] = []  # in the order in which they were made
+_LIVE: list[weakref.ref[Record]] = []  # in the order in which the records were created
 
 
 @dataclass(repr=False)
@@ -22,20 +22,20 @@ class Record:
     """What ``wrap`` did to a model.
 
     Attributes:
-        methods, sites: the methods, and for each the names of its sites.
-        head_option, head: what the user asked for, and the names of the classifier's modules.
-        tensors, head_tensors: for each method, and for the head, the state-dict keys that it owns.
+        methods, sites: the methods, and for each method the names of its sites.
+        head_option, head: the user's ``head=``, and the names of the classifier's modules.
+        tensors, head_tensors: for each method, and for the head, the state-dict keys of the tensors that it owns.
         unfrozen_by_hand: keys that train although neither a method nor the head owns them.
         originals: values from before ``wrap`` of base tensors that train in place or are kept in ``base_dtype``.
         frozen: key -> (owner, leaf, checksum) of all other base tensors.
-        requires_grad, training_modes, changes, on_meta: what ``unwrap`` puts back.
+        requires_grad, training_modes, changes, on_meta: what ``unwrap`` needs to restore the model.
         memory: how training steps save memory; None: the plain layers run.
-        base_dtype: the type that was asked for the frozen base; low_precision_keys: the frozen tensors that have it;
-            full_precision_reasons: why other matrices haven't.
+        base_dtype: the user's dtype of the frozen base; low_precision_keys: the frozen tensors that have this dtype;
+            full_precision_reasons: why other matrices keep their own.
         statistics, samples: copies of frozen norms' statistics, and a few numbers of every frozen tensor.
-        checksums_before_cast, cast_to: of frozen tensors from before the model was cast, and the type that it was cast to.
-        backbone, structure, classifier, create_args: how the base is built again, and what it is beside its tensors.
-        labels, pipeline, results, task: for the delta's header; whoever knows them may set them.
+        checksums_before_cast, cast_to: checksums of frozen tensors from before a cast of the model, and the dtype of the cast.
+        backbone, structure, classifier, create_args: how to rebuild the base, and its modules and their attributes.
+        labels, pipeline, results, task: values for the delta's header, which other code may set.
     """
 
     methods: tuple[Method, ...]
@@ -64,12 +64,12 @@ class Record:
     pipeline: dict[str, Any] | None = None
     results: dict[str, Any] | None = None
     task: str | None = None  # what the outputs mean: "classification", "multilabel", "regression"
-    create_args: dict[str, Any] | None = None  # that the user gave to wrap
+    create_args: dict[str, Any] | None = None  # wrap's argument
     structure: dict[str, str] = field(default_factory=dict)  # of the base, as wrapping.structure describes it
     classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there
 
     def __repr__(self) -> str:
-        """A summary in one line; everything is in the attributes."""
+        """Returns a summary in one line."""
         methods = ", ".join(
             f"{method.name} at {_quantity(len(sites), 'site')}"
             for method, sites in zip(self.methods, self.sites, strict=False)
@@ -87,38 +87,39 @@ class Record:
         _LIVE.append(weakref.ref(self))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """A copy is known as well; one that an older petl has pickled lacks what is newer."""
+        """Restores a copied or pickled record; attributes that an older petl didn't have get their defaults."""
         vars(self).update({**vars(Record((), [])), **state})
         self.__post_init__()
 
     @property
     def owned_keys(self) -> set[str]:
-        """Every key that a method or the head owns, or that was unfrozen by hand."""
+        """The set of all keys that a method or the head owns, or that were unfrozen by hand."""
         return {key for keys in (*self.tensors, self.head_tensors, self.unfrozen_by_hand) for key in keys}
 
     @property
     def digest(self) -> str:
-        """One fingerprint of all frozen base tensors, as they are now; tensors in ``base_dtype`` count by their originals."""
+        """The fingerprint of all frozen base tensors' current values; for tensors in ``base_dtype``, of their originals."""
         tensors = zip(self.frozen, self._tensors(), strict=True)
         originals = [self.originals[key] if key in self.low_precision_keys else tensor for key, tensor in tensors]
         return combined_fingerprint(dict(zip(self.frozen, fingerprints(originals), strict=True)))
 
     def moved(self) -> list[str]:
-        """Keys of frozen tensors that are no longer what they were when the model was wrapped."""
-        then = [checksum for _, _, checksum in self.frozen.values()]
-        now = zip(self.frozen, then, checksums(self._tensors()), strict=True)
-        return [key for key, before, after in now if not is_unchanged(before, after)]
+        """Returns the keys of frozen tensors that have changed since the model was wrapped."""
+        recorded = [checksum for _, _, checksum in self.frozen.values()]
+        pairs = zip(self.frozen, recorded, checksums(self._tensors()), strict=True)
+        return [key for key, before, after in pairs if not is_unchanged(before, after)]
 
     def _tensors(self) -> list[Tensor]:
-        """The frozen base tensors; an empty one for each that is gone."""
-        own = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
-        return [torch.empty(0) if tensor is None else tensor for tensor in own]
+        """Returns the frozen base tensors, with an empty tensor for each that no longer exists."""
+        tensors = [own_tensor(owner, leaf) for owner, leaf, _ in self.frozen.values()]
+        return [torch.empty(0) if tensor is None else tensor for tensor in tensors]
 
 
 def _quantity(number: int, what: str) -> str:
+    """Returns a number with its noun, in the plural where needed."""
     return f"{number} {what}{'s' * (number != 1)}"
 
 
 def living_records() -> list[Record]:
-    """All records that exist, in the order in which they were made: of models, of their copies."""
+    """Returns all records that exist, of models and of their copies, in the order in which they were created."""
     return [record for ref in _LIVE if (record := ref()) is not None]

@@ -1,4 +1,4 @@
-"""Tells rounding from other changes of a tensor."""
+"""Distinguishes rounding from other changes of a tensor."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from petl.wrapping.fingerprints import full_tensor
 
-SAMPLE_SIZE = 64  # numbers of each tensor that are kept, to tell averaging's rounding from another change
+SAMPLE_SIZE = 64  # numbers of each tensor that are kept, to recognise rounding by an average of weights
 
 
 def equal_up_to_rounding(value: Tensor, true: Tensor) -> bool:
-    """Whether each number differs by rounding at most: relative to itself, as sums of weighted copies of it do.
+    """Returns whether all numbers are equal up to the relative rounding error of a weighted sum of copies.
 
     Averages with decay d drift by up to an ulp over 1 - d; one step of an optimizer moves small numbers by far more than that.
     """
     if value.dtype != true.dtype or value.shape != true.shape:
         return False
-    if not true.is_floating_point():  # counters; averages cut off what is behind the point
+    if not true.is_floating_point():  # counters, which an average truncates to whole numbers
         return not true.dtype.is_complex and bool(((value.double() - true.double()).abs() <= 1).all())
     eps = torch.finfo(true.dtype).eps
     bound = true.abs() * (4096 * eps if eps < 1e-4 else 4 * eps)

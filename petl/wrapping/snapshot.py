@@ -1,4 +1,4 @@
-"""The structure of a model at one time, and the undos of what has changed since."""
+"""Takes a snapshot of a model's structure, and lists the undos of later changes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _ABSENT = object()
 
 @dataclass
 class Undo:
-    """One thing about a module that is to be put back: its class, an attribute, or one of its three dicts."""
+    """The old value of one slot of a module: its class, an attribute, or one of its three dicts."""
 
     module: nn.Module
     slot: str
     value: Any
 
     def undo(self) -> None:
-        """Puts it back."""
+        """Restores the old value."""
         if self.slot == "__class__":
             self.module.__class__ = self.value
         elif self.slot in ("_modules", "_parameters", "_buffers"):
-            there = vars(self.module)[self.slot]
-            there.clear()
-            there.update(self.value)
+            entries = vars(self.module)[self.slot]
+            entries.clear()
+            entries.update(self.value)
         elif self.value is _ABSENT:
             vars(self.module).pop(self.slot, None)
         else:
@@ -41,34 +41,38 @@ class Snapshot:
         self.before = [(module, _structure(module)) for module in model.modules()]
 
     def changes(self) -> list[Undo]:
-        """Returns the undos of everything that has become different since."""
-        return [change for module, then in self.before for change in _differences(module, then)]
+        """Returns the undos of everything that has changed since the snapshot."""
+        return [change for module, old in self.before for change in _differences(module, old)]
 
     def children(self) -> list[Undo]:
-        """Returns the undos of what may be replaced later, such as a classifier that the user resets after ``wrap``."""
-        nested = [Undo(module, "_modules", then["_modules"]) for module, then in self.before if then["_modules"]]
-        top, then = self.before[0]
-        return [*nested, *(Undo(top, key, then[key]) for key in ("num_classes",) if key in then)]
+        """Returns undos for the children of all modules: the user may replace one later, such as the classifier."""
+        undos = [Undo(module, "_modules", old["_modules"]) for module, old in self.before if old["_modules"]]
+        model, old = self.before[0]
+        return [*undos, *(Undo(model, key, old[key]) for key in ("num_classes",) if key in old)]
 
     def restore(self) -> None:
-        """Puts everything back as it was."""
+        """Restores the whole structure."""
         for change in self.changes():
             change.undo()
 
 
 def _structure(module: nn.Module) -> dict[str, Any]:
+    """Returns a module's attributes, copies of its three dicts, and its class, by slot."""
     plain = {key: value for key, value in vars(module).items() if key not in _HANDLED}
     dicts = {key: dict(vars(module)[key]) for key in ("_modules", "_parameters", "_buffers")}
     return {**plain, **dicts, "__class__": type(module)}
 
 
-def _differences(module: nn.Module, then: dict[str, Any]) -> list[Undo]:
-    now = _structure(module)
-    keys = [key for key in then if not _same(then[key], now.get(key, _ABSENT))]
-    return [Undo(module, key, then[key]) for key in keys] + [Undo(module, k, _ABSENT) for k in now if k not in then]
+def _differences(module: nn.Module, old: dict[str, Any]) -> list[Undo]:
+    """Returns the undos that restore the module's old structure."""
+    new = _structure(module)
+    changed = [key for key in old if not _same(old[key], new.get(key, _ABSENT))]
+    added = [key for key in new if key not in old]
+    return [*(Undo(module, key, old[key]) for key in changed), *(Undo(module, key, _ABSENT) for key in added)]
 
 
 def _same(one: Any, other: Any) -> bool:
+    """Returns whether both are the same object, or dicts of the same objects in the same order."""
     if isinstance(one, dict) and isinstance(other, dict):
         return list(one) == list(other) and all(one[key] is other[key] for key in one)
     return one is other

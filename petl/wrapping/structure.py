@@ -1,8 +1,8 @@
-"""What a model is beside its tensors: the classes of its modules and their plain attributes, as short fingerprints.
+"""Computes short fingerprints of a model's structure: of the classes of its modules and of their plain attributes.
 
-Equal weights can mean another function: attention in six heads or in three, an average or a maximum over the positions, another
-epsilon. All of it is in attributes. One fingerprint for each attribute's name lets two models be compared by the attributes
-that both have, so that an attribute that comes with a later timm makes no difference.
+Models with equal weights can compute different functions: attention with six heads or with three, average or max pooling,
+another epsilon. All of these settings are attributes. There is one fingerprint for each attribute's name, so that two models are
+compared by the attributes that both have, and a new attribute in a later timm makes no difference.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from torch import Tensor, nn
 from petl.graft.classes import base_class
 from petl.graft.kinds import Graft
 from petl.sites.meta import blank_images, on_meta
-from petl.sites.names import within
+from petl.sites.names import joined, within
 from petl.sites.survey import survey_model
 
-# What never changes the output in evaluation: how training, speed, memory and the classifier's size are set.
+# Attributes that never change the output in evaluation: settings of training, speed, memory and the classifier's size.
 WITHOUT_EFFECT = frozenset(
     """training num_classes out_features num_features in_features head_hidden_size num_batches_tracked inplace name label
     grad_checkpointing gradient_checkpointing checkpointing fused_attn momentum scale_by_keep process_group memory_efficient
     use_checkpoint requires_grad device pretrained_cfg default_cfg pretrained_model_args feature_info weight_init_mode
     fix_init forward num_labels id2label label2id problem_type""".split()  # noqa: SIM905  # a list literal takes thirty lines
 )
-# Modules that return their input in evaluation count as absent: timm leaves them out, or not, by their rate.
+# Modules that return their input in evaluation are ignored: whether timm builds them depends on their rate.
 IDENTITY_IN_EVAL = frozenset(
     ("Identity", "DropPath", "Dropout", "Dropout1d", "Dropout2d", "Dropout3d", "AlphaDropout", "DropBlock2d")
 )
-# Classes that compute the same in evaluation.
+# Classes that compute the same in evaluation as another one.
 SAME_IN_EVAL = {
     "SyncBatchNorm": "BatchNorm2d",
     "FrozenBatchNorm2d": "BatchNorm2d",
     "SyncBatchNormAct": "BatchNormAct2d",
     "FrozenBatchNormAct2d": "BatchNormAct2d",
 }
-DEEPEST_NESTING = 6  # how far lists in lists are followed
+DEEPEST_NESTING = 6  # levels of lists in lists
 MOST_ENTRIES = 4096  # entries of one list
 _UNKNOWN = object()
 
 
 def structure(model: nn.Module, head: Collection[str] = (), *, grafted: bool = True) -> dict[str, str]:
-    """Fingerprints (16 hexadecimal digits) of a model's structure: of its classes, and for each attribute's name of its values.
+    """Returns fingerprints (16 hexadecimal digits) of the modules' classes, and of each attribute's values, by its name.
 
     ``head`` names modules whose size doesn't count (the classifier). No tensor is read, the device doesn't matter, and two
-    models that timm builds in the same way have the same answer. Grafts count as the modules that they are, or with
+    models that timm builds in the same way have the same fingerprints. Grafts count like other modules, or with
     ``grafted=False`` not at all.
 
     >>> import timm
@@ -62,30 +62,30 @@ def structure(model: nn.Module, head: Collection[str] = (), *, grafted: bool = T
     """
     lines: dict[str, list[str]] = {"class": []}
     for name, module in model.named_modules() if grafted else _bare(model, "", set()):
-        kind = base_class(module).__name__
-        kind = SAME_IN_EVAL.get(kind, kind)
-        if kind in IDENTITY_IN_EVAL or (within(name, head) and _has_tensors(module)):
+        class_name = base_class(module).__name__
+        class_name = SAME_IN_EVAL.get(class_name, class_name)
+        if class_name in IDENTITY_IN_EVAL or (within(name, head) and _has_tensors(module)):
             continue
-        lines["class"].append(f"{name} {kind}")
+        lines["class"].append(f"{name} {class_name}")
         for key, text in _attributes(module):
             lines.setdefault(key, []).append(f"{name} {text}")
     return {key: _short("\n".join(lines[key])) for key in sorted(lines)}
 
 
 def differences(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
-    """The attributes, sorted, that both structures have and that differ; ``class`` stands for the modules' classes."""
+    """Returns the attributes, sorted, that both structures have and that differ; ``class`` means the modules' classes."""
     return sorted(key for key in one if key in other and one[key] != other[key])
 
 
 def changed_by_forward(model: nn.Module) -> set[str]:
-    """Attributes that a forward itself changes (counters, sizes of the last image): they say nothing about what the model is.
+    """Returns the attributes that a forward pass itself changes (counters, sizes of the last image), and that say nothing else.
 
-    Forwards without memory, in evaluation and in training mode, at two sizes; where the model can't run so, there are none.
+    The passes run on the meta device, in evaluation and in training mode, at two image sizes; a pass that fails is ignored.
     """
     try:
         clone = on_meta(model)
         before, channels = structure(clone), survey_model(clone).image[0]
-    except Exception:  # any model code may run here
+    except Exception:  # code of any model may run here
         return set()
     for mode, side in ((False, 224), (True, 224), (True, 160)):
         with contextlib.suppress(Exception), torch.no_grad(), torch.device("meta"):
@@ -94,32 +94,34 @@ def changed_by_forward(model: nn.Module) -> set[str]:
 
 
 def structure_fingerprint(model: nn.Module, head: Collection[str] = ()) -> str:
-    """One SHA-256 of the whole structure, for those who ask for all of it to be equal (a cache of features)."""
+    """Returns one SHA-256 of the whole structure, for uses that need all of it to be equal (a cache of features)."""
     prints = structure(model, head)
     return hashlib.sha256("\n".join(f"{key} {prints[key]}" for key in prints).encode()).hexdigest()
 
 
-def _bare(module: nn.Module, name: str, seen: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """(name, module) of everything but grafts, shared modules once, in the order of ``named_modules``."""
-    if module in seen:
+def _bare(module: nn.Module, name: str, visited: set[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yields (name, module) of all modules but grafts, shared modules once, in the order of ``named_modules``."""
+    if module in visited:
         return
-    seen.add(module)
+    visited.add(module)
     yield name, module
     for leaf, child in module.named_children():
         if not isinstance(child, Graft):
-            yield from _bare(child, f"{name}.{leaf}".lstrip("."), seen)
+            yield from _bare(child, joined(name, leaf), visited)
 
 
 def _has_tensors(module: nn.Module) -> bool:
+    """Returns whether the module or one inside it has parameters."""
     return any(True for _ in module.parameters())
 
 
 def _short(text: str) -> str:
+    """Returns the first 16 digits of the text's SHA-256."""
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
-    """(name, text) of the module's own attributes that have a plain value, constants of torch's layers included."""
+    """Yields (name, text) of the module's own attributes that have a plain value."""
     for key, value in vars(module).items():
         if key.startswith("_") or key in WITHOUT_EFFECT or "drop" in key:
             continue
@@ -128,7 +130,7 @@ def _attributes(module: nn.Module) -> Iterator[tuple[str, str]]:
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
-    """The value in a form whose ``repr`` is the same in every process, or _UNKNOWN where it has none."""
+    """Returns the value in a form whose ``repr`` is the same in every process, or _UNKNOWN where there is none."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, enum.Enum):
@@ -138,7 +140,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, float):
         return "nan" if math.isnan(value) else float(value)
     if isinstance(value, torch.dtype):
-        return _UNKNOWN  # of the tensors, which have fingerprints of their own
+        return _UNKNOWN  # the fingerprints of tensors contain their dtypes
     if isinstance(value, (Tensor, nn.Module, torch.device)) or depth > DEEPEST_NESTING:
         return _UNKNOWN
     if isinstance(value, (list, tuple, set, frozenset, Mapping)):
@@ -147,6 +149,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _plain_entries(value: Any, depth: int) -> Any:
+    """Returns the entries of a list, a set or a dict in plain form, or _UNKNOWN."""
     if len(value) > MOST_ENTRIES:
         return _UNKNOWN
     if isinstance(value, Mapping):
@@ -159,13 +162,14 @@ def _plain_entries(value: Any, depth: int) -> Any:
 
 
 def _plain_name(value: Any, depth: int) -> Any:
-    """A class, a function or a partial by its name; a dataclass by its fields."""
+    """Returns a class, a function or a partial by its name, a dataclass by its fields; any other value is _UNKNOWN."""
     if isinstance(value, functools.partial):
         inner = _plain([value.func, value.args, value.keywords], depth + 1)
         return _UNKNOWN if inner is _UNKNOWN else ["partial", inner]
     if callable(value) and hasattr(value, "__qualname__"):
         return f"<{value.__qualname__}>"
     if dataclasses.is_dataclass(value):
-        told = {key: item for key, item in vars(value).items() if not key.startswith("_") and key not in WITHOUT_EFFECT}
-        return [type(value).__name__, _plain_entries(told, depth)]
+        public = {key: item for key, item in vars(value).items() if not key.startswith("_")}
+        fields = {key: item for key, item in public.items() if key not in WITHOUT_EFFECT}
+        return [type(value).__name__, _plain_entries(fields, depth)]
     return _UNKNOWN

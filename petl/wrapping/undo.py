@@ -1,4 +1,4 @@
-"""Takes back what install did to a model."""
+"""Undoes what install did to a model."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from petl.wrapping.snapshot import RECORD, Snapshot
 
 @contextlib.contextmanager
 def undone_on_error(model: nn.Module, record: Record) -> Iterator[Snapshot]:
-    """Takes the model back to what it was where the block ends with an error; gives the snapshot from before."""
-    before = Snapshot(model)
+    """A context that restores the model if it ends with an error; yields the snapshot from before the changes."""
+    snapshot = Snapshot(model)
     try:
-        yield before
+        yield snapshot
     except BaseException:
         with uninterrupted():
-            undo(model, record, before.changes())
+            undo(model, record, snapshot.changes())
             vars(model).pop(RECORD, None)
         raise
 
 
 def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
-    """Puts structure, values, requires_grad and modes back; a classifier that was set aside comes back to the model's device."""
+    """Restores structure, values, requires_grad and training modes; the old classifier is moved to the model's device."""
     device = next(model.parameters(), torch.empty(0)).device
     if record.on_meta and (record.originals or record.head) and device.type != "meta":
         raise StateError(

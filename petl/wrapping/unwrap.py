@@ -1,4 +1,4 @@
-"""unwrap: gives a model back as it was before wrap."""
+"""unwrap: restores a model to its state before wrap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from petl.wrapping.undo import undo
 
 @torch.inference_mode(False)
 def unwrap(model: Model) -> Model:
-    """Gives the model back as it was before ``wrap``: classes, keys, flags, modes and every bit.
+    """Restores the model to its state before ``wrap``: classes, keys, ``requires_grad``, training modes and every bit.
 
     Raises:
         StateError: the model isn't wrapped, or frozen tensors have been changed from outside, so the bits are lost.
@@ -29,9 +29,9 @@ def unwrap(model: Model) -> Model:
     try:
         undo(plain, record, record.changes)
         del vars(plain)[RECORD]
-    except PetlError:  # before anything was done
+    except PetlError:  # raised before any change
         raise
-    except BaseException:  # Ctrl-C: what is done may be done again
+    except BaseException:  # Ctrl-C: undo is run once more from the start, which is safe
         with uninterrupted():
             undo(plain, record, record.changes)
             vars(plain).pop(RECORD, None)

@@ -1,4 +1,4 @@
-"""wrap: puts methods onto a model, in place."""
+"""wrap: applies methods to a model, in place."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def wrap(
     base_dtype: BaseDtype | None = None,
     **options: Any,
 ) -> Model:
-    """Put methods onto ``model``, in place, and freeze the rest.
+    """Applies methods to ``model``, in place, and freezes the rest.
 
     Args:
         model: any timm model, or another ``nn.Module`` that takes a batch of images.
@@ -44,16 +44,16 @@ def wrap(
             BatchNorms into the convolution before them; "lean" also recomputes outputs of norms and activations instead
             of keeping them; "min" also runs whole blocks a second time. Evaluation is the same in all.
         base_dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the frozen matrices and kernels of layers in that type,
-            rounded, and casts them up wherever they are used; everything else, activations too, keeps its type. The originals
-            stay in main memory for ``unwrap`` and the digest: this saves a GPU's memory, on a CPU it saves none.
-        options: options of the method, if it is a single name: ``rank=16``.
+            rounded, and casts them up wherever they are used; everything else, activations too, keeps its dtype. The originals
+            stay in main memory for ``unwrap`` and the digest: this saves memory of a GPU, and none on a CPU.
+        options: options of the method, if ``methods`` is a single name: ``rank=16``.
 
     Returns:
-        The same object. It stays what it was (class, names, ``state_dict`` keys, hooks); ``requires_grad`` says what trains.
+        The same object, with the same class, names, ``state_dict`` keys and hooks; ``requires_grad`` is True for what trains.
         Norm layers whose statistics no method tunes stay in evaluation mode, also under ``model.train()``.
 
     Raises:
-        MethodError, SiteError, StateError: what was asked for can't be done; the model is as it was.
+        MethodError, SiteError, StateError: the arguments don't fit the model, or each other; the model is unchanged.
 
     >>> import petl, timm
     >>> model = petl.wrap(timm.create_model("test_vit"), "lora", rank=4, num_classes=10)
@@ -78,7 +78,7 @@ def wrap(
 
 
 def _image_size(create_args: Any) -> Any:
-    """The size of the images that the model was created for, where ``create_args`` says it."""
+    """Returns the size of images that the model was created for, where ``create_args`` has it, else None."""
     if create_args is None or isinstance(create_args, dict):
         return (create_args or {}).get("img_size")
     raise MethodError(
