@@ -204,7 +204,7 @@ def test_a_recipe_that_does_not_fit_is_refused_before_the_backbone_is_built(
     def never(*args: Any, **kwargs: Any) -> Any:
         raise AssertionError("the backbone was built")
 
-    monkeypatch.setattr("petl.delta.delta.build", never)
+    monkeypatch.setattr("petl.delta.load.build_backbone", never)
     for name, values in (("vit_giant_patch14_dinov2", {}), ("beit_base_patch16_224", {"img_size": 1024})):
         path = petl.save(small(methods="lora"), tmp_path / "delta.safetensors")
         edit(path, lambda header, name=name, values=values: {**base(name=name, args=values)(header), "structure": None})

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import petl
 from petl.errors import StateError
-from petl.extraction.cut_points import cut_points, watched
+from petl.extraction.cut_points import cut_points, record_calls
 from petl.extraction.skippable import changes_in_training
 from petl.extraction.tail_search import find_tail
 from tests.support.compare import gap, state
@@ -56,7 +56,7 @@ def test_a_second_way_past_the_cut_is_seen() -> None:
     assert [point.name for point in points] == ["late", "middle"]
     assert find_tail(model, points, BATCH) is None
     history = train(model, cache=None)
-    assert "more than one tensor" in history.road
+    assert "more than one tensor" in history.features
     with pytest.raises(StateError, match="cache=True: .*more than one tensor"):
         train(model, cache=True)
 
@@ -71,7 +71,7 @@ def test_watching_changes_nothing() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert modes == [module.training for module in model.modules()]
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
-    assert not watched(model, BATCH)[-1].returned(7).isfinite().any()
+    assert not record_calls(model, BATCH).finished[-1].returned(7).isfinite().any()
 
 
 def test_moving_statistics_below_are_seen() -> None:
@@ -79,11 +79,11 @@ def test_moving_statistics_below_are_seen() -> None:
     model.layer4.requires_grad_(True)
     assert changes_in_training(model) >= {model.bn1, model.layer3[0].bn1}
     history = train(model)
-    assert "BatchNorm" in history.road
-    assert "other values in training" in history.road
+    assert "BatchNorm" in history.features
+    assert "other values in training" in history.features
 
 
 def test_attention_pools_can_be_cut_off() -> None:
     """torch's own counter of operations fails on them."""
     model = petl.wrap(timm.create_model("test_vit3", img_size=SIZE), "partial", num_classes=CLASSES)
-    assert "from attn_pool on" in train(model, epochs=2).road
+    assert "from attn_pool on" in train(model, epochs=2).features

@@ -37,7 +37,7 @@ def test_what_is_known_of_a_class_is_not_of_its_children() -> None:
     assert may_change(Brighter(data, range(9))).startswith("petl can't see whether Brighter")
     assert not may_change(ConcatDataset([Subset(data, range(9)), data]))
     assert dataset_fingerprint(ConcatDataset([data, data])) != dataset_fingerprint(ConcatDataset([data]))
-    assert "can't see whether Brighter" in train(partial(built()), Brighter(data, range(9)), epochs=1).road
+    assert "can't see whether Brighter" in train(partial(built()), Brighter(data, range(9)), epochs=1).features
 
 
 def test_features_of_other_images_than_asked_for_are_not_kept(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_features_of_other_images_than_asked_for_are_not_kept(tmp_path: Path) ->
     place.write_bytes(data)
     model = petl.wrap(timm.create_model("test_vit", img_size=SIZE), "partial", last=1, num_classes=2)
     images = petl.data.dataset(folder, petl.data.pipeline(model), split=None)
-    assert "from blocks.5 on" in train(model, images, epochs=1, cache=kept).road
+    assert "from blocks.5 on" in train(model, images, epochs=1, cache=kept).features
     assert images.unreadable == [str(place)]
     assert not entries(kept)
 

@@ -32,10 +32,10 @@ def test_features_change_nothing(method: Callable[..., nn.Module], name: str, st
     assert gap(runs[0][0], runs[1][0]) < 2e-4
     losses = [[(row["train_loss"], row["loss"]) for row in history.rows] for _, history in runs]
     assert np.allclose(*losses, atol=2e-4)
-    assert runs[0][1].road == ""
-    assert f"from {start} on" in runs[1][1].road
-    assert "20 images" in runs[1][1].road
-    assert runs[1][1].road in repr(runs[1][1])
+    assert runs[0][1].features == ""
+    assert f"from {start} on" in runs[1][1].features
+    assert "20 images" in runs[1][1].features
+    assert runs[1][1].features in repr(runs[1][1])
 
 
 def test_the_frozen_part_runs_once_per_image() -> None:

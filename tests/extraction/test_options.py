@@ -52,7 +52,7 @@ def test_the_fast_road_is_the_ordinary_one(name: str) -> None:
 
 
 def test_views_are_augmented_epochs() -> None:
-    """With a view per epoch the fast road sees what the ordinary one sees."""
+    """With a view per epoch training on features sees what training on images sees."""
     states = []
     for views in (0, 3, 1):
         model = adapted("probe")
@@ -94,13 +94,13 @@ def test_a_hook_between_keeps_the_ordinary_road_right() -> None:
 
 
 def test_random_images(tmp_path: Path) -> None:
-    assert "can't see whether Noisy" in train(partial(built()), Noisy(0.1)).road
+    assert "can't see whether Noisy" in train(partial(built()), Noisy(0.1)).features
     with pytest.raises(StateError, match="Noisy gives other images when it is read again"):
         train(partial(built()), Noisy(0.1), cache=True)
-    assert "from blocks.5 on" in train(partial(built()), Noisy(0.0), cache=True).road
+    assert "from blocks.5 on" in train(partial(built()), Noisy(0.0), cache=True).features
     torch.manual_seed(0)
     model = petl.wrap(timm.create_model("test_vit", img_size=SIZE), "partial", num_classes=2)
-    assert "augmented at random" in train(model, picture_folder(tmp_path), epochs=1).road
+    assert "augmented at random" in train(model, picture_folder(tmp_path), epochs=1).features
     with pytest.raises(StateError, match="augmented at random"):
         train(model, tmp_path, cache=True)
 
@@ -125,7 +125,7 @@ def test_hooks_see_every_forward() -> None:
     model, seen, marks = partial(built()), [], []
     model.blocks[1].register_forward_hook(lambda module, args, out: seen.append(bool(out.isnan().any())))  # type: ignore
     history = train(model, epochs=3, on_epoch=lambda _: marks.append(len(seen)))
-    assert "from blocks.1 on" in history.road  # and no later
+    assert "from blocks.1 on" in history.features  # and no later
     assert marks[0] + 2 * 3 <= len(seen) and not any(seen[marks[0] :])
 
 
@@ -149,8 +149,8 @@ REASONS: list[Any] = [
 @pytest.mark.parametrize(("method", "model_options", "options", "reason"), REASONS, ids=[r[-1] for r in REASONS])
 def test_the_reason_is_told(method: Any, model_options: Any, options: dict[str, Any], reason: str) -> None:
     history = train(method(built(**model_options)), epochs=1, **options)
-    assert reason in history.road
-    assert bool(history.road) == bool(reason)
+    assert reason in history.features
+    assert bool(history.features) == bool(reason)
     if "pos_drop_rate" in model_options:
         return  # the patches are before it, and who insists gets these
     error = StateError if "views" not in options else PetlError

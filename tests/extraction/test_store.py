@@ -29,8 +29,8 @@ def test_a_kept_folder_is_used_again(tmp_path: Path) -> None:
     seen: list[int] = []
     second.register_forward_pre_hook(lambda module, args: seen.append(int(args[0].isfinite().all()) * len(args[0])))
     again = train(second, val=val, cache=tmp_path)
-    assert "(found there)" in again.road
-    assert "(found there)" not in one.road
+    assert "(found there)" in again.features
+    assert "(found there)" not in one.features
     assert sum(seen) < 20
     assert gap(state(first), state(second)) == 0
     assert [row["loss"] for row in one.rows] == [row["loss"] for row in again.rows]
@@ -73,7 +73,7 @@ def test_what_has_changed_is_computed_anew(make: Any, options: dict[str, Any], t
     cached, plain = make(), make()
     history = train(cached, epochs=1, cache=tmp_path, **options)
     train(plain, epochs=1, cache=False, **options)
-    assert "(found there)" not in history.road
+    assert "(found there)" not in history.features
     assert len(entries(tmp_path)) == 2
     assert gap(state(cached), state(plain)) < (5e-2 if "precision" in options else 2e-4)
 
@@ -88,10 +88,10 @@ def test_a_model_that_gives_something_else_is_seen(tmp_path: Path) -> None:
         return model
 
     train(scaling(partial(built())), epochs=1, cache=tmp_path)
-    assert "(found there)" in train(scaling(partial(built())), epochs=1, cache=tmp_path).road
+    assert "(found there)" in train(scaling(partial(built())), epochs=1, cache=tmp_path).features
     factor[0] = 1.5
     cached, plain = scaling(partial(built())), scaling(partial(built()))
-    assert "(found there)" not in train(cached, epochs=1, cache=tmp_path).road
+    assert "(found there)" not in train(cached, epochs=1, cache=tmp_path).features
     train(plain, epochs=1, cache=False)
     assert gap(state(cached), state(plain)) < 2e-4
 
@@ -106,7 +106,7 @@ def test_a_disk_that_is_too_small(kept: bool, tmp_path: Path, monkeypatch: pytes
             with pytest.raises(StateError, match="features can't be written"):
                 train(model, epochs=1, cache=tmp_path)
             return
-        assert "can't be written" in train(model, val=noise_pairs(9, seed=1), epochs=1).road
+        assert "can't be written" in train(model, val=noise_pairs(9, seed=1), epochs=1).features
         train(plain, val=noise_pairs(9, seed=1), epochs=1, cache=False)
         assert gap(state(model), state(plain)) == 0
         assert not entries(tmp_path)
@@ -120,9 +120,9 @@ def test_a_damaged_entry_is_computed_anew(spoil: str, tmp_path: Path) -> None:
     place = next(tmp_path.iterdir()) / spoil
     place.write_bytes(place.read_bytes()[:-40])
     history = train(again, epochs=1, cache=tmp_path)
-    assert "(found there)" not in history.road
+    assert "(found there)" not in history.features
     assert gap(state(whole), state(again)) == 0
-    assert "(found there)" in train(partial(built()), epochs=1, cache=tmp_path).road
+    assert "(found there)" in train(partial(built()), epochs=1, cache=tmp_path).features
 
 
 def test_a_folder_stays_within_its_bound(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def test_what_will_be_used_again_stays(tmp_path: Path) -> None:
     train(partial(built()), epochs=1, cache=tmp_path)
     before, size = entries(tmp_path), sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file())
     history = train(partial(built()), epochs=1, cache=tmp_path, cache_limit=size * 1.2 / 1e9)
-    assert "(found there)" in history.road and entries(tmp_path) == before
+    assert "(found there)" in history.features and entries(tmp_path) == before
 
 
 def test_a_store_gives_back_the_bits(tmp_path: Path) -> None:
@@ -163,7 +163,7 @@ def test_a_store_gives_back_the_bits(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_entry_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(petl.errors.DataError, match="gave 4 images, and its length is 6"):
+    with pytest.raises(petl.DataError, match="gave 4 images, and its length is 6"):
         Store(tmp_path, 1e6).get_or_compute({}, 6, [(torch.zeros(4, 2), torch.arange(4))])
     assert not entries(tmp_path)
 
@@ -172,7 +172,7 @@ def test_a_temporary_folder_goes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen: list[int] = []
     history = train(partial(built()), on_epoch=lambda row: seen.append(len(entries(tmp_path))))
-    assert "temporary folder" in history.road
+    assert "temporary folder" in history.features
     assert seen == [1, 1, 1]
     assert not entries(tmp_path)
     with pytest.raises(StateError):

@@ -177,7 +177,7 @@ def test_an_error_on_the_way_leaves_no_trace(monkeypatch: pytest.MonkeyPatch) ->
         halfway.extend(low(model))
         raise RuntimeError("on the way")
 
-    monkeypatch.setattr("petl.wrapping.install._hold_still", fail)
+    monkeypatch.setattr("petl.wrapping.install.hold_untuned", fail)
     with pytest.raises(RuntimeError, match="on the way"):
         petl.wrap(model, "lora", num_classes=7, base_dtype="bfloat16")
     assert halfway and portrait(model) == before

@@ -131,7 +131,7 @@ def test_graphs_tell_breaks_and_other_numbers(column: str, monkeypatch: pytest.M
 def test_a_broken_method_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """A LoRA that doesn't start at zero, norms that aren't held, and a refusal that the model doesn't bear out."""
     with monkeypatch.context() as broken:
-        broken.setattr("petl.wrapping.freezing.hold", lambda module: None)
+        broken.setattr("petl.wrapping.freezing.hold_in_eval", lambda module: None)
         line = trials.tried(Pair("real", "test_resnet", "lora"))
         assert line["status"] == "fail" and "drift" in line["points"], line
         line = trials.tried(Pair("shapes", "test_resnet", "lora"))
