@@ -192,11 +192,11 @@ def test_tests_mirror_the_files() -> None:
         return (tests / (where or "project") / f"test_{file}.py").exists()
 
     missing = [name for name in names if not mirrored(name) and name not in TESTED_ELSEWHERE]
-    assert not missing, f"no tests/<room>/test_<file>.py, and not in TESTED_ELSEWHERE: {', '.join(missing)}"
+    assert not missing, f"no tests/<room>/test_<file>.py, and not in TESTS_AS_WELL: {', '.join(missing)}"
     stale = [name for name in TESTED_ELSEWHERE if name not in names or mirrored(name)]
-    assert not stale, f"take these off TESTED_ELSEWHERE: {', '.join(stale)}"
+    assert not stale, f"take these off TESTS_AS_WELL: {', '.join(stale)}"
     lost = [f"{name}: {where}" for name, where in TESTED_ELSEWHERE.items() if not (tests / f"{where}.py").exists()]
-    assert not lost, f"TESTED_ELSEWHERE names tests that are not there: {', '.join(lost)}"
+    assert not lost, f"TESTS_AS_WELL names tests that are not there: {', '.join(lost)}"
 
 
 def shrinking(counts: dict[str, int], most: int, exceptions: dict[str, int], slack: int) -> list[str]:
