@@ -9,12 +9,12 @@ torchao captum``.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import copy
 import importlib
 import io
 import logging
-import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -188,10 +188,21 @@ def said(tool: Callable[..., str], model: Any, expected: Tensor) -> str:
         return f"refused: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.tools", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("tools", nargs="*", metavar="TOOL", help=f"some of {', '.join(TOOLS)}; without: all")
+    parsed = parser.parse_args()
+    if unknown := [name for name in parsed.tools if name not in TOOLS]:
+        parser.error(f"no tool is called {', '.join(unknown)}; there are {', '.join(TOOLS)}")
+    return parsed
+
+
 def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
-    for name in sys.argv[1:] or TOOLS:
+    for name in arguments().tools or TOOLS:
         for architecture in ("test_resnet", "test_vit"):
             model = wrapped(architecture)
             expected = model(X).detach()

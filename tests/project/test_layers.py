@@ -6,6 +6,7 @@ The lists of exceptions only shrink: a test fails for an entry that is no longer
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -276,6 +277,9 @@ def test_a_method_brings_its_file_recipe_and_docs(name: str) -> None:
         f"petl.{cls.__name__}": getattr(petl, cls.__name__, None) is cls,
         f"recipes/{name}.py": (ROOT / "recipes" / f"{name}.py").is_file(),
         f"a row `{name}` in README.md's table": f"| `{name}` |" in (ROOT / "README.md").read_text(),
+        f"a line with `{name}` in CHANGELOG.md": bool(
+            re.search(rf"`(petl\.)?({name}|{cls.__name__})\b", (ROOT / "CHANGELOG.md").read_text())
+        ),
     }
     missing = [what for what, there in wanted.items() if not there]
     assert not missing, f"method {name!r} lacks {', '.join(missing)}"
