@@ -3,18 +3,17 @@
     python -m benchmarks.tools            # every tool that is installed; prints a line for each
     python -m benchmarks.tools thop onnx  # some of them
 
-Tools of other packages are tried where they are installed: ``pip install thop ptflops fvcore torchinfo onnxscript onnxruntime
-torchao captum``.
+Of other packages: ``pip install thop ptflops fvcore torchinfo onnxscript onnxruntime torchao captum`` (those that are there).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import copy
 import importlib
 import io
 import logging
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -188,21 +187,12 @@ def said(tool: Callable[..., str], model: Any, expected: Tensor) -> str:
         return f"refused: {type(error).__name__}: {' '.join(str(error).split())[:100]}"
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.tools", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("tools", nargs="*", metavar="TOOL", help=f"some of {', '.join(TOOLS)}; without: all")
-    parsed = parser.parse_args()
-    if unknown := [name for name in parsed.tools if name not in TOOLS]:
-        parser.error(f"no tool is called {', '.join(unknown)}; there are {', '.join(TOOLS)}")
-    return parsed
-
-
 def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
-    for name in arguments().tools or TOOLS:
+    if unknown := {*sys.argv[1:]} - {*TOOLS}:
+        sys.exit(f"{__doc__}\nTools: {', '.join(TOOLS)}. Not among them: {', '.join(sorted(unknown))}")
+    for name in sys.argv[1:] or TOOLS:
         for architecture in ("test_resnet", "test_vit"):
             model = wrapped(architecture)
             expected = model(X).detach()
