@@ -184,6 +184,21 @@ def test_a_room_has_a_sign_and_tests(name: str) -> None:
     assert (ROOT / "tests" / name).is_dir(), f"tests/{name} mirrors petl/{name}"
 
 
+def test_the_house_shows_the_rooms_as_they_are() -> None:
+    """Each room has a row in the table, and imports only what stands above it in the picture."""
+    page = (ROOT / "docs" / "house.md").read_text()
+    rows = " ".join(line for line in page.splitlines() if line.startswith("| `"))
+    tops = [name for name in ROOMS if name != "__main__"]
+    absent = [name for name in tops if f"`{name}/`" not in rows and f"`{name}.py`" not in rows]
+    assert not absent, f"no row in docs/house.md: {', '.join(absent)}"
+    above: set[str] = set()
+    for line in page.split("```")[1].strip().splitlines():
+        below = {name: ROOMS[name] - above - {"__init__", "demo", "cli"} for name in line.split()}
+        assert not any(below.values()), f"docs/house.md has these beside or below a room that imports them: {below}"
+        above |= {*line.split()}
+    assert above == {*tops} - {"__init__"}
+
+
 def test_tests_mirror_the_files() -> None:
     names = [str(path.relative_to(PACKAGE).with_suffix("")) for path in FILES if path.stem != "__init__"]
     tests = ROOT / "tests"
