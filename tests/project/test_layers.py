@@ -192,7 +192,7 @@ def test_the_house_shows_the_rooms_as_they_are() -> None:
     absent = [name for name in tops if f"`{name}/`" not in rows and f"`{name}.py`" not in rows]
     assert not absent, f"no row in docs/house.md: {', '.join(absent)}"
     above: set[str] = set()
-    for line in page.split("```")[1].strip().splitlines():
+    for line in page.split("```text\n")[1].split("\n```")[0].splitlines():
         below = {name: ROOMS[name] - above - {"__init__", "demo", "cli"} for name in line.split()}
         assert not any(below.values()), f"docs/house.md has these beside or below a room that imports them: {below}"
         above |= {*line.split()}
