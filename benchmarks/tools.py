@@ -3,8 +3,7 @@
     python -m benchmarks.tools            # every tool that is installed; prints a line for each
     python -m benchmarks.tools thop onnx  # some of them
 
-Tools of other packages are tried where they are installed: ``pip install thop ptflops fvcore torchinfo onnxscript onnxruntime
-torchao captum``.
+Of other packages: ``pip install thop ptflops fvcore torchinfo onnxscript onnxruntime torchao captum`` (those that are there).
 """
 
 from __future__ import annotations
@@ -191,6 +190,8 @@ def said(tool: Callable[..., str], model: Any, expected: Tensor) -> str:
 def main() -> None:
     warnings.filterwarnings("ignore")
     logging.disable(logging.CRITICAL)
+    if unknown := {*sys.argv[1:]} - {*TOOLS}:
+        sys.exit(f"{__doc__}\nTools: {', '.join(TOOLS)}. Not among them: {', '.join(sorted(unknown))}")
     for name in sys.argv[1:] or TOOLS:
         for architecture in ("test_resnet", "test_vit"):
             model = wrapped(architecture)

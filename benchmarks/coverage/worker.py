@@ -1,4 +1,4 @@
-"""The subprocess of ``coverage.py``: pairs as JSON on standard input, a JSON line for each on standard output."""
+"""The subprocess that ``run.py`` starts: pairs as JSON on standard input, a JSON line for each on standard output."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Grows grafts onto a module: the only place in petl that makes classes.
+"""Grows grafts onto a module: the only file of petl that makes classes at run time.
 
 The module keeps its identity, name, hooks and base parameters under their old keys. Its class becomes a run-time
 subclass of its own class (the idiom of ``torch.nn.utils.parametrize``), which returns the adapted tensor for a grafted

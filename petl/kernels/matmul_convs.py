@@ -19,7 +19,7 @@ class GroupedConv2d(nn.Conv2d):
         outs, channels, kernel, _ = self.weight.shape
         taps = kernel**2
         products_are_large = taps >= 3 * channels  # much larger than the input
-        if products_are_large or not _is_slow_in_torch(input):
+        if not _is_slow_in_torch(input) or products_are_large:  # in this order: a trace's sizes make no bool
             return super().forward(input)
         batch, _, *size = input.shape
         rows = self.weight.flip(2, 3).reshape(outs, channels, taps).mT.repeat(batch, 1, 1)

@@ -2,8 +2,8 @@
 
 ``memory="fast"`` trains low-rank changes through ``kernels`` and computes a frozen norm together with the convolution before
 it, where the forward shows that this is allowed (``deferred_conv``). ``"lean"`` also recomputes the outputs of norms and
-activations in the backward (``recompute``). ``"min"`` also runs whole blocks a second time in the backward (activation
-checkpointing, Chen et al. 2016, arXiv:1604.06174). Evaluation always runs the plain layers.
+activations in the backward (``recompute``), or keeps one bit for each of their numbers. ``"min"`` also runs whole blocks a second
+time in the backward (activation checkpointing, Chen et al. 2016, arXiv:1604.06174). Evaluation always runs the plain layers.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""What a method is (`method.py`), the methods by name (`registry.py`), and one file per method; importing the package registers
-them all.
+"""What a method is (`method.py`), the methods by name (`registry.py`), and one file per method; a large method has further
+files, with its name in front (`lora_weights.py`, `peft_fields.py`). Importing the package registers all methods.
 """
 
 from petl.methods.adapter import Adapter

@@ -1,4 +1,4 @@
-"""A private Accelerator for one call: the model and accelerate's shared state are restored afterwards. And a progress bar."""
+"""A private Accelerator for one call: the model and accelerate's shared state are restored afterwards. Its progress bar."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_watching_changes_nothing() -> None:
     assert torch.equal(random, torch.get_rng_state())
     assert modes == [module.training for module in model.modules()]
     assert not any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in model.modules())
-    assert not record_calls(model, BATCH).calls[-1].returned(7).isfinite().any()
+    assert not record_calls(model, BATCH).finished[-1].returned(7).isfinite().any()
 
 
 def test_moving_statistics_below_are_seen() -> None:

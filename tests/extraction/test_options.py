@@ -52,7 +52,7 @@ def test_the_fast_road_is_the_ordinary_one(name: str) -> None:
 
 
 def test_views_are_augmented_epochs() -> None:
-    """With a view per epoch the fast road sees what the ordinary one sees."""
+    """With a view per epoch training on features sees what training on images sees."""
     states = []
     for views in (0, 3, 1):
         model = adapted("probe")

@@ -163,7 +163,7 @@ def test_a_store_gives_back_the_bits(tmp_path: Path) -> None:
 
 
 def test_an_unfinished_entry_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(petl.errors.DataError, match="gave 4 images, and its length is 6"):
+    with pytest.raises(petl.DataError, match="gave 4 images, and its length is 6"):
         Store(tmp_path, 1e6).get_or_compute({}, 6, [(torch.zeros(4, 2), torch.arange(4))])
     assert not entries(tmp_path)
 

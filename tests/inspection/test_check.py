@@ -165,14 +165,14 @@ def test_a_model_whose_batchnorm_moves_is_found(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.deep
 def test_a_lost_tensor_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """If a delta left out a tensor and load didn't mind, reload would say so."""
-    from petl.delta import file, load
+    from petl.delta import load, save
 
-    whole = file.write_delta
+    whole = save.write_delta
 
     def without_head(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> Path:
         return whole(path, {k: v for k, v in tensors.items() if not k.startswith("head")}, header)
 
-    monkeypatch.setattr(file, "write_delta", without_head)
+    monkeypatch.setattr(save, "write_delta", without_head)
     for check in ("refuse_mismatch", "try_on_meta"):
         monkeypatch.setattr(load, check, lambda *_: None)
     report = petl.check(make("vit"), images("vit"), "lora", num_classes=5)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import petl
+from petl.sites.layers import weight_names
 from tests.support.zoo import disturb, images, make, output
 
 
@@ -205,4 +206,4 @@ def test_lora_of_torchs_own_attention() -> None:
     attention = "encoder.layers.encoder_layer_0.self_attention"
     assert {f"{attention}.lora_in_proj_weight.up", f"{attention}.out_proj.lora.up"} <= {*petl.trainable(model)}
     apart = nn.MultiheadAttention(8, 2, kdim=6, vdim=4)
-    assert petl.sites.sites.matrices(apart) == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]
+    assert weight_names(apart) == ["q_proj_weight", "k_proj_weight", "v_proj_weight"]

@@ -6,6 +6,7 @@ The lists of exceptions only shrink: a test fails for an entry that is no longer
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -182,6 +183,21 @@ def test_a_room_has_a_sign_and_tests(name: str) -> None:
     assert (ROOT / "tests" / name).is_dir(), f"tests/{name} mirrors petl/{name}"
 
 
+def test_the_house_shows_the_rooms_as_they_are() -> None:
+    """Each room has a row in the table, and imports only what stands above it in the picture."""
+    page = (ROOT / "docs" / "house.md").read_text()
+    rows = " ".join(line for line in page.splitlines() if line.startswith("| `"))
+    tops = [name for name in ROOMS if name != "__main__"]
+    absent = [name for name in tops if f"`{name}/`" not in rows and f"`{name}.py`" not in rows]
+    assert not absent, f"no row in docs/house.md: {', '.join(absent)}"
+    above: set[str] = set()
+    for line in page.split("```text\n")[1].split("\n```")[0].splitlines():
+        below = {name: ROOMS[name] - above - {"__init__", "demo", "cli"} for name in line.split()}
+        assert not any(below.values()), f"docs/house.md has these beside or below a room that imports them: {below}"
+        above |= {*line.split()}
+    assert above == {*tops} - {"__init__"}
+
+
 def test_tests_mirror_the_files() -> None:
     names = [str(path.relative_to(PACKAGE).with_suffix("")) for path in FILES if path.stem != "__init__"]
     tests = ROOT / "tests"
@@ -191,11 +207,11 @@ def test_tests_mirror_the_files() -> None:
         return (tests / (where or "project") / f"test_{file}.py").exists()
 
     missing = [name for name in names if not mirrored(name) and name not in TESTED_ELSEWHERE]
-    assert not missing, f"no tests/<room>/test_<file>.py, and not in TESTED_ELSEWHERE: {', '.join(missing)}"
+    assert not missing, f"no tests/<room>/test_<file>.py, and not in TESTS_AS_WELL: {', '.join(missing)}"
     stale = [name for name in TESTED_ELSEWHERE if name not in names or mirrored(name)]
-    assert not stale, f"take these off TESTED_ELSEWHERE: {', '.join(stale)}"
+    assert not stale, f"take these off TESTS_AS_WELL: {', '.join(stale)}"
     lost = [f"{name}: {where}" for name, where in TESTED_ELSEWHERE.items() if not (tests / f"{where}.py").exists()]
-    assert not lost, f"TESTED_ELSEWHERE names tests that are not there: {', '.join(lost)}"
+    assert not lost, f"TESTS_AS_WELL names tests that are not there: {', '.join(lost)}"
 
 
 def shrinking(counts: dict[str, int], most: int, exceptions: dict[str, int], slack: int) -> list[str]:
@@ -275,6 +291,9 @@ def test_a_method_brings_its_file_recipe_and_docs(name: str) -> None:
         f"petl.{cls.__name__}": getattr(petl, cls.__name__, None) is cls,
         f"recipes/{name}.py": (ROOT / "recipes" / f"{name}.py").is_file(),
         f"a row `{name}` in README.md's table": f"| `{name}` |" in (ROOT / "README.md").read_text(),
+        f"a line with `{name}` in CHANGELOG.md": bool(
+            re.search(rf"`(petl\.)?({name}|{cls.__name__})\b", (ROOT / "CHANGELOG.md").read_text())
+        ),
     }
     missing = [what for what, there in wanted.items() if not there]
     assert not missing, f"method {name!r} lacks {', '.join(missing)}"

@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 import petl
+from petl.graft.kinds import grafts
 from petl.methods.lora_weights import LowRank
 from petl.sites.attention_rows import Rows, fused_rows, projection_letters
 from petl.sites.roles import all_sites
@@ -205,7 +206,7 @@ def test_torchs_own_attention() -> None:
     disturb(model)
     q, k, v = (attention.in_proj_weight != attention._parameters["in_proj_weight"]).chunk(3)
     assert q.all() and v.all() and not k.any()
-    assert not petl.graft.graft.grafts(attention.out_proj)
+    assert not grafts(attention.out_proj)
 
 
 def test_what_takes_itself_apart_in_another_way_is_a_clear_error() -> None:

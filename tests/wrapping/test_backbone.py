@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import petl
+from petl.sites.survey import classifier_names
 from petl.wrapping.structure import differences, structure
 from tests.support.zoo import make, output
 
@@ -135,7 +136,7 @@ def test_wrap_leaves_the_structure_alone(method: str) -> None:
         "efficientnet" if method == "bn" else "swin" if method == "norm" else "vit" if method != "input" else "resnet"
     )
     model = make(name)
-    head = petl.sites.survey.classifier_names(model) or []
+    head = classifier_names(model) or []
     before = structure(model, head)
     petl.wrap(model, method, num_classes=5)
     assert structure(model, head, grafted=False) == before == petl.record(model).structure
