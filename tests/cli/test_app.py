@@ -286,7 +286,7 @@ def test_augmentation_is_what_was_asked_for() -> None:
         ("std=0", "above 0"),
         ("augment=no", "true or false"),
         ("augment.hflop=0", "near names: hflip"),
-        ("augment.mean=0", "belongs into the pipeline"),
+        ("augment.mean=0", "belongs in the pipeline"),
         ("class_from=leaf", "first or path or last"),
         ("size=3,4,5", "height,width"),
         ("augment", "KEY=VALUE"),

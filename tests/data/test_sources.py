@@ -50,7 +50,7 @@ def test_colour_augmentation_of_deep_pictures_is_refused(tmp_path: Path) -> None
     (tmp_path / "cell").mkdir()
     save(tmp_path / "cell" / "a.tif", RAMP)
     found = data.dataset(tmp_path, plain(1), training=True, augment={"auto_augment": "rand-m9"})
-    with pytest.raises(DataError, match=r"a\.tif: auto_augment works on 8-bit pictures"):
+    with pytest.raises(DataError, match=r"a\.tif: auto_augment works on 8-bit images"):
         found[0]
 
 
