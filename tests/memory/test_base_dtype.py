@@ -319,7 +319,10 @@ def test_a_wrapped_model_can_be_surveyed() -> None:
 def test_half_models_and_trained_weights_are_left() -> None:
     half = petl.wrap(make("vit").to(torch.bfloat16), "lora", num_classes=7, base_dtype=torch.float16)
     base = petl.summary(half).base
-    assert not cast(Any, petl.record(half)).low_precision_keys and base.matrices["blocks.0.attn.qkv.weight"] == "bfloat16 already"
+    assert (
+        not cast(Any, petl.record(half)).low_precision_keys
+        and base.matrices["blocks.0.attn.qkv.weight"] == "bfloat16 already"
+    )
     assert not low(narrow("vit", "full"))
     partial = petl.summary(narrow("vit", petl.Partial(last=1))).base.matrices
     assert partial["blocks.2.attn.qkv.weight"] == "it trains" and partial["blocks.1.attn.qkv.weight"] == "bfloat16"
