@@ -20,7 +20,7 @@ from petl.sites.survey import Survey
 @register("partial")
 @dataclass(frozen=True, kw_only=True)
 class Partial(Method):
-    """Partial fine-tuning: the last ``last`` blocks and all that follows them, and the stem up to block ``first``.
+    """Partial fine-tuning: trains blocks at the end with all that follows them, or blocks at the start with the stem, or both.
 
     Options:
         last: how many blocks at the end train, with the norms and layers behind them (Yosinski et al. 2014, arXiv:1411.1792).
