@@ -12,10 +12,8 @@ from torch import Tensor, nn
 
 from petl.data.transforms import PIPELINE_KEYS
 from petl.errors import DataError, near
+from petl.format.pipeline_values import KNOWN_CROPS, KNOWN_INTERPOLATIONS
 from petl.wrapping.lookup import bare, in_chans, record
-
-CROP_MODES = ("center", "squash", "border")
-INTERPOLATION_MODES = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
 
 
 def pipeline(model: nn.Module, *, size: int | tuple[int, int] | None = None, **changes: Any) -> dict[str, Any]:
@@ -83,7 +81,7 @@ def _checked_changes(changes: Mapping[str, Any], k: int) -> dict[str, Any]:
     for name, value in changes.items():
         if name not in names:
             raise DataError(f"a pipeline has no {name!r}{near(name, names)}; it has size, {', '.join(names)}")
-        known = {"crop_mode": CROP_MODES, "interpolation": INTERPOLATION_MODES}.get(name, ())
+        known = {"crop_mode": KNOWN_CROPS, "interpolation": KNOWN_INTERPOLATIONS}.get(name, ())
         if known and value not in known:
             raise DataError(f"{name}={value!r}; expected one of {', '.join(known)}{near(str(value), known)}")
         if name == "crop_pct":

@@ -34,7 +34,7 @@ ROOMS = {
     "format": GROUND,
     "wrapping": GROUND | {"graft", "sites", "memory", "methods", "format"},
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
-    "data": GROUND | {"graft", "wrapping"},
+    "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
