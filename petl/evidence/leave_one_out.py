@@ -95,13 +95,18 @@ def prototypes(x: Tensor, y: Tensor, classes: int) -> Tensor:
     score is then -1, the lowest. The centre is the mean of all images.
     """
     x, y = checked(x, y, classes)
-    unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
-    sums = torch.zeros(classes, x.shape[1], dtype=x.dtype).index_add_(0, y, unit)
+    unit, sums = centred_directions(x, y, classes)
     scores = unit @ torch.nn.functional.normalize(sums, dim=1).T
     others = sums[y] - unit
     own = (unit * torch.nn.functional.normalize(others, dim=1)).sum(1)
     alone = torch.bincount(y, minlength=classes)[y] == 1
     return scores.scatter(1, y[:, None], torch.where(alone, -1.0, own)[:, None])
+
+
+def centred_directions(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns the features [N, D], centred on their mean and of length 1, and their sum for each class [C, D]."""
+    unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
+    return unit, torch.zeros(classes, x.shape[1], dtype=x.dtype).index_add_(0, y, unit)
 
 
 def checked(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from petl.evidence.leave_one_out import checked, prototypes, ridge
+from petl.evidence.leave_one_out import centred_directions, checked, prototypes, ridge
 
 STEPS = 60  # of a search by golden section: the interval shrinks by 3e-13
 
@@ -47,10 +47,8 @@ def prototype_head(x: Tensor, y: Tensor, classes: int) -> LinearHead:
     """Returns the nearest class mean by cosine, of features centred on their mean: linear, as the norm of x changes no order."""
     left_out = prototypes(x, y, classes)
     x, y = checked(x, y, classes)
-    centre = x.mean(0)
-    sums = torch.zeros(classes, x.shape[1], dtype=x.dtype).index_add_(0, y, F.normalize(x - centre, dim=1))
-    weight = F.normalize(sums, dim=1)
-    return LinearHead("prototypes", weight, -weight @ centre, left_out)
+    weight = F.normalize(centred_directions(x, y, classes)[1], dim=1)
+    return LinearHead("prototypes", weight, -weight @ x.mean(0), left_out)
 
 
 def lda_head(x: Tensor, y: Tensor, classes: int) -> LinearHead:
