@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class FeatureOptions(Protocol):
-    """The part of `petl.training.settings.Settings` that feature extraction reads; ``limit`` is in bytes."""
+    """What feature extraction reads of the settings (`FeatureSettings` in training has it); ``limit`` is in bytes."""
 
     @property
     def views(self) -> int | None: ...

@@ -15,6 +15,7 @@ import torchvision
 from torch import Tensor, nn
 
 from petl.graft.classes import base_class
+from petl.sites.names import joined
 from petl.version import __version__
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprint
 from petl.wrapping.lookup import record
@@ -53,7 +54,7 @@ def _plain_tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     for name, module in model.named_modules():
         for key, value in vars(module).items():
             if isinstance(value, (Tensor, np.ndarray)) and not key.startswith("_petl"):
-                yield f"{name}.{key}".lstrip("."), torch.as_tensor(value)
+                yield joined(name, key), torch.as_tensor(value)
 
 
 def code_fingerprint(model: nn.Module) -> str:

@@ -18,7 +18,7 @@ from petl.graft.graft import grow
 from petl.graft.kinds import WeightGraft, grafts
 from petl.memory.recompute import active_tape
 from petl.sites.layers import is_layer, weight_names
-from petl.sites.names import within
+from petl.sites.names import joined, within
 
 BaseDtype = torch.dtype | Literal["bfloat16", "float16"]
 LOW_PRECISION = {"bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -114,7 +114,7 @@ def _layer_weights(model: nn.Module) -> Iterator[ParameterRef]:
     for name, module in model.named_modules():
         for leaf in weight_names(module) if is_layer(module) else ():
             if module._parameters.get(leaf) is not None:
-                yield ParameterRef(f"{name}.{leaf}".lstrip("."), module, leaf)
+                yield ParameterRef(joined(name, leaf), module, leaf)
 
 
 def _stays_finite(weight: Tensor, dtype: torch.dtype) -> bool:
