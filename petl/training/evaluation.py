@@ -21,8 +21,8 @@ from petl.training.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
 from petl.training.rehearsal import save_or_rescue
 from petl.training.run import Run
+from petl.training.run_settings import DATA_BOUNDS
 from petl.training.setting_checks import refuse_keys, refuse_number
-from petl.training.settings import DATA_BOUNDS
 from petl.training.setup import output_names, recorded_labels
 from petl.wrapping.eval_mode import in_eval
 from petl.wrapping.lookup import bare

@@ -18,15 +18,9 @@ from petl.data.replacements import marking_unreadable
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.history import History
 from petl.training.loop import train_all
+from petl.training.optimizer_settings import OptimizerChoice
 from petl.training.saving import report_interruption
-from petl.training.settings import (
-    FeatureSettings,
-    LossSettings,
-    OptimizerChoice,
-    OptimizerSettings,
-    RunSettings,
-    Settings,
-)
+from petl.training.settings import Settings
 from petl.training.setup import build_run
 from petl.wrapping.lookup import bare
 
@@ -137,41 +131,7 @@ def fit(
     >>> [row["epoch"] for row in history.rows]
     [1, 2]
     """
-    loss = LossSettings(label_smoothing=label_smoothing, mixup=mixup, cutmix=cutmix, class_weights=class_weights)
-    settings = Settings(
-        optim=OptimizerSettings(
-            epochs=epochs,
-            lr=lr,
-            optimizer=optimizer,
-            weight_decay=weight_decay,
-            layer_decay=layer_decay,
-            schedule=schedule,
-            warmup_epochs=warmup_epochs,
-            min_lr=min_lr,
-            accumulate=accumulate,
-            clip=clip,
-            ema=ema,
-        ),
-        loss=loss,
-        features=FeatureSettings(views=views, cache=cache, cache_limit=cache_limit, mixes=loss.mixes),
-        run=RunSettings(
-            batch_size=batch_size,
-            out=out,
-            labels=labels,
-            keys=keys,
-            monitor=monitor,
-            patience=patience,
-            keep=keep,
-            checkpoint=checkpoint,
-            resume=resume,
-            seed=seed,
-            workers=workers,
-            strict=strict,
-            precision=precision,
-            progress=progress,
-            on_epoch=on_epoch,
-        ),
-    )
+    settings = Settings.of(locals())
     settings.refuse_impossible(val, model)
     return _train(bare(model), train, val, settings)
 

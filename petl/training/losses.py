@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from petl.data.loaders import Loader
 from petl.data.pairs import Batch
 from petl.errors import PetlError
-from petl.training.settings import LossSettings
+from petl.training.loss_settings import LossSettings
 from petl.training.targets import read_targets
 
 

@@ -13,9 +13,9 @@ from petl.data.bad_files import LEFT_OUT
 from petl.data.loaders import Loader
 from petl.data.logits import require_logits
 from petl.data.pairs import Batch, images_and_labels
+from petl.training.loss_settings import LossSettings
 from petl.training.losses import create_criterion, create_mix
 from petl.training.metrics import Metrics, metrics_of
-from petl.training.settings import LossSettings
 from petl.training.targets import refuse_targets
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from petl.errors import PetlError, StateError
-from petl.training.settings import OptimizerSettings
+from petl.training.optimizer_settings import OptimizerSettings
 from petl.wrapping.lookup import bare
 
 

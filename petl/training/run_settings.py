@@ -1,0 +1,73 @@
+"""Those keyword arguments of `fit` that say how data is read, what is kept, and what is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from pathlib import Path
+from typing import Any
+
+from petl.errors import PetlError, near
+from petl.format.outputs import label_texts
+from petl.training.metrics import METRIC_NAMES
+from petl.training.setting_checks import INFINITY, Bounds, refuse_keys, refuse_kinds, refuse_numbers
+
+DATA_BOUNDS = {
+    "batch_size": Bounds(Integral, 1, INFINITY, "at least 1"),
+    "workers": Bounds(Integral, 0, INFINITY, "at least 0"),
+}
+RUN_BOUNDS = {
+    **DATA_BOUNDS,
+    "seed": Bounds(Integral, 0, INFINITY, "at least 0"),
+    "patience": Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """How data is read, which results are kept and written, and what is told."""
+
+    batch_size: int
+    out: str | Path | None
+    labels: Sequence[str] | None
+    keys: Sequence[str | int] | None
+    monitor: str
+    patience: int | None
+    keep: str
+    checkpoint: str | Path | None
+    resume: bool | str | Path
+    seed: int
+    workers: int
+    strict: bool
+    precision: str | None
+    progress: bool
+    on_epoch: Callable[[dict[str, Any]], Any] | None
+
+    def __post_init__(self) -> None:
+        refuse_numbers(self, RUN_BOUNDS)
+        if self.monitor not in METRIC_NAMES:
+            hint = near(self.monitor, METRIC_NAMES) if isinstance(self.monitor, str) else ""
+            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(METRIC_NAMES)}{hint}")
+        if self.keep not in ("last", "best"):
+            raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
+        refuse_kinds(self, {"out": ((str, Path, type(None)), "the path of a file, or None")})
+        refuse_kinds(self, {"checkpoint": ((str, Path, type(None)), "the path of a folder, or None")})
+        refuse_kinds(self, {"resume": ((bool, str, Path), "True, False, or the path of a folder")})
+        refuse_kinds(self, {"on_epoch": ((Callable, type(None)), "a function of a row of the history, or None")})
+        label_texts(self.labels)
+        refuse_keys(self.keys)
+        if self.resume is True and self.checkpoint is None:
+            raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")
+
+    @property
+    def names(self) -> list[str] | None:
+        """Returns the class names that were given, as texts."""
+        return label_texts(self.labels)
+
+    def refuse_unmeasured(self, val: Any) -> None:
+        """Raises a PetlError for what needs validation data where there is none."""
+        if val is None and (self.patience is not None or self.keep == "best"):
+            raise PetlError(
+                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
+            )
