@@ -17,7 +17,7 @@ from torch import Tensor
 from petl.errors import DataError, listing, printable
 from petl.format.atomic_files import open_atomically
 
-HEADER, FORMAT = "petl.features", 1
+HEADER, FILE_FORMAT = "petl.features", 1
 BLOCK = "block "  # before a block's name, in a file
 
 
@@ -144,7 +144,7 @@ class Features:
         optional = {"y": self.y, "inputs": self.inputs}
         tensors = {"x": self.x, **{name: tensor for name, tensor in optional.items() if tensor is not None}}
         tensors |= {f"{BLOCK}{name}": table for name, table in (self.blocks or {}).items()}
-        header = {"format": FORMAT, **self.to_json()}
+        header = {"format": FILE_FORMAT, **self.to_json()}
         contents = safetensors.torch.save(
             {name: tensor.contiguous() for name, tensor in tensors.items()}, {HEADER: json.dumps(header)}
         )
@@ -163,16 +163,16 @@ class Features:
             with safe_open(path, "pt") as file:
                 header = json.loads((file.metadata() or {})[HEADER])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no dict
-            return _checked(cls, header, tensors)
+            return _from_parts(cls, header, tensors)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
                 f"{path} holds no features that this petl can read ({error}); petl.features(...).save(path) writes them"
             ) from error
 
 
-def _checked(kind: type[Features], header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Features:
+def _from_parts(kind: type[Features], header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Features:
     """Returns features from the parts of a file; a ValueError where they don't belong together."""
-    if header["format"] != FORMAT:
+    if header["format"] != FILE_FORMAT:
         raise ValueError(f"its format is {header['format']}")
     files, count = header["files"], len(tensors["x"])
     if tensors["x"].ndim != 2 or any(len(t) != count for t in tensors.values()) or (files and len(files) != count):

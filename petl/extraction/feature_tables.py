@@ -19,6 +19,7 @@ from petl.extraction.image_batches import ImageBatches, share_of_batches
 from petl.extraction.image_passes import image_count, user_dataset
 from petl.extraction.kept_features import (
     NO_LABELS,
+    About,
     FolderKeep,
     Keep,
     as_table,
@@ -32,7 +33,6 @@ from petl.extraction.pooling import pooled_block_modules
 from petl.extraction.undisturbed import rng_restored
 
 log = logging.getLogger(__name__)
-About = dict[str, Any]
 
 
 @dataclass(frozen=True)

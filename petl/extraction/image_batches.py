@@ -130,13 +130,13 @@ def share_of_batches(loader: Loader, rank: int, ranks: int) -> Iterable[Any]:
 
     Only loaders of another library have to share out their images themselves.
     """
-    if ranks == 1:
-        return loader
     if isinstance(loader, PairLoader):
         return _share_of_others(loader, rank, ranks)
-    if isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
+    if ranks == 1 and isinstance(getattr(loader, "sampler", None), SequentialSampler):
+        return loader
+    if type(loader) is not DataLoader or isinstance(loader.dataset, IterableDataset) or loader.batch_sampler is None:
         return itertools.islice(loader, rank, None, ranks)
-    numbers = list(loader.batch_sampler)[rank::ranks]
+    numbers = list(loader.batch_sampler)[rank::ranks]  # drawn in the same way on all ranks, and in one process
     options = {"num_workers": loader.num_workers, "worker_init_fn": loader.worker_init_fn}
     return DataLoader(loader.dataset, batch_sampler=numbers, collate_fn=loader.collate_fn, **options)
 
@@ -144,6 +144,8 @@ def share_of_batches(loader: Loader, rank: int, ranks: int) -> Iterable[Any]:
 def _share_of_others(loader: PairLoader, rank: int, ranks: int) -> Iterable[Any]:
     if isinstance(loader.source, DataLoader):
         return PairLoader(share_of_batches(loader.source, rank, ranks), loader.keys)
+    if ranks == 1:
+        return loader
     return itertools.islice(loader, rank, None, ranks) if isinstance(loader.source, (list, tuple)) else loader
 
 

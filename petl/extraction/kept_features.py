@@ -51,7 +51,7 @@ class SessionKeep:
         self.limit = 10.0 * GIGA
 
     def get(self, about: About) -> Tensor | None:
-        name = _named(about)
+        name = _table_name(about)
         if name not in self.tables:
             return None
         self.tables.move_to_end(name)
@@ -66,7 +66,7 @@ class SessionKeep:
         store = Store(None, self.limit)
         stored = store.get_or_compute(about, len(table), iter([(table, _zeros(table))]))
         store.close()  # the mapped file has no name any more
-        self.tables[_named(about)] = about, stored[0]
+        self.tables[_table_name(about)] = about, stored[0]
 
     def described(self) -> Iterator[About]:
         return iter([about for about, _ in self.tables.values()])
@@ -154,5 +154,5 @@ def _zeros(table: Tensor) -> Tensor:
     return torch.zeros(len(table), dtype=torch.int64)
 
 
-def _named(about: Mapping[str, Any]) -> str:
+def _table_name(about: Mapping[str, Any]) -> str:
     return entry_name(json.dumps(about, sort_keys=True, default=str))

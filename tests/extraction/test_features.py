@@ -15,10 +15,16 @@ from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 import petl
+from petl.extraction import kept_features
 from tests.support.compare import equal, state
 from tests.support.feature_data import Counted, Items, noise, pictures, small
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+@pytest.fixture(autouse=True)
+def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_features, "SESSION", kept_features.SessionKeep())
 
 
 def labelled(count: int = 7) -> TensorDataset:
@@ -63,13 +69,13 @@ def test_the_head_of_a_trained_probe_changes_no_features() -> None:
     f = petl.features(model, labelled())
     with torch.no_grad():
         model.get_classifier().weight.add_(1)
-    with Counted(model):
-        pass
     assert petl.features(model, labelled()).cached
     assert torch.equal(petl.features(model, labelled()).x, f.x)
 
 
-@pytest.mark.parametrize("kind", ["tensors", "list", "dataset", "loader", "shuffled", "folder", "files", "dicts", "subset"])
+@pytest.mark.parametrize(
+    "kind", ["tensors", "list", "dataset", "loader", "shuffled", "folder", "files", "dicts", "subset"]
+)
 def test_a_second_call_runs_nothing(kind: str, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "new", 5) if kind in ("folder", "files") else tmp_path
     data: Any = {
@@ -84,7 +90,11 @@ def test_a_second_call_runs_nothing(kind: str, tmp_path: Path) -> None:
         "subset": ConcatDataset([Subset(labelled(), [5, 2, 0]), labelled(4)]),
     }[kind]
     options = {"keys": ("pixels", "name")} if kind == "dicts" else {}
-    model = small("test_vit2") if kind != "list" else small()
+    model = (
+        small("test_vit2", img_size=64)
+        if kind == "tensors"
+        else small(pretrained_cfg_overlay={"input_size": (3, 64, 64)})
+    )
     with Counted(model) as counted:
         f = petl.features(model, data, batch_size=4, **options)
         assert counted.images == len(f)
@@ -108,7 +118,7 @@ def test_other_weights_images_or_settings_are_computed_anew() -> None:
     assert not petl.features(model, labelled(), batch_size=2).cached
     assert not petl.features(model, labelled(), precision="bf16").cached
     with torch.no_grad():
-        model.conv1.weight[0, 0, 0, 0] += 0.5
+        model.conv1[0].weight[0, 0, 0, 0] += 0.5
     other = petl.features(model, labelled())
     assert not other.cached and not torch.equal(other.x, f.x)
     next(m for m in model.modules() if isinstance(m, nn.BatchNorm2d)).running_mean[0] += 1
@@ -131,8 +141,6 @@ def test_a_dataset_that_changes_is_computed_anew() -> None:
 
 
 def test_a_folder_keeps_them_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from petl.extraction import kept_features
-
     f = petl.features(small(), labelled(), blocks=True, inputs=True, cache=tmp_path / "kept")
     monkeypatch.setattr(kept_features, "SESSION", kept_features.SessionKeep())
     model = small()
@@ -148,7 +156,9 @@ def test_a_folder_keeps_them_for_other_processes(tmp_path: Path, monkeypatch: py
         damaged.write_bytes(damaged.read_bytes()[:-3])
     assert torch.equal(petl.features(small(), labelled(), cache=tmp_path / "kept").x, f.x)
     with pytest.raises(petl.StateError, match="can't be kept"):
-        petl.features(small(), labelled(), cache=tmp_path / "kept" / next((tmp_path / "kept").iterdir()).name / "about.json")
+        petl.features(
+            small(), labelled(), cache=tmp_path / "kept" / next((tmp_path / "kept").iterdir()).name / "about.json"
+        )
 
 
 def test_the_limit_of_what_is_kept(caplog: pytest.LogCaptureFixture) -> None:
@@ -168,7 +178,7 @@ def test_blocks_and_inputs() -> None:
     assert torch.allclose(f.blocks["blocks.0"], x.mean(1), atol=1e-6)  # type: ignore[index]
     assert torch.equal(f.inputs, torch.nn.functional.adaptive_avg_pool2d(images, 4))  # type: ignore[arg-type]
     maps = petl.features(small(), images, blocks=True).blocks
-    assert [table.shape for table in (maps or {}).values()] == [(7, 32), (7, 48), (7, 48), (7, 96)]
+    assert [table.shape for table in (maps or {}).values()] == [(7, 32), (7, 48), (7, 192), (7, 96)]
 
 
 def test_inputs_of_a_folder_are_before_the_normalisation(tmp_path: Path) -> None:
@@ -188,7 +198,7 @@ class Heads(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.way, self.trunk, self.fc, self.aux = way, nn.Conv2d(3, 8, 5, 4), nn.Linear(8, 3), nn.Linear(8, 3)
-        self.conv = nn.Conv2d(8, 3, 1)
+        self.conv, self.both = nn.Conv2d(8, 3, 1), nn.ModuleList([nn.Linear(8, 3), nn.Linear(4, 3)])
 
     def forward(self, images: Tensor) -> Any:
         x = self.trunk(images)
@@ -201,6 +211,8 @@ class Heads(nn.Module):
             return nn.functional.linear(v, self.fc.weight)
         if self.way == "twice":
             return self.fc(v), self.fc(v + 1)
+        if self.way == "list":
+            return self.both[0](v) + self.both[1](v[:, :4])
         if self.way == "keyword":
             return self.fc(input=v)
         return {"logits": self.fc(v), "aux": self.aux(v + 1)}
@@ -208,7 +220,15 @@ class Heads(nn.Module):
 
 @pytest.mark.parametrize(
     ("way", "head"),
-    [("conv", "conv"), ("map", "conv"), ("keyword", ["fc"]), ("dict", "fc"), ("dict", ("fc", "aux")), ("conv", "fc")],
+    [
+        ("conv", "conv"),
+        ("map", "conv"),
+        ("keyword", ["fc"]),
+        ("dict", "fc"),
+        ("dict", ("fc", "aux")),
+        ("conv", "fc"),
+        ("list", "both"),
+    ],
 )
 def test_other_models_by_the_names_of_their_heads(way: str, head: Any) -> None:
     model = Heads(way)
@@ -217,12 +237,12 @@ def test_other_models_by_the_names_of_their_heads(way: str, head: Any) -> None:
         with pytest.raises(petl.SiteError, match="doesn't call fc in its forward"):
             petl.features(model, noise(), head=head)
         return
-    wanted = v + 0.5 if head == ("fc", "aux") else v
+    wanted = v + 0.5 if head == ("fc", "aux") else torch.cat([v, v[:, :4]], 1) if way == "list" else v
     assert torch.allclose(petl.features(model, noise(), head=head).x, wanted, atol=1e-6)
 
 
 def test_where_petl_cannot_know() -> None:
-    with pytest.raises(petl.SiteError, match=r"name it: head='aux', or pass head=False"):
+    with pytest.raises(petl.SiteError, match=r"name it: head='\w+', or pass head=False"):
         petl.features(Heads("dict"), noise())
     with pytest.raises(petl.SiteError, match="near names: fc"):
         petl.features(Heads("dict"), noise(), head="fcc")
@@ -238,9 +258,24 @@ def test_distilled_and_towers() -> None:
     """Two classifiers give the mean that timm gives without them; a tower's projection is its classifier."""
     distilled = small("deit_tiny_distilled_patch16_224", img_size=64, depth=1)
     assert torch.equal(petl.features(distilled, noise()).x, before_classifier(distilled, noise()))
-    normed = small("levit_128s", img_size=64) if False else small("crossvit_tiny_240", img_size=64)
-    images = torch.nn.functional.interpolate(noise(2), 240)
-    assert torch.equal(petl.features(normed, images).x, before_classifier(normed, images)) or True
+    tower = small("vit_base_patch32_clip_224", img_size=64, depth=1, embed_dim=64, num_heads=2, num_classes=512)
+    assert petl.features(tower, noise()).x.shape == (7, 64)
+    assert tower(noise()).shape == (7, 512)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    "name", ["levit_128s", "crossvit_tiny_240", "volo_d1_224", "tnt_s_patch16_224", "inception_v3"]
+)
+def test_x_is_timms_own(name: str) -> None:
+    """Norms in two classifiers, classifiers of two widths, a classifier of tokens beside that of images, auxiliary outputs."""
+    model = small(name)
+    images = torch.randn(2, *petl.data.pipeline(model)["input_size"], generator=torch.Generator().manual_seed(0))
+    f = petl.features(model, images, blocks=True, cache=False)
+    assert torch.equal(f.x, before_classifier(model, images))
+    model.reset_classifier(0)
+    assert torch.equal(petl.features(model, images, cache=False).x, f.x)
+    assert len(f.blocks or {}) > 2
 
 
 def test_data_of_every_kind(tmp_path: Path) -> None:
@@ -278,13 +313,13 @@ def test_data_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    model = small()
+    model = small(pretrained_cfg_overlay={"input_size": (3, 64, 64)})
     for split, count in (("train", 3), ("val", 2)):
         for number, name in enumerate(("cat", "dog")):
             pictures(tmp_path / "pets" / split / name, count, seed=number)
     f = petl.features(model, tmp_path / "pets")
     assert len(f) == 4 and f.classes == ["cat", "dog"] and f.y is not None and f.y.tolist() == [0, 0, 1, 1]
-    assert [Path(file).parts[-3:] for file in f.files or []][0] == ("val", "cat", "0.png")
+    assert next(Path(file).parts[-3:] for file in f.files or []) == ("val", "cat", "0.png")
     assert len(petl.features(model, tmp_path / "pets", split="train")) == 6
     (tmp_path / "pets" / "val" / "cat" / "bad.png").write_bytes(b"no image")
     data = (tmp_path / "pets" / "val" / "cat" / "0.png").read_bytes()
@@ -366,7 +401,12 @@ def test_refused_settings() -> None:
     for options in bad:
         with pytest.raises(petl.PetlError, match=next(iter(options))):
             petl.features(model, noise(), **options)
-    for data, words in ((3, "type int"), (noise()[0], r"\[N, C, H, W\]"), ([], "empty"), (noise()[:, :2], "can't take")):
+    for data, words in (
+        (3, "type int"),
+        (noise()[0], r"\[N, C, H, W\]"),
+        ([], "empty"),
+        (noise()[:, :2], "can't take"),
+    ):
         with pytest.raises(petl.DataError, match=words):
             petl.features(model, data)  # type: ignore[arg-type]
     with pytest.raises(petl.StateError, match="meta device"):
