@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves
 
 from petl.data.logits import describe_output, logits
@@ -84,78 +86,108 @@ def _unknown(model: nn.Module, why: str) -> str:
     )
 
 
+@dataclass
+class ClassifierCalls:
+    """What a forward showed of one of the classifier's modules: its first layer, what this took, and the width of the output."""
+
+    layer: nn.Module | None = None
+    inputs: list[Tensor] = field(default_factory=list)
+    width: int | None = None
+
+
 @contextlib.contextmanager
-def captured_classifier(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[tuple[nn.Module, Any]]]]:
-    """Inside, collects for each of these modules what its first layer with parameters takes: {name: [(layer, tensor)]}.
+def captured_classifier(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, ClassifierCalls]]:
+    """Inside, collects for each of these modules what its first layer with parameters takes in a forward.
 
     That layer is the module itself, if it is a layer; what comes before it in the module (pooling, flattening, dropout) is part
-    of the features. Whoever reads a forward's inputs empties the dict before the next one.
+    of the features.
     """
-    calls: dict[str, list[tuple[nn.Module, Any]]] = {}
+    seen = {name: ClassifierCalls() for name in names}
     with contextlib.ExitStack() as stack:
         for name in names:
-            for layer in _layers(model.get_submodule(name)):
-                hook = layer.register_forward_pre_hook(_noting(calls, name), with_kwargs=True)
-                stack.callback(hook.remove)
-        yield calls
+            module = model.get_submodule(name)
+            for layer in _layers(module):
+                stack.callback(layer.register_forward_pre_hook(_noting(seen[name]), with_kwargs=True).remove)
+            stack.callback(module.register_forward_hook(_noting_width(seen[name])).remove)
+        yield seen
 
 
 def _layers(module: nn.Module) -> list[nn.Module]:
     """Returns the parts of a module with parameters of their own, without grafts; the module itself where there are none."""
-    grown = {part for graft in module.modules() if isinstance(graft, Graft) for part in graft.modules()}
-    own = [part for part in module.modules() if part not in grown and any(True for _ in part.parameters(recurse=False))]
+    grown = {
+        part
+        for top in module.modules()
+        if isinstance(top, (Graft, parametrize.ParametrizationList))
+        for part in top.modules()
+    }
+    own = [part for part in module.modules() if part not in grown and _has_parameters(part)]
     return own or [module]
 
 
-def _noting(calls: dict[str, list[tuple[nn.Module, Any]]], name: str) -> Any:
+def _has_parameters(module: nn.Module) -> bool:
+    return parametrize.is_parametrized(module) or any(True for _ in module.parameters(recurse=False))
+
+
+def _noting(calls: ClassifierCalls) -> Callable[..., None]:
     def note(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        noted = calls.setdefault(name, [])
-        if not noted or noted[0][0] is layer:  # the module's first layer, and later calls of this one
-            tensor = next((leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)), None)
-            noted.append((layer, None if tensor is None else tensor.detach().clone()))  # the layer may overwrite it
+        tensor = next((leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)), None)
+        if tensor is not None and calls.layer in (None, layer):
+            calls.layer = layer
+            calls.inputs.append(tensor.detach().clone())  # the layer may overwrite it
 
     return note
 
 
-def classifier_vectors(
-    calls: Mapping[str, list[tuple[nn.Module, Any]]], names: Sequence[str], count: int, ratio: float
-) -> Tensor:
+def _noting_width(calls: ClassifierCalls) -> Callable[..., None]:
+    def note(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        tensor = next((leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)), None)
+        calls.width = (
+            tensor.shape[1]
+            if tensor is not None and tensor.ndim == 4
+            else tensor.shape[-1]
+            if tensor is not None
+            else None
+        )
+
+    return note
+
+
+def classifier_vectors(seen: Mapping[str, ClassifierCalls], count: int, ratio: float) -> Tensor:
     """Returns the vectors [count, D] that the classifier takes, float32.
 
     Of a map or of tokens, it is the mean over the positions; classifiers of single positions count only where there is no other
     one (volo). Of several classifiers (distilled models) with inputs of the same width, it is the mean, as timm has it without
-    a classifier; of different widths (crossvit), the inputs side by side. Classifiers that a forward doesn't call don't count.
+    a classifier; of different widths (crossvit), the inputs side by side. A module that isn't called doesn't count, nor one whose
+    output has another width than that of the last one: it is a layer before the classifier (``head=["norm", "fc"]``).
 
     Raises:
         SiteError: no classifier was called, one was called several times, or its input isn't one vector for each image.
     """
-    called = [name for name in names if name in calls]
+    called = {name: calls for name, calls in seen.items() if calls.inputs}
     if not called:
         raise SiteError(
-            f"the model doesn't call {listing(names)} in its forward, so what the classifier takes can't be seen; name "
+            f"the model doesn't call {listing(seen)} in its forward, so what the classifier takes can't be seen; name "
             "the module that it calls: head='NAME', or pass head=False for the model's output"
         )
-    found = [_one_vector(name, calls[name], count, ratio) for name in called]
-    whole = [vector for vector, is_whole in found if is_whole] or [vector for vector, _ in found]
-    vectors: list[Tensor] = []
-    for vector in whole:
-        if not any(vector.shape == other.shape and torch.equal(vector, other) for other in vectors):
-            vectors.append(vector)
+    last = [*called.values()][-1].width
+    found = [_one_vector(name, calls, count, ratio) for name, calls in called.items() if calls.width == last]
+    vectors = [vector for vector, is_whole in found if is_whole] or [vector for vector, _ in found]
     same = len({vector.shape for vector in vectors}) == 1
     return vectors[0] if len(vectors) == 1 else torch.stack(vectors).mean(0) if same else torch.cat(vectors, 1)
 
 
-def _one_vector(name: str, calls: list[tuple[nn.Module, Any]], count: int, ratio: float) -> tuple[Tensor, bool]:
+def _one_vector(name: str, calls: ClassifierCalls, count: int, ratio: float) -> tuple[Tensor, bool]:
     """Returns the vectors that one classifier takes, and whether it takes vectors: not maps or tokens, which are averaged."""
-    layer, tensor = calls[0]
-    if len(calls) > 1:
+    layer, tensor = cast(nn.Module, calls.layer), calls.inputs[0]
+    if len(calls.inputs) > 1:
         raise SiteError(
-            f"the classifier {name!r} runs {len(calls)} times on each batch, so it takes no single vector of an image; name "
-            "another module: head='NAME', or pass head=False for the model's output"
+            f"the classifier {name!r} runs {len(calls.inputs)} times on each batch, so it takes no single vector of an image; "
+            "name another module: head='NAME', or pass head=False for the model's output"
         )
-    if tensor is None or tensor.ndim < 2 or len(tensor) != count:
-        shape = "no tensor" if tensor is None else f"a tensor {tuple(tensor.shape)}"
-        raise SiteError(f"the classifier {name!r} takes {shape} for {count} images; expected [{count}, D]")
+    if tensor.ndim < 2 or len(tensor) != count:
+        raise SiteError(
+            f"the classifier {name!r} takes a tensor {tuple(tensor.shape)} for {count} images; expected [{count}, D]"
+        )
     tensor = tensor.float()
     if tensor.ndim == 2 or max(tensor.shape[1:]) == tensor[0].numel() or _covers_map(layer, tensor):
         return tensor.flatten(1), True

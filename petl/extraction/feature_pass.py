@@ -73,7 +73,7 @@ class FeaturePass:
         ):
             output = output_of(self.model, pictures)
         count = len(pictures)
-        vectors = classifier_vectors(calls, self.names, count, ratio) if self.names else output_vectors(output, count)
+        vectors = classifier_vectors(calls, count, ratio) if self.names else output_vectors(output, count)
         rows.tables["x"] = vectors.cpu()
         if self.blocks:
             ordered = {name: outputs[name] for name in self.blocks}

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petl.data.first_image import one_image
+from petl.data.loaders import Loader
 from petl.data.wrappers import pipeline_of
 from petl.errors import DataError
 from petl.extraction.dataset_fingerprint import dataset_fingerprint
@@ -117,12 +119,21 @@ def _run(
     rank, ranks = job.accelerator.process_index, job.accelerator.num_processes
 
     def own() -> Iterator[BatchRows]:
-        for batch in share_of_batches(job.batches.loader, rank, ranks):
+        for batch in _batches(job.batches.loader, rank, ranks):
             yield give(batch)
             after()
 
     with rng_restored(job.batches.loader):
         yield from in_step(job.accelerator, own())
+
+
+def _batches(loader: Loader, rank: int, ranks: int) -> Iterator[Any]:
+    """Yields a rank's batches; where the items can't be put into batches, the error says what they are."""
+    try:
+        yield from share_of_batches(loader, rank, ranks)
+    except (TypeError, ValueError, RuntimeError):
+        one_image(loader)  # a DataError that describes the item, if that is why
+        raise
 
 
 def _computed(job: FeatureJob, after: Callable[[], object], *, fingerprints: bool) -> tuple[Tables, str]:

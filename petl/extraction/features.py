@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petl.data.inputs import Data, loader_classes
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
-from petl.errors import PetlError
+from petl.errors import DataError, PetlError, listing
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.classifier_inputs import classifier_modules
 from petl.extraction.feature_set import Features
@@ -75,7 +75,8 @@ def features(
     ranks each computes its share of the batches, and all return the same.
 
     Raises:
-        SiteError: petl can't know what the classifier takes. DataError: the data is empty, or doesn't fit the model.
+        SiteError: petl can't know what the classifier takes. DataError: the data is empty, or doesn't fit the model. PetlError: a
+            setting that can't be.
 
     >>> import petl, timm
     >>> images = torch.utils.data.TensorDataset(torch.randn(6, 3, 64, 64), torch.arange(6) % 2)
@@ -160,7 +161,9 @@ def _targets(
     if found is None:
         count = int(y.max()) + 1
         return y, known if len(known) >= count else [str(number) for number in range(count)]
-    if asked is None and {*found} <= {*known} and int(y.min()) >= 0 and int(y.max()) < len(found):
+    if int(y.max()) >= len(found):
+        raise DataError(f"label {int(y.max())} for {len(found)} classes ({listing(found)}), numbered from 0")
+    if asked is None and {*found} <= {*known}:
         return torch.tensor([known.index(name) for name in found])[y], known
     return y, found
 

@@ -97,11 +97,19 @@ def images_and_targets(batch: Any, model: nn.Module) -> tuple[Tensor, Tensor | N
     pictures = tensors[0] if tensors else None
     targets = tensors[1] if len(tensors) == 2 else None
     if pictures is None or pictures.ndim != 4 or (len(tensors) > 1 and not _are_numbers(targets, len(pictures))):
-        return images_and_labels(batch, model)  # class numbers, or the error that says what is wrong
+        return _classes(batch, model)  # or the error that says what is wrong
     pictures = pictures.to(input_dtype(model)) if pictures.is_floating_point() else pictures
     if targets is None:
         return pictures, None
     return pictures, targets.long() if _are_whole(targets) else targets.float()
+
+
+def _classes(batch: Any, model: nn.Module) -> tuple[Tensor, Tensor]:
+    """Returns images and class numbers; a DataError where they are none, or below 0."""
+    pictures, targets = images_and_labels(batch, model)
+    if (known := targets[targets != LEFT_OUT]).numel() and int(known.min()) < 0:
+        raise DataError(f"label {int(known.min())}; expected class numbers from 0 on, or no labels at all")
+    return pictures, targets
 
 
 def _are_numbers(targets: Tensor | None, count: int) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
 from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
 
 import petl
@@ -89,7 +90,7 @@ def test_a_second_call_runs_nothing(kind: str, tmp_path: Path) -> None:
         "dicts": Items(lambda i: {"pixels": noise(5)[i], "name": i}),
         "subset": ConcatDataset([Subset(labelled(), [5, 2, 0]), labelled(4)]),
     }[kind]
-    options = {"keys": ("pixels", "name")} if kind == "dicts" else {}
+    options: dict[str, Any] = {"keys": ("pixels", "name")} if kind == "dicts" else {}
     model = (
         small("test_vit2", img_size=64)
         if kind == "tensors"
@@ -198,6 +199,7 @@ class Heads(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.way, self.trunk, self.fc, self.aux = way, nn.Conv2d(3, 8, 5, 4), nn.Linear(8, 3), nn.Linear(8, 3)
+        self.norm, self.normed = nn.LayerNorm(8), weight_norm(nn.Linear(8, 3, bias=False))
         self.conv, self.both = nn.Conv2d(8, 3, 1), nn.ModuleList([nn.Linear(8, 3), nn.Linear(4, 3)])
 
     def forward(self, images: Tensor) -> Any:
@@ -213,6 +215,8 @@ class Heads(nn.Module):
             return self.fc(v), self.fc(v + 1)
         if self.way == "list":
             return self.both[0](v) + self.both[1](v[:, :4])
+        if self.way == "chain":
+            return self.normed(self.norm(v))
         if self.way == "keyword":
             return self.fc(input=v)
         return {"logits": self.fc(v), "aux": self.aux(v + 1)}
@@ -238,6 +242,7 @@ def test_other_models_by_the_names_of_their_heads(way: str, head: Any) -> None:
             petl.features(model, noise(), head=head)
         return
     wanted = v + 0.5 if head == ("fc", "aux") else torch.cat([v, v[:, :4]], 1) if way == "list" else v
+    wanted = nn.functional.layer_norm(v, (8,)) if way == "chain" else wanted
     assert torch.allclose(petl.features(model, noise(), head=head).x, wanted, atol=1e-6)
 
 
@@ -411,6 +416,12 @@ def test_refused_settings() -> None:
             petl.features(model, data)  # type: ignore[arg-type]
     with pytest.raises(petl.StateError, match="meta device"):
         petl.features(small().to("meta"), noise())
+    with pytest.raises(petl.DataError, match="label -1"):
+        petl.features(model, TensorDataset(noise(), torch.arange(7) - 1))
+    with pytest.raises(petl.DataError, match=r"label 6 for 2 classes \(cat, dog\)"):
+        petl.features(model, TensorDataset(noise(), torch.arange(7)), labels=["cat", "dog"])
+    with pytest.raises(petl.DataError, match="can't be put into a batch: tuple of object, int"):
+        petl.features(model, Items(lambda i: (object(), i)))
     mixed = [(noise(2), torch.arange(2)), noise(2)]
     with pytest.raises(petl.DataError, match="some batches have labels"):
         petl.features(model, mixed)
