@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, SequentialSam
 from petl import data as images
 from petl.data.bad_files import LEFT_OUT
 from petl.data.datasets import Images
+from petl.data.decoding import extensions
 from petl.data.inputs import Data, as_loader
 from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, as_tensor, images_and_labels, pick_keys
@@ -60,7 +61,8 @@ def image_batches(
 def _source(data: Any, model: nn.Module, split: str | None, classes: Sequence[str] | None) -> tuple[Any, bool]:
     """Returns the data as ``as_loader`` takes it, and whether it may have labels."""
     if isinstance(data, PATHS):
-        files = flat_folder(data) if split is None else None
+        single = Path(data).is_file() and Path(data).suffix.lower() in extensions()
+        files = ([data] if single else flat_folder(data)) if split is None else None
         if files is not None:
             return unlabelled_images(files, images.pipeline(model)), False
         if split is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,8 @@ from petl.sites.names import within
 from petl.wrapping.fingerprints import fingerprint
 
 About = dict[str, Any]
+SMALL = 1 << 20  # bytes of a table that stays in memory: an open file costs more
+MOST_TABLES = 256  # in a session: each may be an open file
 NO_LABELS = torch.int8  # the type of the entry that says that there are none
 
 
@@ -61,15 +63,24 @@ class SessionKeep:
         size = tensor_bytes(table)
         if size > self.limit:
             raise StorageError(f"{size / GIGA:.1f} GB of features are more than cache_limit={self.limit / GIGA:g}")
-        while self.tables and size + sum(tensor_bytes(kept) for _, kept in self.tables.values()) > self.limit:
+        while self.tables and (
+            len(self.tables) >= MOST_TABLES
+            or size + sum(tensor_bytes(kept) for _, kept in self.tables.values()) > self.limit
+        ):
             self.tables.popitem(last=False)
-        store = Store(None, self.limit)
-        stored = store.get_or_compute(about, len(table), iter([(table, _zeros(table))]))
-        store.close()  # the mapped file has no name any more
-        self.tables[_table_name(about)] = about, stored[0]
+        self.tables[_table_name(about)] = about, table.clone() if size < SMALL else _on_disk(about, table)
 
     def described(self) -> Iterator[About]:
         return iter([about for about, _ in self.tables.values()])
+
+
+def _on_disk(about: About, table: Tensor) -> Tensor:
+    """Returns the table, mapped from a file that has no name any more."""
+    store = Store(None, tensor_bytes(table))
+    try:
+        return store.get_or_compute(about, len(table), iter([(table, _zeros(table))]))[0]
+    finally:
+        store.close()
 
 
 SESSION = SessionKeep()
@@ -111,14 +122,24 @@ def _hooks_fingerprint(model: nn.Module) -> str:
     return hashlib.sha256("\n".join(lines).encode("utf-8", "backslashreplace")).hexdigest()
 
 
-def _hook_text(hook: Callable[..., Any]) -> str:
-    function = getattr(hook, "__func__", hook)
+def _hook_text(hook: Any) -> str:
+    """Returns a hook's code, and what it holds of tensors, fractions and texts; whole numbers may be counters."""
+    function = getattr(hook, "__func__", getattr(hook, "func", hook))
     code = getattr(function, "__code__", None)
-    if code is None:
-        return type(hook).__qualname__
-    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_filled(cell)]
-    held = [torch.as_tensor(value) for value in cells if isinstance(value, (Tensor, np.ndarray))]
-    return f"{function.__qualname__} {function_fingerprint(code)} {[fingerprint(tensor) for tensor in held]}"
+    owner = getattr(hook, "__self__", None if code is not None else hook)
+    values = [cell.cell_contents for cell in getattr(function, "__closure__", None) or () if _is_filled(cell)]
+    values += [*(getattr(function, "__defaults__", None) or ()), *getattr(hook, "args", ())]
+    values += [*getattr(hook, "keywords", {}).values(), *(vars(owner).values() if hasattr(owner, "__dict__") else ())]
+    name = getattr(function, "__qualname__", type(hook).__qualname__)
+    return f"{name} {function_fingerprint(code) if code is not None else ''} {[_held(value) for value in values]}"
+
+
+def _held(value: Any) -> Any:
+    if isinstance(value, (Tensor, np.ndarray)):
+        return fingerprint(torch.as_tensor(value))
+    if isinstance(value, nn.Module):
+        return [fingerprint(tensor) for tensor in value.state_dict().values() if isinstance(tensor, Tensor)]
+    return value if isinstance(value, (float, str, bool)) else None
 
 
 def _is_filled(cell: Any) -> bool:

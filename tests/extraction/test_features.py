@@ -128,6 +128,23 @@ def test_other_weights_images_or_settings_are_computed_anew() -> None:
     assert not petl.features(model, labelled()).cached
 
 
+def test_hooks_count() -> None:
+    """What a hook computes with (tensors, fractions) is part of what features depend on; what it counts isn't."""
+    model, count, by = small(), 0, 1.0
+
+    def scale(module: nn.Module, args: Any, output: Tensor) -> Tensor:
+        nonlocal count
+        count += len(output)
+        return output * by
+
+    plain = petl.features(model, noise()).x
+    model.layer1.register_forward_hook(scale)
+    for by, images in ((1.0, 7), (1.0, 7), (2.0, 14)):  # the hook reads it
+        f = petl.features(model, noise())
+        assert count == images
+        assert torch.equal(f.x, plain) == (by == 1.0)
+
+
 def test_a_dataset_that_changes_is_computed_anew() -> None:
     """Its items are read to know that; only the model doesn't run where they are the same."""
     shift = [0.0]
@@ -337,6 +354,9 @@ def test_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         petl.features(model, tmp_path / "pets", strict=True)
     flat = petl.features(model, pictures(tmp_path / "new", 12))
     assert flat.y is None and [Path(file).stem for file in flat.files or []] == [str(i) for i in range(12)]
+    assert torch.equal(
+        petl.features(model, tmp_path / "new" / "3.png").x, petl.features(model, tmp_path / "new", batch_size=1).x[3:4]
+    )
     with pytest.raises(petl.DataError, match=r"no such folder or file"):
         petl.features(model, [tmp_path / "new" / "99.png"])
 
