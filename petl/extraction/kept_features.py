@@ -103,14 +103,14 @@ def opened_keep(cache: bool | str | Path | None, limit: float) -> Keep | None:
 
 def is_known(keep: Keep, about: About) -> bool:
     """Returns whether anything is kept that differs from ``about`` in nothing but the images."""
-    plain = json.loads(json.dumps(about, default=str))
-    return any({**other, "data": None} == {**plain, "data": None} for other in keep.described())
+    return any({**other, "data": None} == {**about, "data": None} for other in keep.described())
 
 
 def model_about(accelerator: Any, model: nn.Module, names: list[str], **more: Any) -> About:
     """Returns what features depend on besides the images: all of the model but the classifier's tensors, and hooks' code."""
     about = provenance(accelerator, model, "petl.features", lambda name: not within(name, names))
-    return {**about, "classifier": names, "hooks": _hooks_fingerprint(model), **more}
+    about = {**about, "classifier": names, "hooks": _hooks_fingerprint(model), **more}
+    return json.loads(json.dumps(about, default=str))  # as it is read from an entry: JSON has no tuples
 
 
 def _hooks_fingerprint(model: nn.Module) -> str:

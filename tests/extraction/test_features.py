@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -75,11 +76,15 @@ def test_the_head_of_a_trained_probe_changes_no_features() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["tensors", "list", "dataset", "loader", "shuffled", "folder", "files", "dicts", "subset"]
+    "kind", ["tensors", "list", "dataset", "loader", "shuffled", "folder", "files", "tar", "dicts", "subset"]
 )
 def test_a_second_call_runs_nothing(kind: str, tmp_path: Path) -> None:
-    folder = pictures(tmp_path / "new", 5) if kind in ("folder", "files") else tmp_path
+    folder = pictures(tmp_path / "new", 5) if kind in ("folder", "files", "tar") else tmp_path
+    if kind == "tar":
+        with tarfile.open(tmp_path / "new.tar", "w") as archive:
+            archive.add(folder, "pets/cat")
     data: Any = {
+        "tar": tmp_path / "new.tar",
         "tensors": labelled(),
         "list": [(image, i) for i, image in enumerate(noise())],
         "dataset": Items(lambda i: (noise(5)[i], i % 2)),
