@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +135,10 @@ def _next_or_error(parts: Iterator[Any]) -> Any:
     try:
         return next(parts, None)
     except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))  # what this line itself made
+        except Exception:  # an error of any library
+            return RuntimeError(f"{type(error).__name__}: {error}")
         return error
 
 
