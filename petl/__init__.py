@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.extraction.feature_set import Features
+    from petl.extraction.features import features
     from petl.graft.graft import grow
     from petl.graft.kinds import InputGraft, OutputGraft, WeightGraft
     from petl.inspection.check import check
@@ -49,6 +51,8 @@ _HOMES = {
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "extraction.feature_set": "Features",
+    "extraction.features": "features",
     "graft.graft": "grow",
     "graft.kinds": "InputGraft OutputGraft WeightGraft",
     "inspection.check": "check",
@@ -79,6 +83,7 @@ __all__ = [
     "Bias",
     "DataError",
     "DeltaError",
+    "Features",
     "Full",
     "History",
     "Input",
@@ -105,6 +110,7 @@ __all__ = [
     "check",
     "data",
     "evaluate",
+    "features",
     "find",
     "fit",
     "grow",

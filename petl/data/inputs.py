@@ -27,11 +27,13 @@ def as_loader(
     classes: Any = None,
     keys: Keys | None = None,
     strict: bool = False,
+    left_out: dict[str, str] | None = None,
     **options: Any,
 ) -> Loader:
     """Returns a loader for a folder (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
 
-    Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read.
+    Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read. ``left_out``
+    takes the files that were left out, and why.
 
     Raises:
         DataError: the data is none of these, it is empty, or has only one class to train on; its classes have other numbers than
@@ -53,7 +55,9 @@ def as_loader(
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
         stream = data if isinstance(data, IterableDataset) and not keys else KeyedStream(data, keys)  # type: ignore[arg-type]  # ready_batches has made sure of it
         return images.loader(stream, training=training, **options)
-    kept, _ = images.sift(data, training=training, strict=strict)
+    kept, bad = images.sift(data, training=training, strict=strict)
+    if left_out is not None:
+        left_out.update(bad)
     pairs: Any = KeyedDataset(kept, keys) if keys else kept
     return images.loader(pairs, training=training, **options)
 

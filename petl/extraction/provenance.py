@@ -70,14 +70,14 @@ def _function_codes(members: Any) -> str:
     """Returns the fingerprints of the functions among the attributes of a class or module."""
     codes = {key: getattr(getattr(value, "__func__", value), "__code__", None) for key, value in members.items()}
     return " ".join(
-        f"{key} {_function_fingerprint(value)}" for key, value in sorted(codes.items()) if isinstance(value, CodeType)
+        f"{key} {function_fingerprint(value)}" for key, value in sorted(codes.items()) if isinstance(value, CodeType)
     )
 
 
-def _function_fingerprint(value: CodeType) -> str:
+def function_fingerprint(value: CodeType) -> str:
     """Returns a fingerprint of a function's operations, names and constants, and of those of the functions inside it."""
     constants = [
-        _function_fingerprint(item) if isinstance(item, CodeType) else _constant_text(item) for item in value.co_consts
+        function_fingerprint(item) if isinstance(item, CodeType) else _constant_text(item) for item in value.co_consts
     ]
     text = f"{value.co_code.hex()} {value.co_names} {value.co_varnames} {constants}"
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from petl.extraction.entry import (
     entry_name,
     is_entry,
     move_entry,
+    read_about,
     read_entry,
     remove_entry,
     write_entry,
@@ -105,6 +106,23 @@ class Store:
             self.in_use.add(place)
         self.bytes_used += tensor_bytes(batch[0])
         return batch
+
+    def get(self, about: dict[str, Any]) -> FeatureBatch | None:
+        """Returns what is stored for ``about``, memory-mapped, or None; it counts as used now."""
+        place, text = self._place(about)
+        stored = read_entry(place, text) if self.persistent else None
+        if stored is not None:
+            self.in_use.add(place)
+            with contextlib.suppress(OSError):
+                os.utime(place)
+        return stored
+
+    def described(self) -> Iterator[dict[str, Any]]:
+        """Yields what the features of each entry depend on."""
+        for place in self._entries():
+            about = read_about(place)
+            if about is not None:  # it may have been removed meanwhile
+                yield json.loads(about["about"])
 
     def forget(self, about: dict[str, Any]) -> None:
         """Removes an entry, so that later runs don't use it; what this run has mapped stays."""

@@ -15,8 +15,8 @@ from petl.data.loaders import on_device
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
 from petl.errors import DataError, PetlError
+from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.format.outputs import label_texts
-from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
 from petl.training.rehearsal import save_or_rescue

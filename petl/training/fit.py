@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from petl.data.inputs import Data
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
-from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
+from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.history import History
 from petl.training.loop import train_all
 from petl.training.optimizer_settings import OptimizerChoice

@@ -72,7 +72,7 @@ def _named(survey: Survey, option: HeadOption) -> list[str]:
     if option is True and survey.head is None:
         raise SiteError(
             f"{type(survey.model).__name__} has no classifier (no reset_classifier to ask); pass head=False to adapt the "
-            f"encoder alone, or name the classifier: head={_last(survey)!r}"
+            f"encoder alone, or name the classifier: head={probable_classifier(survey)!r}"
         )
     names = list(survey.head or []) if option is True else [option] if isinstance(option, str) else list(option)  # type: ignore[arg-type]
     for name in names:
@@ -83,7 +83,7 @@ def _named(survey: Survey, option: HeadOption) -> list[str]:
     return names
 
 
-def _last(survey: Survey) -> str:
+def probable_classifier(survey: Survey) -> str:
     """Guesses the classifier's name: the last layer, or a small module around that layer."""
     layers = sorted((n for n, m in survey.modules.items() if isinstance(m, (nn.Linear, nn.Conv2d))), key=survey.order)
     parents = [name for name in ancestors(layers[-1]) if name] if layers else []

@@ -35,7 +35,7 @@ ROOMS = {
     "wrapping": GROUND | {"graft", "sites", "memory", "methods", "format"},
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "format", "wrapping"},
-    "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
+    "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
 }
@@ -79,6 +79,10 @@ TESTS_AS_WELL = {
     "extraction/test_entry": "extraction/npy_writer",
     "extraction/test_feature_source": (
         "extraction/feature_dataset extraction/image_passes extraction/tail extraction/tail_search"
+    ),
+    "extraction/test_features": (
+        "data/unlabelled extraction/classifier_inputs extraction/feature_pass extraction/feature_tables "
+        "extraction/image_batches extraction/kept_features extraction/pooling extraction/undisturbed"
     ),
     "extraction/test_store": "extraction/provenance extraction/unfinished",
     "format/test_tensorfile": "format/atomic_files",

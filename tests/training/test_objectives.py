@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from petl.training.accelerator import private_accelerator
+from petl.extraction.accelerator import private_accelerator
 from petl.training.evaluation import measure
 from petl.training.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
