@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -12,10 +12,10 @@ from petl.errors import MethodError, near
 from petl.methods.lora import LoRA
 from petl.methods.method import Method
 from petl.methods.norm import Norm
+from petl.methods.registry import RESERVED, refuse_options, resolve
 from petl.sites.family import Family, family_of
 from petl.sites.layers import is_layer
 
-BEST = "best"  # the name of the recipe among names of methods
 RECIPES: dict[Family, tuple[Method, ...]] = {
     "cnn": (Norm(), LoRA()),
     "transformer": (Norm(), LoRA()),
@@ -35,6 +35,30 @@ def best_methods(model: nn.Module) -> list[Method]:
     return kept or list(recipe)
 
 
+def methods_for(model: nn.Module, asked: Any, options: Mapping[str, Any]) -> list[Method]:
+    """Returns what the user passed to ``wrap`` as a list of methods, with those of the best recipe for None and "best".
+
+    Raises:
+        MethodError: what was passed is no method, or an option fits none.
+    """
+    if asked is None or _is_best(asked):
+        return with_options(best_methods(model), options)
+    if not isinstance(asked, (list, tuple)) or not _has_best(asked):
+        return resolve(asked, options)
+    named = resolve([one for one in asked if not _is_best(one)], {}) if len(asked) > 1 else []
+    if options:
+        refuse_options(asked, options)
+    known = {method.name for method in named}
+    recipe = [method for method in best_methods(model) if method.name not in known]
+    at = next(place for place, one in enumerate(asked) if _is_best(one))
+    return [*named[:at], *recipe, *named[at:]]
+
+
+def refuse_asked(asked: Any, options: Mapping[str, Any]) -> None:
+    """Raises a MethodError, before a model is looked at, for what ``methods_for`` would refuse for any model."""
+    methods_for(nn.Identity(), asked, options)
+
+
 def with_options(methods: list[Method], options: Mapping[str, Any]) -> list[Method]:
     """Returns the methods, each with those of the options that it has: ``petl.wrap(model, rank=16)``.
 
@@ -45,12 +69,20 @@ def with_options(methods: list[Method], options: Mapping[str, Any]) -> list[Meth
     for key in options:
         if not any(key in fields for fields in known.values()):
             fields = sorted({field for own in known.values() for field in own})
-            raise MethodError(
-                f"{' and '.join(known)} have no option {key!r}{near(key, fields)}; they have {', '.join(fields)}"
-            )
+            names = " and ".join(known)
+            raise MethodError(f"{names} have no option {key!r}{near(key, fields)}; they have {', '.join(fields)}")
     own = [{key: value for key, value in options.items() if key in known[method.name]} for method in methods]
-    return [type(m).from_values({**_values(m), **new}) for m, new in zip(methods, own, strict=True)]
+    return [type(m).from_values({**option_values(m), **new}) for m, new in zip(methods, own, strict=True)]
 
 
-def _values(method: Method) -> dict[str, Any]:
+def option_values(method: Method) -> dict[str, Any]:
+    """Returns a method's options by name."""
     return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+
+
+def _is_best(item: Any) -> bool:
+    return isinstance(item, str) and item == RESERVED
+
+
+def _has_best(items: Sequence[Any]) -> bool:
+    return any(_is_best(item) for item in items)

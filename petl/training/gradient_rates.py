@@ -62,4 +62,4 @@ def _norm(run: Run, tensors: Any) -> float:
     """Returns the norm of all tensors together; of gradients it is the mean over ranks where these aren't shared."""
     squares = [tensor.detach().double().square().sum() for tensor in tensors]
     total = torch.stack(squares).sum() if squares else torch.zeros((), device=run.accelerator.device)
-    return math.sqrt(run.accelerator.reduce(total.float(), reduction="mean").item())
+    return math.sqrt(run.accelerator.reduce(total.float(), reduction="mean").item())  # type: ignore[union-attr]  # a tensor, as it was given

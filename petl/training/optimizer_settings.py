@@ -68,7 +68,7 @@ class OptimizerSettings:
         self._refuse_rates()
         most, words = (INFINITY, "0 or more") if self.epochs is None else (self.epochs, f"0 to epochs={self.epochs}")
         refuse_numbers(self, {"warmup_epochs": Bounds(Real, 0, most, f"{words}, or None", optional=True)})
-        if isinstance(self.lr, Real) and self.min_lr > self.lr:
+        if self.one_rate is not None and self.min_lr > self.one_rate:
             raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
         maker = "a name of timm.optim's, or what makes an optimizer from parameter groups"
         refuse_kinds(self, {"optimizer": ((str, Callable), maker)})
@@ -92,7 +92,12 @@ class OptimizerSettings:
     @property
     def has_default_rates(self) -> bool:
         """Returns whether each tensor has the rate of its kind; with a number for ``lr`` all have one."""
-        return self.lr is None or isinstance(self.lr, str)
+        return self.one_rate is None
+
+    @property
+    def one_rate(self) -> float | None:
+        """Returns the rate that all tensors have where ``lr`` is a number, else None."""
+        return None if isinstance(self.lr, str) else self.lr
 
     @property
     def factor(self) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import Any
 
 import torch
@@ -82,14 +81,13 @@ def _groups(model: nn.Module, settings: OptimizerSettings) -> tuple[list[dict[st
     groups = timm_groups(model, layer_decay=decay, weight_decay=settings.weight_decay)
     if by_gradients:  # a factor of 0.5 per layer shows how deep a group is
         groups = [{**group, "depth": round(-math.log2(group["lr_scale"])), "lr_scale": 1.0} for group in groups]
-    if not isinstance(settings.lr, Real):
+    if settings.one_rate is None:
         groups = with_default_rates(model, groups)
         top = max(group["lr"] for group in groups) * settings.factor
         if settings.min_lr > top:
             raise PetlError(f"min_lr={settings.min_lr} is above {top:g}, the highest of the default rates; give less")
         return groups, top
-    top = float(settings.lr)
-    return [{**group, "lr": settings.lr} for group in groups], top
+    return [{**group, "lr": settings.one_rate} for group in groups], settings.one_rate
 
 
 def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int, epochs: int) -> Any:
@@ -103,7 +101,7 @@ def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int, 
             settings.schedule,
             num_epochs=epochs,
             warmup_epochs=warmup(settings, epochs, updates),  # type: ignore[arg-type]  # timm takes parts of an epoch too
-            warmup_lr=(settings.lr if isinstance(settings.lr, Real) else top) / 100,
+            warmup_lr=(top if settings.one_rate is None else settings.one_rate) / 100,
             min_lr=settings.min_lr,
             step_on_epochs=False,
             updates_per_epoch=updates,

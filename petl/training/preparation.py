@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 from petl.training.gradient_rates import scale_by_gradients
 from petl.training.length import default_epochs
 from petl.training.optimizer_settings import FIND, GRADIENTS
@@ -21,9 +19,9 @@ def prepare_training(run: Run) -> None:
     if fresh:
         _choose_rates(run)
     _choose_epochs(run)
-    if not fresh and isinstance(run.settings.optim.lr, Real):
+    if not fresh and run.settings.optim.one_rate is not None:
         for group in run.optimizer.param_groups:  # the checkpoint's may have been another number
-            group["initial_lr"] = run.settings.optim.lr
+            group["initial_lr"] = run.settings.optim.one_rate
     values = [group["lr"] for group in run.optimizer.param_groups]
     run.scheduler = create_scheduler(run.optimizer, run.settings.optim, run.updates_per_epoch, run.epochs)
     if not fresh:

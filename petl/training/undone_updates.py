@@ -28,7 +28,7 @@ def undone(run: Run) -> Iterator[None]:
     """
     accelerator, optimizer = run.accelerator, run.optimizer
     values, buffers = cloned(run.trained), [(b, b.detach().clone()) for b in run.model.buffers()]
-    state, scaler = copy.deepcopy(optimizer.state_dict()), accelerator.scaler and accelerator.scaler.state_dict()
+    state, scaler = copy.deepcopy(optimizer.state_dict()), accelerator.scaler.state_dict() if accelerator.scaler else {}
     schedule, ema, updates, gradients = run.scheduler, run.ema, run.updates, accelerator.gradient_state
     loaders = [*gradients.dataloader_references]
     restore = _random_states(run.train)

@@ -92,9 +92,9 @@ def _checked(name: str, rate: float) -> float:
 def _classifier(model: nn.Module) -> set[nn.Module]:
     """Returns the classifier's modules, as the record or timm's ``get_classifier`` has them; none where nobody says."""
     found = []
-    for name, inner in wrapped_inside(model).items():
+    for inner in wrapped_inside(model).values():
         names = vars(inner)[RECORD].classifier
-        found += [module for path, module in inner.named_modules() if path in names or name == path != ""]
+        found += [module for path, module in inner.named_modules() if path in names]
     if not found and callable(getattr(model, "get_classifier", None)):
         head = model.get_classifier()  # type: ignore[operator]  # asked in the line above
         found = [part for part in (head if isinstance(head, (tuple, list)) else [head]) if isinstance(part, nn.Module)]
