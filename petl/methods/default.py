@@ -12,7 +12,7 @@ from petl.errors import MethodError, near
 from petl.methods.lora import LoRA
 from petl.methods.method import Method
 from petl.methods.norm import Norm
-from petl.methods.registry import RESERVED, refuse_options, resolve
+from petl.methods.registry import RESERVED, refuse_shared_options, resolve
 from petl.sites.family import Family, family_of
 from petl.sites.layers import is_layer
 
@@ -47,7 +47,7 @@ def methods_for(model: nn.Module, asked: Any, options: Mapping[str, Any]) -> lis
         return resolve(asked, options)
     named = resolve([one for one in asked if not _is_best(one)], {}) if len(asked) > 1 else []
     if options:
-        refuse_options(asked, options)
+        refuse_shared_options(asked, options)
     known = {method.name for method in named}
     recipe = [method for method in best_methods(model) if method.name not in known]
     at = next(place for place, one in enumerate(asked) if _is_best(one))

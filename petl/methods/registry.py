@@ -76,11 +76,11 @@ def resolve(asked: Any, options: Mapping[str, Any]) -> list[Method]:
     if not items:
         raise MethodError("wrap got an empty list of methods; name at least one, such as 'lora'")
     if options and not (len(items) == 1 and isinstance(items[0], str)):
-        refuse_options(asked, options)
+        refuse_shared_options(asked, options)
     return [_method(item, options) for item in items]
 
 
-def refuse_options(asked: Any, options: Mapping[str, Any]) -> NoReturn:
+def refuse_shared_options(asked: Any, options: Mapping[str, Any]) -> NoReturn:
     """Raises the MethodError for options that nobody can take."""
     raise MethodError(
         f"the options {', '.join(options)} go to a single method given by name, but wrap got {asked!r}; "

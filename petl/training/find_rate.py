@@ -14,7 +14,7 @@ from petl.training.fit import fit
 from petl.training.optimizer_settings import FIND
 from petl.training.preparation import prepare_training
 from petl.training.rate_search import RateSearch
-from petl.training.setting_checks import refuse_options
+from petl.training.setting_checks import refuse_unknown_options
 from petl.training.settings import Settings
 from petl.training.setup import build_run
 from petl.wrapping.lookup import bare, record
@@ -41,7 +41,7 @@ def find_lr(model: nn.Module, train: Data, **options: Any) -> RateSearch:
     >>> history = petl.fit(model, data, epochs=1, lr=found.lr)
     """
     defaults = {p.name: p.default for p in inspect.signature(fit).parameters.values() if p.kind is p.KEYWORD_ONLY}
-    refuse_options("find_lr", options, [name for name in defaults if name not in OF_TRAINING])
+    refuse_unknown_options("find_lr", options, [name for name in defaults if name not in OF_TRAINING])
     settings = Settings.of({**defaults, **options, "lr": FIND, "epochs": 1})
     settings.refuse_impossible(None, model)
     plain = bare(model)

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from petl.training.loop import batch_loss
 from petl.training.rate_groups import multiply_each
 from petl.training.run import Run
 from petl.training.undone_updates import undone, windows
-from petl.wrapping.rates import HEAD, changed_weights, rated_tensors
+from petl.wrapping.rates import HEAD, changed_weights
 
 BATCHES = 8  # that the gradients are the mean of
 
@@ -26,11 +26,10 @@ def scale_by_gradients(run: Run) -> str:
     classifier, whose new weights would outweigh everything, keeps its rate. Returns a sentence that says the factors.
     """
     changed = changed_weights(run.model)
-    heads = {one.tensor for one in rated_tensors(run.model) if one.group == HEAD}
     ratios: dict[int, float] = {}
     with undone(run):
         _sum_gradients(run)
-        for depth, parameters in _blocks(run.optimizer, heads):
+        for depth, parameters in _blocks(run.optimizer):
             weights = dict.fromkeys([*parameters, *(weight for p in parameters for weight in changed.get(p, ()))])
             size = _norm(run, weights)
             ratios[depth] = _norm(run, [p.grad for p in parameters if p.grad is not None]) / size if size else 0.0
@@ -38,7 +37,7 @@ def scale_by_gradients(run: Run) -> str:
     if not 0 < top < math.inf:
         return "layer_decay='gradients': no block has a gradient at the start, so all keep their rates"
     factors = {depth: ratio / top for depth, ratio in ratios.items()}
-    multiply_each(run.optimizer, lambda g: 1.0 if heads.issuperset(g["params"]) else factors.get(g["depth"], 1.0))
+    multiply_each(run.optimizer, lambda g: 1.0 if g["name"] == HEAD else factors[g["depth"]])
     shown = " ".join(f"{factors[depth]:.2g}" for depth in sorted(factors, reverse=True))
     return f"layer_decay='gradients': factors of the rates from the first block to the last: {shown}"
 
@@ -51,11 +50,12 @@ def _sum_gradients(run: Run) -> None:
         run.accelerator.backward(batch_loss(run, images, targets) / BATCHES)
 
 
-def _blocks(optimizer: Any, heads: set[Tensor]) -> Iterator[tuple[int, list[nn.Parameter]]]:
+def _blocks(optimizer: Any) -> Iterator[tuple[int, list[nn.Parameter]]]:
     depths: dict[int, list[nn.Parameter]] = {}
     for group in optimizer.param_groups:
-        depths.setdefault(group["depth"], []).extend(p for p in group["params"] if p not in heads)
-    yield from ((depth, parameters) for depth, parameters in depths.items() if parameters)
+        if group["name"] != HEAD:
+            depths.setdefault(group["depth"], []).extend(group["params"])
+    yield from depths.items()
 
 
 def _norm(run: Run, tensors: Any) -> float:

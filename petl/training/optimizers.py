@@ -11,7 +11,7 @@ from torch import nn
 from petl.errors import PetlError, StateError
 from petl.training.length import warmup
 from petl.training.optimizer_settings import GRADIENTS, OptimizerSettings
-from petl.training.rate_groups import with_default_rates
+from petl.training.rate_groups import PEAK, with_default_rates
 from petl.wrapping.lookup import bare
 
 
@@ -81,13 +81,15 @@ def _groups(model: nn.Module, settings: OptimizerSettings) -> tuple[list[dict[st
     groups = timm_groups(model, layer_decay=decay, weight_decay=settings.weight_decay)
     if by_gradients:  # a factor of 0.5 per layer shows how deep a group is
         groups = [{**group, "depth": round(-math.log2(group["lr_scale"])), "lr_scale": 1.0} for group in groups]
-    if settings.one_rate is None:
+    if by_gradients or settings.one_rate is None:
         groups = with_default_rates(model, groups)
+    if settings.one_rate is None:
         top = max(group["lr"] for group in groups) * settings.factor
         if settings.min_lr > top:
             raise PetlError(f"min_lr={settings.min_lr} is above {top:g}, the highest of the default rates; give less")
         return groups, top
-    return [{**group, "lr": settings.one_rate} for group in groups], settings.one_rate
+    one = {"lr": settings.one_rate, **({"lr_scale": 1.0, PEAK: settings.one_rate} if by_gradients else {})}
+    return [{**group, **one} for group in groups], settings.one_rate
 
 
 def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int, epochs: int) -> Any:

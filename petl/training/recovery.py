@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 MOST_RESTARTS, FACTOR = 2, 1 / 3
 EXPLODED = 3.0  # times the first loss, plus one: the mean loss of an epoch that is above has diverged
-LEARNT, LOST = 0.3, 0.5  # so has one that loses half of what was learnt, if the loss had fallen by 30 %
+LEARNT, FORGOTTEN = 0.3, 0.5  # so has one that loses half of what was learnt, if the loss had fallen by 30 %
 
 
 class LossNotFinite(PetlError):
@@ -36,7 +36,7 @@ def why_diverged(losses: Sequence[float], first: float) -> str:
     if now > EXPLODED * abs(first) + 1:
         return f"the mean loss is {now:.3g}, and began at {first:.3g}"
     best = min(before, default=first)
-    if first - best > LEARNT * abs(first) and now - best > LOST * (first - best):
+    if first - best > LEARNT * abs(first) and now - best > FORGOTTEN * (first - best):
         return f"the mean loss went up from {best:.3g} to {now:.3g}"
     return ""
 

@@ -49,7 +49,7 @@ def refuse_kinds(settings: object, kinds: Mapping[str, tuple[tuple[Any, ...], st
             raise PetlError(f"{name}={value!r}; expected {expected}")
 
 
-def refuse_options(function: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+def refuse_unknown_options(function: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
     """Raises a PetlError for the first keyword argument that a function doesn't take."""
     for name in options:
         if name not in known:

@@ -30,7 +30,7 @@ class Settings:
     loss: LossSettings
     features: FeatureSettings
     run: RunSettings
-    started: float = field(default_factory=time.perf_counter)  # what ``minutes`` counts from
+    started: float = field(default_factory=lambda: time.perf_counter())  # what ``minutes`` counts from
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Settings:

@@ -25,7 +25,7 @@ def epochs_in(run: Run, minutes: float) -> tuple[int, str]:
     epoch = _seconds_of_training(run) + _seconds_of_validation(run)
     left = max(0.0, minutes * 60 - (clock() - run.settings.started)) * (1 - RESERVE)
     count = epochs_within(left, epoch)
-    said = f"minutes={minutes:g}: {count} epochs of about {epoch:.3g} s"
+    said = f"minutes={minutes:g}: {count} epoch{'s' * (count > 1)} of about {epoch:.3g} s"
     if epoch > left:
         said += f", although one doesn't fit into the {left:.3g} s that are left"
     count, said = broadcast_object_list([count, said])  # of rank 0, or ranks would train for different lengths

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 def diverging(lr: Any = "x100", **options: Any) -> tuple[Any, Any]:
     model = adapted("full")
     history = fit(
-        model, pairs(48), pairs(12, seed=1), lr=lr, **{"batch_size": 8, "epochs": 3, "warmup_epochs": 0, **options}
+        model, pairs(12), pairs(6, seed=1), lr=lr, **{"batch_size": 4, "epochs": 3, "warmup_epochs": 0, **options}
     )
     return state(model), history
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -33,24 +34,25 @@ def ticking(monkeypatch: pytest.MonkeyPatch) -> Any:
     def wind(tick: float) -> None:
         clock = Clock(tick)
         monkeypatch.setattr(time_budget, "clock", clock)
-        monkeypatch.setattr(settings.time, "perf_counter", lambda: clock.now)
+        monkeypatch.setattr(time_budget, "TIMED", 4)
+        monkeypatch.setattr(settings, "time", SimpleNamespace(perf_counter=lambda: clock.now))
 
     return wind
 
 
 def trained(**options: Any) -> tuple[Any, Any]:
-    model = adapted(["norm", "lora"])
-    history = fit(model, pairs(24), pairs(9, seed=1), batch_size=8, progress=False, **options)
+    model = adapted("norm")
+    history = fit(model, pairs(12), pairs(6, seed=1), batch_size=4, progress=False, **options)
     return state(model), history
 
 
 def test_the_epochs_fit_and_a_repeat_with_their_number_is_bit_equal(ticking: Any) -> None:
     """Each update takes a second, and each measured part of the validation one: an epoch of three takes four."""
     ticking(1.0)
-    values, history = trained(minutes=0.75)
-    assert history.epochs == len(history) == 6  # of what is left of 45 seconds, nine tenths
-    assert history.notes[0].startswith("minutes=0.75: 6 epochs of about 4")
-    again = trained(epochs=6)
+    values, history = trained(minutes=0.5)
+    assert history.epochs == len(history) == 3  # of 30 seconds 13 are over; of the others they take nine tenths
+    assert history.notes[0].startswith("minutes=0.5: 3 epochs of about 4")
+    again = trained(epochs=3)
     assert equal(values, again[0]) and without_time(history) == without_time(again[1])
 
 
@@ -69,13 +71,13 @@ def test_a_resumed_run_keeps_the_number(ticking: Any, tmp_path: Path) -> None:
         pass
 
     def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
+        if row["epoch"] == 1:
             raise Stop
 
     ticking(1.0)
     with pytest.raises(Stop):
-        trained(minutes=0.6, checkpoint=tmp_path, on_epoch=stop)
+        trained(minutes=0.4, checkpoint=tmp_path, on_epoch=stop)
     ticking(100.0)  # a slower machine
-    values, history = trained(minutes=0.6, checkpoint=tmp_path, resume=True)
-    assert history.epochs == len(history) > 2
+    values, history = trained(minutes=0.4, checkpoint=tmp_path, resume=True)
+    assert history.epochs == len(history) == 2
     assert equal(values, trained(epochs=history.epochs)[0])
