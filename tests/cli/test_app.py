@@ -89,7 +89,7 @@ def test_plan_shows_what_would_train() -> None:
         (["plan", NAME, "-m", "loar"], "near names: lora"),
         (["plan", NAME, "--set", "rnk=3"], "near names: rank"),
         (["plan", NAME, "--set", "rank"], "KEY=VALUE"),
-        (["plan", NAME, "--set", "bn.affine=false"], "no option 'bn.affine' in lora"),
+        (["plan", NAME, "--set", "bn.affine=false"], "no option 'bn.affine' in norm, lora"),
         (["plan", NAME, "--rank", "0"], "rank=0"),
         (["plan", NAME, "--set", "rank=many"], "many"),
         (["plan", NAME, "--arg", "no_such=1"], "no_such"),
