@@ -53,5 +53,5 @@ def rates_by_name(optimizer: Any) -> dict[str, float]:
     rates: dict[str, float] = {}
     for group in optimizer.param_groups:
         name, rate = group.get("name", "all"), group.get(PEAK, group.get("initial_lr", group["lr"]))
-        rates[name] = max(rate, rates.get(name, 0.0))
+        rates[name] = max(float(rate), rates.get(name, 0.0))
     return rates
