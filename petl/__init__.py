@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.evaluation import evaluate
+    from petl.training.find_rate import find_lr
     from petl.training.fit import fit
     from petl.training.history import History
     from petl.training.metrics import Metrics
@@ -63,6 +64,7 @@ _HOMES = {
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "training.evaluation": "evaluate",
+    "training.find_rate": "find_lr",
     "training.fit": "fit",
     "training.history": "History",
     "training.metrics": "Metrics",
@@ -112,6 +114,7 @@ __all__ = [
     "evaluate",
     "features",
     "find",
+    "find_lr",
     "fit",
     "grow",
     "in_chans",

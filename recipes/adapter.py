@@ -7,8 +7,8 @@
 On tokens this is Houlsby's adapter, on feature maps it is Conv-Adapter; ``petl.Adapter(where="mlp", parallel=True,
 scale=0.1)`` is AdaptFormer. Adapters are nonlinear, so they stay in the model: it can't be merged.
 
-Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.950, 59,382 trainable
-parameters, delta of 245,280 bytes, 19 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 2e-3``), on one core of an AMD EPYC:
+accuracy 0.950, 59,382 trainable parameters, delta of 245,280 bytes, 19 s.
 """
 
 import time
@@ -19,7 +19,7 @@ import petl
 
 
 def main() -> None:
-    args = arguments(__doc__, epochs=3, lr=2e-3)
+    args = arguments(__doc__)
     model = backbone(args)
     petl.wrap(model, petl.Adapter(bottleneck=16), num_classes=len(classes(args, model)))
     train, test = images(args, model)

@@ -7,8 +7,8 @@
 In a convolutional network, these biases are the offsets of the BatchNorm layers; in a transformer, they are those of the linear
 layers and of the norms.
 
-Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.931, 33,818 trainable
-parameters, delta of 141,128 bytes, 15 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 3e-3``), on one core of an AMD EPYC:
+accuracy 0.931, 33,818 trainable parameters, delta of 141,128 bytes, 15 s.
 """
 
 import time
@@ -19,7 +19,7 @@ import petl
 
 
 def main() -> None:
-    args = arguments(__doc__, epochs=3, lr=3e-3)
+    args = arguments(__doc__)
     model = backbone(args)
     petl.wrap(model, petl.Bias(), num_classes=len(classes(args, model)))
     train, test = images(args, model)

@@ -7,8 +7,8 @@
 The delta is the whole model. The running statistics of BatchNorm stay frozen, which is better on small datasets;
 ``petl.Full(stats="adapt")`` updates them. Layer decay often helps: ``petl.fit(..., layer_decay=0.75)``.
 
-Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.983, 3,383,818
-trainable parameters, delta of 13,551,392 bytes, 29 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 1e-3``), on one core of an AMD EPYC:
+accuracy 0.983, 3,383,818 trainable parameters, delta of 13,551,392 bytes, 29 s.
 """
 
 import time
@@ -19,7 +19,7 @@ import petl
 
 
 def main() -> None:
-    args = arguments(__doc__, epochs=3, lr=1e-3)
+    args = arguments(__doc__)
     model = backbone(args)
     petl.wrap(model, petl.Full(stats="keep"), num_classes=len(classes(args, model)))
     train, test = images(args, model)

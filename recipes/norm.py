@@ -7,8 +7,8 @@
 This is what ``bn`` does, for transformers and other networks without BatchNorm too. The running statistics of BatchNorm layers
 stay frozen.
 
-Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.959, 54,826 trainable
-parameters, delta of 229,272 bytes, 15 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 3e-3``), on one core of an AMD EPYC:
+accuracy 0.959, 54,826 trainable parameters, delta of 229,272 bytes, 15 s.
 """
 
 import time
@@ -19,7 +19,7 @@ import petl
 
 
 def main() -> None:
-    args = arguments(__doc__, epochs=3, lr=3e-3)
+    args = arguments(__doc__)
     model = backbone(args)
     petl.wrap(model, petl.Norm(), num_classes=len(classes(args, model)))
     train, test = images(args, model)

@@ -20,8 +20,8 @@ import petl
 from petl import demo
 
 
-def arguments(doc: str | None, *, epochs: int, lr: float) -> argparse.Namespace:
-    """Parses the command line of a recipe; ``epochs`` and ``lr`` are the defaults of that recipe."""
+def arguments(doc: str | None) -> argparse.Namespace:
+    """Parses the command line of a recipe; epochs and learning rates are petl's own, unless they are given."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--data",
@@ -31,8 +31,8 @@ def arguments(doc: str | None, *, epochs: int, lr: float) -> argparse.Namespace:
     parser.add_argument(
         "--size", type=int, help="side of the images in pixels [64 for the digits, else the model's default]"
     )
-    parser.add_argument("--epochs", type=int, default=epochs, help="[%(default)s]")
-    parser.add_argument("--lr", type=float, default=lr, help="learning rate [%(default)s]")
+    parser.add_argument("--epochs", type=int, help="[as many as suit the images]")
+    parser.add_argument("--lr", type=learning_rate, help="a number for all tensors, find, or x0.5 [each method's own]")
     parser.add_argument("--batch-size", type=int, default=32, help="per process [%(default)s]")
     parser.add_argument("--seed", type=int, default=0, help="[%(default)s]")
     parser.add_argument("--limit", type=int, help="maximum number of training images, and of test images [all]")
@@ -41,6 +41,14 @@ def arguments(doc: str | None, *, epochs: int, lr: float) -> argparse.Namespace:
     args.size = args.size or (None if args.data else 64)
     torch.manual_seed(args.seed)  # the new classifier and the methods are initialised at random
     return args
+
+
+def learning_rate(text: str) -> float | str:
+    """Returns a number where the text is one; `petl.fit` judges the other texts."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def backbone(args: argparse.Namespace) -> nn.Module:

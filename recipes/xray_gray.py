@@ -9,8 +9,8 @@ brightness and contrast in every layer (``bn``), and other shapes (``lora``). ``
 8 and 16 bits and ``.npy`` files without conversion, one folder per finding; without ``--data``, the digits take their place.
 With thousands of images, also try ``petl.BN(stats="adapt")``: on the 898 images here, its accuracy is 0.867.
 
-Measured on the digits (3 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.968, 237,429 trainable
-parameters, delta of 966,900 bytes, 21 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 3e-3``), on one core of an AMD EPYC:
+accuracy 0.968, 237,429 trainable parameters, delta of 966,900 bytes, 21 s.
 """
 
 import time
@@ -21,7 +21,7 @@ import petl
 
 
 def main() -> None:
-    args = arguments(__doc__, epochs=3, lr=3e-3)
+    args = arguments(__doc__)
     model = backbone(args)
     petl.wrap(
         model, [petl.Input(in_chans=1), petl.BN(stats="keep"), petl.LoRA(rank=8)], num_classes=len(classes(args, model))

@@ -12,7 +12,7 @@ DataArgument = Annotated[
     str, typer.Argument(metavar="DATA", help="A folder of class folders, or of train and val; a tar; torch/cifar10 ...")
 ]
 MethodOption = Annotated[
-    list[str] | None, typer.Option("--method", "-m", help="A method; give it again to combine. [lora]")
+    list[str] | None, typer.Option("--method", "-m", help="A method; give it again to combine. [best: norm and lora]")
 ]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="A method's option: KEY=VALUE or METHOD.KEY=VALUE.")]
 RankOption = Annotated[int | None, typer.Option(help="The same as --set rank=N.")]

@@ -40,11 +40,10 @@ class DemoResult:
 
 @dataclass(frozen=True)
 class DemoTrial:
-    """One way of adapting Lite0 to the digits: methods, channels of the images, learning rate and number of epochs."""
+    """One way of adapting Lite0 to the digits: methods, channels of the images, and number of epochs."""
 
     name: str
     methods: list[Any]
-    lr: float
     channels: int = 3
     epochs: int = 3
 
@@ -59,10 +58,10 @@ DELTAS_BYTES = 2_000_000  # that the demo's deltas take together
 # BatchNorm's statistics stay the pretrained ones: those of batches of 32 small images make every trial worse
 FROZEN_STATISTICS = BN(stats="keep")
 DEMO_TRIALS = (
-    DemoTrial("linear probe", ["probe"], lr=1e-2, epochs=20),  # cheap: it trains on features that are computed once
-    DemoTrial("BN tuning", [FROZEN_STATISTICS], lr=1e-2),
-    DemoTrial("LoRA", [LoRA(rank=8)], lr=3e-3),
-    DemoTrial("input + BN + LoRA", [Input(in_chans=1), FROZEN_STATISTICS, LoRA(rank=8)], lr=3e-3, channels=1),
+    DemoTrial("linear probe", ["probe"], epochs=20),  # cheap: it trains on features that are computed once
+    DemoTrial("BN tuning", [FROZEN_STATISTICS]),
+    DemoTrial("LoRA", [LoRA(rank=8)]),
+    DemoTrial("input + BN + LoRA", [Input(in_chans=1), FROZEN_STATISTICS, LoRA(rank=8)], channels=1),
 )
 
 
@@ -77,7 +76,7 @@ def run_trial(trial: DemoTrial, folder: Path, *, quick: bool = False, seed: int 
     model = wrap(lite0(), trial.methods, num_classes=len(train.classes))
     record(model).pipeline = pipeline(model, size=DEMO_SIZE)  # type: ignore[union-attr]  # just wrapped
     part = Subset(train, range(len(train) // 10)) if quick else train
-    fit(model, part, epochs=1 if quick else trial.epochs, lr=trial.lr, batch_size=32, seed=seed, labels=train.classes)
+    fit(model, part, epochs=1 if quick else trial.epochs, batch_size=32, seed=seed, labels=train.classes)
     metrics = evaluate(model, test)
     path = folder / trial.file
     save(model, path, labels=train.classes, results={"accuracy": metrics.accuracy})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,7 +25,7 @@ from petl.cli.arguments import (
     StrictOption,
 )
 from petl.cli.data_options import DATASET, PIPELINE, TRAINING, data_keywords, training_and_validation
-from petl.cli.key_values import keyword_arguments, parse_pairs
+from petl.cli.key_values import keyword_arguments, number_or_word, parse_pairs
 from petl.cli.models import build_methods, create_backbone, load_delta, weights_file
 from petl.cli.phrases import as_json_text, prediction_text
 from petl.cli.terminal import say, show
@@ -52,8 +52,11 @@ def train_command(
     in_chans: InChansOption = None,
     args: CreateOption = None,
     val: Annotated[str | None, typer.Option(help="Validation images. [DATA's own, else a fifth of DATA]")] = None,
-    epochs: PositiveInt = 10,
-    lr: Annotated[float, typer.Option(help="Learning rate.")] = 1e-3,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs. [as many as suit the images]")] = None,
+    minutes: Annotated[float | None, typer.Option(help="As many epochs as fit into this time.")] = None,
+    lr: Annotated[
+        str | None, typer.Option(help="Learning rate: a number, find, or x0.5. [each method's own]", show_default=False)
+    ] = None,
     batch_size: PositiveInt = 32,
     memory: Annotated[str, typer.Option(help="Of training steps: fast, lean, or min.")] = "lean",
     size: Annotated[
@@ -71,14 +74,15 @@ def train_command(
     import petl
     from petl.cli.outputs import training_output, try_writing
 
-    options = {"epochs": epochs, "lr": lr, "batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
+    options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr)}
+    options |= {"batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
     options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
     if size and "size" in reading_options.pipeline:
         raise MethodError(f"got --size {size} and --data size={reading_options.pipeline['size']}; expected one of them")
     path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
     net, extra = create_backbone(model, parse_pairs(args)), parse_pairs(args)
-    methods = build_methods(method, settings, rank=rank, last=last, in_chans=in_chans)
+    methods = build_methods(method, settings, net, rank=rank, last=last, in_chans=in_chans)
     classes = petl.data.dataset(
         data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training
     ).classes

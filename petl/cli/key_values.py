@@ -30,6 +30,18 @@ def _value(text: str) -> Any:
         return [_value(part) for part in text.split(",")] if "," in text else text
 
 
+def number_or_word(text: str | None) -> float | str | None:
+    """Returns a number where the text is one, else the text.
+
+    >>> number_or_word("1e-3"), number_or_word("find")
+    (0.001, 'find')
+    """
+    try:
+        return text if text is None else float(text)
+    except ValueError:
+        return text
+
+
 def keyword_arguments(
     function: Callable[..., Any], words: Sequence[str] | None, but: Sequence[str] = ()
 ) -> dict[str, Any]:

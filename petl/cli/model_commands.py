@@ -38,7 +38,9 @@ def plan_command(
     import petl
 
     net = create_backbone(model, parse_pairs(args), pretrained=False)
-    petl.wrap(net, build_methods(method, settings, rank=rank, last=last, in_chans=in_chans), num_classes=num_classes)
+    petl.wrap(
+        net, build_methods(method, settings, net, rank=rank, last=last, in_chans=in_chans), num_classes=num_classes
+    )
     say(petl.summary(net))
     record = petl.record(net)
     for one, names in zip(record.methods, record.sites, strict=True) if record and sites else ():

@@ -27,17 +27,31 @@ def existing_file(path: str | Path) -> Path:
     return Path(path)
 
 
-def build_methods(names: Sequence[str] | None, settings: Sequence[str] | None, **common: Any) -> list[Method]:
-    """Returns the methods of these names, each with those of the options that it has.
+def build_methods(
+    names: Sequence[str] | None, settings: Sequence[str] | None, model: nn.Module | None = None, **common: Any
+) -> list[Method]:
+    """Returns the methods of these names, each with those of the options that it has; without names the best ones for a model.
 
     >>> build_methods(["input", "lora"], ["lora.alpha=16"], rank=4, in_chans=1)
     [Input(where='stem', in_chans=1, bias=False), LoRA(where=('linear', 'conv'), rank=4, alpha=16, ...)]
     """
-    options: dict[str, dict[str, Any]] = {name: {} for name in names or ["lora"]}
+    options = _named_options(names or ["best"], model)
     for key, value in {**{k: v for k, v in common.items() if v is not None}, **parse_pairs(settings)}.items():
         for name in _methods_with_option(key, list(options)):
             options[name][key.rpartition(".")[2]] = value
     return [_build_method(name, values) for name, values in options.items()]
+
+
+def _named_options(names: Sequence[str], model: nn.Module | None) -> dict[str, dict[str, Any]]:
+    """Returns the options of methods by name before the user's: of "best" those of its methods, of others none."""
+    from petl.methods.default import best_methods, option_values
+
+    options: dict[str, dict[str, Any]] = {}
+    for name in names:
+        recipe = best_methods(model) if name == "best" and model is not None else ()
+        options |= {one.name: option_values(one) for one in recipe if one.name not in (*names, *options)}
+        options |= {name: {}} if not recipe else {}
+    return options
 
 
 def _methods_with_option(key: str, names: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from petl.graft.kinds import OutputGraft
 from petl.graft.values import input_dtype
 from petl.kernels.matmul_convs import GroupedConv2d, PointwiseConv2d
 from petl.methods.method import Method
+from petl.methods.rates import TrainedTensor, rate_for
 from petl.methods.registry import register
 from petl.sites.roles import returning_site
 from petl.sites.sites import Site, Sites, Where
@@ -81,6 +82,9 @@ class Adapter(Method):
                 f"adapter: parallel=True adds to {site.name}'s output {site.outputs[:1]} what is made of its input {received}; "
                 f"they must have one shape: choose other modules by where=, or parallel=False"
             )
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        return rate_for("adapter", tensor)
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         device = next(model.parameters()).device  # an activation at the end of a block has no parameter of its own

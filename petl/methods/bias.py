@@ -9,6 +9,7 @@ from torch import nn
 
 from petl.errors import SiteError
 from petl.methods.method import Method
+from petl.methods.rates import TrainedTensor, rate_for
 from petl.methods.registry import register
 from petl.sites.layers import bias_names
 from petl.sites.roles import all_sites
@@ -46,6 +47,9 @@ class Bias(Method):
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
         return bias_names(module)
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        return rate_for("bias", tensor)
 
 
 def _reads_a_bias(survey: Survey, site: Site) -> bool:

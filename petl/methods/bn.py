@@ -9,6 +9,7 @@ from torch import nn
 
 from petl.errors import MethodError
 from petl.methods.method import Method
+from petl.methods.rates import TrainedTensor, rate_for
 from petl.methods.registry import register
 from petl.methods.statistics import STATISTICS, Stats, check_stats
 from petl.sites.layers import layer_roles
@@ -54,3 +55,6 @@ class BN(Method):
         affine = module._parameters if self.affine else {}
         moving = STATISTICS if self.stats == "adapt" else ()
         return [*(k for k, p in affine.items() if p is not None), *(k for k in moving if k in module._buffers)]
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        return rate_for("norm", tensor)

@@ -16,6 +16,7 @@ from petl.graft.graft import grow
 from petl.graft.kinds import InputGraft, WeightGraft
 from petl.graft.values import input_dtype, own_value
 from petl.methods.method import Method
+from petl.methods.rates import TrainedTensor, rate_for
 from petl.methods.registry import register
 from petl.sites.names import topmost, within
 from petl.sites.selection import select
@@ -63,6 +64,9 @@ class Input(Method):
 
     def _fits(self, module: nn.Module, channels: int) -> bool:
         return _mixes_exactly(module, channels) and (not self.bias or _shifts_exactly(module))
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        return rate_for("input", tensor)
 
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         for site in sites:

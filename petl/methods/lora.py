@@ -20,9 +20,10 @@ from petl.methods.lora_slices import (
 )
 from petl.methods.lora_weights import ExpertLowRank, LowRank, TransposedLowRank
 from petl.methods.method import Method
+from petl.methods.rates import TrainedTensor, low_rank_rate, rate_for
 from petl.methods.registry import register
 from petl.sites.attention_rows import fused_rows
-from petl.sites.layers import is_cond_conv, weight_names
+from petl.sites.layers import is_cond_conv, layer_roles, weight_names
 from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
@@ -106,8 +107,19 @@ class LoRA(Method):
         """Returns whether some rows of a projection that computes ``letters`` change and others don't."""
         return bool({*letters} & {*(self.slices or "")}) and not {*letters} <= {*(self.slices or "")}
 
+    @property
+    def _scale(self) -> float:
+        return self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        """Lower where ``scale * rank`` is above that of the default, and on depthwise convolutions, whose kernels are small."""
+        if tensor.key.endswith(".magnitude"):
+            return rate_for("norm", tensor)  # of DoRA: a length for each row
+        kind = "lora depthwise" if "depthwise" in layer_roles(tensor.parent) else "lora"
+        return low_rank_rate(kind, tensor, rank=self.rank, scale=self._scale)
+
     def adapt(self, module: nn.Module, site: Site) -> None:
-        scale = self.alpha / (math.sqrt(self.rank) if self.rslora else self.rank)
+        scale = self._scale
         for param in weight_names(module):
             letters, name = letters_of_parameter(param, site), "lora" if param == "weight" else f"lora_{param}"
             if self.slices is None or not letters or {*letters} <= {*self.slices}:

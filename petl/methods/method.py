@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from torch import nn
 
 from petl.errors import MethodError, SiteError, near
+from petl.methods.rates import TrainedTensor, rate_for
 from petl.sites.selection import select
 from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
@@ -75,6 +76,14 @@ class Method:
         """Adapts every site; only methods that need the whole model override this."""
         for site in sites:
             self.adapt(model.get_submodule(site.name), site)
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        """Returns the learning rate of one of the method's tensors where nobody says one: AdamW's, at the top of the schedule.
+
+        A method that doesn't declare its rates has that of full fine-tuning for the base's own tensors, and a cautious one for
+        what it grows (`petl.methods.rates`).
+        """
+        return rate_for("full" if tensor.in_place else "new", tensor)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the method as plain JSON values; ``method_from_json`` builds the equal method from them."""

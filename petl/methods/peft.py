@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +18,14 @@ from petl.methods.method import Method
 from petl.methods.peft_copies import BaseCopies
 from petl.methods.peft_fields import KNOWN_FIELDS, asks_for_nothing, checked_config
 from petl.methods.peft_merging import merge_tuner_layers
+from petl.methods.rates import TrainedTensor, low_rank_rate, rate_for
 from petl.methods.registry import register
 from petl.sites.roles import all_sites
 from petl.sites.selection import select
 from petl.sites.sites import Site, Sites, Where
 from petl.sites.survey import Survey
 
+LOW_RANK_TUNERS = ("LORA", "ADALORA")  # with r and lora_alpha as LoRA has them
 TRANSIENT = ("task_type", "inference_mode", "auto_mapping", "base_model_name_or_path", "revision", "peft_version")
 
 
@@ -110,6 +113,18 @@ class Peft(ForeignMethod):
             )
         for parameter, flag in flags.items():  # peft freezes all that isn't its own, also other methods' grafts
             parameter.requires_grad_(flag)
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        """Of peft's LoRA and its kin that of petl's; a cautious one for the other tuners, which differ much."""
+        kind = self.config.get("peft_type")
+        if kind in LOW_RANK_TUNERS:
+            rank = int(self.config.get("r") or 8)
+            alpha = float(self.config.get("lora_alpha") or 8)
+            scale = alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+            return low_rank_rate("peft low rank", tensor, rank=rank, scale=scale)
+        if kind == "LN_TUNING":
+            return rate_for("norm", tensor)
+        return rate_for("peft scale" if kind == "IA3" else "peft", tensor)
 
     def merge(self, model: nn.Module) -> None:
         merge_tuner_layers(model, self.config.get("peft_type"))

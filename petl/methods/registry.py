@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from petl.errors import MethodError, near
 from petl.methods.foreign import ForeignMethod
 from petl.methods.method import Method
 
 _REGISTRY: dict[str, type[Method]] = {}
+RESERVED = "best"  # the name of the best recipe, which is several methods
 _Kind = TypeVar("_Kind", bound="type[Method]")
 
 
@@ -28,6 +29,10 @@ def register(name: str) -> Callable[[_Kind], _Kind]:
     """
 
     def keep(cls: _Kind) -> _Kind:
+        if name == RESERVED:
+            raise MethodError(
+                f"{name!r} is the name of the recipe that petl.wrap(model) applies; give the method another"
+            )
         if name in _REGISTRY and _REGISTRY[name].__qualname__ != cls.__qualname__:
             raise MethodError(f"a method {name!r} is registered already by {_REGISTRY[name].__module__}")
         cls.name = name
@@ -45,7 +50,9 @@ def methods() -> dict[str, type[Method]]:
 def method_class(name: str) -> type[Method]:
     """Returns the class that is registered as ``name``; for an unknown name, a MethodError names near ones."""
     if name not in _REGISTRY:
-        raise MethodError(f"no method {name!r}{near(name, _REGISTRY)}; known: {', '.join(sorted(_REGISTRY))}")
+        raise MethodError(
+            f"no method {name!r}{near(name, [*_REGISTRY, RESERVED])}; known: {', '.join(sorted(_REGISTRY))}"
+        )
     return _REGISTRY[name]
 
 
@@ -69,11 +76,16 @@ def resolve(asked: Any, options: Mapping[str, Any]) -> list[Method]:
     if not items:
         raise MethodError("wrap got an empty list of methods; name at least one, such as 'lora'")
     if options and not (len(items) == 1 and isinstance(items[0], str)):
-        raise MethodError(
-            f"the options {', '.join(options)} go to a single method given by name, but wrap got {asked!r}; "
-            f"give options inside the methods, such as petl.LoRA(rank=16)"
-        )
+        refuse_shared_options(asked, options)
     return [_method(item, options) for item in items]
+
+
+def refuse_shared_options(asked: Any, options: Mapping[str, Any]) -> NoReturn:
+    """Raises the MethodError for options that nobody can take."""
+    raise MethodError(
+        f"the options {', '.join(options)} go to a single method given by name, but wrap got {asked!r}; "
+        f"give options inside the methods, such as petl.LoRA(rank=16)"
+    )
 
 
 def _method(item: Any, options: Mapping[str, Any]) -> Method:

@@ -19,6 +19,7 @@ from petl.extraction.accelerator import private_accelerator, progress_bar, resto
 from petl.training.history import History
 from petl.training.loop import train_all
 from petl.training.optimizer_settings import OptimizerChoice
+from petl.training.preparation import prepare_training
 from petl.training.saving import report_interruption
 from petl.training.settings import Settings
 from petl.training.setup import build_run
@@ -30,12 +31,13 @@ def fit(
     train: Data,
     val: Data | None = None,
     *,
-    epochs: int,
-    lr: float,
+    epochs: int | None = None,
+    minutes: float | None = None,
+    lr: float | str | None = None,
     batch_size: int = 32,
     optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
-    layer_decay: float | None = None,
+    layer_decay: float | Literal["gradients"] | None = None,
     schedule: str = "cosine",
     warmup_epochs: float | None = None,
     min_lr: float = 0.0,
@@ -77,13 +79,21 @@ def fit(
             the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
             ``("image", "label")`` or ``(0, 2)``.
-        lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
+        epochs: How often all images are seen; None for a number that suits the set: 10, and on small sets so many that there are
+            300 updates, up to 60. It is in ``history.epochs``.
+        minutes: In place of ``epochs``: as many of them (60 at most) as fit, with validation, by the time that a few updates
+            take, which are undone. With ``epochs=history.epochs`` the same training repeats bit for bit.
+        lr: None for the default rates: each method has those of its tensors, and the classifier its own (``history.rates``);
+            "x0.5" for half of all of them; "find" for the factor that a range test of about 100 updates chooses
+            (`petl.find_lr`). Or a number: one rate for all, at the top of the schedule. None is scaled by batch size or ranks.
+            With default rates an epoch that diverges is trained again with a third of them, twice at most.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
         optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
-        layer_decay: Factor of the learning rate per layer of timm's depth order; None for one rate.
+        layer_decay: Factor of the learning rates per layer of timm's depth order; None for none; "gradients" for rates of blocks
+            in proportion to their relative gradients on the first batches (arXiv:2210.11466).
         schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", "poly", "tanh", "none" ...), after a linear
-            warm-up (a tenth of the epochs unless said otherwise).
-        clip: Largest norm of the gradient.
+            warm-up (a tenth of the epochs unless said otherwise; with default rates at least 30 updates).
+        clip: Largest norm of the gradient. None is 1 with default rates, and none where ``lr`` is a number; inf is none.
         mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
@@ -122,12 +132,12 @@ def fit(
     Raises:
         DataError: the data doesn't fit the model, or is of one class alone. StateError: nothing trains; ``out``, ``checkpoint``
             or ``resume`` can't be; something frozen has moved, which is checked after the first epoch.
-        PetlError: a setting that can't be, or a loss that is no longer finite.
+        PetlError: a setting that can't be, or a loss that is no longer finite (with default rates: for the third time).
 
     >>> import petl, timm, torch
     >>> data = torch.utils.data.TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 2)
     >>> model = petl.wrap(timm.create_model("test_resnet"), "bn", num_classes=2)
-    >>> history = fit(model, data, data, epochs=2, lr=1e-3)
+    >>> history = fit(model, data, data, epochs=2)
     >>> [row["epoch"] for row in history.rows]
     [1, 2]
     """
@@ -146,6 +156,7 @@ def _train(model: nn.Module, train: Data, val: Data | None, settings: Settings) 
     ):
         run = build_run(accelerator, model, (train, val), settings, progress)
         try:
+            prepare_training(run)
             return train_all(run)
         except KeyboardInterrupt:
             report_interruption(run)

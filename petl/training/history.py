@@ -39,11 +39,16 @@ def _with_road(cls: type[T]) -> type[T]:
 class History:
     """What happened in each epoch; prints as a table.
 
-    Each of ``rows`` has epoch (from 1), train_loss, lr (of the last layers, at the end of the epoch), seconds, and with
+    Each of ``rows`` has epoch (from 1), train_loss, lr (the highest, at the end of the epoch), seconds, and with
     validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
     ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
     ``features`` says how cached features of the frozen part were used, or why they were not although there is such a part;
     "" where there is none.
+
+    ``epochs`` is the number of epochs that the schedule spans, the user's or petl's choice: with ``epochs=history.epochs`` the
+    same training repeats. ``rates`` has the learning rate at the top of the schedule by method (and "head", "full"), or under
+    "all"; ``rate_search`` the curve and choice of ``lr="find"``; ``restarts`` the epochs that diverged and were trained again;
+    ``notes`` what was chosen, in sentences. ``first_loss`` is that of the first update.
 
     >>> history = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}], features="in memory")
     >>> history.features
@@ -55,6 +60,12 @@ class History:
     best: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
     features: str = ""
+    epochs: int | None = None
+    rates: dict[str, float] = field(default_factory=dict)
+    rate_search: dict[str, Any] | None = None
+    restarts: list[dict[str, Any]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    first_loss: float | None = None
     road: InitVar[str | None] = None  # the older name of ``features``, as files that were written before have it
 
     def __post_init__(self, road: str | None) -> None:
@@ -83,10 +94,13 @@ class History:
         return len(self.rows) - self.best.get("epoch", 0)
 
     def __repr__(self) -> str:
-        return "\n".join([table(self._cells()), *([self.features] if self.features else [])])
+        return "\n".join([table(self._cells()), *self._remarks()])
 
     def _repr_html_(self) -> str:
-        return html_table(self._cells(), [self.features] if self.features else [])
+        return html_table(self._cells(), self._remarks())
+
+    def _remarks(self) -> list[str]:
+        return [*([self.features] if self.features else []), *self.notes]
 
     def _cells(self) -> list[tuple[str, ...]]:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]

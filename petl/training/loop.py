@@ -15,9 +15,10 @@ from torch import Tensor
 from petl.data.batches import set_epoch
 from petl.data.first_image import output_of
 from petl.data.pairs import Batch, grouped
-from petl.errors import DataError, PetlError
+from petl.errors import DataError
 from petl.training.evaluation import validate_or_save
 from petl.training.history import History
+from petl.training.recovery import LossNotFinite, train_safely
 from petl.training.rehearsal import prove_savable
 from petl.training.run import Run
 from petl.training.saving import save_best, write_epoch
@@ -29,14 +30,14 @@ from petl.wrapping.lookup import record
 def train_all(run: Run) -> History:
     """Trains from where the run is to its last epoch, or until ``patience`` ends it."""
     settings, history = run.settings, run.history
-    total = settings.optim.epochs * -(-len(run.train) // settings.optim.accumulate)
+    total = run.epochs * run.updates_per_epoch
     task = run.progress.add_task("", total=total, completed=run.updates, note="")
     first = len(history)
-    for epoch in range(first, settings.optim.epochs):
+    for epoch in range(first, run.epochs):
         if history.stopped:
             break
         start = time.perf_counter()
-        row = train_epoch(run, epoch, task)
+        row = train_safely(run, functools.partial(train_epoch, run, epoch, task))
         if epoch == 0 and record(run.model) is not None:
             prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
         run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
@@ -56,7 +57,7 @@ def train_all(run: Run) -> History:
 
 def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
     """Trains on all training data once. Returns the first half of the epoch's row of the history."""
-    run.progress.update(task, description=f"epoch {epoch + 1}/{run.settings.optim.epochs}")
+    run.progress.update(task, description=f"epoch {epoch + 1}/{run.epochs}", completed=run.updates)
     start_epoch(run, epoch)
     total = images = 0
     lr = 0.0
@@ -64,6 +65,8 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
         for window in grouped(valid_batches(run), run.settings.optim.accumulate):
             lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
             loss = update_weights(run, window, count, epoch)
+            if run.history.first_loss is None:
+                run.history.first_loss = loss
             total, images = total + loss * count, images + count
             run.progress.update(task, advance=1, note=f"loss {loss:.3f}")
         sync_statistics(run)
@@ -109,8 +112,8 @@ def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) ->
         loss += part.detach()
     value = accelerator.reduce(loss, reduction="mean").item()  # type: ignore[union-attr]  # a tensor, as it was given
     refuse_non_finite(run, value, epoch)
-    if run.settings.optim.clip is not None:
-        accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], run.settings.optim.clip)
+    if (largest := run.settings.optim.largest_norm) is not None:
+        accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], largest)
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.updates += 1
@@ -130,7 +133,7 @@ def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
-    """Raises a PetlError for a loss that is no number, before the step: the weights are still those of the update before."""
+    """Raises a LossNotFinite for a loss that is no number, before the step: the weights are still those of the update before."""
     if np.isfinite(loss):
         return
     kept = (
@@ -138,8 +141,9 @@ def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
         if run.settings.run.out and run.history.best
         else ""
     )
-    raise PetlError(
-        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {run.settings.optim.lr:g}), "
+    lr = max(group["lr"] for group in run.optimizer.param_groups)
+    raise LossNotFinite(
+        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {lr:g}), "
         f"clip=1.0, more warmup_epochs, or precision='no', and look for NaN in the images{kept}"
     )
 

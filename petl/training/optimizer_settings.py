@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -17,32 +18,40 @@ from petl.training.setting_checks import (
     LARGEST_FINITE,
     Bounds,
     refuse_kinds,
+    refuse_number,
     refuse_numbers,
 )
 
 OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
+DEFAULT_CLIP = 1.0  # with default rates; a number for lr clips nothing unless asked to
+FIND, GRADIENTS = "find", "gradients"  # values of lr and layer_decay
+
 OPTIMIZER_BOUNDS = {
-    "epochs": Bounds(Integral, 1, INFINITY, "at least 1"),
+    "epochs": Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True),
+    "minutes": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, or None", optional=True),
     "accumulate": Bounds(Integral, 1, INFINITY, "at least 1"),
-    "lr": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, such as 1e-3"),
     "weight_decay": Bounds(Real, 0, LARGEST_FINITE, "0 or more, such as 0.01"),
-    "layer_decay": Bounds(Real, ABOVE_ZERO, 1, "a factor above 0 and up to 1, such as 0.75, or None", optional=True),
     "min_lr": Bounds(Real, 0, LARGEST_FINITE, "0 or more"),
-    "clip": Bounds(Real, ABOVE_ZERO, INFINITY, "a number above 0, such as 1.0, or None", optional=True),
+    "clip": Bounds(Real, ABOVE_ZERO, INFINITY, "a number above 0, such as 1.0, inf, or None", optional=True),
     "ema": Bounds(Real, 0, BELOW_ONE, "a decay of 0 or more and less than 1, such as 0.999, or None", optional=True),
 }
+RATE_WORDS = "a number above 0, such as 1e-3; None, 'x0.5' or 'find' for the default rates, all times the same"
+RATE = Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, RATE_WORDS)
+DECAY_WORDS = "a factor above 0 and up to 1, such as 0.75, 'gradients', or None"
+DECAY = Bounds(Real, ABOVE_ZERO, 1, DECAY_WORDS, optional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """How the weights are updated: optimizer, learning rates, length of the training, averages."""
 
-    epochs: int
-    lr: float
+    epochs: int | None
+    minutes: float | None
+    lr: float | str | None
     optimizer: OptimizerChoice
     weight_decay: float
-    layer_decay: float | None
+    layer_decay: float | Literal["gradients"] | None
     schedule: str
     warmup_epochs: float | None
     min_lr: float
@@ -52,10 +61,64 @@ class OptimizerSettings:
 
     def __post_init__(self) -> None:
         refuse_numbers(self, OPTIMIZER_BOUNDS)
-        warmup = Bounds(Real, 0, self.epochs, f"0 to epochs={self.epochs}, or None", optional=True)
-        refuse_numbers(self, {"warmup_epochs": warmup})
-        if self.min_lr > self.lr:
+        if self.epochs is not None and self.minutes is not None:
+            raise PetlError(
+                f"epochs={self.epochs} with minutes={self.minutes}, which chooses the epochs; leave one of them out"
+            )
+        self._refuse_rates()
+        most, words = (INFINITY, "0 or more") if self.epochs is None else (self.epochs, f"0 to epochs={self.epochs}")
+        refuse_numbers(self, {"warmup_epochs": Bounds(Real, 0, most, f"{words}, or None", optional=True)})
+        if self.one_rate is not None and self.min_lr > self.one_rate:
             raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
         maker = "a name of timm.optim's, or what makes an optimizer from parameter groups"
         refuse_kinds(self, {"optimizer": ((str, Callable), maker)})
         refuse_kinds(self, {"schedule": ((str,), "'cosine', 'poly', 'tanh' or 'none'")})
+        self._refuse_other_optimizers()
+
+    def _refuse_rates(self) -> None:
+        if self.lr is not None and self.lr != FIND and not (isinstance(self.lr, str) and times(self.lr)):
+            refuse_number("lr", self.lr, RATE)
+        if self.layer_decay != GRADIENTS:
+            refuse_number("layer_decay", self.layer_decay, DECAY)
+
+    def _refuse_other_optimizers(self) -> None:
+        name = self.optimizer if isinstance(self.optimizer, str) else "adam"
+        if self.has_default_rates and self.lr != FIND and not ("adam" in name.lower() and "muon" not in name.lower()):
+            raise PetlError(
+                f"optimizer={name!r} with lr={self.lr!r}: the default rates are AdamW's; give a number, such as lr=1e-2, or "
+                f"lr='find', which measures by which factor they suit this optimizer"
+            )
+
+    @property
+    def has_default_rates(self) -> bool:
+        """Returns whether each tensor has the rate of its kind; with a number for ``lr`` all have one."""
+        return self.one_rate is None
+
+    @property
+    def one_rate(self) -> float | None:
+        """Returns the rate that all tensors have where ``lr`` is a number, else None."""
+        return None if isinstance(self.lr, str) else self.lr
+
+    @property
+    def factor(self) -> float:
+        """Returns the factor of all default rates: 0.5 for ``lr="x0.5"``."""
+        return (times(self.lr) if isinstance(self.lr, str) else None) or 1.0
+
+    @property
+    def largest_norm(self) -> float | None:
+        """Returns the largest norm of the gradient, or None where it isn't clipped."""
+        clip = DEFAULT_CLIP if self.clip is None and self.has_default_rates else self.clip
+        return None if clip is None or math.isinf(clip) else clip
+
+
+def times(text: str) -> float | None:
+    """Returns the factor in a text such as "x0.5", or None for any other text.
+
+    >>> times("x0.5"), times("0.5"), times("x-1")
+    (0.5, None, None)
+    """
+    try:
+        factor = float(text.removeprefix("x")) if text.startswith("x") else 0.0
+    except ValueError:
+        return None
+    return factor if 0 < factor < INFINITY else None

@@ -2,35 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import nn
 
 from petl.errors import PetlError, StateError
-from petl.training.optimizer_settings import OptimizerSettings
+from petl.training.length import warmup
+from petl.training.optimizer_settings import GRADIENTS, OptimizerSettings
+from petl.training.rate_groups import PEAK, with_default_rates
 from petl.wrapping.lookup import bare
 
 
 def param_groups(
-    model: nn.Module, *, lr: float, layer_decay: float | None = None, weight_decay: float = 0.0
+    model: nn.Module, *, lr: float | None = None, layer_decay: float | None = None, weight_decay: float = 0.0
 ) -> list[dict[str, Any]]:
     """Returns groups of trainable parameters for any torch optimizer: no weight decay on vectors, lower rates in early layers.
 
     Args:
-        lr: learning rate of the last layers.
+        lr: learning rate of the last layers; None for the default rates: each method has its own, and the classifier, too
+            (each group has ``name``: "lora", "head" ...). They are meant for AdamW.
         layer_decay: factor per layer of timm's depth order (0.65 to 0.9 for transformers); None for one rate everywhere.
         weight_decay: of matrices and kernels; biases, norms and what the model exempts get none.
 
     >>> import petl, timm, torch
     >>> model = petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3)
-    >>> optimizer = torch.optim.AdamW(petl.param_groups(model, lr=1e-3, layer_decay=0.5, weight_decay=0.05))
-    >>> min(group["lr"] for group in optimizer.param_groups) < 1e-4
-    True
+    >>> optimizer = torch.optim.AdamW(petl.param_groups(model, layer_decay=0.5, weight_decay=0.05))
+    >>> sorted({group["name"] for group in optimizer.param_groups})
+    ['head', 'lora']
     """
     groups = timm_groups(model, layer_decay=layer_decay, weight_decay=weight_decay)
+    if lr is None:
+        groups = with_default_rates(model, groups)
     for group in groups:  # a scheduler of timm's would multiply by lr_scale once more
-        group["lr"] = lr * group.pop("lr_scale", 1.0)
+        group["lr"] = (group["lr"] if lr is None else lr) * group.pop("lr_scale", 1.0)
     return groups
 
 
@@ -51,35 +57,53 @@ def timm_groups(model: nn.Module, *, layer_decay: float | None, weight_decay: fl
 
 
 def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
-    options: dict[str, Any] = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
+    """Returns the optimizer, with groups that timm's schedules know; without a schedule each has its own rate in ``lr``."""
+    groups, top = _groups(model, settings)
     if settings.schedule == "none":
-        groups = param_groups(model, lr=settings.lr, **options)
-    else:
-        groups = [{**group, "lr": settings.lr} for group in timm_groups(model, **options)]
+        for group in groups:
+            group["lr"] *= group.pop("lr_scale", 1.0)
     if not isinstance(settings.optimizer, str):
         return settings.optimizer(groups)
     from timm.optim import create_optimizer_v2
 
     try:
-        return create_optimizer_v2(groups, settings.optimizer, lr=settings.lr, weight_decay=settings.weight_decay)
+        return create_optimizer_v2(groups, settings.optimizer, lr=top, weight_decay=settings.weight_decay)
     except (ValueError, AssertionError) as error:
         raise PetlError(
             f"optimizer={settings.optimizer!r}: {error}; timm.optim.list_optimizers() has the names"
         ) from error
 
 
-def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int) -> Any:
+def _groups(model: nn.Module, settings: OptimizerSettings) -> tuple[list[dict[str, Any]], float]:
+    """Returns groups and highest rate. For ``layer_decay="gradients"`` each group is of one block, ``depth`` from the top."""
+    by_gradients = settings.layer_decay == GRADIENTS
+    decay = 0.5 if isinstance(settings.layer_decay, str) else settings.layer_decay
+    groups = timm_groups(model, layer_decay=decay, weight_decay=settings.weight_decay)
+    if by_gradients:  # a factor of 0.5 per layer shows how deep a group is
+        groups = [{**group, "depth": round(-math.log2(group["lr_scale"])), "lr_scale": 1.0} for group in groups]
+    if by_gradients or settings.one_rate is None:
+        groups = with_default_rates(model, groups)
+    if settings.one_rate is None:
+        top = max(group["lr"] for group in groups) * settings.factor
+        if settings.min_lr > top:
+            raise PetlError(f"min_lr={settings.min_lr} is above {top:g}, the highest of the default rates; give less")
+        return groups, top
+    one = {"lr": settings.one_rate, **({"lr_scale": 1.0, PEAK: settings.one_rate} if by_gradients else {})}
+    return [{**group, **one} for group in groups], settings.one_rate
+
+
+def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int, epochs: int) -> Any:
     """Returns timm's schedule, which takes a step per update, or None for "none"."""
     from timm.scheduler import create_scheduler_v2
 
-    warmup = settings.epochs / 10 if settings.warmup_epochs is None else settings.warmup_epochs
+    top = max(group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
             settings.schedule,
-            num_epochs=settings.epochs,
-            warmup_epochs=warmup,  # type: ignore[arg-type]  # timm takes parts of an epoch too
-            warmup_lr=settings.lr / 100,
+            num_epochs=epochs,
+            warmup_epochs=warmup(settings, epochs, updates),  # type: ignore[arg-type]  # timm takes parts of an epoch too
+            warmup_lr=(top if settings.one_rate is None else settings.one_rate) / 100,
             min_lr=settings.min_lr,
             step_on_epochs=False,
             updates_per_epoch=updates,

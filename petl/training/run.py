@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 class Run:
     """One training: what trains (``net``: all of ``model``, or the part above its cached features), on what, and how far it is.
 
-    ``trained`` has the model's own tensors that the training changes, ``split`` the images that were held out for ``val``.
+    ``trained`` has the model's own tensors that the training changes, ``split`` the images that were held out for ``val``,
+    ``epochs`` is the number of epochs, the user's or the one that was chosen.
     What changes during the training and is neither the model's nor the optimizer's is in ``state_dict``.
     """
 
@@ -51,7 +52,12 @@ class Run:
     ema: ModelEmaV3 | None = None
     history: History = field(default_factory=History)
     updates: int = 0
+    epochs: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def updates_per_epoch(self) -> int:
+        return -(-len(self.train) // self.settings.optim.accumulate)
 
     @property
     def average(self) -> dict[str, Tensor]:

@@ -68,6 +68,4 @@ class RunSettings:
     def refuse_unmeasured(self, val: Any) -> None:
         """Raises a PetlError for what needs validation data where there is none."""
         if val is None and (self.patience is not None or self.keep == "best"):
-            raise PetlError(
-                "patience= and keep='best' need validation data: petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)"
-            )
+            raise PetlError("patience= and keep='best' need validation data: petl.fit(model, train, val, patience=3)")

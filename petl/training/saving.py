@@ -38,7 +38,7 @@ def save_best(run: Run) -> PetlError | None:
 
 def write_epoch(run: Run, row: dict[str, Any]) -> None:
     """Prints the row of an epoch, and writes the file beside the delta and the checkpoint."""
-    print_line(run, run.history.line(row, run.settings.optim.epochs))
+    print_line(run, run.history.line(row, run.epochs))
     save_run_file(run)
     if run.settings.run.checkpoint:
         write_checkpoint(run.accelerator, Path(run.settings.run.checkpoint), row["epoch"])

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, NamedTuple
 
-from petl.errors import PetlError
+from petl.errors import PetlError, near
 
 INFINITY = math.inf
 LARGEST_FINITE = math.nextafter(math.inf, 0)  # the largest finite number
@@ -47,6 +47,13 @@ def refuse_kinds(settings: object, kinds: Mapping[str, tuple[tuple[Any, ...], st
         value = getattr(settings, name)
         if not isinstance(value, types) or value == "":
             raise PetlError(f"{name}={value!r}; expected {expected}")
+
+
+def refuse_unknown_options(function: str, options: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Raises a PetlError for the first keyword argument that a function doesn't take."""
+    for name in options:
+        if name not in known:
+            raise PetlError(f"{function} has no option {name!r}{near(name, known)}; it has {', '.join(known)}")
 
 
 def refuse_keys(keys: Any) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from torch import nn
@@ -23,12 +24,13 @@ Part = TypeVar("Part")
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keyword arguments of ``fit``."""
+    """The keyword arguments of ``fit``, and when it was called."""
 
     optim: OptimizerSettings
     loss: LossSettings
     features: FeatureSettings
     run: RunSettings
+    started: float = field(default_factory=lambda: time.perf_counter())  # what ``minutes`` counts from
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Settings:

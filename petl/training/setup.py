@@ -52,7 +52,7 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         labels=labels,
         objective=objective,
         optimizer=optimizer,
-        scheduler=create_scheduler(optimizer, settings.optim, -(-len(train) // settings.optim.accumulate)),
+        scheduler=None,
         progress=progress,
         trained=trained_state(model),
         ema=create_ema(model, settings.optim),
@@ -132,7 +132,9 @@ def _record_data(model: nn.Module, labels: list[str] | None, train: Loader) -> N
 
 def _refuse_early(settings: Settings) -> None:
     """Refuses an unknown schedule and a missing checkpoint before features are computed, which may take long."""
-    create_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.optim.lr), settings.optim, 1)
+    create_scheduler(
+        torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0), settings.optim, 1, settings.optim.epochs or 1
+    )
     if isinstance(settings.run.resume, (str, Path)) and newest_checkpoint(Path(settings.run.resume)) is None:
         raise StateError(
             f"resume={str(settings.run.resume)!r} holds no training checkpoint; it is the folder given to checkpoint="

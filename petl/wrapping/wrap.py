@@ -10,7 +10,7 @@ import torch
 from petl.errors import MethodError
 from petl.memory.base_dtype import BaseDtype, low_precision_dtype
 from petl.memory.modes import Memory
-from petl.methods.registry import resolve
+from petl.methods.default import methods_for, refuse_asked
 from petl.wrapping.backbone import warn_unrecorded
 from petl.wrapping.head import class_count, head_option
 from petl.wrapping.install import carry_out
@@ -21,7 +21,7 @@ from petl.wrapping.preconditions import memory_setting
 @torch.inference_mode(False)
 def wrap(
     model: Model,
-    methods: Any,
+    methods: Any = None,
     *,
     num_classes: int | None = None,
     head: bool | str | Sequence[str] = True,
@@ -35,7 +35,8 @@ def wrap(
 
     Args:
         model: any timm model, or another ``nn.Module`` that takes a batch of images.
-        methods: a name, a Method, a peft config, or a list of these.
+        methods: a name, a Method, a peft config, or a list of these. None, or "best" (also in a list): the best recipe that is
+            known for a model of this kind (`petl.methods.default`), by now norms and LoRA; the record names its methods.
         num_classes: classes of the new task; if the model has another number, its classifier is replaced.
         head: train the classifier (True), leave it alone (False), or the names of its modules where the model isn't timm's.
         create_args: further ``timm.create_model`` arguments of this model (``img_size`` ...), for the delta's header.
@@ -46,7 +47,7 @@ def wrap(
         base_dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the frozen matrices and kernels of layers in that type,
             rounded, and casts them up wherever they are used; everything else, activations too, keeps its dtype. The originals
             stay in main memory for ``unwrap`` and the digest: this saves memory of a GPU, and none on a CPU.
-        options: options of the method, if ``methods`` is a single name: ``rank=16``.
+        options: options of the method, if ``methods`` is a single name: ``rank=16``; of "best" each method takes its own.
 
     Returns:
         The same object, with the same class, names, ``state_dict`` keys and hooks; ``requires_grad`` is True for what trains.
@@ -61,12 +62,13 @@ def wrap(
     25482
     """
     training = {"memory": memory_setting(memory, fused), "base_dtype": low_precision_dtype(base_dtype)}
-    chosen, num_classes, head = resolve(methods, options), class_count(num_classes), head_option(head)
+    refuse_asked(methods, options)
+    num_classes, head = class_count(num_classes), head_option(head)
     if num_classes is not None and num_classes < 1:
         raise MethodError(f"num_classes={num_classes}; a classifier has at least one class")
     record = carry_out(
         model,
-        lambda survey: [(method, method.plan(survey)) for method in chosen],
+        lambda survey: [(method, method.plan(survey)) for method in methods_for(survey.model, methods, options)],
         image_size=_image_size(create_args),
         head=head,
         num_classes=num_classes,

@@ -89,7 +89,7 @@ def test_plan_shows_what_would_train() -> None:
         (["plan", NAME, "-m", "loar"], "near names: lora"),
         (["plan", NAME, "--set", "rnk=3"], "near names: rank"),
         (["plan", NAME, "--set", "rank"], "KEY=VALUE"),
-        (["plan", NAME, "--set", "bn.affine=false"], "no option 'bn.affine' in lora"),
+        (["plan", NAME, "--set", "bn.affine=false"], "no option 'bn.affine' in norm, lora"),
         (["plan", NAME, "--rank", "0"], "rank=0"),
         (["plan", NAME, "--set", "rank=many"], "many"),
         (["plan", NAME, "--arg", "no_such=1"], "no_such"),
@@ -195,6 +195,32 @@ def test_train_then_eval_then_predict(weights: Path, pictures: Path, tmp_path: P
     images = sorted(pictures.glob("val/*/*.png"))
     answers = json.loads(call("predict", made, *images, "--model", base, "--json").output)
     assert [a["predictions"][0]["label"] for a in answers] == [path.parent.name for path in images]
+
+
+def test_train_needs_no_method_rate_or_epochs(
+    weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The best recipe with its own rates; options go to the methods that have them. What was chosen is printed and recorded."""
+    from petl.training import length
+
+    monkeypatch.setattr(length, "MOST_EPOCHS", 2)
+    made = tmp_path / "made.safetensors"
+    words = ("train", pictures, "--model", f"{NAME}:{weights}", "--size", 32, "--batch-size", 4, "--out", made)
+    done = call(*words, "--rank", 2)
+    assert done.exit_code == 0, done.output
+    assert [(m["name"], m.get("rank")) for m in petl.read(made)["methods"]] == [("norm", None), ("lora", 2)]
+    assert "2 epochs of" in done.output
+    run = json.loads((tmp_path / "made.history.json").read_text())
+    assert run["history"]["epochs"] == 2 and {*run["history"]["rates"]} == {"norm", "lora", "head"}
+    done = call(
+        *words, "--method", "input", "--method", "best", "--in-chans", 3, "--lr", "x0.5", "--epochs", 1, "--overwrite"
+    )
+    assert done.exit_code == 0, done.output
+    assert [m["name"] for m in petl.read(made)["methods"]] == ["input", "norm", "lora"]
+    halved = json.loads((tmp_path / "made.history.json").read_text())["history"]["rates"]
+    assert halved["head"] == run["history"]["rates"]["head"] / 2
+    assert "'x0.5' or 'find'" in refused(*words, "--lr", "quick", "--overwrite")
+    assert "leave one of them out" in refused(*words, "--epochs", 1, "--minutes", 1, "--overwrite")
 
 
 def test_a_vit_takes_its_weights_at_another_image_size(pictures: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo
 FILES = sorted(PACKAGE.rglob("*.py"))
 # files of petl/methods that hold no method of their own
 NO_METHODS = {"method", "foreign", "registry", "statistics", "lora_weights", "lora_slices", "peft_fields"}
-NO_METHODS |= {"peft_copies", "peft_merging"}
+NO_METHODS |= {"default", "rates", "peft_copies", "peft_merging"}
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
 OURS = sorted(
     n for n, cls in registry.methods().items() if cls.__module__.startswith("petl.methods.") and n not in BRIDGE
@@ -109,6 +109,8 @@ TESTS_AS_WELL = {
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
     "training/test_loop": "training/run training/saving",
+    "training/test_rate_search": "training/find_rate training/preparation training/undone_updates",
+    "wrapping/test_rates": "methods/rates training/rate_groups",
     "wrapping/test_backbone": "wrapping/backbone_size wrapping/hub_access",
     "wrapping/test_frozen_base": (
         "wrapping/casts wrapping/causes wrapping/guarded_model wrapping/loaded_values wrapping/rebase wrapping/rounding"

@@ -108,12 +108,13 @@ def test_a_delta_that_is_there_stays_until_a_better_one(tmp_path: Path) -> None:
 # Settings
 
 OUT_OF_RANGE: dict[str, list[Any]] = {
-    "epochs": [0, -1, 2.5, True, "3", None, float("nan")],
-    "lr": [0, -1e-3, float("inf"), float("nan"), "1e-3", None, True],
+    "epochs": [0, -1, 2.5, True, "3", float("nan")],
+    "minutes": [0, -1.0, float("inf"), "5", True],
+    "lr": [0, -1e-3, float("inf"), float("nan"), "1e-3", "", "x", "x-1", "xinf", "best", True],
     "batch_size": [0, 1.5, None],
     "optimizer": [None, 5, ""],
     "weight_decay": [-0.1, float("nan"), float("inf"), None],
-    "layer_decay": [0, -0.5, 1.5],
+    "layer_decay": [0, -0.5, 1.5, "", "gradient", True],
     "schedule": [None, 5, ""],
     "warmup_epochs": [-1, 3, float("nan"), "1"],
     "min_lr": [-1e-5, 1e-2, float("nan")],
