@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.data.inputs import Data
 from petl.data.replacements import marking_unreadable
-from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
+from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.fit import fit
 from petl.training.optimizer_settings import FIND
 from petl.training.preparation import prepare_training
