@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from petl.methods.registry import methods, register
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
+    from petl.training.callbacks import Callback, Training
     from petl.training.evaluation import evaluate
     from petl.training.fit import fit
     from petl.training.history import History
@@ -58,6 +59,7 @@ _HOMES = {
     "methods.registry": "register methods",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
+    "training.callbacks": "Callback Training",
     "training.evaluation": "evaluate",
     "training.fit": "fit",
     "training.history": "History",
@@ -77,6 +79,7 @@ __all__ = [
     "BN",
     "Adapter",
     "Bias",
+    "Callback",
     "DataError",
     "DeltaError",
     "Full",
@@ -98,6 +101,7 @@ __all__ = [
     "SiteError",
     "Sites",
     "StateError",
+    "Training",
     "WeightGraft",
     "Where",
     "__version__",

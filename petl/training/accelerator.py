@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = (None, "no", "bf16", "fp16")
-PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # what prepare writes onto a model
+# what prepare and Module.compile write onto a model
+PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
 
 
 @contextlib.contextmanager
-def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
+def private_accelerator(precision: str | None, **options: Any) -> Iterator[Accelerator]:
     """Yields an Accelerator for one call; the state that accelerate keeps per process is restored afterwards.
+
+    ``options`` are more of its arguments.
 
     Raises:
         PetlError: an unknown precision, or one that this device can't have.
@@ -39,7 +42,7 @@ def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
     for state in shared:
         state.clear()
     try:
-        yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus()))
+        yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus(), **options))
     finally:
         for state, values in zip(shared, before, strict=True):
             state.clear()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from petl.errors import PetlError
+from petl.training.own_scheduler import is_scheduler, refuse_per_epoch, schedulers
 from petl.training.setting_checks import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -20,12 +21,13 @@ from petl.training.setting_checks import (
     refuse_numbers,
 )
 
-OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+WEIGHT_DECAY = 0.01  # the default of ``weight_decay=``
+OptimizerChoice = str | torch.optim.Optimizer | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 OPTIMIZER_BOUNDS = {
     "epochs": Bounds(Integral, 1, INFINITY, "at least 1"),
     "accumulate": Bounds(Integral, 1, INFINITY, "at least 1"),
-    "lr": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, such as 1e-3"),
+    "lr": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, such as 1e-3", optional=True),
     "weight_decay": Bounds(Real, 0, LARGEST_FINITE, "0 or more, such as 0.01"),
     "layer_decay": Bounds(Real, ABOVE_ZERO, 1, "a factor above 0 and up to 1, such as 0.75, or None", optional=True),
     "min_lr": Bounds(Real, 0, LARGEST_FINITE, "0 or more"),
@@ -39,11 +41,12 @@ class OptimizerSettings:
     """How the weights are updated: optimizer, learning rates, length of the training, averages."""
 
     epochs: int
-    lr: float
+    lr: float | None
     optimizer: OptimizerChoice
     weight_decay: float
     layer_decay: float | None
-    schedule: str
+    schedule: str | None
+    scheduler: Any
     warmup_epochs: float | None
     min_lr: float
     accumulate: int
@@ -54,8 +57,33 @@ class OptimizerSettings:
         refuse_numbers(self, OPTIMIZER_BOUNDS)
         warmup = Bounds(Real, 0, self.epochs, f"0 to epochs={self.epochs}, or None", optional=True)
         refuse_numbers(self, {"warmup_epochs": warmup})
-        if self.min_lr > self.lr:
+        if self.lr is not None and self.min_lr > self.lr:
             raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
-        maker = "a name of timm.optim's, or what makes an optimizer from parameter groups"
-        refuse_kinds(self, {"optimizer": ((str, Callable), maker)})
-        refuse_kinds(self, {"schedule": ((str,), "'cosine', 'poly', 'tanh' or 'none'")})
+        maker = "a name of timm.optim's, a ready optimizer, or what makes one from parameter groups"
+        refuse_kinds(self, {"optimizer": ((str, torch.optim.Optimizer, Callable), maker)})
+        refuse_kinds(self, {"schedule": ((str, type(None)), "'cosine', 'poly', 'tanh' or 'none'")})
+        self._refuse_beside_ready_ones()
+        if self.schedule is None:
+            object.__setattr__(self, "schedule", "cosine" if self.scheduler is None else "none")
+
+    def _refuse_beside_ready_ones(self) -> None:
+        """Raises a PetlError for settings that a ready optimizer, or a scheduler of one's own, would leave without effect."""
+        ready = isinstance(self.optimizer, torch.optim.Optimizer)
+        if ready and (self.lr is not None or self.layer_decay is not None or self.weight_decay != WEIGHT_DECAY):
+            raise PetlError(
+                "lr=, layer_decay= and weight_decay= are for an optimizer that fit makes; a ready one has its own, by group: "
+                "petl.param_groups(model, lr=1e-3, layer_decay=0.75) makes such groups"
+            )
+        if not ready and self.lr is None:
+            raise PetlError("lr=None; expected a number above 0, such as 1e-3 (only a ready optimizer has its own)")
+        if self.scheduler is None:
+            return
+        refuse_kinds(
+            self, {"scheduler": ((Callable, *schedulers()), "a scheduler, or a function optimizer -> scheduler")}
+        )
+        if self.schedule is not None or self.warmup_epochs is not None or self.min_lr:
+            raise PetlError(
+                "schedule=, warmup_epochs= and min_lr= are for fit's own schedule; leave them out beside scheduler="
+            )
+        if is_scheduler(self.scheduler):
+            refuse_per_epoch(self.scheduler)

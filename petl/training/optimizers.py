@@ -9,6 +9,7 @@ from torch import nn
 
 from petl.errors import PetlError, StateError
 from petl.training.optimizer_settings import OptimizerSettings
+from petl.training.ready_optimizer import refuse_foreign_parameters, top_rate
 from petl.wrapping.lookup import bare
 
 
@@ -51,6 +52,9 @@ def timm_groups(model: nn.Module, *, layer_decay: float | None, weight_decay: fl
 
 
 def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
+    if isinstance(settings.optimizer, torch.optim.Optimizer):
+        refuse_foreign_parameters(settings.optimizer, model)
+        return settings.optimizer
     options: dict[str, Any] = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
     if settings.schedule == "none":
         groups = param_groups(model, lr=settings.lr, **options)
@@ -73,13 +77,14 @@ def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int) 
     from timm.scheduler import create_scheduler_v2
 
     warmup = settings.epochs / 10 if settings.warmup_epochs is None else settings.warmup_epochs
+    rate = top_rate(optimizer) if settings.lr is None else settings.lr
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
             settings.schedule,
             num_epochs=settings.epochs,
             warmup_epochs=warmup,  # type: ignore[arg-type]  # timm takes parts of an epoch too
-            warmup_lr=settings.lr / 100,
+            warmup_lr=rate / 100,
             min_lr=settings.min_lr,
             step_on_epochs=False,
             updates_per_epoch=updates,

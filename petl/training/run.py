@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from petl.errors import StateError
+from petl.training.callback_calls import CallbackCalls
 from petl.training.history import History
+from petl.training.own_scheduler import OwnScheduler
 from petl.training.trained_state import cloned, copy_into
 from petl.wrapping.lookup import record
 
@@ -43,15 +46,23 @@ class Run:
     labels: list[str]
     objective: Objective
     optimizer: Optimizer
-    scheduler: Scheduler | None
+    scheduler: Scheduler | OwnScheduler | None
     progress: Progress
     trained: dict[str, Tensor]
     split: dict[str, Any] | None = None
     features: FeatureSource | None = None
     ema: ModelEmaV3 | None = None
+    callbacks: CallbackCalls = field(default_factory=CallbackCalls)
     history: History = field(default_factory=History)
     updates: int = 0
+    lr: float | None = None  # of the last update
+    skipped: int = 0  # steps in a row that the gradient scaler of fp16 has skipped
     best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def updates_planned(self) -> int:
+        """Returns the number of updates of the whole training."""
+        return self.settings.optim.epochs * -(-len(self.train) // self.settings.optim.accumulate)
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -65,9 +76,17 @@ class Run:
             "updates": self.updates,
             "best": self.best,
             "average": cloned(self.average),
+            "scheduler": self.scheduler.state_dict() if isinstance(self.scheduler, OwnScheduler) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        own, then = isinstance(self.scheduler, OwnScheduler), state.get("scheduler")  # None before there were any
+        if own != (then is not None):
+            raise StateError(
+                f"the checkpoint is of a training {'without' if own else 'with'} scheduler=; pass it as then"
+            )
+        if isinstance(self.scheduler, OwnScheduler):
+            self.scheduler.load_state_dict(state["scheduler"])
         self.history, self.updates, self.best = History(**state["history"]), state["updates"], state["best"]
         copy_into(self.average, state["average"])
 

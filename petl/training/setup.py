@@ -17,11 +17,16 @@ from petl.errors import StateError
 from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
 from petl.extraction.npy_writer import StorageError
 from petl.extraction.reasons import NoRoom
+from petl.training.callback_calls import CallbackCalls
+from petl.training.callbacks import as_callbacks
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
+from petl.training.compiling import compile_net
 from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.training.objectives import CrossEntropy, Objective
+from petl.training.optimizer_settings import OptimizerSettings
 from petl.training.optimizers import create_ema, create_optimizer, create_scheduler
+from petl.training.own_scheduler import OwnScheduler, own_scheduler
 from petl.training.rehearsal import rehearse_saving
 from petl.training.run import Run
 from petl.training.settings import Settings
@@ -39,8 +44,11 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     objective.prepare(train, accelerator.device)
     optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
+    scheduler = _own_scheduler(accelerator, optimizer, train, settings)
     decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, optimizer)
+    net = decision.source.net if decision.source else model
+    compile_net(net, settings.loop.compile)
+    net, optimizer = accelerator.prepare(net, optimizer)
     train = on_device(accelerator, train)
     run = Run(
         accelerator=accelerator,
@@ -52,10 +60,11 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         labels=labels,
         objective=objective,
         optimizer=optimizer,
-        scheduler=create_scheduler(optimizer, settings.optim, -(-len(train) // settings.optim.accumulate)),
+        scheduler=scheduler or create_scheduler(optimizer, settings.optim, updates_per_epoch(train, settings.optim)),
         progress=progress,
         trained=trained_state(model),
         ema=create_ema(model, settings.optim),
+        callbacks=CallbackCalls(as_callbacks(settings.loop.callbacks), settings.run.on_epoch),
         history=History(settings.run.monitor),
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
@@ -65,6 +74,20 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     _resume(run)
     run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
     return run
+
+
+def updates_per_epoch(loader: Any, settings: OptimizerSettings) -> int:
+    """Returns how many updates an epoch has: one for each ``accumulate`` batches of this process, and one for the rest."""
+    return -(-len(loader) // settings.accumulate)
+
+
+def _own_scheduler(accelerator: Any, optimizer: Any, train: Loader, settings: Settings) -> OwnScheduler | None:
+    """Returns the scheduler of ``scheduler=``, made before accelerate wraps the optimizer; None where fit makes its own."""
+    wish = settings.optim.scheduler
+    if wish is None:
+        return None
+    own = updates_per_epoch(on_device(accelerator, train), settings.optim)  # of this process's share of the batches
+    return own_scheduler(wish, optimizer, settings.optim.epochs * own)
 
 
 def _features_or_images(
@@ -132,7 +155,7 @@ def _record_data(model: nn.Module, labels: list[str] | None, train: Loader) -> N
 
 def _refuse_early(settings: Settings) -> None:
     """Refuses an unknown schedule and a missing checkpoint before features are computed, which may take long."""
-    create_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.optim.lr), settings.optim, 1)
+    create_scheduler(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=settings.optim.lr or 1.0), settings.optim, 1)
     if isinstance(settings.run.resume, (str, Path)) and newest_checkpoint(Path(settings.run.resume)) is None:
         raise StateError(
             f"resume={str(settings.run.resume)!r} holds no training checkpoint; it is the folder given to checkpoint="
