@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from petl.errors import PetlError
+from petl.training.sharded_run import prepare_for_sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,7 +34,7 @@ def private_accelerator(precision: str | None, **options: Any) -> Iterator[Accel
         PetlError: an unknown precision, or one that this device can't have.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, GradientState
+    from accelerate.state import AcceleratorState, GradientState, PartialState
 
     if precision not in PRECISIONS:
         raise PetlError(f"precision={precision!r}; expected 'no', 'bf16' or 'fp16'")
@@ -41,12 +42,26 @@ def private_accelerator(precision: str | None, **options: Any) -> Iterator[Accel
     before = [dict(state) for state in shared]
     for state in shared:
         state.clear()
+    own_type = PartialState._shared_state.get("distributed_type")
+    _unmark_sharding(PartialState._shared_state)
     try:
         yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus(), **options))
     finally:
         for state, values in zip(shared, before, strict=True):
             state.clear()
             state.update(values)
+        _unmark_sharding(PartialState._shared_state)
+        if own_type is not None:
+            PartialState._shared_state["distributed_type"] = own_type
+
+
+def _unmark_sharding(process: dict[str, Any]) -> None:
+    """Writes the plain kind of distribution over FSDP's mark: a new AcceleratorState that finds the mark looks for no plugin."""
+    from accelerate.utils import DistributedType
+
+    if process.get("distributed_type") == DistributedType.FSDP:
+        device = process["device"].type.upper()
+        process["distributed_type"] = DistributedType(f"MULTI_{'GPU' if device == 'CUDA' else device}")
 
 
 def _on_cpus() -> bool:
@@ -57,6 +72,7 @@ def _on_cpus() -> bool:
 def _checked(accelerator: Accelerator) -> Accelerator:
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise PetlError("precision='fp16' needs a GPU, and this runs on the CPU; use 'bf16' or 'no'")
+    prepare_for_sharding(accelerator)
     return accelerator
 
 

@@ -16,6 +16,7 @@ from petl.data.batches import set_epoch
 from petl.data.first_image import output_of
 from petl.data.pairs import Batch, grouped
 from petl.errors import DataError, PetlError
+from petl.graft.sharded import is_shard
 from petl.training.compiling import compiler_errors
 from petl.training.evaluation import validate_or_save
 from petl.training.history import History
@@ -188,4 +189,5 @@ def sync_statistics(run: Run) -> None:
 
     if run.accelerator.num_processes > 1:
         for values in (run.trained, run.average):
-            copy_into(values, {name: broadcast(tensor.detach().clone()) for name, tensor in values.items()})
+            whole = {name: tensor for name, tensor in values.items() if not is_shard(tensor)}  # shards differ, and no
+            copy_into(whole, {name: broadcast(tensor.detach().clone()) for name, tensor in whole.items()})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl.errors import PetlError, StateError
+from petl.graft.sharded import is_sharded_model
 from petl.training.optimizer_settings import OptimizerSettings
 from petl.training.ready_optimizer import refuse_foreign_parameters, top_rate
+from petl.training.sharded_run import ShardAverage
 from petl.wrapping.lookup import bare
 
 
@@ -100,7 +103,12 @@ def _schedule_error(settings: OptimizerSettings, why: str) -> PetlError:
     return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
 
 
-def create_ema(model: nn.Module, settings: OptimizerSettings) -> Any:
+def create_ema(model: nn.Module, settings: OptimizerSettings, trained: Mapping[str, Tensor]) -> Any:
+    """Returns timm's averages of a model, averages of ``trained`` where the model is sharded, or None where none are kept."""
     from timm.utils import ModelEmaV3
 
-    return None if settings.ema is None else ModelEmaV3(model, decay=settings.ema, use_warmup=True)
+    if settings.ema is None:
+        return None
+    if is_sharded_model(model):
+        return ShardAverage(trained, ModelEmaV3(nn.Linear(1, 1), decay=settings.ema, use_warmup=True))
+    return ModelEmaV3(model, decay=settings.ema, use_warmup=True)

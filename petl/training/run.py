@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from petl.errors import StateError
+from petl.graft.sharded import reshard
 from petl.training.callback_calls import CallbackCalls
 from petl.training.history import History
 from petl.training.own_scheduler import OwnScheduler
+from petl.training.sharded_run import ShardAverage
 from petl.training.trained_state import cloned, copy_into
 from petl.wrapping.lookup import record
 
@@ -51,7 +53,7 @@ class Run:
     trained: dict[str, Tensor]
     split: dict[str, Any] | None = None
     features: FeatureSource | None = None
-    ema: ModelEmaV3 | None = None
+    ema: ModelEmaV3 | ShardAverage | None = None
     callbacks: CallbackCalls = field(default_factory=CallbackCalls)
     history: History = field(default_factory=History)
     updates: int = 0
@@ -95,19 +97,24 @@ class Run:
         """Gives the model its averaged values inside, where averages are kept, and its own ones afterwards."""
         own = cloned(self.trained) if self.ema else {}
         if self.ema:
-            copy_into(self.trained, self.average)
+            self.put(self.average)
         try:
             yield
         finally:
             if self.ema:
-                copy_into(self.trained, own)
+                self.put(own)
+
+    def put(self, values: dict[str, Tensor]) -> None:
+        """Writes values into the model's own tensors."""
+        reshard(self.model)
+        copy_into(self.trained, values)
 
     def finish(self) -> None:
         """Leaves the model in evaluation mode with the values that ``keep`` asks for, and writes the results into its record."""
         if self.settings.run.keep == "best" and self.best:
-            copy_into(self.trained, self.best)
+            self.put(self.best)
         elif self.ema and self.updates:
-            copy_into(self.trained, self.average)
+            self.put(self.average)
         wrapped = record(self.model)
         if wrapped is not None and self.history.rows:
             wrapped.results = self.history.best if self.settings.run.keep == "best" else self.history.rows[-1]

@@ -9,6 +9,7 @@ from typing import Any
 
 from petl.delta.load import read
 from petl.errors import PetlError, printable
+from petl.graft.sharded import is_sharded_model
 from petl.training.checkpoints import newest_checkpoint, write_checkpoint
 from petl.training.history import History
 from petl.training.learning_curves import can_show_blocks, remaining_time
@@ -28,13 +29,18 @@ def save_best(run: Run) -> PetlError | None:
     failed = None
     if run.settings.run.keep == "best":
         run.best = cloned(run.trained)
-    if run.settings.run.out and run.accelerator.is_main_process:
+    if run.settings.run.out and writes_deltas(run):
         try:
             save_or_rescue(run.model, run.settings.run.out, run.labels, run.history.best)
         except PetlError as error:
             failed = error
     run.accelerator.wait_for_everyone()
     return failed
+
+
+def writes_deltas(run: Run) -> bool:
+    """Returns whether this process takes part in saving a delta: rank 0, or all of them where each holds a part of the model."""
+    return run.accelerator.is_main_process or is_sharded_model(run.model)
 
 
 def write_epoch(run: Run, row: dict[str, Any]) -> None:

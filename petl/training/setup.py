@@ -30,6 +30,7 @@ from petl.training.own_scheduler import OwnScheduler, own_scheduler
 from petl.training.rehearsal import rehearse_saving
 from petl.training.run import Run
 from petl.training.settings import Settings
+from petl.training.sharded_run import refuse_sharded_checkpoints
 from petl.training.trained_state import trained_state
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.lookup import record
@@ -37,6 +38,7 @@ from petl.wrapping.lookup import record
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
+    refuse_sharded_checkpoints(accelerator, settings)
     model.to(accelerator.device).train()
     if record(model) is not None:
         prove_frozen(model, "not trained, because no delta could be saved")
@@ -49,7 +51,7 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     net = decision.source.net if decision.source else model
     compile_net(net, settings.loop.compile)
     net, optimizer = accelerator.prepare(net, optimizer)
-    train = on_device(accelerator, train)
+    train, trained = on_device(accelerator, train), trained_state(model)
     run = Run(
         accelerator=accelerator,
         settings=settings,
@@ -62,8 +64,8 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         optimizer=optimizer,
         scheduler=scheduler or create_scheduler(optimizer, settings.optim, updates_per_epoch(train, settings.optim)),
         progress=progress,
-        trained=trained_state(model),
-        ema=create_ema(model, settings.optim),
+        trained=trained,
+        ema=create_ema(model, settings.optim, trained),
         callbacks=CallbackCalls(as_callbacks(settings.loop.callbacks), settings.run.on_epoch),
         history=History(settings.run.monitor),
         features=decision.source,

@@ -37,7 +37,7 @@ ROOMS = {
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
-    "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
+    "training": GROUND | {"graft", "format", "wrapping", "delta", "data", "extraction"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
