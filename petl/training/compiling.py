@@ -45,7 +45,9 @@ def compiler_errors(wish: bool | str) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = (
+            " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2]) or type(error).__name__
+        )
         raise PetlError(
             f"compile={wish!r}: torch can't compile the model here ({reason}); compile='aot_eager' needs no compiler of C++ or "
             "CUDA, and compile=False runs it as it is"
