@@ -78,9 +78,10 @@ def duration(seconds: float) -> str:
     >>> [duration(s) for s in (0.3, 5, 89, 200, 7500, 200000)]
     ['1 s', '5 s', '89 s', '3 min', '2 h 05 min', '2 d 07 h']
     """
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
+    whole = max(1, round(seconds))
+    if whole < 90:
+        return f"{whole} s"
+    minutes = round(whole / 60)
     if minutes < 90:
         return f"{minutes} min"
     hours, rest = divmod(minutes, 60)
