@@ -116,7 +116,12 @@ class Callback:
         """Called once when the training is over and the model is as `fit` leaves it; not after an error or Ctrl-C."""
 
 
-ARGUMENTS = {"on_fit_begin": 1, "on_batch_end": 2, "on_epoch_end": 2, "on_fit_end": 2}  # of each method, without self
+CALLBACK_ARGUMENTS = {
+    "on_fit_begin": 1,
+    "on_batch_end": 2,
+    "on_epoch_end": 2,
+    "on_fit_end": 2,
+}  # of each method, without self
 
 
 def as_callbacks(given: Any) -> list[Any]:
@@ -136,15 +141,15 @@ def _refuse_callback(callback: Any) -> None:
         raise PetlError(f"callbacks={callback.__name__}; expected an object, not its class: {callback.__name__}()")
     kind, names = type(callback).__name__, [name for name in dir(callback) if name.startswith("on_")]
     for name in names:
-        if name not in ARGUMENTS and (hint := near(name, ARGUMENTS, most=1, cutoff=0.75)):
+        if name not in CALLBACK_ARGUMENTS and (hint := near(name, CALLBACK_ARGUMENTS, most=1, cutoff=0.75)):
             raise PetlError(f"callbacks: {kind}.{name} would never be called{hint}")
-    known = [name for name in ARGUMENTS if callable(getattr(callback, name, None))]
+    known = [name for name in CALLBACK_ARGUMENTS if callable(getattr(callback, name, None))]
     if not known:
         hint = "; a function of each epoch's row is on_epoch=" if callable(callback) else ""
-        raise PetlError(f"callbacks: {kind} has none of {listing(ARGUMENTS)}{hint}")
+        raise PetlError(f"callbacks: {kind} has none of {listing(CALLBACK_ARGUMENTS)}{hint}")
     for name in known:
         try:
-            inspect.signature(getattr(callback, name)).bind(*[None] * ARGUMENTS[name])
+            inspect.signature(getattr(callback, name)).bind(*[None] * CALLBACK_ARGUMENTS[name])
         except TypeError as error:
             wanted = inspect.signature(getattr(Callback, name))
             raise PetlError(f"callbacks: {kind}.{name} can't be called ({error}); expected {name}{wanted}") from None

@@ -38,19 +38,14 @@ from petl.wrapping.lookup import record
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
-    refuse_sharded_checkpoints(accelerator, settings)
     model.to(accelerator.device).train()
     if record(model) is not None:
         prove_frozen(model, "not trained, because no delta could be saved")
     train, val, labels, objective = _open_data(accelerator, model, data, settings)
     objective.prepare(train, accelerator.device)
-    optimizer = create_optimizer(model, settings.optim)
-    _refuse_early(settings)
-    scheduler = _own_scheduler(accelerator, optimizer, train, settings)
+    optimizer, scheduler = _optimizer_and_scheduler(accelerator, model, train, settings)
     decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
-    net = decision.source.net if decision.source else model
-    compile_net(net, settings.loop.compile)
-    net, optimizer = accelerator.prepare(net, optimizer)
+    net, optimizer = accelerator.prepare(_net(decision, model, settings), optimizer)
     train, trained = on_device(accelerator, train), trained_state(model)
     run = Run(
         accelerator=accelerator,
@@ -83,13 +78,27 @@ def updates_per_epoch(loader: Any, settings: OptimizerSettings) -> int:
     return -(-len(loader) // settings.accumulate)
 
 
-def _own_scheduler(accelerator: Any, optimizer: Any, train: Loader, settings: Settings) -> OwnScheduler | None:
-    """Returns the scheduler of ``scheduler=``, made before accelerate wraps the optimizer; None where fit makes its own."""
-    wish = settings.optim.scheduler
+def _optimizer_and_scheduler(
+    accelerator: Any, model: nn.Module, train: Loader, settings: Settings
+) -> tuple[torch.optim.Optimizer, OwnScheduler | None]:
+    """Returns the optimizer, and the scheduler of ``scheduler=``, made before accelerate wraps the optimizer, or None.
+
+    What can't be is refused here: features may take long to compute.
+    """
+    optimizer, wish = create_optimizer(model, settings.optim), settings.optim.scheduler
+    _refuse_early(settings)
+    refuse_sharded_checkpoints(accelerator, settings)
     if wish is None:
-        return None
-    own = updates_per_epoch(on_device(accelerator, train), settings.optim)  # of this process's share of the batches
-    return own_scheduler(wish, optimizer, settings.optim.epochs * own)
+        return optimizer, None
+    updates = updates_per_epoch(on_device(accelerator, train), settings.optim)  # of this process's share of the batches
+    return optimizer, own_scheduler(wish, optimizer, settings.optim.epochs * updates)
+
+
+def _net(decision: Decision, model: nn.Module, settings: Settings) -> nn.Module:
+    """Returns what trains, to be run as it is or compiled: the model, or the part above its cached features."""
+    net = decision.source.net if decision.source else model
+    compile_net(net, settings.loop.compile)
+    return net
 
 
 def _features_or_images(

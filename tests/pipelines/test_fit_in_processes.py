@@ -76,7 +76,7 @@ def resumed(folder: Path) -> None:
 
 
 def one_stops_all(folder: Path) -> None:
-    _, history = trained("probe", BATCH, folder, callbacks=Stopping())
+    _, history = trained("probe", BATCH, folder, callbacks=Stopping(), out=None)
     assert history.stopped and len(history) == 1
 
 

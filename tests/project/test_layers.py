@@ -102,9 +102,14 @@ TESTS_AS_WELL = {
     "project/test_package": "__main__ version",
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
+    "pipelines/test_fit_in_processes": "training/sharded_run",
+    "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
+    "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
+    "training/test_own_scheduler": "training/ready_optimizer",
+    "training/test_trackers": "training/tracker_choice",
     "wrapping/test_backbone": "wrapping/backbone_size wrapping/hub_access",
     "wrapping/test_frozen_base": (
         "wrapping/casts wrapping/causes wrapping/guarded_model wrapping/loaded_values wrapping/rebase wrapping/rounding"
@@ -114,8 +119,8 @@ TESTS_AS_WELL = {
     "wrapping/test_whole": "wrapping/interrupts",
     "wrapping/test_wrap": "wrapping/lookup wrapping/preconditions",
     "training/test_settings": (
-        "training/feature_settings training/loss_settings training/optimizer_settings training/run_settings "
-        "training/setting_checks"
+        "training/feature_settings training/loop_settings training/loss_settings training/optimizer_settings "
+        "training/run_settings training/setting_checks"
     ),
 }
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
