@@ -25,6 +25,8 @@ class CallbackCalls:
     def batch_end(self, run: Any, loss: float) -> None:
         if self.callbacks:
             self._view._epoch = len(run.history) + 1
+            if run.features:
+                run.features.release()  # a callback may run the model
             self._call(run, "on_batch_end", loss)
 
     def epoch_end(self, run: Any, row: dict[str, Any]) -> None:

@@ -94,7 +94,7 @@ class History:
 
         >>> rows = [{"epoch": e, "train_loss": 1 / e, "lr": 1e-3, "seconds": 1.0} for e in range(1, 5)]
         >>> print(History(rows=rows).curves())
-        train_loss  █▄▂▁  1 to 0.25
+        train_loss  █▃▂▁  1 to 0.25
         """
         return curves_text(self, width, ascii)
 

@@ -60,7 +60,7 @@ def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opt
         return settings.optimizer
     options: dict[str, Any] = {"layer_decay": settings.layer_decay, "weight_decay": settings.weight_decay}
     if settings.schedule == "none":
-        groups = param_groups(model, lr=settings.lr, **options)
+        groups = param_groups(model, lr=settings.lr, **options)  # type: ignore[arg-type]  # only a ready one has none
     else:
         groups = [{**group, "lr": settings.lr} for group in timm_groups(model, **options)]
     if not isinstance(settings.optimizer, str):
@@ -84,7 +84,7 @@ def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int) 
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
-            settings.schedule,
+            settings.schedule or "none",
             num_epochs=settings.epochs,
             warmup_epochs=warmup,  # type: ignore[arg-type]  # timm takes parts of an epoch too
             warmup_lr=rate / 100,

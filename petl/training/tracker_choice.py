@@ -24,16 +24,23 @@ def as_trackers(given: Any) -> list[Any]:
     for tracker in trackers:
         if isinstance(tracker, type):
             raise PetlError(f"log={tracker.__name__}; expected a tracker object, not its class")
-        if isinstance(tracker, str):
+        if _is_name(tracker):
             _refuse_name(str(getattr(tracker, "value", tracker)))
         elif not isinstance(tracker, GeneralTracker):
             raise PetlError(
                 f"log={tracker!r}; expected a name such as 'tensorboard', a tracker object of accelerate's, or a list of these"
             )
-    names = [str(getattr(one, "value", one)) if isinstance(one, str) else one for one in trackers]
+    names = [str(getattr(one, "value", one)) if _is_name(one) else one for one in trackers]
     if "all" in names and not get_available_trackers():
         raise PetlError('log="all": no tracker is installed; pip install tensorboard')
     return names
+
+
+def _is_name(tracker: Any) -> bool:
+    """Returns whether it is a name, as a text or as accelerate's LoggerType."""
+    from accelerate.utils import LoggerType
+
+    return isinstance(tracker, (str, LoggerType))
 
 
 def _refuse_name(name: str) -> None:

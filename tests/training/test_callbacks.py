@@ -118,6 +118,27 @@ def test_stop_ends_after_this_update_or_epoch(tmp_path: Path) -> None:
     assert len(fit(model, pairs(24), epochs=2, checkpoint=folder, resume=True, **OPTIONS)) == 2  # it may go on
 
 
+class Measuring(petl.Callback):
+    """Measures the model after each update."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+
+    def on_batch_end(self, run: petl.Training, loss: float) -> None:
+        self.losses.append(petl.evaluate(run.model, pairs(6, seed=1), progress=False).loss)
+
+
+@pytest.mark.parametrize(("methods", "name"), [("partial", "test_vit"), ("probe", "test_resnet")])
+def test_a_callback_may_run_the_model(methods: str, name: str) -> None:
+    """Also where what trains runs on cached features, and the layers below are skipped in each step."""
+    model, plain, measuring = adapted(methods, name), adapted(methods, name), Measuring()
+    history = fit(model, pairs(16), epochs=2, callbacks=measuring, cache=True, **OPTIONS)
+    fit(plain, pairs(16), epochs=2, cache=True, **OPTIONS)
+    assert "computed once" in history.features and equal(state(model), state(plain))
+    assert measuring.losses[-1] == petl.evaluate(model, pairs(6, seed=1), progress=False).loss
+    assert len({*measuring.losses}) > 2
+
+
 class Misspelt(petl.Callback):
     def on_batch_ends(self, run: petl.Training, loss: float) -> None: ...
 

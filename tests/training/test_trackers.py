@@ -9,9 +9,11 @@ from typing import Any
 import accelerate.tracking
 import pytest
 from accelerate.tracking import GeneralTracker
+from accelerate.utils import LoggerType
 
 from petl.errors import PetlError
 from petl.training.fit import fit
+from petl.training.tracker_choice import as_trackers
 from tests.support.data import pairs
 from tests.support.training import adapted
 
@@ -93,6 +95,10 @@ def test_a_tracker_that_fails_ends_no_training(caplog: pytest.LogCaptureFixture)
 class Broken(Diary):
     def start(self) -> None:
         raise RuntimeError("not logged in")
+
+
+def test_accelerate_s_names_are_names_too() -> None:
+    assert as_trackers(LoggerType.TENSORBOARD) == as_trackers("tensorboard") == ["tensorboard"]
 
 
 def test_trackers_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
