@@ -78,7 +78,7 @@ class Tail(nn.Module):
                 attributes.update({} if before is None else {"forward": before})
 
     def release(self) -> None:
-        """Forgets the features of the last step: until this tail's next forward, the model runs whole, also inside ``skipping``."""
+        """Forgets the features of the last step: until its next forward, the model runs whole, also inside ``skipping``."""
         self._features = None
 
     def _replace_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
