@@ -108,4 +108,5 @@ def progress_bar(accelerator: Accelerator, show: bool) -> Progress:
 
     silent = not (show and accelerator.is_main_process and sys.stderr.isatty())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True), disable=silent)
+    note, period = TextColumn("{task.fields[note]}"), 600.0  # seconds: long enough that validations count in the speed
+    return Progress(*columns, note, console=Console(stderr=True), disable=silent, speed_estimate_period=period)

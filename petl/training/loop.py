@@ -138,22 +138,26 @@ def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) ->
             accelerator.backward(part)
         loss += part.detach()
     value = accelerator.reduce(loss, reduction="mean").item()  # type: ignore[union-attr]  # a tensor, as it was given
-    refuse_non_finite(run, value, epoch)
+    refuse_non_finite(run, value, epoch, scaled=accelerator.scaler is not None)
     if run.settings.optim.clip is not None:
         accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], run.settings.optim.clip)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    if getattr(
-        run.optimizer, "step_was_skipped", False
-    ):  # by the scaler of fp16, which lowers its scale: nothing has moved
+    if getattr(run.optimizer, "step_was_skipped", False):  # by the scaler, which lowers its scale: nothing has moved
         run.skipped += 1
-        return value
+    else:
+        refuse_non_finite(run, value, epoch, scaled=False)  # the scaler found no fault with its gradients
+        count_update(run)
+    return value
+
+
+def count_update(run: Run) -> None:
+    """Moves the schedule and the averages on, after a step of the optimizer."""
     run.updates, run.skipped = run.updates + 1, 0
     if run.scheduler:
         run.scheduler.step_update(run.updates)
     if run.ema:
         run.ema.update(run.model, step=run.updates)
-    return value
 
 
 def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
@@ -164,21 +168,21 @@ def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
     return run.objective.loss(net, images, targets)
 
 
-def refuse_non_finite(run: Run, loss: float, epoch: int) -> None:
+def refuse_non_finite(run: Run, loss: float, epoch: int, *, scaled: bool) -> None:
     """Raises a PetlError for a loss that is no number, before the step: the weights are still those of the update before.
 
-    Where a scaler watches the gradients (fp16), it skips such steps by itself: they are refused when there are many in a row.
+    Where a scaler watches the gradients (``scaled``, fp16), it skips such steps by itself: many in a row are refused.
     """
-    scaled = run.accelerator.scaler is not None and run.skipped < MOST_SKIPPED
-    if np.isfinite(loss) or scaled:
+    if np.isfinite(loss) or (scaled and run.skipped < MOST_SKIPPED):
         return
     kept = (
         f"; {run.settings.run.out} holds epoch {run.history.best['epoch']}"
         if run.settings.run.out and run.history.best
         else ""
     )
+    lr = run.settings.optim.lr or run.lr
     raise PetlError(
-        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {run.settings.optim.lr:g}), "
+        f"the loss is {loss} in epoch {epoch + 1}, update {run.updates + 1}: try a lower lr (now {lr:g}), "
         f"clip=1.0, more warmup_epochs, or precision='no', and look for NaN in the images{kept}"
     )
 

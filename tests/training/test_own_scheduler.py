@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from petl.errors import PetlError, StateError
 from petl.training.fit import fit
 from tests.support.compare import equal, state
 from tests.support.data import pairs
-from tests.support.training import adapted, without_time
+from tests.support.training import Breaking, adapted, without_time
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 OPTIONS: dict[str, Any] = {"batch_size": 8, "progress": False}
@@ -112,6 +113,16 @@ def test_a_ready_optimizer_and_its_scheduler() -> None:
     ready = torch.optim.AdamW(petl.param_groups(model, lr=1e-2), lr=1.0)
     fit(model, pairs(16), epochs=2, optimizer=ready, callbacks=seen, warmup_epochs=1, **OPTIONS)  # a cosine, as ever
     assert seen.rates == pytest.approx([1e-4, 0.00505, 0.005, 0.001464], rel=1e-3)
+
+
+def test_a_ready_optimizer_has_its_rate_in_an_error_and_its_name_in_the_file(tmp_path: Path) -> None:
+    model, out = adapted("probe"), tmp_path / "a.safetensors"
+    optimizer = torch.optim.SGD(petl.trainable(model).values(), lr=0.25)
+    with pytest.raises(PetlError, match=r"loss is nan in epoch 2, update 3: try a lower lr \(now 0.25\)"):
+        fit(model, Breaking(1 + 16, float("nan")), epochs=3, optimizer=optimizer, schedule="none", out=out,
+            callbacks=[Rates()], on_epoch=print, **OPTIONS)  # fmt: skip
+    settings = json.loads((tmp_path / "a.history.json").read_text())["settings"]
+    assert settings["optimizer"] == "SGD" and settings["callbacks"] == ["Rates"] and settings["on_epoch"] == "print"
 
 
 def bad_optimizer(model: Any) -> list[tuple[dict[str, Any], str]]:
