@@ -116,7 +116,7 @@ def test_a_ready_optimizer_and_its_scheduler() -> None:
 
 
 def test_a_ready_optimizer_has_its_rate_in_an_error_and_its_name_in_the_file(tmp_path: Path) -> None:
-    model, out = adapted("probe"), tmp_path / "a.safetensors"
+    model, out = adapted(), tmp_path / "a.safetensors"
     optimizer = torch.optim.SGD(petl.trainable(model).values(), lr=0.25)
     with pytest.raises(PetlError, match=r"loss is nan in epoch 2, update 3: try a lower lr \(now 0.25\)"):
         fit(model, Breaking(1 + 16, float("nan")), epochs=3, optimizer=optimizer, schedule="none", out=out,
