@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from petl.methods.registry import methods, register
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
+    from petl.training.callbacks import Callback, Training
     from petl.training.evaluation import evaluate
     from petl.training.find_rate import find_lr
     from petl.training.fit import fit
@@ -63,6 +64,7 @@ _HOMES = {
     "methods.registry": "register methods",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
+    "training.callbacks": "Callback Training",
     "training.evaluation": "evaluate",
     "training.find_rate": "find_lr",
     "training.fit": "fit",
@@ -83,6 +85,7 @@ __all__ = [
     "BN",
     "Adapter",
     "Bias",
+    "Callback",
     "DataError",
     "DeltaError",
     "Features",
@@ -105,6 +108,7 @@ __all__ = [
     "SiteError",
     "Sites",
     "StateError",
+    "Training",
     "WeightGraft",
     "Where",
     "__version__",

@@ -80,11 +80,11 @@ def shortened(text: str, most: int) -> str:
     return f"{text[: most - end]}... ({len(text) - most:,} characters left out) ...{text[-end:]}"
 
 
-def near(name: str, names: Iterable[str], most: int = 3) -> str:
+def near(name: str, names: Iterable[str], most: int = 3, cutoff: float = 0.4) -> str:
     """Returns a hint such as ``; near names: lora, bias`` for a misspelt ``name``, or nothing."""
     if len(name) > ITEM:  # no misspelling, and the comparison is slow
         return ""
-    matches = difflib.get_close_matches(name, list(names), n=most, cutoff=0.4)
+    matches = difflib.get_close_matches(name, list(names), n=most, cutoff=cutoff)
     return f"; near names: {listing(matches, most)}" if matches else ""
 
 

@@ -38,6 +38,8 @@ NOT_BY_FIT_OPTION = (
     "out",
     "labels",
     "on_epoch",
+    "callbacks",
+    "scheduler",
 )  # of fit: they have options of their own, or need Python
 
 

@@ -6,12 +6,13 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from petl.errors import PetlError
+from petl.training.sharded_run import prepare_for_sharding
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -19,18 +20,21 @@ if TYPE_CHECKING:
 
 
 PRECISIONS = (None, "no", "bf16", "fp16")
-PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared")  # what prepare writes onto a model
+# what prepare and Module.compile write onto a model
+PREPARE_MARKS = ("forward", "_original_forward", "_is_accelerate_prepared", "_compiled_call_impl")
 
 
 @contextlib.contextmanager
-def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
+def private_accelerator(precision: str | None, **options: Any) -> Iterator[Accelerator]:
     """Yields an Accelerator for one call; the state that accelerate keeps per process is restored afterwards.
+
+    ``options`` are more of its arguments.
 
     Raises:
         PetlError: an unknown precision, or one that this device can't have.
     """
     from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, GradientState
+    from accelerate.state import AcceleratorState, GradientState, PartialState
 
     if precision not in PRECISIONS:
         raise PetlError(f"precision={precision!r}; expected 'no', 'bf16' or 'fp16'")
@@ -38,12 +42,26 @@ def private_accelerator(precision: str | None) -> Iterator[Accelerator]:
     before = [dict(state) for state in shared]
     for state in shared:
         state.clear()
+    own_type = PartialState._shared_state.get("distributed_type")
+    _unmark_sharding(PartialState._shared_state)
     try:
-        yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus()))
+        yield _checked(Accelerator(mixed_precision=precision, cpu=_on_cpus(), **options))
     finally:
         for state, values in zip(shared, before, strict=True):
             state.clear()
             state.update(values)
+        _unmark_sharding(PartialState._shared_state)
+        if own_type is not None:
+            PartialState._shared_state["distributed_type"] = own_type
+
+
+def _unmark_sharding(process: dict[str, Any]) -> None:
+    """Writes the plain kind of distribution over FSDP's mark: a new AcceleratorState that finds the mark looks for no plugin."""
+    from accelerate.utils import DistributedType
+
+    if process.get("distributed_type") == DistributedType.FSDP:
+        device = process["device"].type.upper()
+        process["distributed_type"] = DistributedType(f"MULTI_{'GPU' if device == 'CUDA' else device}")
 
 
 def _on_cpus() -> bool:
@@ -54,6 +72,7 @@ def _on_cpus() -> bool:
 def _checked(accelerator: Accelerator) -> Accelerator:
     if accelerator.mixed_precision == "fp16" and accelerator.device.type == "cpu":
         raise PetlError("precision='fp16' needs a GPU, and this runs on the CPU; use 'bf16' or 'no'")
+    prepare_for_sharding(accelerator)
     return accelerator
 
 
@@ -89,4 +108,5 @@ def progress_bar(accelerator: Accelerator, show: bool) -> Progress:
 
     silent = not (show and accelerator.is_main_process and sys.stderr.isatty())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, TextColumn("{task.fields[note]}"), console=Console(stderr=True), disable=silent)
+    note, period = TextColumn("{task.fields[note]}"), 600.0  # seconds: long enough that validations count in the speed
+    return Progress(*columns, note, console=Console(stderr=True), disable=silent, speed_estimate_period=period)

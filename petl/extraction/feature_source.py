@@ -62,6 +62,11 @@ class FeatureSource:
         """Returns a context inside of which ``net`` can run and be trained."""
         return self.net.skipping() if isinstance(self.net, Tail) else contextlib.nullcontext()
 
+    def release(self) -> None:
+        """Lets the whole model run inside ``skipping``, until ``net`` does so again."""
+        if isinstance(self.net, Tail):
+            self.net.release()
+
     def close(self) -> None:
         """Removes the features from the disk, unless they are in a folder of the user's."""
         if self.store:

@@ -77,7 +77,13 @@ class Tail(nn.Module):
                 attributes.pop("forward")
                 attributes.update({} if before is None else {"forward": before})
 
+    def release(self) -> None:
+        """Forgets the features of the last step: until its next forward, the model runs whole, also inside ``skipping``."""
+        self._features = None
+
     def _replace_input(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._features is None:
+            return None
         return (self._features, *args[1:]), kwargs
 
     def _skipped_forward(self, module: nn.Module) -> Callable[..., Any]:

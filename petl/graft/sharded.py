@@ -43,11 +43,9 @@ def gathered(model: nn.Module) -> Iterator[bool]:
     if not dist.is_available() or not dist.is_initialized() or not is_sharded_model(model):
         yield True
         return
-    from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+    from torch.distributed.fsdp import FullyShardedDataParallel
 
-    for module in model.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()  # after an evaluation its root still has whole tensors
+    reshard(model)
     old = any(isinstance(module, FullyShardedDataParallel) for module in model.modules())
     whole = FullyShardedDataParallel.summon_full_params(model, writeback=False) if old else contextlib.nullcontext()
     try:
@@ -55,6 +53,20 @@ def gathered(model: nn.Module) -> Iterator[bool]:
             yield dist.get_rank() == 0
     finally:
         dist.barrier()
+
+
+def reshard(model: nn.Module) -> None:
+    """Lets FSDP2's modules forget their whole tensors, which they gathered for a forward: what is written into shards counts.
+
+    After an evaluation, the root still has them.
+    """
+    if not dist.is_available() or not dist.is_initialized():
+        return
+    from torch.distributed.fsdp import FSDPModule
+
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 def write_whole(own: Tensor, value: Tensor) -> None:

@@ -20,9 +20,10 @@ from petl.training.history import History
 from petl.training.loop import train_all
 from petl.training.optimizer_settings import OptimizerChoice
 from petl.training.preparation import prepare_training
-from petl.training.saving import report_interruption
+from petl.training.saving import print_curves, report_interruption
 from petl.training.settings import Settings
 from petl.training.setup import build_run
+from petl.training.trackers import tracking
 from petl.wrapping.lookup import bare
 
 
@@ -38,7 +39,8 @@ def fit(
     optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
     layer_decay: float | Literal["gradients"] | None = None,
-    schedule: str = "cosine",
+    schedule: str | None = None,
+    scheduler: Any = None,
     warmup_epochs: float | None = None,
     min_lr: float = 0.0,
     accumulate: int = 1,
@@ -63,8 +65,13 @@ def fit(
     workers: int = 0,
     strict: bool = False,
     precision: Literal["no", "bf16", "fp16"] | None = None,
+    compile: bool | str = False,
     progress: bool = True,
     on_epoch: Callable[[dict[str, Any]], Any] | None = None,
+    callbacks: Any = None,
+    log: str | Sequence[Any] | Any = None,
+    log_dir: str | Path = "runs",
+    log_every: int = 1,
 ) -> History:
     """Trains what is trainable in ``model``, in place, and leaves it in evaluation mode on accelerate's device.
 
@@ -88,11 +95,14 @@ def fit(
             (`petl.find_lr`). Or a number: one rate for all, at the top of the schedule. None is scaled by batch size or ranks.
             With default rates an epoch that diverges is trained again with a third of them, twice at most.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
-        optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
+        optimizer: A name from timm.optim, a function that returns an optimizer for parameter groups, or a ready optimizer of
+            torch's, whose parameters are among those that train here; lr, layer_decay and weight_decay are then its own.
         layer_decay: Factor of the learning rates per layer of timm's depth order; None for none; "gradients" for rates of blocks
             in proportion to their relative gradients on the first batches (arXiv:2210.11466).
-        schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", "poly", "tanh", "none" ...), after a linear
-            warm-up (a tenth of the epochs unless said otherwise; with default rates at least 30 updates).
+        schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", which is the default, "poly", "tanh", "none" ...),
+            after a linear warm-up (a tenth of the epochs unless said otherwise; with default rates at least 30 updates).
+        scheduler: In their place, an LRScheduler of torch's, a Scheduler of timm's, or a function that returns one for the
+            optimizer (and gets the number of updates, if it has a parameter ``updates``). It takes a step after each update.
         clip: Largest norm of the gradient. None is 1 with default rates, and none where ``lr`` is a number; inf is none.
         mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
@@ -122,9 +132,14 @@ def fit(
         workers: Processes that read images.
         strict: Read every file before training, and refuse to train if one can't be read. Without it such files are named and
             left out (`petl.data.sift`).
-        precision: Autocast; None is what ``accelerate launch`` was started with, or "no".
-        progress: A bar on a terminal, and on stderr a line for each epoch as soon as it is measured.
+        precision: Autocast; None is what ``accelerate launch`` was started with, or "no". "fp16" needs a GPU, and scales the
+            gradients: an update that overflows is skipped, and counts for no schedule and no average.
+        compile: torch.compile for this training and its validation: True, a backend or a mode. Names and files stay as they are.
+        progress: A bar on a terminal, and on stderr a line for each epoch as soon as it is measured, and the learning curves.
         on_epoch: Is called with each row of the history, after all files of the epoch are written.
+        callbacks: One or several objects with methods of `petl.Callback`.
+        log: Trackers of accelerate's: "tensorboard", "wandb", "mlflow" ..., its tracker objects, or a list of these. They get
+            settings, each epoch's row, and loss and learning rate of each ``log_every``-th update; files go to ``log_dir``.
 
     Ctrl-C raises KeyboardInterrupt as ever, says what is kept, and leaves the model in evaluation mode, the best delta in
     ``out`` and the last whole epoch in ``checkpoint``.
@@ -150,16 +165,21 @@ def _train(model: nn.Module, train: Data, val: Data | None, settings: Settings) 
     """Trains with an Accelerator of its own, which leaves no trace on the model."""
     with (
         marking_unreadable(train, val),
-        private_accelerator(settings.run.precision) as accelerator,
+        private_accelerator(settings.run.precision, **settings.loop.accelerate_options) as accelerator,
         restored_afterwards(model),
         progress_bar(accelerator, settings.run.progress) as progress,
     ):
         run = build_run(accelerator, model, (train, val), settings, progress)
         try:
             prepare_training(run)
-            return train_all(run)
-        except KeyboardInterrupt:
-            report_interruption(run)
+            with tracking(run):
+                train_all(run)
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or run.callbacks.failed:
+                report_interruption(run)
             raise
         finally:
             run.finish()
+        print_curves(run)
+        run.callbacks.fit_end(run)
+        return run.history

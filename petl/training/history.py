@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import InitVar, dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from petl.tables import html_table, table
+from petl.training.history_plot import history_figure
+from petl.training.history_table import history_frame
+from petl.training.learning_curves import curves_text
 from petl.training.metrics import HIGHER_IS_BETTER
 
 T = TypeVar("T")
@@ -95,6 +99,41 @@ class History:
 
     def __repr__(self) -> str:
         return "\n".join([table(self._cells()), *self._remarks()])
+
+    def curves(self, width: int = 60, *, ascii: bool = False) -> str:
+        """Returns the learning curves as lines of text, of at most ``width`` columns each; "" for less than two epochs.
+
+        >>> rows = [{"epoch": e, "train_loss": 1 / e, "lr": 1e-3, "seconds": 1.0} for e in range(1, 5)]
+        >>> print(History(rows=rows).curves())
+        train_loss  █▃▂▁  1 to 0.25
+        """
+        return curves_text(self, width, ascii)
+
+    def to_frame(self) -> Any:
+        """Returns the rows as a pandas DataFrame [epochs, columns], indexed by epoch, with a column ``best``.
+
+        Raises:
+            PetlError: pandas is missing, which the extra ``tables`` brings.
+
+        >>> History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}]).to_frame()["train_loss"].tolist()
+        [0.5]
+        """
+        return history_frame(self)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Draws losses and ``monitor`` over the epochs, the best one marked, and returns matplotlib's Figure.
+
+        Args:
+            path: A file to save the picture to, such as "history.png".
+
+        Raises:
+            PetlError: matplotlib is missing, which the extra ``plot`` brings; there is no epoch yet; ``path`` can't be written.
+
+        >>> figure = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}]).plot()
+        >>> [axes.get_ylabel() for axes in figure.axes]
+        ['loss']
+        """
+        return history_figure(self, path)
 
     def _repr_html_(self) -> str:
         return html_table(self._cells(), self._remarks())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 from petl.training.optimizer_settings import OptimizerSettings
 
@@ -19,6 +20,11 @@ def default_epochs(updates: int) -> int:
     [60, 30, 10]
     """
     return min(MOST_EPOCHS, max(LEAST_EPOCHS, math.ceil(LEAST_UPDATES / max(updates, 1))))
+
+
+def updates_per_epoch(loader: Any, settings: OptimizerSettings) -> int:
+    """Returns how many updates an epoch has: one for each ``accumulate`` batches of this process, and one for the rest."""
+    return -(-len(loader) // settings.accumulate)
 
 
 def warmup(settings: OptimizerSettings, epochs: int, updates: int) -> float:

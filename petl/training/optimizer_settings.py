@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from petl.errors import PetlError
+from petl.training.own_scheduler import is_scheduler, refuse_per_epoch, schedulers
 from petl.training.setting_checks import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -22,7 +23,8 @@ from petl.training.setting_checks import (
     refuse_numbers,
 )
 
-OptimizerChoice = str | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+WEIGHT_DECAY = 0.01  # the default of ``weight_decay=``
+OptimizerChoice = str | torch.optim.Optimizer | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 DEFAULT_CLIP = 1.0  # with default rates; a number for lr clips nothing unless asked to
 FIND, GRADIENTS = "find", "gradients"  # values of lr and layer_decay
@@ -52,7 +54,8 @@ class OptimizerSettings:
     optimizer: OptimizerChoice
     weight_decay: float
     layer_decay: float | Literal["gradients"] | None
-    schedule: str
+    schedule: str | None
+    scheduler: Any
     warmup_epochs: float | None
     min_lr: float
     accumulate: int
@@ -70,10 +73,14 @@ class OptimizerSettings:
         refuse_numbers(self, {"warmup_epochs": Bounds(Real, 0, most, f"{words}, or None", optional=True)})
         if self.one_rate is not None and self.min_lr > self.one_rate:
             raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
-        maker = "a name of timm.optim's, or what makes an optimizer from parameter groups"
-        refuse_kinds(self, {"optimizer": ((str, Callable), maker)})
-        refuse_kinds(self, {"schedule": ((str,), "'cosine', 'poly', 'tanh' or 'none'")})
+        maker = "a name of timm.optim's, a ready optimizer, or what makes one from parameter groups"
+        refuse_kinds(self, {"optimizer": ((str, torch.optim.Optimizer, Callable), maker)})
+        refuse_kinds(self, {"schedule": ((str, type(None)), "'cosine', 'poly', 'tanh' or 'none'")})
+        self._refuse_beside_ready_optimizer()
+        self._refuse_beside_scheduler()
         self._refuse_other_optimizers()
+        if self.schedule is None:
+            object.__setattr__(self, "schedule", "cosine" if self.scheduler is None else "none")
 
     def _refuse_rates(self) -> None:
         if self.lr is not None and self.lr != FIND and not (isinstance(self.lr, str) and times(self.lr)):
@@ -89,10 +96,43 @@ class OptimizerSettings:
                 f"lr='find', which measures by which factor they suit this optimizer"
             )
 
+    def _refuse_beside_ready_optimizer(self) -> None:
+        """Raises a PetlError for settings that a ready optimizer would leave without effect."""
+        others = self.lr is not None or self.layer_decay is not None or self.weight_decay != WEIGHT_DECAY
+        if self.is_ready and others:
+            raise PetlError(
+                "lr=, layer_decay= and weight_decay= are for an optimizer that fit makes; a ready one has its own, by group: "
+                "petl.param_groups(model, lr=1e-3, layer_decay=0.75) makes such groups"
+            )
+
+    def _refuse_beside_scheduler(self) -> None:
+        """Raises a PetlError for settings that don't go with a scheduler of one's own."""
+        if self.scheduler is None:
+            return
+        refuse_kinds(
+            self, {"scheduler": ((Callable, *schedulers()), "a scheduler, or a function optimizer -> scheduler")}
+        )
+        if self.schedule is not None or self.warmup_epochs is not None or self.min_lr:
+            raise PetlError(
+                "schedule=, warmup_epochs= and min_lr= are for fit's own schedule; leave them out beside scheduler="
+            )
+        if isinstance(self.lr, str) or self.layer_decay == GRADIENTS or self.minutes is not None:
+            raise PetlError(
+                "lr='find', lr='x0.5', layer_decay='gradients' and minutes= decide after a scheduler is made; beside scheduler= "
+                "pass numbers, such as lr=1e-3 and epochs=10, or leave them out"
+            )
+        if is_scheduler(self.scheduler):
+            refuse_per_epoch(self.scheduler)
+
+    @property
+    def is_ready(self) -> bool:
+        """Returns whether the optimizer was made by the user, with groups and rates of its own."""
+        return isinstance(self.optimizer, torch.optim.Optimizer)
+
     @property
     def has_default_rates(self) -> bool:
-        """Returns whether each tensor has the rate of its kind; with a number for ``lr`` all have one."""
-        return self.one_rate is None
+        """Returns whether each tensor has the rate of its kind: not with a number for ``lr``, nor with a ready optimizer."""
+        return self.one_rate is None and not self.is_ready
 
     @property
     def one_rate(self) -> float | None:

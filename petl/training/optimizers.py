@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl.errors import PetlError, StateError
+from petl.graft.sharded import is_sharded_model
 from petl.training.length import warmup
 from petl.training.optimizer_settings import GRADIENTS, OptimizerSettings
 from petl.training.rate_groups import PEAK, with_default_rates
+from petl.training.ready_optimizer import refuse_foreign_parameters, top_rate
+from petl.training.sharded_run import ShardAverage
 from petl.wrapping.lookup import bare
 
 
@@ -58,6 +62,9 @@ def timm_groups(model: nn.Module, *, layer_decay: float | None, weight_decay: fl
 
 def create_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.optim.Optimizer:
     """Returns the optimizer, with groups that timm's schedules know; without a schedule each has its own rate in ``lr``."""
+    if isinstance(settings.optimizer, torch.optim.Optimizer):
+        refuse_foreign_parameters(settings.optimizer, model)
+        return settings.optimizer
     groups, top = _groups(model, settings)
     if settings.schedule == "none":
         for group in groups:
@@ -96,14 +103,14 @@ def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int, 
     """Returns timm's schedule, which takes a step per update, or None for "none"."""
     from timm.scheduler import create_scheduler_v2
 
-    top = max(group.get("initial_lr", group["lr"]) for group in optimizer.param_groups)
+    rate = top_rate(optimizer) if settings.one_rate is None else settings.one_rate
     try:
         scheduler, _ = create_scheduler_v2(
             optimizer,
-            settings.schedule,
+            settings.schedule or "none",
             num_epochs=epochs,
             warmup_epochs=warmup(settings, epochs, updates),  # type: ignore[arg-type]  # timm takes parts of an epoch too
-            warmup_lr=(top if settings.one_rate is None else settings.one_rate) / 100,
+            warmup_lr=rate / 100,
             min_lr=settings.min_lr,
             step_on_epochs=False,
             updates_per_epoch=updates,
@@ -119,7 +126,12 @@ def _schedule_error(settings: OptimizerSettings, why: str) -> PetlError:
     return PetlError(f"schedule={settings.schedule!r}: {why}; expected 'cosine', 'poly', 'tanh' or 'none'")
 
 
-def create_ema(model: nn.Module, settings: OptimizerSettings) -> Any:
+def create_ema(model: nn.Module, settings: OptimizerSettings, trained: Mapping[str, Tensor]) -> Any:
+    """Returns timm's averages of a model, averages of ``trained`` where the model is sharded, or None where none are kept."""
     from timm.utils import ModelEmaV3
 
-    return None if settings.ema is None else ModelEmaV3(model, decay=settings.ema, use_warmup=True)
+    if settings.ema is None:
+        return None
+    if is_sharded_model(model):
+        return ShardAverage(trained, ModelEmaV3(nn.Linear(1, 1), decay=settings.ema, use_warmup=True))
+    return ModelEmaV3(model, decay=settings.ema, use_warmup=True)

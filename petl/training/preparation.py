@@ -23,7 +23,8 @@ def prepare_training(run: Run) -> None:
         for group in run.optimizer.param_groups:  # the checkpoint's may have been another number
             group["initial_lr"] = run.settings.optim.one_rate
     values = [group["lr"] for group in run.optimizer.param_groups]
-    run.scheduler = create_scheduler(run.optimizer, run.settings.optim, run.updates_per_epoch, run.epochs)
+    if run.settings.optim.scheduler is None:
+        run.scheduler = create_scheduler(run.optimizer, run.settings.optim, run.updates_per_epoch, run.epochs)
     if not fresh:
         for group, value in zip(run.optimizer.param_groups, values, strict=True):
             group["lr"] = value

@@ -50,7 +50,7 @@ def train_safely(run: Run, train: Callable[[], dict[str, Any]]) -> dict[str, Any
     Raises:
         LossNotFinite: the loss of an update is no number, and there is nothing left to try.
     """
-    if not run.settings.optim.has_default_rates:
+    if not run.settings.optim.has_default_rates or run.settings.optim.scheduler is not None:
         return train()
     values, average = _in_main_memory(run.trained), _in_main_memory(run.average)
     updates = run.updates

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from petl.errors import StateError
+from petl.graft.sharded import reshard
+from petl.training.callback_calls import CallbackCalls
 from petl.training.history import History
+from petl.training.length import updates_per_epoch
+from petl.training.own_scheduler import OwnScheduler
+from petl.training.sharded_run import ShardAverage
 from petl.training.trained_state import cloned, copy_into
 from petl.wrapping.lookup import record
 
@@ -44,20 +50,28 @@ class Run:
     labels: list[str]
     objective: Objective
     optimizer: Optimizer
-    scheduler: Scheduler | None
+    scheduler: Scheduler | OwnScheduler | None
     progress: Progress
     trained: dict[str, Tensor]
     split: dict[str, Any] | None = None
     features: FeatureSource | None = None
-    ema: ModelEmaV3 | None = None
+    ema: ModelEmaV3 | ShardAverage | None = None
+    callbacks: CallbackCalls = field(default_factory=CallbackCalls)
     history: History = field(default_factory=History)
     updates: int = 0
     epochs: int = 0
+    lr: float | None = None  # of the last update
+    skipped: int = 0  # steps in a row that the gradient scaler of fp16 has skipped
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def updates_per_epoch(self) -> int:
-        return -(-len(self.train) // self.settings.optim.accumulate)
+        return updates_per_epoch(self.train, self.settings.optim)
+
+    @property
+    def updates_planned(self) -> int:
+        """Returns the number of updates of the whole training."""
+        return self.epochs * self.updates_per_epoch
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -71,9 +85,17 @@ class Run:
             "updates": self.updates,
             "best": self.best,
             "average": cloned(self.average),
+            "scheduler": self.scheduler.state_dict() if isinstance(self.scheduler, OwnScheduler) else None,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        own, then = isinstance(self.scheduler, OwnScheduler), state.get("scheduler")  # None before there were any
+        if own != (then is not None):
+            raise StateError(
+                f"the checkpoint is of a training {'without' if own else 'with'} scheduler=; pass it as then"
+            )
+        if isinstance(self.scheduler, OwnScheduler):
+            self.scheduler.load_state_dict(state["scheduler"])
         self.history, self.updates, self.best = History(**state["history"]), state["updates"], state["best"]
         copy_into(self.average, state["average"])
 
@@ -82,19 +104,24 @@ class Run:
         """Gives the model its averaged values inside, where averages are kept, and its own ones afterwards."""
         own = cloned(self.trained) if self.ema else {}
         if self.ema:
-            copy_into(self.trained, self.average)
+            self.put(self.average)
         try:
             yield
         finally:
             if self.ema:
-                copy_into(self.trained, own)
+                self.put(own)
+
+    def put(self, values: dict[str, Tensor]) -> None:
+        """Writes values into the model's own tensors."""
+        reshard(self.model)
+        copy_into(self.trained, values)
 
     def finish(self) -> None:
         """Leaves the model in evaluation mode with the values that ``keep`` asks for, and writes the results into its record."""
         if self.settings.run.keep == "best" and self.best:
-            copy_into(self.trained, self.best)
+            self.put(self.best)
         elif self.ema and self.updates:
-            copy_into(self.trained, self.average)
+            self.put(self.average)
         wrapped = record(self.model)
         if wrapped is not None and self.history.rows:
             wrapped.results = self.history.best if self.settings.run.keep == "best" else self.history.rows[-1]

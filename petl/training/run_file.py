@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def write_run_file(delta: str | Path, settings: Settings, history: History, spli
         {
             "petl": __version__,
             "delta": Path(delta).name,
-            "settings": _settings_as_json(settings),
+            "settings": settings_as_json(settings),
             "split": split,
             "history": values,
         },
@@ -46,7 +47,8 @@ def write_run_file(delta: str | Path, settings: Settings, history: History, spli
         file.write(text.encode() + b"\n")
 
 
-def _settings_as_json(settings: Settings) -> dict[str, Any]:
+def settings_as_json(settings: Settings) -> dict[str, Any]:
+    """Returns all settings as values that JSON has, under the names of ``fit``'s keyword arguments."""
     folder = settings.run.checkpoint
     plain = {name: _as_json(value) for name, value in settings.keywords().items()}
     return {**plain, "checkpoint": os.path.abspath(folder) if folder else None}
@@ -58,7 +60,15 @@ def _as_json(value: Any) -> Any:
         return value
     if isinstance(value, (list, tuple)):
         return [_as_json(item) for item in value]
-    return value.tolist() if hasattr(value, "tolist") else getattr(value, "__name__", str(value))
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else _name(value)
+
+
+def _name(value: Any) -> str:
+    """Returns the name of a function or class, else that of the object's class: no address, and no optimizer's many lines."""
+    function = value.func if isinstance(value, functools.partial) else value
+    return getattr(function, "__name__", type(function).__name__)
 
 
 def read_run_file(delta: str | Path) -> dict[str, Any] | None:

@@ -9,8 +9,10 @@ from typing import Any
 
 from petl.delta.load import read
 from petl.errors import PetlError, printable
+from petl.graft.sharded import is_sharded_model
 from petl.training.checkpoints import newest_checkpoint, write_checkpoint
 from petl.training.history import History
+from petl.training.learning_curves import can_show_blocks, remaining_time
 from petl.training.rehearsal import save_or_rescue
 from petl.training.run import Run
 from petl.training.run_file import write_run_file
@@ -27,7 +29,7 @@ def save_best(run: Run) -> PetlError | None:
     failed = None
     if run.settings.run.keep == "best":
         run.best = cloned(run.trained)
-    if run.settings.run.out and run.accelerator.is_main_process:
+    if run.settings.run.out and writes_deltas(run):
         try:
             save_or_rescue(run.model, run.settings.run.out, run.labels, run.history.best)
         except PetlError as error:
@@ -36,9 +38,15 @@ def save_best(run: Run) -> PetlError | None:
     return failed
 
 
+def writes_deltas(run: Run) -> bool:
+    """Returns whether this process takes part in saving a delta: rank 0, or all of them where each holds a part of the model."""
+    return run.accelerator.is_main_process or is_sharded_model(run.model)
+
+
 def write_epoch(run: Run, row: dict[str, Any]) -> None:
     """Prints the row of an epoch, and writes the file beside the delta and the checkpoint."""
-    print_line(run, run.history.line(row, run.epochs))
+    left = remaining_time(run.history, run.epochs)
+    print_line(run, "  ".join(filter(None, [run.history.line(row, run.epochs), left])))
     save_run_file(run)
     if run.settings.run.checkpoint:
         write_checkpoint(run.accelerator, Path(run.settings.run.checkpoint), row["epoch"])
@@ -57,6 +65,14 @@ def print_line(run: Run, line: str) -> None:
     """Prints a line on stderr: above the bar on a terminal, one after the other in log files and notebooks."""
     if run.settings.run.progress and run.accelerator.is_main_process:
         run.progress.console.print(printable(line), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def print_curves(run: Run) -> None:
+    """Prints the learning curves of a training of three epochs or more, as the last lines."""
+    if len(run.history) < 3:
+        return
+    for line in run.history.curves(ascii=not can_show_blocks(run.progress.console.encoding)).splitlines():
+        print_line(run, line)
 
 
 def report_interruption(run: Run) -> None:

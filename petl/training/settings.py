@@ -1,4 +1,4 @@
-"""The keyword arguments of `fit`, in four parts, each of which refuses what it can't be."""
+"""The keyword arguments of `fit`, in five parts, each of which refuses what it can't be."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import nn
 from petl.errors import StateError
 from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.training.feature_settings import FeatureSettings
+from petl.training.loop_settings import LoopSettings
 from petl.training.loss_settings import LossSettings
 from petl.training.optimizer_settings import OptimizerSettings
 from petl.training.rehearsal import refuse_delta_path
@@ -30,6 +31,7 @@ class Settings:
     loss: LossSettings
     features: FeatureSettings
     run: RunSettings
+    loop: LoopSettings
     started: float = field(default_factory=lambda: time.perf_counter())  # what ``minutes`` counts from
 
     @classmethod
@@ -45,6 +47,7 @@ class Settings:
             loss=loss,
             features=_part(FeatureSettings, {**arguments, "mixes": loss.mixes}),
             run=_part(RunSettings, arguments),
+            loop=_part(LoopSettings, arguments),
         )
 
     def refuse_impossible(self, val: Any, model: nn.Module) -> None:
@@ -59,7 +62,7 @@ class Settings:
 
     def keywords(self) -> dict[str, Any]:
         """Returns all settings under the names of ``fit``'s keyword arguments."""
-        parts = (self.optim, self.loss, self.features, self.run)
+        parts = (self.optim, self.loss, self.features, self.run, self.loop)
         values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
         del values["mixes"]  # it follows from mixup and cutmix
         return values

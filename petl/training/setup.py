@@ -17,14 +17,20 @@ from petl.errors import StateError
 from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
 from petl.extraction.npy_writer import StorageError
 from petl.extraction.reasons import NoRoom
+from petl.training.callback_calls import CallbackCalls
+from petl.training.callbacks import as_callbacks
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
+from petl.training.compiling import compile_net
 from petl.training.held_out import held_out_files
 from petl.training.history import History
+from petl.training.length import default_epochs, updates_per_epoch
 from petl.training.objectives import CrossEntropy, Objective
 from petl.training.optimizers import create_ema, create_optimizer, create_scheduler
+from petl.training.own_scheduler import OwnScheduler, own_scheduler
 from petl.training.rehearsal import rehearse_saving
 from petl.training.run import Run
 from petl.training.settings import Settings
+from petl.training.sharded_run import refuse_sharded_checkpoints
 from petl.training.trained_state import trained_state
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.lookup import record
@@ -37,11 +43,10 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         prove_frozen(model, "not trained, because no delta could be saved")
     train, val, labels, objective = _open_data(accelerator, model, data, settings)
     objective.prepare(train, accelerator.device)
-    optimizer = create_optimizer(model, settings.optim)
-    _refuse_early(settings)
+    optimizer, scheduler = _optimizer_and_scheduler(accelerator, model, train, settings)
     decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
-    net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, optimizer)
-    train = on_device(accelerator, train)
+    net, optimizer = accelerator.prepare(_net(decision, model, settings), optimizer)
+    train, trained = on_device(accelerator, train), trained_state(model)
     run = Run(
         accelerator=accelerator,
         settings=settings,
@@ -52,10 +57,11 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         labels=labels,
         objective=objective,
         optimizer=optimizer,
-        scheduler=None,
+        scheduler=scheduler,
         progress=progress,
-        trained=trained_state(model),
-        ema=create_ema(model, settings.optim),
+        trained=trained,
+        ema=create_ema(model, settings.optim, trained),
+        callbacks=CallbackCalls(as_callbacks(settings.loop.callbacks), settings.run.on_epoch),
         history=History(settings.run.monitor),
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
@@ -65,6 +71,30 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     _resume(run)
     run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
     return run
+
+
+def _optimizer_and_scheduler(
+    accelerator: Any, model: nn.Module, train: Loader, settings: Settings
+) -> tuple[torch.optim.Optimizer, OwnScheduler | None]:
+    """Returns the optimizer, and the scheduler of ``scheduler=``, made before accelerate wraps the optimizer, or None.
+
+    What can't be is refused here: features may take long to compute.
+    """
+    optimizer, wish = create_optimizer(model, settings.optim), settings.optim.scheduler
+    _refuse_early(settings)
+    refuse_sharded_checkpoints(accelerator, settings)
+    if wish is None:
+        return optimizer, None
+    updates = updates_per_epoch(on_device(accelerator, train), settings.optim)  # of this process's share of the batches
+    epochs = settings.optim.epochs or default_epochs(updates)
+    return optimizer, own_scheduler(wish, optimizer, epochs * updates)
+
+
+def _net(decision: Decision, model: nn.Module, settings: Settings) -> nn.Module:
+    """Returns what trains, to be run as it is or compiled: the model, or the part above its cached features."""
+    net = decision.source.net if decision.source else model
+    compile_net(net, settings.loop.compile)
+    return net
 
 
 def _features_or_images(

@@ -37,7 +37,7 @@ ROOMS = {
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
-    "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
+    "training": GROUND | {"graft", "format", "wrapping", "delta", "data", "extraction"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -106,11 +106,16 @@ TESTS_AS_WELL = {
     "project/test_package": "__main__ version",
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
+    "pipelines/test_fit_in_processes": "training/sharded_run",
+    "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
+    "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
     "training/test_rate_search": "training/find_rate training/preparation training/undone_updates",
     "wrapping/test_rates": "methods/rates training/rate_groups",
+    "training/test_own_scheduler": "training/ready_optimizer",
+    "training/test_trackers": "training/tracker_choice",
     "wrapping/test_backbone": "wrapping/backbone_size wrapping/hub_access",
     "wrapping/test_frozen_base": (
         "wrapping/casts wrapping/causes wrapping/guarded_model wrapping/loaded_values wrapping/rebase wrapping/rounding"
@@ -120,8 +125,8 @@ TESTS_AS_WELL = {
     "wrapping/test_whole": "wrapping/interrupts",
     "wrapping/test_wrap": "wrapping/lookup wrapping/preconditions",
     "training/test_settings": (
-        "training/feature_settings training/loss_settings training/optimizer_settings training/run_settings "
-        "training/setting_checks"
+        "training/feature_settings training/loop_settings training/loss_settings training/optimizer_settings "
+        "training/run_settings training/setting_checks"
     ),
 }
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
