@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
     from petl.methods.method import Method
     from petl.methods.registry import methods, register
+    from petl.prediction.predict import predict
+    from petl.prediction.results import Predictions
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.evaluation import evaluate
@@ -56,6 +58,8 @@ _HOMES = {
     "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
     "methods.method": "Method",
     "methods.registry": "register methods",
+    "prediction.predict": "predict",
+    "prediction.results": "Predictions",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "training.evaluation": "evaluate",
@@ -92,6 +96,7 @@ __all__ = [
     "Partial",
     "Peft",
     "PetlError",
+    "Predictions",
     "Probe",
     "Record",
     "Site",
@@ -113,6 +118,7 @@ __all__ = [
     "merge",
     "methods",
     "param_groups",
+    "predict",
     "read",
     "rebase",
     "record",

@@ -12,7 +12,7 @@ import timm
 import torch
 
 import petl
-from petl.cli.predictions import predictions
+from petl.prediction.meaning import meaning_of, scores_of
 from petl.training.run_file import read_run_file, run_file_beside
 from tests.support.commands import bright_and_dark, call, refused
 

@@ -38,6 +38,7 @@ ROOMS = {
     "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
+    "prediction": GROUND | {"graft", "format", "wrapping", "data", "training"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
