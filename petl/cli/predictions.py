@@ -99,6 +99,10 @@ def _report_rows(predictions: Predictions, top: int | None, as_json: bool) -> No
     described = predictions.described(top)
     if as_json:
         return say(as_json_text([{"image": name, "predictions": rows} for name, rows in described]))
-    lines = [(name, row.get("label", ""), prediction_text(row)) for name, rows in described for row in rows]
+    lines = [
+        (name, row.get("label", ""), prediction_text(row) if row else "below the thresholds")
+        for name, rows in described
+        for row in rows or [{}]
+    ]
     kinds = {"regression": "value", "metric": "embedding"}
     return show(("image", "label", kinds.get(predictions.task, "confidence")), lines)

@@ -73,17 +73,22 @@ class Layout:
         values = block.values
         labelled = [values[:, k] for k in range(values.shape[1])] if self.labelled else []
         if not self.meaning.has_probabilities:
-            units = [[", ".join(dict.fromkeys(self.meaning.units))] * len(images)] if self.meaning.units else []
+            units = [[self._units_cell(self.meaning.units)] * len(images)] if self.meaning.units else []
             return [images, *units, *([values[:, 0]] if self.is_value else []), *labelled]
         if self.lists:
             chosen = [self.meaning.chosen(row, self.top) for row in values]
             names = [[self.meaning.labels[k] for k in ks] for ks in chosen]
             return [images, names, [row[ks] for row, ks in zip(values, chosen, strict=True)], *labelled]
-        order = np.argsort(-values, axis=1, kind="stable")[:, : self.places]
+        order = self.meaning.ranked(values)[:, : self.places]
         pairs = [
             ([self.meaning.labels[k] for k in order[:, n]], _picked(values, order[:, n])) for n in range(self.places)
         ]
         return [images, *(column for pair in pairs for column in pair), *labelled]
+
+    @staticmethod
+    def _units_cell(units: list[str]) -> str:
+        """Returns the unit of all values, or one for each, in their order."""
+        return units[0] if len({*units}) == 1 else SEPARATOR.join(units)
 
     def rows(self, block: Block) -> Iterator[dict[str, Any]]:
         """Yields a dict for each image, with plain values; ``probabilities`` are a dict by label."""

@@ -116,6 +116,8 @@ def _numbered(items: list[Any]) -> ImageList:
 
 def _alone(source: Source) -> ImageList:
     """Returns the images of the only source; those of a folder, a tar or a table are named as in it."""
+    if not str(source):
+        raise DataError(f"got an empty path; {EXPECTED}")
     path = Path(source)
     if _is_pattern(source):
         return _several([source])

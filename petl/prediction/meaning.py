@@ -34,6 +34,7 @@ DECODINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "regression": _as_they_are,
     "metric": _as_they_are,
 }
+HEADER_KEYS = ("task", "labels", "units", "thresholds", "quantiles")  # of a delta, and of a wrapped model's record
 WITH_PROBABILITIES = ("classification", "ordinal", "multilabel")
 
 
@@ -61,10 +62,18 @@ class Meaning:
         """
         if not self.has_probabilities:
             return list(range(len(values)))
-        order = np.argsort(-values, kind="stable")
+        order = self.ranked(values[None])[0]
         if top is None and self.thresholds is not None:
             return order[(values >= self.thresholds)[order]].tolist()
         return order[: top or 1].tolist()
+
+    def ranked(self, values: np.ndarray) -> np.ndarray:
+        """Returns the numbers of the labels [N, K] for answers [N, K]: the predicted one first, the others by probability."""
+        order = np.argsort(-values, axis=1, kind="stable")
+        if self.task != "ordinal":
+            return order
+        first = middle_levels(values)[:, None]
+        return np.hstack([first, order[order != first].reshape(len(order), -1)])
 
     def describe(self, values: np.ndarray, top: int | None = None) -> list[dict[str, Any]]:
         """Returns one answer [K] as labels with confidences, the likeliest first, or as values (with units), or an embedding.
@@ -78,6 +87,18 @@ class Meaning:
         rows = [{"label": self.labels[k], key: float(values[k])} for k in self.chosen(values, top)]
         units = self.units or ()
         return [{**row, "units": unit} for row, unit in zip(rows, units, strict=True)] if units else rows
+
+
+def middle_levels(values: np.ndarray) -> np.ndarray:
+    """Returns the predicted level [N] of an ordinal task: the median of the levels' probabilities [N, K].
+
+    It has the smallest expected distance from the true level, which the likeliest level need not have.
+
+    >>> middle_levels(np.array([[0.35, 0.30, 0.35]])).tolist()
+    [1]
+    """
+    above = 1 - values.astype(np.float64).cumsum(1)
+    return (above[:, :-1] > 0.5).sum(1)
 
 
 def known_task(task: Any) -> str | None:
@@ -103,7 +124,7 @@ def description_of(model: nn.Module, *, labels: Sequence[Any] | None = None, tas
         DeltaError: labels that can't be, or a task that petl doesn't know.
     """
     wrapped = record(model)
-    own = {key: getattr(wrapped, key, None) for key in ("task", "labels", "units", "thresholds")}
+    own = {key: getattr(wrapped, key, None) for key in HEADER_KEYS}
     if wrapped is None and getattr(bare(model), "num_classes", None) == 0:
         own["task"] = "metric"
     given = {"labels": label_texts(labels), "task": task}
@@ -123,7 +144,8 @@ def meaning_of(description: Mapping[str, Any], outputs: int) -> Meaning:
     """
     task = known_task(description.get("task")) or ("regression" if outputs == 1 else "classification")
     units, labels = description.get("units"), description.get("labels")
-    units = [units] * outputs if isinstance(units, str) else units
+    quantiles = description.get("quantiles") or [] if task == "regression" else []
+    units = _one_each(units, outputs, len(quantiles))
     thresholds = description.get("thresholds")
     lists: dict[str, Any] = {"labels": None if task == "metric" else labels}
     lists |= {"units": units} if task == "regression" else {"thresholds": thresholds} if task == "multilabel" else {}
@@ -134,10 +156,31 @@ def meaning_of(description: Mapping[str, Any], outputs: int) -> Meaning:
             )
     return Meaning(
         task,
-        list(lists["labels"] or map(str, range(outputs))),
+        list(lists["labels"] or _numbers(outputs, quantiles)),
         units=None if lists.get("units") is None else [str(unit or "") for unit in units or ()],
         thresholds=_thresholds(thresholds, outputs) if task == "multilabel" else None,
     )
+
+
+def _one_each(units: Any, outputs: int, quantiles: int) -> Any:
+    """Returns the units as a list with one for each output: one text is for all, and one for each target for its quantiles."""
+    if isinstance(units, str):
+        return [units] * outputs
+    if units is not None and quantiles and len(units) * quantiles == outputs:
+        return [unit for unit in units for _ in range(quantiles)]
+    return units
+
+
+def _numbers(outputs: int, quantiles: Sequence[float]) -> list[str]:
+    """Returns names for outputs without labels: their numbers, or the quantiles of each target.
+
+    >>> _numbers(2, []), _numbers(2, [0.1, 0.9]), _numbers(4, [0.1, 0.9])
+    (['0', '1'], ['q0.1', 'q0.9'], ['0 q0.1', '0 q0.9', '1 q0.1', '1 q0.9'])
+    """
+    if not quantiles or outputs % len(quantiles):
+        return [str(number) for number in range(outputs)]
+    targets = [""] if outputs == len(quantiles) else [f"{number} " for number in range(outputs // len(quantiles))]
+    return [f"{target}q{quantile:g}" for target in targets for quantile in quantiles]
 
 
 def _thresholds(given: Any, outputs: int) -> np.ndarray:

@@ -44,8 +44,8 @@ def predict(
         model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
         images: A path, a pattern (``"new/**/*.jpg"``), a folder or a ``.tar`` (everything in and under it, in natural order,
             named relative to it), a ``.csv`` or ``.tsv`` with a column ``path``, a list of paths, PIL images or arrays
-            (which go through the pipeline as files do), tensors [C, H, W] or one [N, C, H, W] (as the model takes them), a
-            Dataset, a DataLoader, or an iterable of images or batches.
+            (which go through the pipeline as image files and ``.npy`` files do), tensors [C, H, W] or one [N, C, H, W] (as the
+            model takes them), a Dataset, a DataLoader, or an iterable of images or batches.
         labels: Names of the outputs; else the wrapped model's, else their numbers.
         task: What the outputs mean; else the wrapped model's. "classification" and "ordinal" answer with a softmax,
             "multilabel" with a sigmoid of each, "regression" and "metric" with the numbers as they are. Without a task, several

@@ -63,7 +63,7 @@ class ReadImages(Dataset[tuple[str, Any]]):
                 file.seek(item.start)
                 return self.transform(file.read(item.size))
         if isinstance(item, (Image.Image, np.ndarray)):
-            return self.transform(item)
+            return self.transform(as_picture(item))
         if isinstance(item, Tensor):
             return ready(item)
         with open_file(item) as file:
@@ -89,6 +89,13 @@ class ReadDataset(ReadImages):
             return name, type(error)(str(error).removeprefix(f"{name}: "))
         except (OSError, EOFError, SyntaxError) as error:  # of PIL, in a dataset of torchvision's
             return name, Unreadable(f"it can't be read: {error}")
+
+
+def as_picture(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
+    """Returns an array of 8-bit gray or colour as a PIL image, which is resized as an image file is; others as they are."""
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
+        return Image.fromarray(image)
+    return image
 
 
 def ready(image: Tensor) -> Tensor:
@@ -144,7 +151,6 @@ def in_order(dataset: ReadImages, ranges: list[range], workers: int) -> Iterable
         batch_sampler=ranges,  # type: ignore[arg-type]  # a range does as a list of numbers
         collate_fn=collate,
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),
     )
 

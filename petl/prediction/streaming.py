@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Integral
@@ -14,8 +15,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from petl.data.datasets import Images
 from petl.data.pipelines import pipeline
 from petl.data.replacements import marking_unreadable
+from petl.data.wrappers import petl_datasets
 from petl.errors import DataError, StateError
 from petl.graft.sharded import is_sharded_model
 from petl.prediction.image_lists import EXPECTED, ImageList, is_image, list_images
@@ -38,6 +41,7 @@ from petl.training.setting_checks import INFINITY, Bounds, refuse_numbers
 from petl.wrapping.eval_mode import in_eval
 from petl.wrapping.lookup import bare
 
+log = logging.getLogger(__name__)
 TOP = Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True)
 
 
@@ -141,6 +145,8 @@ def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelera
         return Batches(batches, len(source.dataset), -(-count // ranks))
     if isinstance(source, ImageList) or _is_indexed(source):
         dataset = ReadImages(source, read) if isinstance(source, ImageList) else ReadDataset(source, read)
+        if any(isinstance(own, Images) and own.random for own in petl_datasets(source)):
+            log.warning("these images are augmented at random, as for training; make the dataset with training=False")
         if not len(dataset):
             raise DataError("the dataset is empty; expected at least one image")
         refuse_different_lists(accelerator, source.checksum if isinstance(source, ImageList) else 0, len(dataset))

@@ -33,12 +33,19 @@ class CsvWriter:
 
     def __init__(self, file: IO[bytes], layout: Layout):
         self.text = io.TextIOWrapper(file, encoding="utf-8", newline="", write_through=True)
-        self.rows, self.layout = csv.writer(self.text, lineterminator="\n"), layout
-        self.rows.writerow([_without_lone_surrogates(name) for name in layout.names])
+        self.plain = csv.writer(self.text, lineterminator="\n")
+        self.quoted = csv.writer(self.text, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        self.layout = layout
+        self._write(layout.names)
 
     def add(self, block: Block) -> None:
-        columns = [[_cell(value) for value in column] for column in self.layout.columns(block)]
-        self.rows.writerows(zip(*columns, strict=True))
+        for row in zip(*self.layout.columns(block), strict=True):
+            self._write(row)
+
+    def _write(self, row: Iterable[Any]) -> None:
+        cells = [_cell(value) for value in row]
+        # Python before 3.13 leaves a lone carriage return without quotes, and readers end the row there
+        (self.quoted if any("\r" in cell for cell in cells) else self.plain).writerow(cells)
 
     def finish(self) -> None:
         self.text.detach()
