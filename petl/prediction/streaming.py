@@ -22,19 +22,10 @@ from petl.data.wrappers import petl_datasets
 from petl.errors import DataError, StateError
 from petl.graft.sharded import is_sharded_model
 from petl.prediction.image_lists import EXPECTED, ImageList, is_image, list_images
+from petl.prediction.loader_batches import as_they_come, is_sequential, share_of_loader
 from petl.prediction.meaning import Meaning
 from petl.prediction.passes import Block, Pass, refuse_different_lists
-from petl.prediction.reading import (
-    ReadBatch,
-    ReadDataset,
-    ReadImages,
-    as_they_come,
-    image_in,
-    in_order,
-    is_sequential,
-    rank_ranges,
-    share_of_loader,
-)
+from petl.prediction.reading import ReadBatch, ReadDataset, ReadImages, batches_in_order, image_in, rank_ranges
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.run_settings import DATA_BOUNDS
 from petl.training.setting_checks import INFINITY, Bounds, refuse_numbers
@@ -152,7 +143,7 @@ def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelera
         refuse_different_lists(accelerator, source.checksum if isinstance(source, ImageList) else 0, len(dataset))
         ranges = rank_ranges(len(dataset), settings.batch_size, rank, ranks)
         steps = len(rank_ranges(len(dataset), settings.batch_size, 0, ranks))
-        return Batches(in_order(dataset, ranges, settings.workers), len(dataset), steps)
+        return Batches(batches_in_order(dataset, ranges, settings.workers), len(dataset), steps)
     if ranks > 1:
         raise DataError(
             f"{type(source).__name__} is read only as it comes, which several processes can't share in order; pass a folder or a "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -160,17 +161,26 @@ def write_blocks(path: Path, blocks: Iterable[tuple[Layout, Block]]) -> None:
     Raises:
         PetlError: there is no answer, or the disk can't take them; no file is written then.
     """
-    writer: TableWriter | None = None
     try:
-        with open_atomically(path) as file:
+        with open_atomically(path) as file, contextlib.ExitStack() as unfinished:
+            writer: TableWriter | None = None
             for layout, block in _marked(blocks):
-                writer = writer or WRITERS[path.suffix.lower()](file, layout)
+                if writer is None:
+                    writer = WRITERS[path.suffix.lower()](file, layout)
+                    unfinished.callback(_let_go, writer)
                 writer.add(block)
             if writer is None:
                 raise StateError(f"there is no prediction to write to {path}")
+            unfinished.pop_all()
             writer.finish()
     except _OfTheWork as error:
         raise error.error from error.error.__cause__
+
+
+def _let_go(writer: TableWriter) -> None:
+    """Ends a writer after an error, while its file is open: it would try to write again when it is collected."""
+    with contextlib.suppress(Exception):
+        writer.finish()
 
 
 def _marked(blocks: Iterable[Any]) -> Iterator[Any]:

@@ -78,7 +78,7 @@ def test_parquet_and_frames_have_the_columns_of_the_csv(tmp_path: Path) -> None:
         ({"task": "regression", "labels": ["w", "h"]}, {"every": False}, ["image", "w", "h"], ["0.25", "0.75"]),
         ({"task": "regression", "units": ["kg", "cm"]}, {}, ["image", "units", "0", "1"], ["kg;cm", "0.25", "0.75"]),
         ({"task": "metric", "labels": ["cat"]}, {}, ["image", "0", "1"], ["0.25", "0.75"]),
-        ({"task": "ordinal", "labels": ["low", "high"]}, {}, ["image", "label", "confidence", "low", "high"], ["high", "0.75", "0.25", "0.75"]),
+        ({"task": "ordinal", "labels": ["low", "high"]}, {"every": False}, ["image", "label", "confidence"], ["high", "0.75"]),
     ],
 )  # fmt: skip
 def test_columns_by_task(description: Any, options: Any, head: list[str], row: list[str], tmp_path: Path) -> None:
@@ -108,8 +108,11 @@ def test_a_thousand_classes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("error", [ValueError("ours"), OSError("ours"), KeyboardInterrupt(), petl.DataError("ours")])
-def test_what_ends_in_the_middle_leaves_nothing(ending: str, error: BaseException, tmp_path: Path) -> None:
+def test_what_ends_in_the_middle_leaves_nothing(
+    ending: str, error: BaseException, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is the one of the work, not one of the disk, and an older file stays."""
+    monkeypatch.setattr("petl.prediction.writers.CELLS_AT_ONCE", 9)
     if ending == ".parquet":
         pytest.importorskip("pyarrow")
     layout, old = Layout(meaning_of({}, 2)), tmp_path / f"old{ending}"
@@ -123,7 +126,7 @@ def test_what_ends_in_the_middle_leaves_nothing(ending: str, error: BaseExceptio
             assert not (tmp_path / f"new{ending}").exists()
 
     for path in (old, tmp_path / f"new{ending}"):
-        with pytest.raises(type(error), match="ours" if str(error) else ""):
+        with pytest.raises(type(error), match="ours" if str(error) else None):
             write_blocks(path, blocks())
     assert [path.name for path in tmp_path.iterdir()] == [old.name] and old.read_text() == "old"
 

@@ -100,7 +100,9 @@ TESTS_AS_WELL = {
     "methods/test_peft": "methods/foreign methods/peft_copies methods/peft_fields methods/peft_merging",
     "pipelines/test_distributed": "graft/sharded",
     "prediction/test_image_lists": "prediction/manifests",
-    "prediction/test_predict": "prediction/passes prediction/reading prediction/results prediction/streaming",
+    "prediction/test_predict": (
+        "prediction/loader_batches prediction/passes prediction/reading prediction/results prediction/streaming"
+    ),
     "prediction/test_writers": "prediction/columns",
     "project/test_demo": "cli/demo_trials",
     "project/test_package": "__main__ version",
