@@ -168,6 +168,7 @@ def predict_command(
         workers=workers,
         top=top,
         strict=strict,
+        progress=len(found) > batch_size,
         pipeline=pipeline(net, **reading_options.pipeline),
     )
     written = path is not None if every is None else every
