@@ -22,7 +22,7 @@ from petl.errors import DataError
 from petl.prediction.manifests import is_table, listed_paths
 
 PATTERN = "*?["  # what makes a name a pattern
-Source = str | Path
+Source = str | os.PathLike[str]
 
 
 class TarMember(NamedTuple):
@@ -70,18 +70,18 @@ def list_images(images: Any) -> ImageList:
     Raises:
         DataError: nothing is there, nothing matches, there is no image, or it is none of these.
     """
-    if isinstance(images, (str, Path)):
-        return _alone(images)
-    if isinstance(images, Tensor) and images.ndim == 4:
-        return _numbered(list(images))
-    if isinstance(images, np.ndarray) and images.ndim == 4:
-        return _numbered(list(images))
+    if is_path(images):
+        return _alone(os.fspath(images))
     if is_image(images):
         return _numbered([images])
+    if isinstance(images, (Tensor, np.ndarray)):
+        if images.ndim != 4:
+            raise DataError(f"got {_kind(images)}; {EXPECTED}")
+        return _numbered(list(images))
     if isinstance(images, (Mapping, Set)) or not isinstance(images, Iterable) or not (items := list(images)):
         raise DataError(f"got {'no images' if isinstance(images, Sequence) else _kind(images)}; {EXPECTED}")
-    if all(isinstance(item, (str, Path)) for item in items):
-        return _several(items)  # type: ignore[arg-type]  # just asked
+    if all(is_path(item) for item in items):
+        return _several(items)
     odd = next((item for item in items if not is_image(item)), None)
     if odd is not None:
         raise DataError(f"got a list with {_kind(odd)} in it; {EXPECTED}")
@@ -94,10 +94,15 @@ EXPECTED = (
 )
 
 
+def is_path(item: Any) -> bool:
+    return isinstance(item, (str, os.PathLike))
+
+
 def is_image(item: Any) -> bool:
-    """Returns whether this is one image in memory."""
+    """Returns whether this is one image in memory: decoded, a tensor, or the bytes of an image file."""
     return (
-        isinstance(item, Image.Image)
+        isinstance(item, (Image.Image, bytes))
+        or hasattr(item, "read")
         or (isinstance(item, np.ndarray) and item.ndim in (2, 3))
         or (isinstance(item, Tensor) and item.ndim == 3)
     )
@@ -114,18 +119,20 @@ def _numbered(items: list[Any]) -> ImageList:
     return ImageList([f"image {number}" for number in range(len(items))], items)
 
 
-def _alone(source: Source) -> ImageList:
+def _alone(source: str) -> ImageList:
     """Returns the images of the only source; those of a folder, a tar or a table are named as in it."""
-    if not str(source):
+    if not source:
         raise DataError(f"got an empty path; {EXPECTED}")
     path = Path(source)
+    if "://" in source:
+        raise DataError(f"{source} is an address; download what is there, and give its path")
     if _is_pattern(source):
         return _several([source])
     if not os.path.lexists(path):
         existing_path(path)
     if path.is_dir() or _is_tar(path):
         return _tree(path)
-    return _table(path) if path.is_file() and is_table(path) else ImageList([str(source)], [str(source)])
+    return _table(path) if path.is_file() and is_table(path) else ImageList([source], [source])
 
 
 def _several(sources: Sequence[Source]) -> ImageList:
@@ -137,7 +144,7 @@ def _several(sources: Sequence[Source]) -> ImageList:
     names: list[str] = []
     items: list[Any] = []
     for source in sources:
-        for found in _matches(source) if _is_pattern(source) else [str(source)]:
+        for found in _matches(source) if _is_pattern(source) else [os.fspath(source)]:
             inner = _tree(Path(found)) if os.path.isdir(found) else ImageList([found], [found])
             names += [os.path.join(found, name) for name in inner.names] if os.path.isdir(found) else inner.names
             items += inner.items

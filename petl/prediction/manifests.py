@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from petl.errors import DataError, listing
@@ -16,6 +17,17 @@ def is_table(path: Path) -> bool:
     return path.suffix.lower() in TABLES
 
 
+def path_column(columns: Iterable[str], table: str) -> str:
+    """Returns the name of the column that holds paths, or raises a DataError."""
+    known = {str(name).strip().lower(): name for name in columns if name}
+    column = next((known[name] for name in PATH_COLUMNS if name in known), None)
+    if column is None:
+        raise DataError(
+            f"{table} has no column of paths: expected one named {', '.join(PATH_COLUMNS)}, found {listing(known) or 'none'}"
+        )
+    return column
+
+
 def listed_paths(path: Path) -> list[str]:
     """Returns the paths in a table's column ``path`` (or ``image``, ``file`` ...), in its order and as they are written.
 
@@ -25,15 +37,10 @@ def listed_paths(path: Path) -> list[str]:
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             rows = csv.DictReader(file, delimiter=TABLES[path.suffix.lower()])
-            columns = {name.strip().lower(): name for name in rows.fieldnames or () if name}
-            column = next((columns[name] for name in PATH_COLUMNS if name in columns), None)
-            paths = [] if column is None else [row[column] for row in rows]
+            column = path_column(rows.fieldnames or (), str(path))
+            paths = [row[column] for row in rows]
     except (OSError, csv.Error) as error:
         raise DataError(f"{path} can't be read as a table: {error}") from error
-    if column is None:
-        raise DataError(
-            f"{path} has no column of paths: expected one named {', '.join(PATH_COLUMNS)}, found {listing(columns) or 'none'}"
-        )
     if (empty := next((line for line, name in enumerate(paths, 2) if not name), None)) is not None:
         raise DataError(f"{path} has no path in row {empty}; give one, or take the row out")
     if not paths:

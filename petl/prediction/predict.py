@@ -13,7 +13,7 @@ import numpy as np
 import torch.distributed as dist
 from torch import nn
 
-from petl.errors import DataError
+from petl.errors import DataError, StateError
 from petl.prediction.columns import Layout
 from petl.prediction.meaning import Meaning, description_of
 from petl.prediction.passes import Block
@@ -73,6 +73,10 @@ def predict(
     >>> len(predictions), predictions.probabilities.shape, sorted(predictions[0])
     (3, (3, 2), ['confidence', 'image', 'label', 'probabilities'])
     """
+    if not isinstance(model, nn.Module):
+        raise StateError(f"got a {type(model).__name__} for the model; petl.load reads a delta onto its backbone")
+    if not isinstance(out, (str, os.PathLike, type(None))):
+        raise StateError(f"out={out!r}; expected the path of a file, or None")
     description = description_of(model, labels=labels, task=task)
     settings = PassSettings(
         batch_size=batch_size,

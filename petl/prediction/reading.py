@@ -62,7 +62,9 @@ class ReadImages(Dataset[tuple[str, Any]]):
             with open(item.tar, "rb") as file:
                 file.seek(item.start)
                 return self.transform(file.read(item.size))
-        if isinstance(item, (Image.Image, np.ndarray)):
+        if hasattr(item, "read"):
+            item = item.read()
+        if isinstance(item, (Image.Image, np.ndarray, bytes)):
             return self.transform(as_picture(item))
         if isinstance(item, Tensor):
             return ready(item)
@@ -91,7 +93,7 @@ class ReadDataset(ReadImages):
             return name, Unreadable(f"it can't be read: {error}")
 
 
-def as_picture(image: Image.Image | np.ndarray) -> Image.Image | np.ndarray:
+def as_picture(image: Image.Image | np.ndarray | bytes) -> Image.Image | np.ndarray | bytes:
     """Returns an array of 8-bit gray or colour as a PIL image, which is resized as an image file is; others as they are."""
     if isinstance(image, np.ndarray) and image.dtype == np.uint8 and (image.ndim == 2 or image.shape[2] == 3):
         return Image.fromarray(image)

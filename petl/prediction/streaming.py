@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MappingView
 from dataclasses import dataclass
 from numbers import Integral
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -19,10 +17,11 @@ from petl.data.datasets import Images
 from petl.data.pipelines import pipeline
 from petl.data.replacements import marking_unreadable
 from petl.data.wrappers import petl_datasets
-from petl.errors import DataError, StateError
+from petl.errors import ITEM, DataError, StateError, shortened
 from petl.graft.sharded import is_sharded_model
-from petl.prediction.image_lists import EXPECTED, ImageList, is_image, list_images
+from petl.prediction.image_lists import EXPECTED, ImageList, is_image, is_path, list_images
 from petl.prediction.loader_batches import as_they_come, is_sequential, share_of_loader
+from petl.prediction.manifests import path_column
 from petl.prediction.meaning import Meaning
 from petl.prediction.passes import Block, Pass, refuse_different_lists
 from petl.prediction.reading import ReadBatch, ReadDataset, ReadImages, batches_in_order, image_in, rank_ranges
@@ -51,6 +50,10 @@ class PassSettings:
 
     def __post_init__(self) -> None:
         refuse_numbers(self, {**DATA_BOUNDS, "top": TOP})
+        if self.pipeline is not None and not (isinstance(self.pipeline, Mapping) and "input_size" in self.pipeline):
+            raise DataError(
+                f"pipeline={shortened(repr(self.pipeline), ITEM)}; expected what petl.data.pipeline(model) returns"
+            )
 
 
 @dataclass
@@ -100,23 +103,24 @@ def find_images(images: Any) -> Any:
     """
     if isinstance(images, (DataLoader, IterableDataset, ImageList)):
         return images
-    if isinstance(images, Iterator):
+    if isinstance(images, Iterator) and not is_image(images):  # an open file is read as a whole
         first = list(itertools.islice(images, 1))
         images = itertools.chain(first, images)
-        return list_images(list(images)) if first and isinstance(first[0], (str, Path)) else images
+        return list_images(list(images)) if first and is_path(first[0]) else images
+    if hasattr(images, "columns") and hasattr(images, "to_dict"):  # a frame of pandas
+        images = images[path_column(images.columns, type(images).__name__)]
     if getattr(images, "ndim", None) == 1 and hasattr(images, "tolist"):  # a column of pandas, or an array of paths
         return list_images(images.tolist())
-    if isinstance(images, (str, Path, Image.Image, Mapping, set, frozenset)) or _is_array(images):
-        return list_images(images)
-    if isinstance(images, (list, tuple)) and (not images or isinstance(images[0], (str, Path)) or is_image(images[0])):
+    if isinstance(images, (list, tuple, MappingView)):
+        images = list(images)  # type: ignore[arg-type]  # keys or values of a dict, in their order
+        whole = not images or is_path(images[0]) or is_image(images[0])
+        return list_images(images) if whole else images
+    known = is_path(images) or is_image(images) or isinstance(images, (Mapping, set, frozenset))
+    if known or isinstance(images, (Tensor, np.ndarray)):
         return list_images(images)
     if not (hasattr(images, "__getitem__") or hasattr(images, "__iter__")) or isinstance(images, (type, nn.Module)):
         raise DataError(f"got {type(images).__name__}; {EXPECTED}")
     return images
-
-
-def _is_array(images: Any) -> bool:
-    return isinstance(images, (Tensor, np.ndarray))
 
 
 def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelerator: Any) -> Batches:

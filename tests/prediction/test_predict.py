@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,7 @@ def test_a_folder_in_order_without_its_bad_files(
 def test_every_kind_of_source_gives_the_same(
     model: nn.Module, pipeline: Any, pictures: Path, expected: np.ndarray, tmp_path: Path
 ) -> None:
+    pandas = pytest.importorskip("pandas")
     paths = [pictures / name for name in NAMES]
     tensors = torch.stack([petl.data.image(path, pipeline) for path in paths])
     pils = [Image.open(path) for path in paths]
@@ -66,7 +69,14 @@ def test_every_kind_of_source_gives_the_same(
         "a generator of paths": iter(paths),
         "an array of paths": np.array([str(path) for path in paths]),
         "a table": tmp_path / "list.csv",
+        "a frame with a column of paths": pandas.DataFrame({"label": 0, "path": [str(path) for path in paths]}),
+        "keys that are paths": dict.fromkeys(paths).keys(),
+        "entries that are paths": [
+            next(entry for entry in os.scandir(p.parent) if entry.name == p.name) for p in paths
+        ],
         "PIL images": pils,
+        "bytes": [path.read_bytes() for path in paths],
+        "open files": [io.BytesIO(path.read_bytes()) for path in paths],
         "a generator of images": (image for image in pils),
         "arrays": [np.asarray(image) for image in pils],
         "one array": np.stack([np.asarray(image) for image in pils]),
@@ -203,6 +213,9 @@ def test_bad_files_alone_or_with_strict_are_errors(model: nn.Module, pictures: P
         ({"images": DataLoader(TensorDataset(torch.zeros(0, 3, 8, 8)))}, "no image"),
         ({"images": [("x", 1)]}, "found no image"),
         ({"images": nn.Linear(1, 1)}, "got Linear"),
+        ({"images": "https://example.com/a.png"}, "is an address"),
+        ({"images": np.array("a.png")}, r"of shape \(\)"),
+        ({"images": torch.zeros(2, 3, 32, 32), "pipeline": {"size": 3}}, r"petl\.data\.pipeline\(model\)"),
     ],
 )
 def test_what_cant_be_done_is_refused(options: dict[str, Any], said: str, model: nn.Module, tmp_path: Path) -> None:
