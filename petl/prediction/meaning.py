@@ -152,7 +152,8 @@ def meaning_of(description: Mapping[str, Any], outputs: int) -> Meaning:
     for name, given in lists.items():
         if given is not None and len(given) != outputs:
             raise DeltaError(
-                f"the model has {outputs} outputs and the delta {len(given)} {name}; save it again with {name}="
+                f"{len(given)} {name} for a model of {outputs} outputs; expected one for each, in {name}= of petl.save"
+                + (" or petl.predict" * (name == "labels"))
             )
     return Meaning(
         task,

@@ -105,14 +105,29 @@ def find_images(images: Any) -> Any:
         return images
     if isinstance(images, Iterator) and not is_image(images):  # an open file is read as a whole
         first = list(itertools.islice(images, 1))
-        images = itertools.chain(first, images)
-        return list_images(list(images)) if first and is_path(first[0]) else images
+        rest = itertools.chain(first, images)
+        return list_images(list(rest)) if first and is_path(first[0]) else Once(rest)
+    return _find_whole(images)
+
+
+class Once:
+    """An iterator of images, begun already."""
+
+    def __init__(self, images: Iterator[Any]):
+        self.images = images
+
+    def __iter__(self) -> Iterator[Any]:
+        return self.images
+
+
+def _find_whole(images: Any) -> Any:
+    """Returns the same for what isn't read once only."""
     if hasattr(images, "columns") and hasattr(images, "to_dict"):  # a frame of pandas
         images = images[path_column(images.columns, type(images).__name__)]
     if getattr(images, "ndim", None) == 1 and hasattr(images, "tolist"):  # a column of pandas, or an array of paths
         return list_images(images.tolist())
     if isinstance(images, (list, tuple, MappingView)):
-        images = list(images)  # type: ignore[arg-type]  # keys or values of a dict, in their order
+        images = list(images)  # type: ignore[arg-type]  # also keys or values of a dict, in their order
         whole = not images or is_path(images[0]) or is_image(images[0])
         return list_images(images) if whole else images
     known = is_path(images) or is_image(images) or isinstance(images, (Mapping, set, frozenset))
@@ -149,9 +164,10 @@ def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelera
         steps = len(rank_ranges(len(dataset), settings.batch_size, 0, ranks))
         return Batches(batches_in_order(dataset, ranges, settings.workers), len(dataset), steps)
     if ranks > 1:
+        name = "an iterator" if isinstance(source, Once) else type(source).__name__
         raise DataError(
-            f"{type(source).__name__} is read only as it comes, which several processes can't share in order; pass a folder or a "
-            "Dataset, or run one process"
+            f"{name} is read only as it comes, which several processes can't share in order; pass a folder or a Dataset, or run "
+            "one process"
         )
     return Batches(as_they_come(source, read))
 

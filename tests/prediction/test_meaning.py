@@ -67,7 +67,7 @@ def test_a_level_is_the_median_and_not_the_likeliest() -> None:
     ("description", "said"),
     [
         ({"task": "segmentation"}, "upgrade"),
-        ({"labels": ["a", "b"]}, "3 outputs and the delta 2 labels"),
+        ({"labels": ["a", "b"]}, "2 labels for a model of 3 outputs"),
         ({"task": "regression", "units": ["a", "b"]}, "2 units"),
         ({"task": "multilabel", "thresholds": [0.5]}, "1 thresholds"),
     ],

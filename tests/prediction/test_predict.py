@@ -198,7 +198,7 @@ def test_bad_files_alone_or_with_strict_are_errors(model: nn.Module, pictures: P
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"labels": ["a"]}, "3 outputs and the delta 1 labels"),
+        ({"labels": ["a"]}, "1 labels for a model of 3 outputs"),
         ({"labels": "abc"}, "expected a list of class names"),
         ({"task": "segmentation"}, "segmentation"),
         ({"batch_size": 0}, "batch_size=0"),
