@@ -145,24 +145,12 @@ def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelera
         DataError: it is empty, or can't be shared by several ranks.
     """
     rank, ranks = accelerator.process_index, accelerator.num_processes
-    chosen = settings.pipeline
-
-    def read() -> Mapping[str, Any]:
-        return chosen if chosen is not None else pipeline(model)
-
+    read = LazyPipeline(settings.pipeline, model)
     if is_sequential(source):
         batches, count = share_of_loader(source, rank, ranks)
         return Batches(batches, len(source.dataset), -(-count // ranks))
     if isinstance(source, ImageList) or _is_indexed(source):
-        dataset = ReadImages(source, read) if isinstance(source, ImageList) else ReadDataset(source, read)
-        if any(isinstance(own, Images) and own.random for own in petl_datasets(source)):
-            log.warning("these images are augmented at random, as for training; make the dataset with training=False")
-        if not len(dataset):
-            raise DataError("the dataset is empty; expected at least one image")
-        refuse_different_lists(accelerator, source.checksum if isinstance(source, ImageList) else 0, len(dataset))
-        ranges = rank_ranges(len(dataset), settings.batch_size, rank, ranks)
-        steps = len(rank_ranges(len(dataset), settings.batch_size, 0, ranks))
-        return Batches(batches_in_order(dataset, ranges, settings.workers), len(dataset), steps)
+        return _indexed_batches(source, read, settings, accelerator)
     if ranks > 1:
         name = "an iterator" if isinstance(source, Once) else type(source).__name__
         raise DataError(
@@ -170,6 +158,36 @@ def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelera
             "one process"
         )
     return Batches(as_they_come(source, read))
+
+
+def _indexed_batches(source: Any, read: LazyPipeline, settings: PassSettings, accelerator: Any) -> Batches:
+    rank, ranks = accelerator.process_index, accelerator.num_processes
+    listed = isinstance(source, ImageList)
+    dataset = ReadImages(source, read) if listed else ReadDataset(source, read)
+    if any(isinstance(own, Images) and own.random for own in petl_datasets(source)):
+        log.warning("these images are augmented at random, as for training; make the dataset with training=False")
+    if not len(dataset):
+        raise DataError("the dataset is empty; expected at least one image")
+    refuse_different_lists(accelerator, source.checksum if listed else 0, len(dataset))
+    ranges = rank_ranges(len(dataset), settings.batch_size, rank, ranks)
+    steps = len(rank_ranges(len(dataset), settings.batch_size, 0, ranks))
+    return Batches(batches_in_order(dataset, ranges, settings.workers), len(dataset), steps)
+
+
+class LazyPipeline:
+    """The pipeline to read images with: the chosen one, or the model's, which is looked up when an image needs it."""
+
+    def __init__(self, chosen: Mapping[str, Any] | None, model: nn.Module | None):
+        self.chosen, self.model = chosen, model
+
+    def __call__(self) -> Mapping[str, Any]:
+        if self.chosen is None and self.model is not None:
+            self.chosen = pipeline(self.model)
+        return self.chosen or {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Gives worker processes that start afresh the pipeline, and no model."""
+        return LazyPipeline, (self(), None)
 
 
 def _is_indexed(source: Any) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,10 +20,11 @@ from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 from torchvision.datasets import ImageFolder
 
 import petl
+from petl.prediction.image_lists import list_images
 from petl.prediction.meaning import description_of
 from petl.prediction.passes import Pass
-from petl.prediction.reading import rank_ranges
-from petl.prediction.streaming import PassSettings, stream
+from petl.prediction.reading import ReadImages, rank_ranges
+from petl.prediction.streaming import LazyPipeline, PassSettings, stream
 from tests.prediction.conftest import NAMES
 from tests.support.image_files import make_tar
 
@@ -272,6 +274,20 @@ def test_views_are_averaged(model: nn.Module) -> None:
     with torch.no_grad():
         both = (model(images).softmax(1) + model(images.flip(-1)).softmax(1)) / 2
     assert meaning is not None and np.allclose(block.values, both.numpy(), atol=ROUNDING)
+
+
+def test_readers_go_to_processes_that_start_afresh_without_the_model(model: nn.Module, pictures: Path) -> None:
+    reader = ReadImages(list_images(pictures), LazyPipeline(None, model))
+    data = pickle.dumps(reader)
+    assert len(data) < 10_000
+    name, image = pickle.loads(data)[0]
+    assert name == "a/6.png" and torch.equal(image, reader[0][1])
+
+
+def test_images_that_are_augmented_are_said(pictures: Path, model: nn.Module, pipeline: Any, caplog: Any) -> None:
+    images = petl.data.dataset(pictures, pipeline, split=".", training=True)
+    petl.predict(model, images)
+    assert "training=False" in caplog.text
 
 
 def test_ranks_share_batches_in_turn() -> None:
