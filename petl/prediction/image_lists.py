@@ -161,7 +161,7 @@ def _matches(pattern: Source) -> list[str]:
     # "**" matches folders and what is in them: each file counts once
     kept = [name for name in found if not any(str(above) in folders for above in Path(os.path.normpath(name)).parents)]
     if not kept:
-        raise DataError(f"no file matches {str(pattern)!r}; in a shell, put patterns with ** into quotes")
+        raise DataError(f"no file matches {str(pattern)!r}; expected at least one image")
     return kept
 
 

@@ -22,9 +22,10 @@ from torchvision.datasets import ImageFolder
 import petl
 from petl.prediction.image_lists import list_images
 from petl.prediction.meaning import description_of
-from petl.prediction.passes import Pass
+from petl.prediction.passes import Block, Pass
 from petl.prediction.reading import ReadImages, rank_ranges
 from petl.prediction.streaming import LazyPipeline, PassSettings, stream
+from petl.prediction.writers import CsvWriter
 from tests.prediction.conftest import NAMES
 from tests.support.image_files import make_tar
 
@@ -264,6 +265,20 @@ def test_with_a_file_the_answers_are_there_alone(
     for question in (lambda: found[0], lambda: found.probabilities, lambda: list(found), lambda: found.to_csv("z.csv")):
         with pytest.raises(petl.StateError, match=r"x\.csv"):
             question()
+
+
+def test_a_file_takes_the_answers_one_batch_at_a_time(model: nn.Module, tmp_path: Path, monkeypatch: Any) -> None:
+    """Counted: the batches of answers that are alive whenever one is written."""
+    alive, add = [], CsvWriter.add
+
+    def counting(writer: CsvWriter, block: Block) -> None:
+        gc.collect()
+        alive.append(sum(isinstance(thing, Block) for thing in gc.get_objects()))
+        add(writer, block)
+
+    monkeypatch.setattr(CsvWriter, "add", counting)
+    petl.predict(model, torch.randn(20, 3, 32, 32), out=tmp_path / "x.csv", batch_size=1)
+    assert len(alive) == 20 and max(alive) <= 2
 
 
 def test_views_are_averaged(model: nn.Module) -> None:
