@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
     from petl.methods.method import Method
     from petl.methods.registry import methods, register
+    from petl.prediction.predict import predict
+    from petl.prediction.results import Predictions
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.callbacks import Callback, Training
@@ -62,6 +64,8 @@ _HOMES = {
     "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
     "methods.method": "Method",
     "methods.registry": "register methods",
+    "prediction.predict": "predict",
+    "prediction.results": "Predictions",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "training.callbacks": "Callback Training",
@@ -102,6 +106,7 @@ __all__ = [
     "Partial",
     "Peft",
     "PetlError",
+    "Predictions",
     "Probe",
     "Record",
     "Site",
@@ -126,6 +131,7 @@ __all__ = [
     "merge",
     "methods",
     "param_groups",
+    "predict",
     "read",
     "rebase",
     "record",

@@ -40,7 +40,7 @@ def root(
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function, example
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
-    ("predict", predict_command, "petl predict pets.safetensors cat.jpg dog.jpg --top 3"),
+    ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),

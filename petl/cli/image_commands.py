@@ -26,9 +26,9 @@ from petl.cli.arguments import (
 )
 from petl.cli.data_options import DATASET, PIPELINE, TRAINING, data_keywords, training_and_validation
 from petl.cli.key_values import keyword_arguments, number_or_word, parse_pairs
-from petl.cli.models import build_methods, create_backbone, load_delta, weights_file
-from petl.cli.phrases import as_json_text, prediction_text
-from petl.cli.terminal import say, show
+from petl.cli.models import build_methods, create_backbone, existing_file, load_delta, weights_file
+from petl.cli.phrases import as_json_text
+from petl.cli.terminal import say
 from petl.errors import MethodError, printable
 
 NOT_BY_FIT_OPTION = (
@@ -135,30 +135,48 @@ def evaluate_command(
 
 def predict_command(
     delta: DeltaArgument,
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGES", help="Image files.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGES", help="Image files, folders, patterns in quotes, or a .csv with a column path."
+        ),
+    ],
     model: BackboneOption = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Write to a .csv, .jsonl or .parquet file while images are read.")
+    ] = None,
     top: Annotated[
         int | None,
         typer.Option(min=1, help="How many labels for each image. [1; those above .5 of a multi-label delta]"),
     ] = None,
+    every: Annotated[
+        bool | None, typer.Option("--all/--no-all", help="The probabilities of all labels. [in files: yes]")
+    ] = None,
+    batch_size: PositiveInt = 32,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
     strict: StrictOption = False,
     reading: DataOption = None,
+    overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Print labels and confidences of images, or values where the delta's task is a regression."""
-    from petl.cli.predictions import predict_images
+    """Print or write labels and confidences of images, or values where the delta's task is a regression."""
+    from petl.cli.predictions import images_to_predict, predict_images, predictions_output, report
     from petl.data.pipelines import pipeline
+    from petl.prediction.streaming import PassSettings
 
     reading_options = data_keywords(reading, known=PIPELINE)
+    inputs = [existing_file(delta), *images, *map(Path, weights_file(model))]
+    path = predictions_output(out, inputs=inputs, overwrite=overwrite)
+    found = images_to_predict(images, strict=strict)
     net, header = load_delta(delta, model)
-    predicted = predict_images(
-        net, header, images, top, pipeline=pipeline(net, **reading_options.pipeline), strict=strict
+    settings = PassSettings(
+        batch_size=batch_size,
+        workers=workers,
+        top=top,
+        strict=strict,
+        progress=len(found) > batch_size,
+        pipeline=pipeline(net, **reading_options.pipeline),
     )
-    results = [{"image": str(path), "predictions": labels} for path, labels in predicted]
-    if as_json:
-        return say(as_json_text(results))
-    rows = [
-        (result["image"], row["label"], prediction_text(row)) for result in results for row in result["predictions"]
-    ]
-    values = any("value" in row for result in results for row in result["predictions"])
-    return show(("image", "label", "value" if values else "confidence"), rows)
+    written = path is not None if every is None else every
+    predictions = predict_images(net, found, header, settings, every=written, out=path)
+    report(predictions, top=top, every=bool(every), as_json=as_json)

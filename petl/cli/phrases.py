@@ -10,8 +10,11 @@ MANY = 20  # items of a list in a header that `inspect` shows
 
 
 def prediction_text(row: dict[str, Any]) -> str:
-    """Returns a prediction's value or confidence."""
-    return f"{row['value']:.6g}" if "value" in row else f"{row['confidence']:.1%}"
+    """Returns a prediction's value (with its unit), its confidence, or the beginning of an embedding."""
+    if "embedding" in row:
+        first = ", ".join(f"{number:.3g}" for number in row["embedding"][:3])
+        return f"[{first}, ...] ({len(row['embedding'])} numbers)"
+    return f"{row['value']:.6g} {row.get('units', '')}".rstrip() if "value" in row else f"{row['confidence']:.1%}"
 
 
 def as_json_text(value: Any) -> str:

@@ -1,80 +1,32 @@
-"""Turns a model's outputs for images into labels with confidences, or values, by the task that the delta was trained for."""
+"""What ``petl predict`` shows and writes, and which tasks ``petl eval`` measures."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import nn
 
-from petl import data
-from petl.cli.terminal import note
-from petl.errors import DataError, DeltaError
-from petl.format.outputs import TASKS
+from petl.cli.outputs import destination, try_writing
+from petl.cli.phrases import as_json_text, prediction_text
+from petl.cli.terminal import note, say, show
+from petl.errors import DeltaError, printable
+from petl.prediction.image_lists import ImageList
+from petl.prediction.meaning import known_task
+from petl.prediction.predict import is_first_rank, predict_described
+from petl.prediction.results import Predictions
+from petl.prediction.streaming import PassSettings, find_images
+from petl.prediction.writers import refuse_output
 
-MOST_NAMED = 10  # files that were left out
-THRESHOLD = 0.5  # of the confidence from which on a label belongs to a multi-label prediction
-
-
-def task_of(header: Mapping[str, Any]) -> str | None:
-    """Returns the task in a delta's header, or None where it isn't recorded.
-
-    Raises:
-        DeltaError: it is one that this petl doesn't know.
-    """
-    task = header.get("task")
-    if task is not None and task not in TASKS:
-        raise DeltaError(f"the delta's task is {task!r}, and this petl knows {', '.join(TASKS)}; upgrade petl-vision")
-    return task
-
-
-def predictions(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
-    """Returns the labels for one image's outputs [1, K] with their confidences, the largest first, or its values.
-
-    A classification returns the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least 0.5
-    (or the ``top`` ones), "regression" every output as it is. Without a recorded task, several outputs are taken for
-    classes, and one is a value: a softmax over one number would be sure of it whatever it is.
-
-    Raises:
-        DeltaError: the outputs aren't [1, K], aren't numbers any more, or aren't as many as the labels.
-
-    >>> predictions(torch.tensor([[4.0, 4.0]]), {"labels": ["sun", "sea"], "task": "multilabel"})
-    [{'label': 'sun', 'confidence': 0.98...}, {'label': 'sea', 'confidence': 0.98...}]
-    """
-    task, values = task_of(header), _values(output)
-    labels = header.get("labels") or [str(number) for number in range(len(values))]
-    if len(labels) != len(values):
-        raise DeltaError(
-            f"the model has {len(values)} outputs and the delta {len(labels)} labels; save it again with labels="
-        )
-    if task == "regression" or (task is None and len(values) == 1):
-        return [{"label": name, "value": value} for name, value in zip(labels, values.tolist(), strict=True)]
-    confidences = values.sigmoid() if task == "multilabel" else values.softmax(0)
-    sure = int((confidences >= THRESHOLD).sum()) if task == "multilabel" else 1
-    return _sorted(confidences, labels)[: top or sure]
-
-
-def _values(output: Any) -> Tensor:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != 1:
-        what = f"[{', '.join(map(str, output.shape))}]" if isinstance(output, Tensor) else type(output).__name__
-        raise DeltaError(f"the model answers an image with {what}; petl predict takes [1, number of classes]")
-    values = output[0].float()
-    if not torch.isfinite(values).all():
-        raise DeltaError("the model's answer is NaN or infinite; the delta's values are broken: train it again")
-    return values
-
-
-def _sorted(confidences: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
-    surest, order = confidences.sort(descending=True, stable=True)
-    both = zip(order.tolist(), surest.tolist(), strict=True)
-    return [{"label": labels[number], "confidence": confidence} for number, confidence in both]
+MOST_NAMED = 100  # files that were left out
 
 
 def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
     """Refuses deltas of other tasks than classification, for which accuracy would mean nothing."""
-    task = task_of(header)
+    task = known_task(header.get("task"))
     if task not in (None, "classification"):
         raise DeltaError(f"petl eval measures a classification, and this delta's task is {task}; measure it in Python")
     if outputs == 1:
@@ -83,39 +35,74 @@ def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
         )
 
 
+def predictions_output(name: str | None, *, inputs: Sequence[Path], overwrite: bool) -> Path | None:
+    """Returns the file to write, or raises a StateError where it can't be written, isn't to be replaced, or is an input."""
+    if name is None:
+        return None
+    path = destination(name, inputs=inputs, overwrite=overwrite)
+    if is_first_rank():
+        try_writing(path, Path.touch)
+        refuse_output(path)
+    return path
+
+
+def images_to_predict(sources: Sequence[Path], *, strict: bool) -> ImageList:
+    """Returns the images of the command line; with ``strict``, a file that looks bad is an error before the model is built."""
+    images: ImageList = find_images(str(sources[0]) if len(sources) == 1 else [*sources])
+    if strict:
+        images.refuse_bad_files()
+    return images
+
+
 def predict_images(
     model: nn.Module,
+    images: ImageList,
     header: Mapping[str, Any],
-    images: Sequence[Path],
-    top: int | None,
+    settings: PassSettings,
     *,
-    pipeline: Mapping[str, Any],
-    strict: bool,
-) -> list[tuple[Path, list[dict[str, Any]]]]:
-    """Returns the predictions for each image that can be read; the others are counted and named on stderr.
+    every: bool,
+    out: Path | None,
+) -> Predictions:
+    """Returns the predictions of every rank, and ends the group of processes."""
+    if not is_first_rank():
+        logging.getLogger("petl").setLevel(logging.ERROR)  # the first rank says it
+    try:
+        return predict_described(model, images, header, settings, every=every, out=out)
+    finally:
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
 
-    Raises:
-        DataError: none can be read, or with ``strict`` one can't.
-    """
-    predicted, unreadable = [], []
-    model.eval()
-    for path in images:
-        try:
-            image = data.image(path, pipeline)
-        except DataError as error:
-            if strict or len(images) == 1:
-                raise
-            unreadable.append(str(error))
-            continue
-        with torch.no_grad():
-            predicted.append((path, predictions(model(image[None]), header, top)))
-    if not predicted:
-        raise DataError(f"none of the {len(images)} images can be read; the first one: {unreadable[0]}")
-    for error in unreadable[:MOST_NAMED]:
-        note(f"skipped {error}")
-    if unreadable:
-        note(
-            f"skipped {len(unreadable)} of {len(images)} images"
-            + (", the first of which are named above" * (len(unreadable) > MOST_NAMED))
-        )
-    return predicted
+
+def report(predictions: Predictions, *, top: int | None, every: bool, as_json: bool) -> None:
+    """Prints the predictions, or where they are, and names the files that were skipped."""
+    if not is_first_rank():
+        return
+    if predictions.out is not None:
+        _report_file(predictions, as_json)
+    else:
+        _report_rows(predictions, len(predictions.labels) if every else top, as_json)
+    for name, why in predictions.skipped[:MOST_NAMED]:
+        note(f"skipped {name}: {why}")
+    if skipped := len(predictions.skipped):
+        more = ", the first of which are named above" * (skipped > MOST_NAMED)
+        note(f"skipped {skipped} of {len(predictions) + skipped} images{more}")
+
+
+def _report_file(predictions: Predictions, as_json: bool) -> None:
+    if as_json:
+        skipped = [{"image": name, "reason": why} for name, why in predictions.skipped]
+        return say(as_json_text({"file": str(predictions.out), "images": len(predictions), "skipped": skipped}))
+    return say(f"wrote {printable(str(predictions.out))}: {len(predictions):,} images")
+
+
+def _report_rows(predictions: Predictions, top: int | None, as_json: bool) -> None:
+    described = predictions.described(top)
+    if as_json:
+        return say(as_json_text([{"image": name, "predictions": rows} for name, rows in described]))
+    lines = [
+        (name, row.get("label", ""), prediction_text(row) if row else "below the thresholds")
+        for name, rows in described
+        for row in rows or [{}]
+    ]
+    kinds = {"regression": "value", "metric": "embedding"}
+    return show(("image", "label", kinds.get(predictions.task, "confidence")), lines)

@@ -12,9 +12,9 @@ import timm
 import torch
 
 import petl
-from petl.cli.predictions import predictions
 from petl.training.run_file import read_run_file, run_file_beside
 from tests.support.commands import bright_and_dark, call, refused
+from tests.support.delta_files import edit
 
 NAME = "test_resnet"
 MODEL = ("--model", f"{NAME}:base.safetensors")
@@ -54,19 +54,23 @@ def test_numbers_stay_numbers(outputs: int, given: dict[str, Any], here: Path) -
     assert "classification" in refused("eval", "d.safetensors", "pets", *MODEL)
 
 
-@pytest.mark.parametrize(
-    ("output", "header", "said"),
-    [
-        (torch.zeros(1, 2, 4, 4), {}, r"\[1, 2, 4, 4\]"),
-        ((torch.zeros(1, 2),), {}, "tuple"),
-        (torch.tensor([[1.0, float("nan")]]), {}, "NaN"),
-        (torch.zeros(1, 3), {"labels": ["a", "b"]}, "3 outputs and the delta 2 labels"),
-        (torch.zeros(1, 3), {"task": "segmentation"}, "upgrade"),
-    ],
-)
-def test_what_is_no_answer_is_refused(output: Any, header: dict[str, Any], said: str) -> None:
-    with pytest.raises(petl.DeltaError, match=said):
-        predictions(output, header)
+def test_what_is_no_answer_is_refused(here: Path) -> None:
+    words = ("predict", delta(2), "pets/dark/0.png", *MODEL)
+    edit(Path("d.safetensors"), lambda header: {"task": "segmentation"})
+    assert "upgrade" in refused(*words) and "upgrade" in refused("eval", *words[1:2], "pets", *MODEL)
+    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "thresholds": [0.5]})
+    assert "1 thresholds" in refused(*words)
+
+
+def test_units_and_thresholds_of_the_header_are_used(here: Path) -> None:
+    delta(2, labels=["w", "h"])
+    edit(Path("d.safetensors"), lambda header: {"task": "regression", "units": ["kg", "cm"]})
+    assert [row["units"] for row in predicted()] == ["kg", "cm"]
+    assert "5 cm" in call("predict", "d.safetensors", "pets/dark/0.png", *MODEL).stdout
+    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "thresholds": [0.5, 0.999]})
+    assert [row["label"] for row in predicted()] == ["w"]
+    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "thresholds": [0.999, 0.999]})
+    assert predicted() == [] and "thresholds" in call("predict", "d.safetensors", "pets/dark/0.png", *MODEL).stdout
 
 
 def test_a_bad_file_costs_predict_that_file_alone(here: Path) -> None:

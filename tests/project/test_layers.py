@@ -38,6 +38,7 @@ ROOMS = {
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND | {"graft", "format", "wrapping", "delta", "data", "extraction"},
+    "prediction": GROUND | {"graft", "format", "wrapping", "data", "extraction", "training"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -102,6 +103,11 @@ TESTS_AS_WELL = {
     "methods/test_partial": "methods/full",
     "methods/test_peft": "methods/foreign methods/peft_copies methods/peft_fields methods/peft_merging",
     "pipelines/test_distributed": "graft/sharded",
+    "prediction/test_image_lists": "prediction/manifests",
+    "prediction/test_predict": (
+        "prediction/loader_batches prediction/passes prediction/reading prediction/results prediction/streaming"
+    ),
+    "prediction/test_writers": "prediction/columns",
     "project/test_demo": "cli/demo_trials",
     "project/test_package": "__main__ version",
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import petl
-import petl.training.accelerator as accelerators
+import petl.extraction.accelerator as accelerators
 from petl.errors import PetlError
 from petl.training.fit import fit
 from tests.support.compare import equal, state

@@ -1,0 +1,134 @@
+"""One pass of a model over images: the answers of each batch, in the order of the images, on one process or several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from petl.data.first_image import output_of
+from petl.errors import DataError, DeltaError, PetlError
+from petl.graft.values import input_dtype
+from petl.prediction.meaning import Meaning, meaning_of, scores_of
+from petl.prediction.reading import ReadBatch
+
+
+@dataclass
+class Block:
+    """The answers of one batch: float32 [n, K] with their images' names, and the images that were left out, with reasons."""
+
+    names: list[str]
+    values: np.ndarray
+    skipped: list[tuple[str, str]]
+
+    @property
+    def seen(self) -> int:
+        return len(self.names) + len(self.skipped)
+
+
+class Pass:
+    """Answers batches with a model; what the answers mean is known after the first one.
+
+    Args:
+        description: what is known of the outputs, with the keys of a delta's header.
+        strict: whether an image that can't be read is an error.
+        views: how one image is turned into several whose answers are averaged; None: the image alone.
+    """
+
+    def __init__(
+        self,
+        accelerator: Any,
+        net: nn.Module,
+        description: Mapping[str, Any],
+        *,
+        strict: bool = False,
+        views: Callable[[Tensor], Iterable[Tensor]] | None = None,
+    ):
+        self.accelerator, self.net, self.description = accelerator, net, description
+        self.strict, self.views, self.dtype = strict, views, input_dtype(net)
+        self.meaning: Meaning | None = None
+
+    def blocks(self, batches: Iterable[ReadBatch], steps: int | None = None) -> Iterator[Block]:
+        """Yields the answers of all ranks' batches in their order, at every rank, of which none has more than ``steps``."""
+        own = map(self.answer, batches)
+        if self.accelerator.num_processes == 1:
+            yield from own
+            return
+        for _ in range(steps or 0):
+            yield from self._gathered(own)
+
+    def _gathered(self, own: Iterator[Block]) -> list[Block]:
+        """Returns the next block of each rank; an error of one of them is raised by all, which would else wait for it."""
+        from accelerate.utils import gather_object
+
+        try:
+            part: Any = next(own, None)
+        except PetlError as error:
+            part = error
+        parts = gather_object([part])
+        for other in parts:
+            if isinstance(other, PetlError):
+                raise other
+        if self.meaning is None:  # this rank has had no image yet
+            known = (part for part in parts if part is not None and len(part.names))
+            self.meaning = next((meaning_of(self.description, part.values.shape[1]) for part in known), None)
+        return [part for part in parts if part is not None]
+
+    def answer(self, batch: ReadBatch) -> Block:
+        """Returns the answers of one batch."""
+        if batch.error is not None:
+            raise batch.error
+        names, images, skipped = batch.names, batch.images, list(batch.skipped)
+        if images is not None:
+            names, images = _without_broken_pixels(names, images, skipped)
+        if skipped and self.strict:
+            raise DataError(f"{': '.join(skipped[0])}; mend or remove it, or leave out strict")
+        if images is None or not len(images):
+            return Block([], np.zeros((0, 0), dtype=np.float32), skipped)
+        values = self._values(images)
+        if len(broken := np.flatnonzero(~np.isfinite(values).all(1))):
+            raise DeltaError(
+                f"{names[broken[0]]}: the model's answer is NaN or infinite; the model's values are broken: train it again"
+                + (", or predict without a lower precision" * (self.accelerator.mixed_precision != "no"))
+            )
+        return Block(names, values, skipped)
+
+    def _values(self, images: Tensor) -> np.ndarray:
+        """Returns the answers [N, K] for images: of each one alone, or the mean over its views."""
+        moved = images.to(self.accelerator.device, self.dtype, non_blocking=True)
+        answers = [self._answers_of(view) for view in (self.views(moved) if self.views else (moved,))]
+        return (answers[0] if len(answers) == 1 else torch.stack(answers).mean(0)).cpu().numpy()
+
+    def _answers_of(self, images: Tensor) -> Tensor:
+        with torch.no_grad(), self.accelerator.autocast():
+            scores = scores_of(output_of(self.net, images), len(images))
+        if self.meaning is None:
+            self.meaning = meaning_of(self.description, scores.shape[1])
+        return self.meaning.answers(scores)
+
+
+def _without_broken_pixels(
+    names: list[str], images: Tensor, skipped: list[tuple[str, str]]
+) -> tuple[list[str], Tensor]:
+    """Leaves out images with NaN or infinite pixels, as files of floats may have: their answers would mean nothing."""
+    good = torch.isfinite(images.flatten(1)).all(1)
+    if good.all():
+        return names, images
+    skipped += [
+        (name, "it has pixels that are NaN or infinite") for name, fine in zip(names, good, strict=True) if not fine
+    ]
+    return [name for name, fine in zip(names, good, strict=True) if fine], images[good]
+
+
+def refuse_different_lists(accelerator: Any, checksum: int, count: int) -> None:
+    """Raises a DataError where the ranks have found different images, such as files that are being written meanwhile."""
+    from accelerate.utils import gather_object
+
+    if accelerator.num_processes > 1 and len({*gather_object([(count, checksum)])}) > 1:
+        raise DataError(
+            "the processes found different images; wait until the files are written, or list them in a table"
+        )
