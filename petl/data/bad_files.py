@@ -19,9 +19,9 @@ LEFT_OUT = -100  # the class number of an image that can't be read: torch's cros
 CALLER_HANDLES_BAD_FILES = contextvars.ContextVar("caller_handles_bad_files", default=False)
 
 
-def placeholder(pipeline: Mapping[str, Any]) -> tuple[Tensor, int]:
-    """Returns what stands in a batch for an image that can't be read: zeros [k, H, W], and the class number `LEFT_OUT`."""
-    return torch.zeros(tuple(pipeline["input_size"])), LEFT_OUT
+def placeholder(pipeline: Mapping[str, Any], target: Any = LEFT_OUT) -> tuple[Tensor, Any]:
+    """Returns what stands in a batch for an image that can't be read: zeros [k, H, W], and `LEFT_OUT`, or NaN for no class."""
+    return torch.zeros(tuple(pipeline["input_size"])), target
 
 
 @contextlib.contextmanager

@@ -52,6 +52,8 @@ def _as_names(classes: Any) -> list[str] | None:
 def refuse_one_class(dataset: Any) -> None:
     """Raises a DataError if all training images are of one class."""
     names, numbers = dataset_classes(dataset), dataset_targets(dataset, reading=False)
+    if numbers is not None and numbers.dtype.kind == "f":  # several labels, or numbers
+        return
     classes = {*numbers.tolist()} if numbers is not None else {*range(len(names))} if names else set()
     if len(classes) == 1:
         only = classes.pop()
@@ -76,7 +78,7 @@ def refuse_other_numbers(dataset: Any, classes: Sequence[str] | None) -> None:
 
 
 def dataset_targets(dataset: Any, *, reading: bool = True) -> np.ndarray | None:
-    """Returns the class number of every item, or None where a dataset doesn't list them.
+    """Returns the class number (or the numbers, or several labels) of every item, or None where a dataset doesn't list them.
 
     With ``reading``, the images of an `Images` are read if its source doesn't list its class numbers.
     """

@@ -11,12 +11,14 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
 from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
+from petl.data.hugging_face import is_hub_dataset
 from petl.data.loaders import KeyedDataset, KeyedStream, Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
 from petl.data.streams import Stream
+from petl.data.table_sources import is_table
 from petl.errors import DataError
 
-Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]
+Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]  # also a DataFrame
 
 
 def as_loader(
@@ -29,7 +31,7 @@ def as_loader(
     strict: bool = False,
     **options: Any,
 ) -> Loader:
-    """Returns a loader for a folder (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
+    """Returns a loader for a folder or table (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
 
     Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read.
 
@@ -37,8 +39,9 @@ def as_loader(
         DataError: the data is none of these, it is empty, or has only one class to train on; its classes have other numbers than
             in ``classes``; or, with ``strict``, some files can't be read.
     """
-    if isinstance(data, (str, Path)):
-        data, keys = folder_dataset(data, model, training=training, classes=classes), None
+    if isinstance(data, (str, Path)) or is_table(data):
+        columns = _columns_of(keys) if is_hub_dataset(data) else {}
+        data, keys = folder_dataset(data, model, training=training, classes=classes, **columns), None
     ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
@@ -90,10 +93,15 @@ def _is_map(data: Any) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
 
 
-def folder_dataset(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
-    """Returns the images in a folder: its ``train`` split for training, else its ``val`` or ``test``; all if it has no splits."""
-    split = "train" if training else images.held_out(path) or "."
-    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
+def _columns_of(keys: Keys | None) -> dict[str, Any]:
+    """Returns the columns of a Hugging Face dataset that ``keys`` names, as options of `petl.data.dataset`."""
+    return {} if keys is None else {"columns": dict(zip(("path", "label"), keys, strict=True))}
+
+
+def folder_dataset(path: Any, model: nn.Module, *, training: bool, classes: Any, **options: Any) -> Dataset[Any]:
+    """Returns the images in a folder or table: its ``train`` split for training, else ``val`` or ``test``; all without splits."""
+    split = "train" if training else images.held_out(path, **options) or "."
+    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes, **options)
 
 
 def _refuse_empty(data: Any) -> None:

@@ -86,7 +86,7 @@ def _log_files(named: dict[str, str], count: int) -> None:
 def _refuse_lost_class(dataset: Any, bad: dict[int, str], files: str) -> None:
     """Raises a DataError if no image of a class is left."""
     numbers = dataset_targets(dataset)
-    if numbers is None:
+    if numbers is None or numbers.dtype.kind == "f":  # several labels, or numbers
         return
     lost = sorted({*numbers.tolist()} - {*np.delete(numbers, list(bad)).tolist()})
     if lost:

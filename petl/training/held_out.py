@@ -71,8 +71,8 @@ def image_checksum(images: Images, index: int) -> str:
                 return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
         image = images.source[int(images.indices[index])][0]
         if hasattr(image, "read"):
-            with image:
-                return _digest(image.read())
+            with image as file:
+                image = file.read()
         return _digest(image.tobytes() if hasattr(image, "tobytes") else bytes(image))
     except (OSError, DataError):
         return ""
