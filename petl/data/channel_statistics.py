@@ -38,7 +38,7 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out.
 
     Args:
-        dataset: petl's own dataset of the training images, also a part of it (`Subset`), or a folder or table file of training images.
+        dataset: petl's own dataset of the training images, also a part of it (`Subset`), or a folder or table file of them.
         channels: As the model takes them; None: as the first image has them.
 
     Raises:

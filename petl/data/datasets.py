@@ -151,8 +151,8 @@ class Images(Dataset[tuple[Tensor, Any]]):
 
     @property
     def target_names(self) -> list[str]:
-        """Returns the names of the columns that the numbers of a regression come from; [] for classes and labels."""
-        return list(getattr(self.target_kind, "columns", []))
+        """Returns what the outputs of a model for these images stand for: classes, labels, or a table's columns of numbers."""
+        return list(getattr(self.target_kind, "columns", self.classes))
 
     @property
     def files(self) -> list[str]:

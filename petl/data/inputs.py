@@ -11,11 +11,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
 from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
+from petl.data.dict_keys import usual_keys
 from petl.data.hugging_face import is_hub_dataset
 from petl.data.loaders import KeyedDataset, KeyedStream, Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
 from petl.data.streams import Stream
 from petl.data.table_sources import is_table
+from petl.data.wrappers import petl_datasets
 from petl.errors import DataError
 
 Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]  # also a DataFrame
@@ -42,6 +44,7 @@ def as_loader(
     if isinstance(data, (str, Path)) or is_table(data):
         columns = _columns_of(keys) if is_hub_dataset(data) else {}
         data, keys = folder_dataset(data, model, training=training, classes=classes, **columns), None
+    keys = keys or _usual_keys_of(data)
     ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
@@ -91,6 +94,24 @@ def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader 
 def _is_map(data: Any) -> bool:
     """Returns whether items are read by number, as of Hugging Face's datasets. torch's streams only inherit ``__getitem__``."""
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
+
+
+def _usual_keys_of(data: Any) -> Keys | None:
+    """Returns the keys of image and label where single items are dicts with usual names; None where they aren't."""
+    if isinstance(data, DataLoader):
+        data = data.dataset if isinstance(data.dataset, IterableDataset) else None
+    if data is None or petl_datasets(data) or isinstance(data, (Iterator, Mapping)):
+        return None
+    try:
+        first = (
+            data[0]
+            if hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
+            else next(iter(data), None)
+        )
+    except Exception:  # whatever a dataset raises comes again where it is read in earnest
+        return None
+    keys = usual_keys(first) if isinstance(first, Mapping) else None
+    return None if keys is None or is_batch(first, keys) else keys
 
 
 def _columns_of(keys: Keys | None) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,11 @@ from petl.data.tree import Names, Tree
 from petl.errors import DataError
 
 
-def splits(source: str | Path) -> dict[str, Path]:
+def splits(source: str | Path, **options: Any) -> dict[str, Path]:
     """Returns the folders in ``source`` that hold a split, in any spelling: {"train": folder, "val": ..., "test": ...}.
 
     The folders may lie in an only folder whose name means nothing (``mri/mri/Training``). A tar is treated like a folder. A
-    table's splits are in one file.
+    table's splits are in one file; ``options`` say which of its columns is what, as for `petl.data.dataset`.
 
     Raises:
         DataError: several folders may be the same split, or a folder may be a class or a split.
@@ -27,7 +26,7 @@ def splits(source: str | Path) -> dict[str, Path]:
         {}
     """
     if is_table(source):
-        return {kind: Path(source) for kind in splits_of_table(source)}
+        return {kind: Path(source) for kind in splits_of_table(source, options)}
     base, tree, kinds = _split_folders(source)
     names = {kind: [name for name in kinds if kinds[name] == kind] for kind in ("train", "val", "test")}
     return {
@@ -37,15 +36,17 @@ def splits(source: str | Path) -> dict[str, Path]:
     }
 
 
-def has_split(source: Any, sort: str, *, columns: Mapping[str, Any] | None = None) -> bool:
-    """Returns whether ``source`` has a folder for the split, or several, or rows of it in a table (by ``columns``).
+def has_split(source: Any, sort: str, **options: Any) -> bool:
+    """Returns whether ``source`` has a folder for the split, or several, or rows of it in a table.
+
+    For tables, ``options`` say which column is what, as for `petl.data.dataset`.
 
     Example:
         >>> has_split("no/such/folder", "val")
         False
     """
     if is_table(source):
-        return sort in splits_of_table(source, columns and {"columns": columns})
+        return sort in splits_of_table(source, options)
     return sort in _split_folders(source)[2].values()
 
 
@@ -57,10 +58,10 @@ def _split_folders(source: str | Path) -> tuple[Names, Tree, dict[str, str]]:
     return base, tree, tree.splits(base) if tree.images else {}
 
 
-def held_out(source: Any, *, columns: Mapping[str, Any] | None = None) -> str | None:
+def held_out(source: Any, **options: Any) -> str | None:
     """Returns the split to measure on: ``val`` if ``source`` has it, else ``test``; None if it has no splits.
 
-    The source is a folder, a tar, or a table, in which ``columns`` may say what the columns are.
+    For tables, ``options`` say which column is what, as for `petl.data.dataset`.
 
     Raises:
         DataError: there is only a training split.
@@ -70,7 +71,7 @@ def held_out(source: Any, *, columns: Mapping[str, Any] | None = None) -> str | 
         True
     """
     if is_table(source):
-        kinds = splits_of_table(source, columns and {"columns": columns})
+        kinds = splits_of_table(source, options)
         if kinds == ["train"]:
             raise DataError(
                 f"{source if isinstance(source, (str, Path)) else 'the table'} has rows of split 'train' alone; to measure on "

@@ -47,7 +47,7 @@ def evaluate(
     Args:
         model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
             it is taken to accelerate's device.
-        data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
+        data: A folder or table (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
         keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.

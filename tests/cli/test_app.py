@@ -277,7 +277,7 @@ def test_augmentation_is_what_was_asked_for() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("crop=1", "near names: crop_pct"),
+        ("crop=1", "crop_pct, crop_mode; it has"),
         ("crop_pct=7", "crop_pct=7"),
         ("crop_pct=wide", "expected a number"),
         ("crop_mode=round", "center or squash or border"),
