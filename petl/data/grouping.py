@@ -73,7 +73,7 @@ def group_numbers(dataset: Any, groups: Groups) -> np.ndarray | None:
     elif callable(groups):
         values = [groups(_path(dataset, index)) for index in range(len(dataset))]
     else:
-        values = _listed(groups, len(dataset))
+        values = _given_groups(groups, len(dataset))
     if values is None:
         return None
     empty = [index for index, value in enumerate(values) if value is None or value != value]
@@ -128,7 +128,7 @@ def _path(dataset: Any, index: int) -> str:
     return images.filename(number)
 
 
-def _listed(groups: Any, count: int) -> list[Any]:
+def _given_groups(groups: Any, count: int) -> list[Any]:
     values = groups.tolist() if hasattr(groups, "tolist") else groups
     if isinstance(values, (bytes, dict, set, bool)) or not isinstance(values, Sequence) or len(values) != count:
         what = f"{len(values)} values" if isinstance(values, (list, tuple)) else repr(values)[:60]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.split_names import split_of
-from petl.data.table_columns import TARGETS
-from petl.data.table_files import Table, checked
+from petl.data.table_columns import TARGET_ROLES
+from petl.data.table_files import Table, clean_table
 from petl.errors import DataError, listing
 
 PLAIN_FORMATS = (None, "torch", "numpy", "arrow", "pandas", "polars")  # "custom" is a transform of the user's own
@@ -85,13 +85,13 @@ def hub_table(dataset: Any, options: Mapping[str, Any]) -> tuple[Table, dict[str
         DataError: it has several columns of images or labels, and the options don't say which.
     """
     columns = dict(options.get("columns") or {})
-    asked = {**columns, **{key: options[key] for key in ("path", *TARGETS) if key in options}}
+    asked = {**columns, **{key: options[key] for key in ("path", *TARGET_ROLES) if key in options}}
     path = asked.get("path") or _only(dataset, "Image", "path")
     if path not in dataset.column_names:
         raise DataError(f"this dataset has no column {path!r}; its columns are {listing(dataset.column_names)}")
     named = {"path": path}
     labels, several = _of_kind(dataset, "ClassLabel"), _class_lists(dataset)
-    if not any(asked.get(role) for role in TARGETS) and (labels or several):
+    if not any(asked.get(role) for role in TARGET_ROLES) and (labels or several):
         named["label" if labels else "labels"] = _only(dataset, "ClassLabel", "label") if labels else several[0]
     flat = [name for name, feature in dataset.features.items() if _is_flat(feature)]
     unread = dataset.with_format(None)
@@ -102,7 +102,7 @@ def hub_table(dataset: Any, options: Mapping[str, Any]) -> tuple[Table, dict[str
     for name in several:
         inner = _inner(dataset.features[name]).names
         cells[name] = [None if row is None else [inner[number] for number in row] for row in cells[name]]
-    table = checked(Table(f"this dataset of {len(dataset)} rows", cells, Path(), True, names))
+    table = clean_table(Table(f"this dataset of {len(dataset)} rows", cells, Path(), True, names))
     return table, {**options, "columns": {**named, **columns}}
 
 

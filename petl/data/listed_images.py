@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.table_columns import KNOWN
-from petl.data.table_files import Table, checked, rows_table
+from petl.data.table_files import Table, clean_table, rows_table
 from petl.errors import DataError, listing
 
 VALUES = ("label", "labels", "targets", "split", "group", "weight")  # options that have a value for each path of a list
@@ -46,7 +46,7 @@ def list_table(source: Sequence[Any], options: Mapping[str, Any]) -> tuple[Table
     Raises:
         DataError: items are of several kinds, or there isn't one value for each.
     """
-    kinds = sorted({_kind_of(item) for item in source})
+    kinds = sorted({_item_kind(item) for item in source})
     if len(kinds) > 1:
         raise DataError(f"a list of {' and '.join(kinds)}; expected one kind: paths, pairs (path, label), or dicts")
     name, rest = f"this list of {len(source)} {kinds[0]}", dict(options)
@@ -67,13 +67,13 @@ def list_table(source: Sequence[Any], options: Mapping[str, Any]) -> tuple[Table
             "labels=[...]) with a label for each path"
         )
     number_columns = [column for column in columns if column == "value" or column.startswith("value ")]
-    return checked(Table(name, columns, Path(), True)), {
+    return clean_table(Table(name, columns, Path(), True)), {
         **rest,
         **({"targets": number_columns} if number_columns else {}),
     }
 
 
-def _kind_of(item: Any) -> str:
+def _item_kind(item: Any) -> str:
     if isinstance(item, Mapping):
         return "dicts"
     if _is_image(item):

@@ -21,9 +21,9 @@ KNOWN = {  # role -> the names of columns that have it, in lower case and withou
     "group": "group groups groupid patient patientid subject subjectid",
     "weight": "weight weights sampleweight sampleweights imageweight",
 }
-TARGETS = ("label", "labels", "targets")  # what there is to learn: one of them
-ROLES = ("path", *TARGETS, "split", "group", "weight")
-OPTIONS = ("columns", "path", *TARGETS, "group", "weight", "split_column", "separator", "encoding")
+TARGET_ROLES = ("label", "labels", "targets")  # what there is to learn: one of them
+COLUMN_ROLES = ("path", *TARGET_ROLES, "split", "group", "weight")
+OPTIONS = ("columns", "path", *TARGET_ROLES, "group", "weight", "split_column", "separator", "encoding")
 
 
 @dataclass(frozen=True)
@@ -71,22 +71,25 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(columns, Mapping):
         raise DataError(f"columns={columns!r}; expected a dict, such as {{'path': 'file', 'label': 'species'}}")
     for role in columns:
-        if role not in ROLES:
-            raise DataError(f"columns= has {role!r}{near(str(role), ROLES)}; it takes {', '.join(ROLES)}")
+        if role not in COLUMN_ROLES:
+            raise DataError(f"columns= has {role!r}{near(str(role), COLUMN_ROLES)}; it takes {', '.join(COLUMN_ROLES)}")
     keywords = {("split" if key == "split_column" else key): key for key in OPTIONS}
-    asked = {**columns, **{role: options[key] for role, key in keywords.items() if role in ROLES and key in options}}
+    asked = {
+        **columns,
+        **{role: options[key] for role, key in keywords.items() if role in COLUMN_ROLES and key in options},
+    }
     for role, name in asked.items():
         many = role in ("labels", "targets") and isinstance(name, (list, tuple)) and name
         if not (name is None or isinstance(name, str) or (many and all(isinstance(one, str) for one in name))):
             raise DataError(f"{role}={name!r}; expected the name of a column{' or a list of names' if many else ''}")
-    if len(said := [role for role in TARGETS if asked.get(role) is not None]) > 1:
+    if len(said := [role for role in TARGET_ROLES if asked.get(role) is not None]) > 1:
         raise DataError(f"got {' and '.join(f'{role}=' for role in said)}; expected one of them")
     return asked
 
 
 def _targets(table: Table, asked: Mapping[str, Any], needed: bool) -> tuple[str, tuple[str, ...]]:
     """Returns the kind of the targets and their columns."""
-    for kind in TARGETS:
+    for kind in TARGET_ROLES:
         if (name := asked.get(kind)) is not None:
             return kind, (name,) if isinstance(name, str) else tuple(name)
     found = [(kind, name) for kind in ("label", "labels") for name in _named(table, kind)]

@@ -68,11 +68,11 @@ def read_table(path: Path, encoding: str | None = None) -> Table:
             columns: Mapping[str, Sequence[Any]] = _parquet(path)
         else:
             data = path.read_bytes()
-            text = _decoded(gzip.decompress(data) if path.suffix.lower() == ".gz" else data, path, encoding)
+            text = _text_of(gzip.decompress(data) if path.suffix.lower() == ".gz" else data, path, encoding)
             columns = _csv_columns(text, path, kind) if kind in TEXT else _json_columns(text, path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
-    return checked(Table(str(path), columns, path.parent, kind not in TEXT))
+    return clean_table(Table(str(path), columns, path.parent, kind not in TEXT))
 
 
 def frame_table(frame: Any) -> Table:
@@ -87,16 +87,16 @@ def frame_table(frame: Any) -> Table:
         names = [str(name) for name in whole.columns]
         _refuse_twins(names, kind)
         columns = {name: whole.iloc[:, i].tolist() for i, name in enumerate(names)}
-    return checked(Table(kind, columns, Path(), True))
+    return clean_table(Table(kind, columns, Path(), True))
 
 
 def rows_table(rows: Sequence[Mapping[str, Any]], name: str, base: Path) -> Table:
     """Returns the table of rows that are dicts; what a row doesn't have is empty."""
     names = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return checked(Table(name, {key: [row.get(key) for row in rows] for key in names}, base, True))
+    return clean_table(Table(name, {key: [row.get(key) for row in rows] for key in names}, base, True))
 
 
-def checked(table: Table) -> Table:
+def clean_table(table: Table) -> Table:
     """Returns the table with cells as Python's own values; a DataError if there are no rows."""
     columns = {name: [plain(value) for value in values] for name, values in table.columns.items()}
     if not columns or not len(next(iter(columns.values()))):
@@ -108,7 +108,7 @@ def _suffix(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() == ".gz" else path).suffix.lower()
 
 
-def _decoded(data: bytes, path: Path, encoding: str | None) -> str:
+def _text_of(data: bytes, path: Path, encoding: str | None) -> str:
     """Returns the text in a file: UTF-8 (with or without its mark) or UTF-16 with its mark, unless an encoding is given."""
     known = encoding or BYTE_ORDER_MARKS.get(data[:2], "utf-8-sig")
     try:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from petl.data.odd_rows import refuse_rows
 from petl.data.split_names import SHORT_WORDS, split_of
 from petl.data.table_columns import Roles
 from petl.data.table_files import Table
-from petl.data.table_targets import refuse_rows
 from petl.data.table_values import number, truth
 from petl.errors import DataError, listing
 
@@ -70,7 +70,7 @@ def _refuse_unknown_splits(table: Table, roles: Roles, kinds: Sequence[str]) -> 
         odd,
         f"have an unknown split in {roles.split!r} ({listing(map(repr, values))})",
         "expected train, val or test in any spelling; or name one by its own text (split='fold1'), or pass "
-        "columns={'split': None} if this is no split",
+        "columns={'split': None} if this is no split (petl train: --data split_column=null)",
     )
 
 
@@ -140,7 +140,7 @@ def keep_once(
     refuse_rows(table, rows, odd, f"give a file another label than a row before {where}", "keep one row for each file")
     if again:
         notes.append(
-            f"{table.name}: {len(again)} rows that repeat another are left out, the first is row {rows[again[0]] + 1}"
+            f"{table.name}: left out rows that repeat another: {len(again)}, the first is row {rows[again[0]] + 1}"
         )
     left = {*again}
     return [i for i in range(len(files)) if i not in left]
@@ -160,7 +160,9 @@ def refuse_shared_files(table: Table, roles: Roles) -> None:
             file = os.path.normpath(os.fspath(cell)).replace("\\", "/")
             if kinds[first.setdefault(file, row)] != kinds[row]:  # type: ignore[index]  # not None, as the loop runs
                 shared.append(row)
-    advice = f"each belongs to one; columns={{'split': None}} reads the table without {roles.split!r}"
+    advice = (
+        "each belongs to one; columns={'split': None} (petl train: --data split_column=null) reads the table without"
+    )
     refuse_rows(table, range(len(table)), shared, "name a file that is in another split too", advice)
 
 
@@ -175,7 +177,8 @@ def row_groups(table: Table, name: str | None, rows: Sequence[int]) -> list[str]
     cells = [table.columns[name][row] for row in rows]
     empty = [i for i, cell in enumerate(cells) if cell is None]
     advice = (
-        "fill them in (with a name of its own for an image alone), or read the table without: columns={'group': None}"
+        "fill them in (with a name of its own for an image alone), or read the table without: columns={'group': None} "
+        "(petl train: --data group=null)"
     )
     refuse_rows(table, rows, empty, f"have no group in {name!r}", advice)
     return [str(cell) for cell in cells]
@@ -185,15 +188,13 @@ def row_weights(table: Table, name: str | None, rows: Sequence[int]) -> np.ndarr
     """Returns the weight of each row, or None for a table without weights.
 
     Raises:
-        DataError: some aren't numbers of at least 0, or all are 0.
+        DataError: some aren't numbers of at least 0.
     """
     if name is None:
         return None
     found = [number(table.columns[name][row]) for row in rows]
     odd = [i for i, one in enumerate(found) if one is None or not one >= 0]
-    advice = "expected a number of at least 0; if this is no weight of the image in training: columns={'weight': None}"
+    advice = "expected a number of at least 0; if this is no weight of an image: columns={'weight': None} "
+    advice += "(petl train: --data weight=null)"
     refuse_rows(table, rows, odd, f"have no weight in {name!r}", advice)
-    weights = np.array(found, dtype=np.float32)
-    if not weights.any():
-        raise DataError(f"{table.name}: all weights in {name!r} are 0; expected some above")
-    return weights
+    return np.array(found, dtype=np.float32)

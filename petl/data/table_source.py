@@ -24,7 +24,7 @@ from petl.data.table_rows import (
     row_weights,
     split_kinds,
 )
-from petl.data.table_targets import Targets, read_targets
+from petl.data.table_targets import Targets, row_targets
 from petl.errors import DataError, near, printable
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def make_table_reader(
     if not rows:
         raise DataError(f"{table.name} has no rows for split {split!r}")
     refuse_shared_files(table, roles)
-    targets = read_targets(table, roles, rows, classes, options.get("separator"))
+    targets = row_targets(table, roles, rows, classes, options.get("separator"))
     files = row_files(table, roles, rows, Path(root) if root is not None else None)
     kept = keep_once(table, rows, files, targets.values, notes)
     values = np.asarray(targets.values)[kept]

@@ -62,3 +62,8 @@ def truth(value: Any) -> float | None:
         return math.nan
     text = str(value).lower()
     return 1.0 if text in TRUE else 0.0 if text in FALSE else None
+
+
+def is_empty(cell: Any) -> bool:
+    """Returns whether a cell has no label: it is empty, or says that it is no number."""
+    return cell is None or (isinstance(cell, str) and cell.lower() == "nan")

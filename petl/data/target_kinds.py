@@ -68,7 +68,7 @@ class SeveralLabels:
         return found
 
 
-class Numbers:
+class NumberTargets:
     """Targets that are numbers: a float32 scalar, or float32 [K], with NaN where one isn't known."""
 
     task = "regression"
@@ -93,7 +93,7 @@ def target_kind(source: Any, classes: Sequence[str] | None) -> TargetKind:
     """
     task = getattr(source, "task", None)
     if task == "regression":
-        return Numbers(source.class_names)
+        return NumberTargets(source.class_names)
     if task == "multilabel":
         return SeveralLabels(source.class_names, classes, source.absent)
     return ClassNumbers(source_classes(source), classes)
