@@ -272,6 +272,8 @@ def test_augmentation_is_what_was_asked_for() -> None:
     )
     assert found.training == {"augment": {"scale": [0.8, 1], "hflip": 0}, "split": "2024"}
     assert found.pipeline == {"size": (48, 64)}
+    found = data_options.data_keywords(["labels=1,2", "targets=age", "group=null", "label=007"], known=known)
+    assert found.dataset == {"labels": ["1", "2"], "targets": "age", "group": None, "label": "007"}
 
 
 @pytest.mark.parametrize(
