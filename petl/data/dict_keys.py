@@ -20,6 +20,10 @@ def usual_keys(item: Mapping[Any, Any]) -> tuple[Any, Any] | None:
     >>> usual_keys({"image": torch.zeros(3, 8, 8), "fine_label": 1, "coarse_label": 0}) is None
     True
     """
-    images = [key for key in item if str(key).lower() in IMAGES and len(getattr(item[key], "shape", ())) in (3, 4)]
+    images = [key for key in item if str(key).lower() in IMAGES and _holds_image(item[key])]
     labels = [key for key in item if str(key).lower() in LABELS]
     return (images[0], labels[0]) if len(images) == len(labels) == 1 else None
+
+
+def _holds_image(value: Any) -> bool:
+    return len(getattr(value, "shape", ())) in (3, 4) or type(value).__module__.startswith("PIL.")

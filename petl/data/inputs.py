@@ -11,13 +11,13 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
 from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
-from petl.data.dict_keys import usual_keys
 from petl.data.hugging_face import is_hub_dataset
-from petl.data.loaders import KeyedDataset, KeyedStream, Loader, PairLoader
+from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
+from petl.data.pil_items import first_item, has_pil_image, pairs_of, usual_keys_of
 from petl.data.streams import Stream
 from petl.data.table_sources import is_table
-from petl.data.wrappers import petl_datasets
+from petl.data.transforms import make_transform
 from petl.errors import DataError
 
 Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]  # also a DataFrame
@@ -44,7 +44,8 @@ def as_loader(
     if isinstance(data, (str, Path)) or is_table(data):
         columns = _columns_of(keys) if is_hub_dataset(data) else {}
         data, keys = folder_dataset(data, model, training=training, classes=classes, **columns), None
-    keys = keys or _usual_keys_of(data)
+    first = first_item(data)
+    keys = keys or usual_keys_of(first)
     ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
@@ -56,12 +57,11 @@ def as_loader(
         if strict:
             images.sift(dataset, strict=True)
         return ready
+    own = make_transform(images.pipeline(model), training, None) if has_pil_image(first, keys) else None
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        stream = data if isinstance(data, IterableDataset) and not keys else KeyedStream(data, keys)  # type: ignore[arg-type]  # ready_batches has made sure of it
-        return images.loader(stream, training=training, **options)
+        return images.loader(pairs_of(data, keys, own), training=training, **options)
     kept, _ = images.sift(data, training=training, strict=strict)
-    pairs: Any = KeyedDataset(kept, keys) if keys else kept
-    return images.loader(pairs, training=training, **options)
+    return images.loader(pairs_of(kept, keys, own), training=training, **options)
 
 
 def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader | None:
@@ -94,24 +94,6 @@ def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader 
 def _is_map(data: Any) -> bool:
     """Returns whether items are read by number, as of Hugging Face's datasets. torch's streams only inherit ``__getitem__``."""
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
-
-
-def _usual_keys_of(data: Any) -> Keys | None:
-    """Returns the keys of image and label where single items are dicts with usual names; None where they aren't."""
-    if isinstance(data, DataLoader):
-        data = data.dataset if isinstance(data.dataset, IterableDataset) else None
-    if data is None or petl_datasets(data) or isinstance(data, (Iterator, Mapping)):
-        return None
-    try:
-        first = (
-            data[0]
-            if hasattr(data, "__getitem__") and not isinstance(data, IterableDataset)
-            else next(iter(data), None)
-        )
-    except Exception:  # whatever a dataset raises comes again where it is read in earnest
-        return None
-    keys = usual_keys(first) if isinstance(first, Mapping) else None
-    return None if keys is None or is_batch(first, keys) else keys
 
 
 def _columns_of(keys: Keys | None) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def holdout(dataset: Any, fraction: float = 0.2, *, groups: Groups = None, seed:
     Raises:
         DataError: the dataset is a stream, the fraction isn't between 0 and 1, no class has two images, or there is one group.
     """
+    dataset = _opened(dataset, None, {})
     _refuse_stream(dataset)
     if not 0 < fraction < 1:
         raise DataError(f"fraction={fraction}; expected a share between 0 and 1, such as 0.2")
@@ -107,7 +108,7 @@ def _opened(data: Any, pipeline: Mapping[str, Any] | None, options: Mapping[str,
         return data
     if pipeline is None:
         raise DataError(
-            "folds of a folder or table need its pipeline: folds(data, 5, pipeline=petl.data.pipeline(model))"
+            "a folder or table is opened first: petl.data.dataset(data, petl.data.pipeline(model), training=True)"
         )
     return open_dataset(data, pipeline, training=True, **options)
 

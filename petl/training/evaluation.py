@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -78,7 +79,7 @@ def evaluate(
         loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
         names = output_names(accelerator, plain, loader, known or loader_classes(loader))
         batches = on_device(accelerator, loader)
-        task = shown.add_task("evaluate", total=len(batches) if hasattr(loader, "__len__") else None, note="")
+        task = shown.add_task("evaluate", total=operator.length_hint(batches) or None, note="")
         return measure(accelerator, model, batches, CrossEntropy(names), lambda: shown.advance(task))
 
 

@@ -141,8 +141,9 @@ def test_what_cannot_be_held_out(tmp_path: Path) -> None:
     assert len(data.holdout(whole, groups=False)[1]) == 1
     with pytest.raises(DataError, match=r"has no column 'doctor'.*it has path, label, patient"):
         data.holdout(whole, groups="doctor")
-    with pytest.raises(DataError, match="need its pipeline"):
-        data.folds(tmp_path / "pets.csv", 2)
+    for divide in (data.folds, data.holdout):
+        with pytest.raises(DataError, match="is opened first"):
+            divide(tmp_path / "pets.csv")
     with pytest.raises(DataError, match="only one image"):
         data.holdout(pairs([0, 1, 2]))
 
