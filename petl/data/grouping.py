@@ -19,7 +19,7 @@ from petl.errors import DataError, listing, near
 Groups = str | Sequence[Any] | np.ndarray | Callable[[str], Any] | bool | None
 
 
-def all_targets(dataset: Any) -> np.ndarray:
+def every_target(dataset: Any) -> np.ndarray:
     """Returns the target of every item: int64 [N], or float32 [N] or [N, K]; items are read where the dataset doesn't list them.
 
     Raises:

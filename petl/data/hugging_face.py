@@ -8,7 +8,7 @@ from typing import Any
 
 from petl.data.split_names import split_of
 from petl.data.table_columns import TARGET_ROLES
-from petl.data.table_files import Table, clean_table
+from petl.data.table_files import ImageTable, clean_table
 from petl.errors import DataError, listing
 
 PLAIN_FORMATS = (None, "torch", "numpy", "arrow", "pandas", "polars")  # "custom" is a transform of the user's own
@@ -78,7 +78,7 @@ def hub_split(source: Any, split: str | None) -> Any:
     return source[key or next(iter(source))]
 
 
-def hub_table(dataset: Any, options: Mapping[str, Any]) -> tuple[Table, dict[str, Any]]:
+def hub_table(dataset: Any, options: Mapping[str, Any]) -> tuple[ImageTable, dict[str, Any]]:
     """Returns the table of a dataset, and the options with its columns named.
 
     Raises:
@@ -102,7 +102,7 @@ def hub_table(dataset: Any, options: Mapping[str, Any]) -> tuple[Table, dict[str
     for name in several:
         inner = _inner(dataset.features[name]).names
         cells[name] = [None if row is None else [inner[number] for number in row] for row in cells[name]]
-    table = clean_table(Table(f"this dataset of {len(dataset)} rows", cells, Path(), True, names))
+    table = clean_table(ImageTable(f"this dataset of {len(dataset)} rows", cells, Path(), True, names))
     return table, {**options, "columns": {**named, **columns}}
 
 

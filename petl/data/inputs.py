@@ -16,7 +16,7 @@ from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
 from petl.data.pil_items import first_item, has_pil_image, pairs_of, usual_keys_of
 from petl.data.streams import Stream
-from petl.data.table_sources import is_table
+from petl.data.table_sources import is_image_table
 from petl.data.transforms import make_transform
 from petl.errors import DataError
 
@@ -41,7 +41,7 @@ def as_loader(
         DataError: the data is none of these, it is empty, or has only one class to train on; its classes have other numbers than
             in ``classes``; or, with ``strict``, some files can't be read.
     """
-    if isinstance(data, (str, Path)) or is_table(data):
+    if isinstance(data, (str, Path)) or is_image_table(data):
         columns = _columns_of(keys) if is_hub_dataset(data) else {}
         data, keys = folder_dataset(data, model, training=training, classes=classes, **columns), None
     first = first_item(data)

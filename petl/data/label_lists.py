@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from petl.data.odd_rows import refuse_rows, shown
-from petl.data.table_files import Table
+from petl.data.table_files import ImageTable
 from petl.data.table_values import is_empty
 from petl.data.tree import natural_order
 from petl.errors import DataError
@@ -19,7 +19,7 @@ SEPARATORS = ("|", ";", ",")
 
 
 def label_lists(
-    table: Table, name: str, cells: Sequence[Any], rows: Sequence[int], separator: str | None
+    table: ImageTable, name: str, cells: Sequence[Any], rows: Sequence[int], separator: str | None
 ) -> tuple[list[str], np.ndarray]:
     """Returns the names of all labels in cells that list them, and 0 or 1 [N, K]. Cells are separated texts, or lists.
 
@@ -48,7 +48,7 @@ def label_lists(
     return names, hot
 
 
-def _separator_of(table: Table, name: str, cells: Sequence[Any]) -> str:
+def _separator_of(table: ImageTable, name: str, cells: Sequence[Any]) -> str:
     """Returns what separates the labels in a cell."""
     texts = [cell for cell in cells if isinstance(cell, str) and not cell.startswith("[")]
     found = [one for one in SEPARATORS if any(one in text for text in texts)]

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.table_columns import KNOWN
-from petl.data.table_files import Table, clean_table, rows_table
+from petl.data.table_files import ImageTable, clean_table, rows_table
 from petl.errors import DataError, listing
 
 VALUES = ("label", "labels", "targets", "split", "group", "weight")  # options that have a value for each path of a list
-PATHS = {*KNOWN["path"].split()}
+PATH_NAMES = {*KNOWN["path"].split()}
 
 
 def is_listed(source: Any) -> bool:
@@ -36,11 +36,13 @@ def _is_image(value: Any) -> bool:
 def _has_path(row: Mapping[str, Any]) -> bool:
     """Returns whether a dict has a path and no image that is computed already."""
     ready = any(hasattr(value, "shape") and len(value.shape) > 1 for value in row.values())
-    named = any(str(key).replace("_", "").lower() in PATHS and isinstance(value, str) for key, value in row.items())
+    named = any(
+        str(key).replace("_", "").lower() in PATH_NAMES and isinstance(value, str) for key, value in row.items()
+    )
     return named and not ready
 
 
-def list_table(source: Sequence[Any], options: Mapping[str, Any]) -> tuple[Table, dict[str, Any]]:
+def list_table(source: Sequence[Any], options: Mapping[str, Any]) -> tuple[ImageTable, dict[str, Any]]:
     """Returns the table of a list, and the options that are left: those with a value for each path are its columns now.
 
     Raises:
@@ -67,7 +69,7 @@ def list_table(source: Sequence[Any], options: Mapping[str, Any]) -> tuple[Table
             "labels=[...]) with a label for each path"
         )
     number_columns = [column for column in columns if column == "value" or column.startswith("value ")]
-    return clean_table(Table(name, columns, Path(), True)), {
+    return clean_table(ImageTable(name, columns, Path(), True)), {
         **rest,
         **({"targets": number_columns} if number_columns else {}),
     }

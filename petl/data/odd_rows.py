@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from petl.data.table_files import Table
+from petl.data.table_files import ImageTable
 from petl.errors import DataError
 
 
-def refuse_rows(table: Table, rows: Sequence[int], odd: Iterable[int], what: str, advice: str) -> None:
+def refuse_rows(table: ImageTable, rows: Sequence[int], odd: Iterable[int], what: str, advice: str) -> None:
     """Raises a DataError if there are odd ones (positions in ``rows``): how many, and the first."""
     if numbers := [rows[position] + 1 for position in odd]:
         raise DataError(

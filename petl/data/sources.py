@@ -18,7 +18,7 @@ from petl.data.readers import existing_path, make_reader
 from petl.data.split_folders import splits
 from petl.data.split_names import split_of
 from petl.data.streams import Stream
-from petl.data.table_sources import is_table, table_reader
+from petl.data.table_sources import is_image_table, table_reader
 from petl.data.transforms import Augment, Transform
 from petl.errors import DataError, listing
 
@@ -73,7 +73,7 @@ def dataset(
             a table without the columns, with empty or odd cells, or files that aren't there; it says what was found.
     """
     prefix = str(source).partition("/")[0].lower() if isinstance(source, (str, Path)) else ""
-    if is_table(source):
+    if is_image_table(source):
         read: Any = table_reader(source, split=split, classes=classes, root=root, options=options)
     elif not isinstance(source, (str, Path)):
         raise DataError(

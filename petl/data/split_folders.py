@@ -7,7 +7,7 @@ from typing import Any
 
 from petl.data.scanning import scan
 from petl.data.split_choice import pick_spelling, skip_lone_folders
-from petl.data.table_sources import is_table, splits_of_table
+from petl.data.table_sources import is_image_table, splits_of_table
 from petl.data.tree import Names, Tree
 from petl.errors import DataError
 
@@ -25,7 +25,7 @@ def splits(source: str | Path, **options: Any) -> dict[str, Path]:
         >>> splits("no/such/folder")
         {}
     """
-    if is_table(source):
+    if is_image_table(source):
         return {kind: Path(source) for kind in splits_of_table(source, options)}
     base, tree, kinds = _split_folders(source)
     names = {kind: [name for name in kinds if kinds[name] == kind] for kind in ("train", "val", "test")}
@@ -45,7 +45,7 @@ def has_split(source: Any, sort: str, **options: Any) -> bool:
         >>> has_split("no/such/folder", "val")
         False
     """
-    if is_table(source):
+    if is_image_table(source):
         return sort in splits_of_table(source, options)
     return sort in _split_folders(source)[2].values()
 
@@ -70,7 +70,7 @@ def held_out(source: Any, **options: Any) -> str | None:
         >>> held_out("no/such/folder") is None
         True
     """
-    if is_table(source):
+    if is_image_table(source):
         kinds = splits_of_table(source, options)
         if kinds == ["train"]:
             raise DataError(

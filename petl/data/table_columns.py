@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from petl.data.table_files import Table
+from petl.data.table_files import ImageTable
 from petl.errors import DataError, listing, near
 
 KNOWN = {  # role -> the names of columns that have it, in lower case and without what is no letter
@@ -42,7 +42,7 @@ class Roles:
     weight: str | None
 
 
-def find_roles(table: Table, options: Mapping[str, Any], *, need_targets: bool = True) -> Roles:
+def find_roles(table: ImageTable, options: Mapping[str, Any], *, need_targets: bool = True) -> Roles:
     """Returns which column has which role: as the options say, else by its name.
 
     Raises:
@@ -87,7 +87,7 @@ def _asked(options: Mapping[str, Any]) -> dict[str, Any]:
     return asked
 
 
-def _targets(table: Table, asked: Mapping[str, Any], needed: bool) -> tuple[str, tuple[str, ...]]:
+def _targets(table: ImageTable, asked: Mapping[str, Any], needed: bool) -> tuple[str, tuple[str, ...]]:
     """Returns the kind of the targets and their columns."""
     for kind in TARGET_ROLES:
         if (name := asked.get(kind)) is not None:
@@ -109,7 +109,7 @@ def _targets(table: Table, asked: Mapping[str, Any], needed: bool) -> tuple[str,
     )
 
 
-def _pick(table: Table, role: str, asked: Mapping[str, Any], taken: Sequence[str] | set[str] = ()) -> str | None:
+def _pick(table: ImageTable, role: str, asked: Mapping[str, Any], taken: Sequence[str] | set[str] = ()) -> str | None:
     """Returns the column that has the role, or None."""
     if role in asked:
         return asked[role]
@@ -123,15 +123,15 @@ def _pick(table: Table, role: str, asked: Mapping[str, Any], taken: Sequence[str
     return found[0] if found else None
 
 
-def _named(table: Table, role: str) -> list[str]:
+def _named(table: ImageTable, role: str) -> list[str]:
     known = KNOWN[role].split()
     return [name for name in table.columns if re.sub(r"[\W_]+", "", name).lower() in known]
 
 
-def _refuse_missing(table: Table, role: str, name: str) -> None:
+def _refuse_missing(table: ImageTable, role: str, name: str) -> None:
     if name not in table.columns:
         raise DataError(f"{table.name} has no column {name!r} for {role}{near(name, table.columns)}; {_columns(table)}")
 
 
-def _columns(table: Table) -> str:
+def _columns(table: ImageTable) -> str:
     return f"its columns are {listing(map(repr, table.columns), 12)}"

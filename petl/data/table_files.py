@@ -23,7 +23,7 @@ BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}  # as Excel's 
 
 
 @dataclass(frozen=True)
-class Table:
+class ImageTable:
     """Columns of equal length by name. Relative paths in them start from ``base``; in a ``typed`` table numbers aren't texts.
 
     ``names`` has the class names of columns whose numbers have names, such as those of Hugging Face's datasets.
@@ -56,7 +56,7 @@ def is_frame(source: Any) -> bool:
     return kind.__module__.partition(".")[0] in FRAMES and kind.__name__ in ("DataFrame", "Table", "LazyFrame")
 
 
-def read_table(path: Path, encoding: str | None = None) -> Table:
+def read_table(path: Path, encoding: str | None = None) -> ImageTable:
     """Returns the table in a file.
 
     Raises:
@@ -72,10 +72,10 @@ def read_table(path: Path, encoding: str | None = None) -> Table:
             columns = _csv_columns(text, path, kind) if kind in TEXT else _json_columns(text, path)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
-    return clean_table(Table(str(path), columns, path.parent, kind not in TEXT))
+    return clean_table(ImageTable(str(path), columns, path.parent, kind not in TEXT))
 
 
-def frame_table(frame: Any) -> Table:
+def frame_table(frame: Any) -> ImageTable:
     """Returns the table in a frame of pandas, polars or pyarrow; relative paths start from the working directory."""
     kind = f"this {type(frame).__module__.partition('.')[0]} {type(frame).__name__}"
     whole = frame.collect() if hasattr(frame, "collect") else frame
@@ -87,21 +87,21 @@ def frame_table(frame: Any) -> Table:
         names = [str(name) for name in whole.columns]
         _refuse_twins(names, kind)
         columns = {name: whole.iloc[:, i].tolist() for i, name in enumerate(names)}
-    return clean_table(Table(kind, columns, Path(), True))
+    return clean_table(ImageTable(kind, columns, Path(), True))
 
 
-def rows_table(rows: Sequence[Mapping[str, Any]], name: str, base: Path) -> Table:
+def rows_table(rows: Sequence[Mapping[str, Any]], name: str, base: Path) -> ImageTable:
     """Returns the table of rows that are dicts; what a row doesn't have is empty."""
     names = list(dict.fromkeys(str(key) for row in rows for key in row))
-    return clean_table(Table(name, {key: [row.get(key) for row in rows] for key in names}, base, True))
+    return clean_table(ImageTable(name, {key: [row.get(key) for row in rows] for key in names}, base, True))
 
 
-def clean_table(table: Table) -> Table:
+def clean_table(table: ImageTable) -> ImageTable:
     """Returns the table with cells as Python's own values; a DataError if there are no rows."""
     columns = {name: [plain(value) for value in values] for name, values in table.columns.items()}
     if not columns or not len(next(iter(columns.values()))):
         raise DataError(f"{table.name} has no rows; expected a header and a row for each image, such as path,label")
-    return Table(table.name, columns, table.base, table.typed, table.names)
+    return ImageTable(table.name, columns, table.base, table.typed, table.names)
 
 
 def _suffix(path: Path) -> str:

@@ -13,12 +13,12 @@ import numpy as np
 from petl.data.odd_rows import refuse_rows
 from petl.data.split_names import SHORT_WORDS, split_of
 from petl.data.table_columns import Roles
-from petl.data.table_files import Table
+from petl.data.table_files import ImageTable
 from petl.data.table_values import number, truth
 from petl.errors import DataError, listing
 
 
-def split_kinds(table: Table, roles: Roles) -> list[str] | None:
+def split_kinds(table: ImageTable, roles: Roles) -> list[str] | None:
     """Returns the split of each row: train, val or test, or the cell's own text; None for a table without splits."""
     if roles.split is None:
         return None
@@ -34,7 +34,7 @@ def _split_kind(text: str) -> str:
     return split_of(text) or SHORT_WORDS.get(text.lower()) or text
 
 
-def choose_rows(table: Table, roles: Roles, split: str | None) -> list[int]:
+def choose_rows(table: ImageTable, roles: Roles, split: str | None) -> list[int]:
     """Returns the numbers of the rows in a split; all for None and ".".
 
     Raises:
@@ -61,7 +61,7 @@ def choose_rows(table: Table, roles: Roles, split: str | None) -> list[int]:
     return [row for row in everything if kinds[row] == wanted]
 
 
-def _refuse_unknown_splits(table: Table, roles: Roles, kinds: Sequence[str]) -> None:
+def _refuse_unknown_splits(table: ImageTable, roles: Roles, kinds: Sequence[str]) -> None:
     odd = [row for row, kind in enumerate(kinds) if kind not in ("train", "val", "test")]
     values = sorted({kinds[row] for row in odd})
     refuse_rows(
@@ -74,7 +74,7 @@ def _refuse_unknown_splits(table: Table, roles: Roles, kinds: Sequence[str]) -> 
     )
 
 
-def row_files(table: Table, roles: Roles, rows: Sequence[int], root: Path | None) -> list[Any]:
+def row_files(table: ImageTable, roles: Roles, rows: Sequence[int], root: Path | None) -> list[Any]:
     """Returns the images of the rows: absolute paths of files that are there, or images that the table holds.
 
     Raises:
@@ -123,7 +123,7 @@ def _file(text: str, base: Path) -> str:
 
 
 def keep_once(
-    table: Table, rows: Sequence[int], files: Sequence[Any], targets: Sequence[Any] | np.ndarray, notes: list[str]
+    table: ImageTable, rows: Sequence[int], files: Sequence[Any], targets: Sequence[Any] | np.ndarray, notes: list[str]
 ) -> list[int]:
     """Returns the positions of the first row of each file; later ones that say the same are left out, and noted.
 
@@ -150,7 +150,7 @@ def _is_float(targets: Sequence[Any] | np.ndarray) -> bool:
     return isinstance(targets, np.ndarray) and targets.dtype.kind == "f"
 
 
-def refuse_shared_files(table: Table, roles: Roles) -> None:
+def refuse_shared_files(table: ImageTable, roles: Roles) -> None:
     """Raises a DataError if a file is in two splits: the model would be measured on what it was trained on."""
     kinds = split_kinds(table, roles)
     first: dict[str, int] = {}
@@ -166,7 +166,7 @@ def refuse_shared_files(table: Table, roles: Roles) -> None:
     refuse_rows(table, range(len(table)), shared, "name a file that is in another split too", advice)
 
 
-def row_groups(table: Table, name: str | None, rows: Sequence[int]) -> list[str] | None:
+def row_groups(table: ImageTable, name: str | None, rows: Sequence[int]) -> list[str] | None:
     """Returns the group of each row as text, or None for a table without groups.
 
     Raises:
@@ -184,7 +184,7 @@ def row_groups(table: Table, name: str | None, rows: Sequence[int]) -> list[str]
     return [str(cell) for cell in cells]
 
 
-def row_weights(table: Table, name: str | None, rows: Sequence[int]) -> np.ndarray | None:
+def row_weights(table: ImageTable, name: str | None, rows: Sequence[int]) -> np.ndarray | None:
     """Returns the weight of each row, or None for a table without weights.
 
     Raises:

@@ -14,7 +14,7 @@ from petl.data.decoding import open_file
 from petl.data.reader_notes import note_similar_names
 from petl.data.readers import Reader
 from petl.data.table_columns import OPTIONS, find_roles
-from petl.data.table_files import Table
+from petl.data.table_files import ImageTable
 from petl.data.table_rows import (
     choose_rows,
     keep_once,
@@ -37,7 +37,7 @@ class TableReader(Reader):
     """
 
     def __init__(
-        self, table: Table, images: Sequence[Any], targets: Targets, rows: Sequence[int], notes: Sequence[str]
+        self, table: ImageTable, images: Sequence[Any], targets: Targets, rows: Sequence[int], notes: Sequence[str]
     ):
         values = targets.values
         super().__init__(Path(os.path.abspath(table.base)), list(zip(images, values, strict=True)), {}, notes)
@@ -65,7 +65,7 @@ class TableReader(Reader):
 
 
 def make_table_reader(
-    table: Table,
+    table: ImageTable,
     *,
     split: str | None,
     classes: Sequence[str] | None = None,
@@ -108,7 +108,7 @@ def refuse_options(name: str, options: Mapping[str, Any]) -> None:
         )
 
 
-def table_splits(table: Table, options: Mapping[str, Any]) -> list[str]:
+def table_splits(table: ImageTable, options: Mapping[str, Any]) -> list[str]:
     """Returns the splits that a table has, of train, val and test in this order; [] for a table without."""
     kinds = split_kinds(table, find_roles(table, options, need_targets=False))
     return [kind for kind in ("train", "val", "test") if kinds is not None and kind in kinds]

@@ -9,14 +9,14 @@ from typing import Any
 from petl.data.hugging_face import hub_split, hub_splits, hub_table, is_hub_dataset, is_hub_dict
 from petl.data.listed_images import is_listed, list_table
 from petl.data.readers import existing_path
-from petl.data.table_files import Table, frame_table, is_frame, is_table_file, read_table
+from petl.data.table_files import ImageTable, frame_table, is_frame, is_table_file, read_table
 from petl.data.table_source import TableReader, make_table_reader, table_splits
 
 
-def is_table(source: Any) -> bool:
+def is_image_table(source: Any) -> bool:
     """Returns whether petl reads this source as a table.
 
-    >>> is_table("pets.csv"), is_table([("cat.png", "cat")]), is_table("pets")
+    >>> is_image_table("pets.csv"), is_image_table([("cat.png", "cat")]), is_image_table("pets")
     (True, True, False)
     """
     return is_table_file(source) or is_frame(source) or is_listed(source) or is_hub_dataset(source)
@@ -43,7 +43,7 @@ def splits_of_table(source: Any, options: Mapping[str, Any] | None = None) -> li
     return table_splits(*_table(source, dict(options or {}), None))
 
 
-def _table(source: Any, options: dict[str, Any], split: str | None) -> tuple[Table, dict[str, Any]]:
+def _table(source: Any, options: dict[str, Any], split: str | None) -> tuple[ImageTable, dict[str, Any]]:
     """Returns the table, and the options that say what its columns are."""
     if is_hub_dataset(source):
         return hub_table(hub_split(source, split), options)

@@ -13,7 +13,7 @@ import numpy as np
 from petl.data.label_lists import label_lists
 from petl.data.odd_rows import refuse_rows, shown
 from petl.data.table_columns import Roles
-from petl.data.table_files import Table
+from petl.data.table_files import ImageTable
 from petl.data.table_values import is_empty, number, truth, whole_number
 from petl.data.tree import natural_order
 from petl.errors import listing
@@ -36,7 +36,7 @@ class Targets:
 
 
 def row_targets(
-    table: Table, roles: Roles, rows: Sequence[int], classes: Sequence[str] | None, separator: str | None = None
+    table: ImageTable, roles: Roles, rows: Sequence[int], classes: Sequence[str] | None, separator: str | None = None
 ) -> Targets:
     """Returns the targets of these rows.
 
@@ -59,7 +59,7 @@ def row_targets(
 
 
 def _class_targets(
-    table: Table, name: str, cells: Sequence[Any], rows: Sequence[int], classes: Sequence[str] | None
+    table: ImageTable, name: str, cells: Sequence[Any], rows: Sequence[int], classes: Sequence[str] | None
 ) -> Targets:
     known = table.names.get(name)
     empty = [i for i, cell in enumerate(cells) if is_empty(cell) or (known is not None and cell == -1)]
@@ -90,7 +90,7 @@ def _kind_of(cells: Sequence[Any], odd: Sequence[int]) -> str:
 
 
 def _refuse_mixed(
-    table: Table,
+    table: ImageTable,
     name: str,
     texts: Sequence[str],
     rows: Sequence[int],
@@ -109,7 +109,7 @@ def _refuse_mixed(
 
 
 def _refuse_fractions(
-    table: Table, name: str, cells: Sequence[Any], rows: Sequence[int], whole: Sequence[int | None]
+    table: ImageTable, name: str, cells: Sequence[Any], rows: Sequence[int], whole: Sequence[int | None]
 ) -> None:
     """Raises a DataError for labels that are numbers with a decimal point: classes that were read as floats, or no classes."""
     odd = [i for i, cell in enumerate(cells) if isinstance(cell, float) or _is_fraction_text(cell)]
@@ -127,7 +127,9 @@ def _is_fraction_text(cell: Any) -> bool:
     return isinstance(cell, str) and FRACTION.fullmatch(cell) is not None
 
 
-def _numbered(table: Table, name: str, rows: Sequence[int], numbers: Sequence[int], classes: Sequence[str]) -> Targets:
+def _numbered(
+    table: ImageTable, name: str, rows: Sequence[int], numbers: Sequence[int], classes: Sequence[str]
+) -> Targets:
     """Returns class numbers that mean these classes by their order."""
     odd = [i for i, one in enumerate(numbers) if not 0 <= one < len(classes)]
     what = f"have a class number in {name!r} that isn't one of the {len(classes)} classes ({listing(classes)})"
@@ -136,7 +138,7 @@ def _numbered(table: Table, name: str, rows: Sequence[int], numbers: Sequence[in
 
 
 def _matrix(
-    table: Table,
+    table: ImageTable,
     names: Sequence[str],
     columns: Sequence[Sequence[Any]],
     rows: Sequence[int],

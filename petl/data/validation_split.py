@@ -11,10 +11,10 @@ from torch.utils.data import IterableDataset, Subset
 
 from petl.data.class_labels import dataset_classes
 from petl.data.datasets import Images
-from petl.data.grouping import Groups, all_targets, group_numbers
+from petl.data.grouping import Groups, every_target, group_numbers
 from petl.data.sources import dataset as open_dataset
 from petl.data.stratification import assign, bins_of, deal, one_hot
-from petl.data.table_sources import is_table
+from petl.data.table_sources import is_image_table
 from petl.errors import DataError, listing
 
 
@@ -39,7 +39,7 @@ def holdout(dataset: Any, fraction: float = 0.2, *, groups: Groups = None, seed:
     _refuse_stream(dataset)
     if not 0 < fraction < 1:
         raise DataError(f"fraction={fraction}; expected a share between 0 and 1, such as 0.2")
-    rng, targets, numbers = np.random.default_rng(seed), all_targets(dataset), group_numbers(dataset, groups)
+    rng, targets, numbers = np.random.default_rng(seed), every_target(dataset), group_numbers(dataset, groups)
     classes = _classes(dataset, targets, round(1 / min(fraction, 1 - fraction)))
     if numbers is not None or classes is None:
         numbers = np.arange(len(targets)) if numbers is None else numbers
@@ -90,7 +90,7 @@ def folds(
         raise DataError(f"k={k!r}; expected a whole number of folds, at least 2")
     dataset = _opened(data, pipeline, options)
     _refuse_stream(dataset)
-    rng, targets, numbers = np.random.default_rng(seed), all_targets(dataset), group_numbers(dataset, groups)
+    rng, targets, numbers = np.random.default_rng(seed), every_target(dataset), group_numbers(dataset, groups)
     _refuse_few(dataset, targets, numbers, k)
     classes = _classes(dataset, targets, k)
     if numbers is None and classes is not None:
@@ -102,7 +102,7 @@ def folds(
 
 
 def _opened(data: Any, pipeline: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:
-    if not (isinstance(data, (str, Path)) or is_table(data)):
+    if not (isinstance(data, (str, Path)) or is_image_table(data)):
         if pipeline is not None or options:
             raise DataError("pipeline= and options are for a folder or table; a dataset has its own")
         return data

@@ -13,7 +13,7 @@ from petl.data.datasets import Images
 from petl.data.sources import READERS, dataset
 from petl.data.split_folders import held_out as apart
 from petl.data.split_folders import splits
-from petl.data.table_sources import is_table
+from petl.data.table_sources import is_image_table
 from petl.data.wrappers import innermost_datasets, locate, petl_datasets
 from petl.errors import DataError, StateError
 from petl.training.run_file import read_run_file, recorded_split, run_file_beside
@@ -136,7 +136,7 @@ def images_to_measure(
     images = dataset(source, pipeline, split=split, **options)
     if split in (None, "."):
         return images, f"all of {source}"
-    return images, f"{split} of {source}" if is_table(source) else str(there.get(split, f"{split} of {source}"))
+    return images, f"{split} of {source}" if is_image_table(source) else str(there.get(split, f"{split} of {source}"))
 
 
 def _has_reader(source: str) -> bool:
