@@ -116,7 +116,7 @@ def _only(dataset: Any, kind: str, role: str) -> str:
     if len(found) != 1:
         raise DataError(
             f"this dataset has {len(found)} columns of {kind} ({listing(found) or 'none'}); say which: {role}='...' to "
-            "petl.data.dataset(dataset, petl.data.pipeline(model), ...)"
+            "petl.data.dataset, or keys=('image', 'label') with their names to petl.fit"
         )
     return found[0]
 

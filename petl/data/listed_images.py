@@ -66,7 +66,7 @@ def list_table(source: Sequence[Any], options: Mapping[str, Any]) -> tuple[Image
     if "label" not in columns and "labels" not in columns and not roles:
         raise DataError(
             f"{name} has no labels; expected pairs (path, label), or petl.data.dataset(paths, petl.data.pipeline(model), "
-            "labels=[...]) with a label for each path"
+            "labels=names) with a label for each path"
         )
     number_columns = [column for column in columns if column == "value" or column.startswith("value ")]
     return clean_table(ImageTable(name, columns, Path(), True)), {

@@ -104,7 +104,7 @@ def _refuse_mixed(
         return
     first = next(one for one in whole if one is not None)
     what = f"have a name in {name!r} ({texts[mixed[0]]!r}) where others have a number ({first})"
-    advice = "write numbers or names alone, or pass the names of all classes: petl.data.dataset(..., classes=[...])"
+    advice = "write numbers or names alone, or pass the names of all classes to petl.data.dataset as classes="
     refuse_rows(table, rows, mixed, what, advice)
 
 
