@@ -25,6 +25,8 @@ def every_target(dataset: Any) -> np.ndarray:
     Raises:
         DataError: the items have no such targets.
     """
+    if type(dataset) is Subset:
+        return every_target(dataset.dataset)[np.asarray(dataset.indices, dtype=np.int64)]
     found: Any = dataset_targets(dataset)
     if found is None and type(dataset) is TensorDataset and len(dataset.tensors) == 2:
         found = dataset.tensors[1].cpu().numpy()
@@ -33,7 +35,8 @@ def every_target(dataset: Any) -> np.ndarray:
     if found is None:
         found = [_target_of(dataset[index]) for index in range(len(dataset))]
     try:
-        array = torch.stack([torch.as_tensor(one) for one in found]).numpy() if len(found) else np.zeros(0, np.int64)
+        whole = isinstance(found, np.ndarray) and found.dtype.kind in "iufb"
+        array = found if whole else torch.stack([torch.as_tensor(one) for one in found]).numpy()
     except (TypeError, ValueError, RuntimeError) as error:
         raise DataError(f"the targets of this {type(dataset).__name__} can't be divided evenly: {error}") from error
     if array.ndim == 2 and array.shape[-1] == 1:

@@ -27,7 +27,9 @@ def split_kinds(table: ImageTable, roles: Roles) -> list[str] | None:
     if flag in ("isvalid", "isval", "istest") and all(truth(cell) in (0.0, 1.0) for cell in cells):
         yes = "test" if flag == "istest" else "val"
         return [yes if truth(cell) else "train" for cell in cells]
-    return ["" if cell is None else _split_kind(str(cell)) for cell in cells]
+    texts = ["" if cell is None else str(cell) for cell in cells]
+    kinds = {text: _split_kind(text) for text in dict.fromkeys(texts)}
+    return [kinds[text] for text in texts]
 
 
 def _split_kind(text: str) -> str:
