@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from petl.data.bad_files import BAD_FILE, RETRIES, placeholder, raising_bad_files
 from petl.data.class_labels import dataset_classes
 from petl.data.datasets import Images
-from petl.data.wrappers import DatasetWrapper, locate, petl_datasets, pipeline_of
+from petl.data.wrappers import DatasetWrapper, petl_datasets, pipeline_of
 
 
 def first_readable(dataset: Any, index: int) -> Any:
@@ -24,7 +24,7 @@ def first_readable(dataset: Any, index: int) -> Any:
 
 
 class MarkedUnreadable(DatasetWrapper):
-    """A dataset in which an image that can't be read is an image of zeros with class number `LEFT_OUT`, or NaN for no class."""
+    """A dataset in which an image that can't be read is an image of zeros with a target that counts nowhere (`left_out`)."""
 
     def __init__(self, dataset: Any):
         super().__init__(dataset)
@@ -37,12 +37,13 @@ class MarkedUnreadable(DatasetWrapper):
             except BAD_FILE:
                 if self._pipeline is None:
                     raise
-                images = locate(self.dataset, index)[0]
-                return (
-                    placeholder(self._pipeline, images.target_kind.unknown)
-                    if isinstance(images, Images)
-                    else placeholder(self._pipeline)
-                )
+                return placeholder(self._pipeline, self._another_target(index))
+
+    def _another_target(self, index: int) -> Any:
+        """Returns the target of another image, which shows the kind of this one; a class number where none can be read."""
+        with contextlib.suppress(*BAD_FILE):
+            return first_readable(self.dataset, (index + 1) % len(self))[1]
+        return 0
 
     @property
     def classes(self) -> list[str] | None:
