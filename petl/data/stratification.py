@@ -58,7 +58,7 @@ def assign(
         strata: What each image is, 0 or 1 for each of its classes or labels [N, C].
         groups: The number of each image's group [N], from 0.
         shares: Of each part, together 1.
-        spare_last: Whether part 0 keeps at least one group of each stratum.
+        spare_last: Whether part 0 keeps at least one group of each stratum, and the others get one where that is possible.
     """
     size = int(groups.max()) + 1
     counts = np.zeros((size, strata.shape[1] + 1))
@@ -69,7 +69,11 @@ def assign(
         if best is None or quality < best[0]:
             best = quality, parts
     assert best is not None
-    return best[1][groups]
+    parts = best[1]
+    if spare_last and not parts.any():  # few large groups, each far from the share: the smallest is nearest
+        free = [group for group in range(size) if ((counts > 0).sum(0)[counts[group] > 0] > 1).all()]
+        parts[min(free, key=lambda group: counts[group, -1], default=0)] = 1 if free else 0
+    return parts[groups]
 
 
 def _assigned(

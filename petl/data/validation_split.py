@@ -39,7 +39,7 @@ def holdout(dataset: Any, fraction: float = 0.2, *, groups: Groups = None, seed:
     _refuse_stream(dataset)
     if not 0 < fraction < 1:
         raise DataError(f"fraction={fraction}; expected a share between 0 and 1, such as 0.2")
-    rng, targets, numbers = np.random.default_rng(seed), every_target(dataset), group_numbers(dataset, groups)
+    rng, targets, numbers = _generator(seed), every_target(dataset), group_numbers(dataset, groups)
     classes = _classes(dataset, targets, round(1 / min(fraction, 1 - fraction)))
     if numbers is not None or classes is None:
         numbers = np.arange(len(targets)) if numbers is None else numbers
@@ -90,7 +90,7 @@ def folds(
         raise DataError(f"k={k!r}; expected a whole number of folds, at least 2")
     dataset = _opened(data, pipeline, options)
     _refuse_stream(dataset)
-    rng, targets, numbers = np.random.default_rng(seed), every_target(dataset), group_numbers(dataset, groups)
+    rng, targets, numbers = _generator(seed), every_target(dataset), group_numbers(dataset, groups)
     _refuse_few(dataset, targets, numbers, k)
     classes = _classes(dataset, targets, k)
     if numbers is None and classes is not None:
@@ -99,6 +99,12 @@ def folds(
         numbers = np.arange(len(targets)) if numbers is None else numbers
         fold = assign(_strata(dataset, targets, k), numbers, [1 / k] * k, rng)
     return [_parts(dataset, np.flatnonzero(fold == number)) for number in range(k)]
+
+
+def _generator(seed: int) -> np.random.Generator:
+    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
+        raise DataError(f"seed={seed!r}; expected a whole number of at least 0")
+    return np.random.default_rng(seed)
 
 
 def _opened(data: Any, pipeline: Mapping[str, Any] | None, options: Mapping[str, Any]) -> Any:
@@ -122,6 +128,8 @@ def _refuse_stream(dataset: Any) -> None:
         raise DataError(
             f"a {type(dataset).__name__} can't be split; expected what petl.data.dataset gives, or a Dataset"
         )
+    if not len(dataset):
+        raise DataError("the dataset is empty; expected at least one pair of image and label")
 
 
 def _classes(dataset: Any, targets: np.ndarray, parts: int) -> np.ndarray | None:

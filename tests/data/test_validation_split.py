@@ -75,6 +75,11 @@ def test_a_class_of_one_group_stays_in_training() -> None:
     assert {4, 5} <= {*train.indices} and len(val)
 
 
+def test_of_two_groups_one_is_held_out() -> None:
+    train, val = data.holdout(pairs([0, 1] * 5), groups=["a"] * 6 + ["b"] * 4)
+    assert ([*train.indices], [*val.indices]) == ([*range(6)], [*range(6, 10)])
+
+
 def test_several_labels_keep_their_shares() -> None:
     hot = (np.random.default_rng(0).random((400, 5)) < [0.5, 0.2, 0.1, 0.05, 0.02]).astype(np.float32)
     folds = parts_of(data.folds(pairs(hot), 4))
@@ -118,6 +123,8 @@ REFUSED: list[tuple[Any, int, dict[str, Any], str]] = [
     ([0, 0, 0, 1, 1], 3, {}, r"1 of 2 classes have fewer images than the 3 folds: 1 \(2\); pass a smaller k"),
     ([0, 0, 1, 1], 2, {"groups": ["a", "b", "c", "c"]}, r"1 of 2 classes have fewer groups than the 2 folds: 1 \(1\)"),
     ([0, 0, 1, 1], 5, {}, "4 images can't be divided into 5 folds"),
+    ([0, 0, 1, 1], 2, {"seed": -1}, "seed=-1; expected a whole number of at least 0"),
+    ([], 2, {}, "the dataset is empty"),
     ([0, 0, 1, 1], 1, {}, "k=1; expected a whole number of folds, at least 2"),
     ([0, 0, 1, 1], 2, {"groups": ["a", "b"]}, "groups= has 2 values for 4 images"),
     ([0, 0, 1, 1], 2, {"groups": ["a", None, "b", "c"]}, "1 of 4 images have no group, the first is image 1"),
