@@ -9,7 +9,10 @@ import typer
 
 DeltaArgument = Annotated[Path, typer.Argument(metavar="DELTA", help="A delta file.")]
 DataArgument = Annotated[
-    str, typer.Argument(metavar="DATA", help="A folder of class folders, or of train and val; a tar; torch/cifar10 ...")
+    str,
+    typer.Argument(
+        metavar="DATA", help="A folder of class folders, or of train and val; a table (pets.csv); a tar ..."
+    ),
 ]
 MethodOption = Annotated[
     list[str] | None, typer.Option("--method", "-m", help="A method; give it again to combine. [best: norm and lora]")

@@ -30,6 +30,18 @@ DATASET: dict[str, Any] = {
     "target_key": str,
     "download": bool,
 }
+TABLE: dict[str, Any] = {
+    "path": str,
+    "label": str,
+    "labels": str | Sequence[str],
+    "targets": str | Sequence[str],
+    "group": str | None,
+    "weight": str | None,
+    "split_column": str | None,
+    "separator": str,
+    "encoding": str,
+}
+DATASET |= TABLE
 TRAINING: dict[str, Any] = {"augment": bool | Mapping, "split": str | None}
 AUGMENT = "augment."  # --data augment.hflip=0: one of its options
 
@@ -58,6 +70,9 @@ def data_keywords(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> D
     check_types("--data", known, values)
     if values.get("augment") is True:
         del values["augment"]  # timm's own, as without a word
+    for key in ("labels", "targets"):  # columns may be called 1, 2 ...
+        if isinstance(values.get(key), list):
+            values[key] = [str(name) for name in values[key]]
     if isinstance(values.get("size"), list):
         values["size"] = _sides(values["size"])
     return DataKeywords(*({k: v for k, v in values.items() if k in keys} for keys in (PIPELINE, DATASET, TRAINING)))
@@ -93,15 +108,26 @@ def training_and_validation(
 ) -> tuple[Images | Stream, Images | Stream]:
     """Returns the images to train on, and those to measure on: ``val``, else the ``val`` in ``source``, else a fifth held out.
 
-    A folder that is taken as it is (split=".") or whole (split=null) has no split left to measure on.
+    A folder that is taken as it is (split=".") or whole (split=null) has no split left to measure on. Images of one group in a
+    table are held out together.
     """
     from petl import data
 
     training = data.dataset(source, pipeline, training=True, classes=classes, **said.dataset, **said.training)
     whole = said.training.get("split", "train") in (".", None)
     if val:
-        split = data.held_out(val) or "."
-        return training, data.dataset(val, pipeline, split=split, classes=classes, **said.dataset)
-    if not whole and data.has_split(source, "val"):
+        options = _options_for(val, source, said.dataset)
+        split = data.held_out(val, **options) or "."
+        return training, data.dataset(val, pipeline, split=split, classes=classes, **options)
+    if not whole and data.has_split(source, "val", **said.dataset):
         return training, data.dataset(source, pipeline, split="val", classes=classes, **said.dataset)
     return data.holdout(training, seed=seed)  # type: ignore[arg-type,return-value]  # it says what it can't split
+
+
+def _options_for(val: str, source: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the options for the validation images: beside a table, a folder has no columns, and the other way round."""
+    from petl.data.table_files import is_table_file
+
+    if is_table_file(val) == is_table_file(source):
+        return dict(options)
+    return {key: value for key, value in options.items() if (key in TABLE) == is_table_file(val) and key != "root"}

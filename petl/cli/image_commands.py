@@ -85,9 +85,8 @@ def train_command(
     path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
     net, extra = create_backbone(model, parse_pairs(args)), parse_pairs(args)
     methods = build_methods(method, settings, net, rank=rank, last=last, in_chans=in_chans)
-    classes = petl.data.dataset(
-        data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training
-    ).classes
+    images = petl.data.dataset(data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training)
+    classes = getattr(images, "target_names", images.classes)
     torch.manual_seed(seed)  # the new classifier is random
     petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
     pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})

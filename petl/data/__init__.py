@@ -1,4 +1,4 @@
-"""The data of a training: image files, folders and tars, datasets, splits, pipelines, batches and loaders.
+"""The data of a training: image files, folders, tars and tables, datasets, splits, pipelines, batches and loaders.
 
 Public: `petl.data.dataset`, `petl.data.pipeline` and the other names in ``__all__``.
 """
@@ -11,12 +11,13 @@ from petl.data.sifting import sift
 from petl.data.sources import dataset, image
 from petl.data.split_folders import has_split, held_out, splits
 from petl.data.streams import Stream
-from petl.data.validation_split import holdout
+from petl.data.validation_split import folds, holdout
 
 __all__ = [
     "Images",
     "Stream",
     "dataset",
+    "folds",
     "has_split",
     "held_out",
     "holdout",

@@ -17,6 +17,8 @@ from petl.data.channels import DEEP_MODES, SIMPLE_MODES, fit_channels
 from petl.data.datasets import Images
 from petl.data.decoding import RawImage, decode
 from petl.data.readers import Reader, existing_path, make_reader
+from petl.data.table_files import is_table_file
+from petl.data.table_sources import table_reader
 from petl.data.wrappers import locate
 from petl.errors import DataError, printable
 
@@ -36,7 +38,7 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out.
 
     Args:
-        dataset: petl's own dataset of the training images, also a part of it (`Subset`), or a folder of training images.
+        dataset: petl's own dataset of the training images, also a part of it (`Subset`), or a folder or table file of them.
         channels: As the model takes them; None: as the first image has them.
 
     Raises:
@@ -77,7 +79,11 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
 
 def _raw_images(dataset: Any) -> Iterator[RawImage]:
     """Yields the images as they are in their files; files that can't be read are left out."""
-    source = make_reader(existing_path(Path(dataset)), split="train") if isinstance(dataset, (str, Path)) else dataset
+    source = dataset
+    if is_table_file(dataset):
+        source = table_reader(dataset, split="train")
+    elif isinstance(dataset, (str, Path)):
+        source = make_reader(existing_path(Path(dataset)), split="train")
     for index in range(len(source)):
         leaf, number = (source, index) if isinstance(source, Reader) else locate(source, index)
         if not isinstance(leaf, (Reader, Images)):

@@ -11,12 +11,16 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
 from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
-from petl.data.loaders import KeyedDataset, KeyedStream, Loader, PairLoader
+from petl.data.hugging_face import is_hub_dataset
+from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
+from petl.data.pil_items import first_item, has_pil_image, pairs_of, usual_keys_of
 from petl.data.streams import Stream
+from petl.data.table_sources import is_image_table
+from petl.data.transforms import make_transform
 from petl.errors import DataError
 
-Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]
+Data = str | Path | Dataset[Any] | DataLoader[Any] | Iterable[Any]  # also a DataFrame
 
 
 def as_loader(
@@ -30,7 +34,7 @@ def as_loader(
     left_out: dict[str, str] | None = None,
     **options: Any,
 ) -> Loader:
-    """Returns a loader for a folder (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
+    """Returns a loader for a folder or table (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
 
     Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read. ``left_out``
     takes the files that were left out, and why.
@@ -39,8 +43,11 @@ def as_loader(
         DataError: the data is none of these, it is empty, or has only one class to train on; its classes have other numbers than
             in ``classes``; or, with ``strict``, some files can't be read.
     """
-    if isinstance(data, (str, Path)):
-        data, keys = folder_dataset(data, model, training=training, classes=classes), None
+    if isinstance(data, (str, Path)) or is_image_table(data):
+        columns = _columns_of(keys) if is_hub_dataset(data) else {}
+        data, keys = folder_dataset(data, model, training=training, classes=classes, **columns), None
+    first = first_item(data)
+    keys = keys or usual_keys_of(first)
     ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
@@ -52,14 +59,13 @@ def as_loader(
         if strict:
             images.sift(dataset, strict=True)
         return ready
+    own = make_transform(images.pipeline(model), training, None) if has_pil_image(first, keys) else None
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        stream = data if isinstance(data, IterableDataset) and not keys else KeyedStream(data, keys)  # type: ignore[arg-type]  # ready_batches has made sure of it
-        return images.loader(stream, training=training, **options)
+        return images.loader(pairs_of(data, keys, own), training=training, **options)
     kept, bad = images.sift(data, training=training, strict=strict)
     if left_out is not None:
         left_out.update(bad)
-    pairs: Any = KeyedDataset(kept, keys) if keys else kept
-    return images.loader(pairs, training=training, **options)
+    return images.loader(pairs_of(kept, keys, own), training=training, **options)
 
 
 def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader | None:
@@ -94,10 +100,15 @@ def _is_map(data: Any) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
 
 
-def folder_dataset(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
-    """Returns the images in a folder: its ``train`` split for training, else its ``val`` or ``test``; all if it has no splits."""
-    split = "train" if training else images.held_out(path) or "."
-    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
+def _columns_of(keys: Keys | None) -> dict[str, Any]:
+    """Returns the columns of a Hugging Face dataset that ``keys`` names, as options of `petl.data.dataset`."""
+    return {} if keys is None else {"columns": dict(zip(("path", "label"), keys, strict=True))}
+
+
+def folder_dataset(path: Any, model: nn.Module, *, training: bool, classes: Any, **options: Any) -> Dataset[Any]:
+    """Returns the images in a folder or table: its ``train`` split for training, else ``val`` or ``test``; all without splits."""
+    split = "train" if training else images.held_out(path, **options) or "."
+    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes, **options)
 
 
 def _refuse_empty(data: Any) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.data.bad_files import LEFT_OUT
+from petl.data.dict_keys import usual_keys
 from petl.errors import DataError, listing
 from petl.graft.values import input_dtype
 
@@ -82,11 +83,15 @@ Keys = Sequence[str | int]
 def pick_keys(batch: Any, keys: Any) -> Any:
     """Returns the two parts of a batch or an item that ``keys`` names, as a tuple; without keys, the batch as it is.
 
+    Of a dict whose parts have usual names (image and label), the two are found without keys.
+
     Raises:
         DataError: there is no such part.
     """
     if isinstance(batch, (list, tuple)) and len(batch) == 1 and isinstance(batch[0], Mapping):
         batch = batch[0]  # DALI returns a list with a dict for each GPU
+    if keys is None:
+        keys = usual_keys(batch) if isinstance(batch, Mapping) else None
     if keys is None:
         return batch
     try:

@@ -12,6 +12,8 @@ from petl.errors import DataError, listing, near
 
 def source_classes(source: Any) -> list[str]:
     """Returns the class names in the order of their numbers: the numbers where there are no names, [] for a stream without."""
+    if (names := getattr(source, "class_names", None)) is not None:  # a table
+        return list(names)
     if classes := getattr(source, "classes", None):  # torchvision; for ImageNet, tuples of synonyms
         return [name if isinstance(name, str) else str(name[0]) for name in classes]
     reader = getattr(source, "reader", source)
@@ -40,8 +42,8 @@ def lists_labels(source: Any) -> bool:
     return any(hasattr(source, name) for name in ("iter_targets", "targets", "samples"))
 
 
-def source_targets(source: Any) -> Sequence[int]:
-    """Returns the class number of each image; the images are read only where the source doesn't list them."""
+def source_targets(source: Any) -> Sequence[Any]:
+    """Returns the target of each image as the source has it; images are read only where the source doesn't list them."""
     if hasattr(source, "iter_targets"):  # Hugging Face
         return [int(target) for target in source.iter_targets()]
     if hasattr(source, "targets"):  # tar, torchvision

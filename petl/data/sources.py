@@ -1,4 +1,4 @@
-"""Makes datasets of a folder, a tar, or a source that timm knows by name (``torch/cifar10``, ``hfds/...``, ``wds/...``)."""
+"""Makes datasets of a folder, a tar, a table, or a source that timm knows by name (``torch/cifar10``, ``hfds/...``)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from petl.data.readers import existing_path, make_reader
 from petl.data.split_folders import splits
 from petl.data.split_names import split_of
 from petl.data.streams import Stream
+from petl.data.table_sources import is_image_table, table_reader
 from petl.data.transforms import Augment, Transform
 from petl.errors import DataError, listing
 
@@ -26,7 +27,7 @@ READER_ERRORS = (ImportError, AssertionError, RuntimeError, ValueError, TypeErro
 
 
 def dataset(
-    source: str | Path,
+    source: Any,
     pipeline: Mapping[str, Any],
     *,
     split: str | None = "train",
@@ -37,11 +38,13 @@ def dataset(
     augment: Augment = None,
     **options: Any,
 ) -> Images | Stream:
-    """Returns a dataset of pairs (image float [k, H, W], class number), with ``.classes``: names in the order of their numbers.
+    """Returns a dataset of pairs (image float [k, H, W], target), with ``.classes``: names in the order of their numbers.
 
     Args:
         source: A folder of class folders (or of splits such as ``train`` and ``val`` with class folders in them), a ``.tar`` of
-            the same, or a name as timm has them: ``torch/cifar10``, ``hfds/owner/name``, ``wds/name``.
+            the same, or a name as timm has them: ``torch/cifar10``, ``hfds/owner/name``, ``wds/name``. Or a table: a ``.csv``,
+            ``.tsv``, ``.jsonl`` or ``.parquet`` file, a DataFrame, a list of pairs (path, label), of dicts, or of paths with
+            ``labels=``, a Dataset or DatasetDict of Hugging Face.
         pipeline: From `petl.data.pipeline`; its number of channels decides how images are read.
         split: ``train``, ``val`` or ``test``, which find folders of any such name (``Training``, ``TEST``, ``val2017``,
             ``test_set``), or a sub-folder's path. None takes all splits that there are together; "." takes the folder as it
@@ -51,21 +54,32 @@ def dataset(
         class_from: Which folder names the class, where there are folders in class folders: the "first" under the split, the
             whole "path" (``church/outdoor``), or the "last" (timm's reading). None is the first, unless ``classes`` says
             otherwise; where one name occurs in several class folders, it is an error that shows both readings.
-        root: Where named sources keep their files (``torch/...``: "data"; ``wds/...``: the folder of shards).
         augment: Options for `timm.data.create_transform` in training, such as ``{"hflip": 0.0}``; False for none at all: training
             images are cropped as at evaluation.
-        options: More for `timm.data.create_dataset`: ``download``, ``target_key``, ``num_samples`` ...; ``class_map`` and
-            ``input_key`` for folders and tars.
+        root: Where relative paths in a table start (else the table's folder), and where named sources keep their files
+            (``torch/...``: "data"; ``wds/...``: the folder of shards).
+        options: For tables, which column is what: ``path``, and one of ``label`` (names or numbers of classes), ``labels`` (one
+            column with several in a cell, split at ``separator``, or a list of columns of 0 and 1) and ``targets`` (numbers,
+            for a regression); ``group``, ``weight``, ``split_column``, or all of them in a dict ``columns``; ``encoding``.
+            Columns with usual names are found without. For lists of paths, ``labels``, ``targets``, ``group``, ``weight`` and
+            ``split_column`` are the values themselves. For others, more for `timm.data.create_dataset`: ``download``,
+            ``target_key``, ``num_samples`` ...; ``class_map`` and ``input_key`` for folders and tars.
 
     Hidden files and those that systems leave behind are skipped, every format that PIL opens is taken, and ``.npy``. What is
-    left out is counted in a warning (logger ``petl``). For files that can't be read, see `Images`.
+    left out is counted in a warning (logger ``petl``). For files that can't be read, and for what targets are, see `Images`.
 
     Raises:
         DataError: No such folder or split, no images, no class folders, unknown classes, folders that can be read in two ways;
-            it says what was found.
+            a table without the columns, with empty or odd cells, or files that aren't there; it says what was found.
     """
-    prefix = str(source).partition("/")[0].lower()
-    if prefix in READERS and not Path(source).exists():
+    prefix = str(source).partition("/")[0].lower() if isinstance(source, (str, Path)) else ""
+    if is_image_table(source):
+        read: Any = table_reader(source, split=split, classes=classes, root=root, options=options)
+    elif not isinstance(source, (str, Path)):
+        raise DataError(
+            f"got a {type(source).__name__} to read images from; expected a folder, a table, or a list of images"
+        )
+    elif prefix in READERS and not Path(source).exists():
         read = _named_source(str(source), prefix, split, root, training=training, options=options)
     else:
         read = make_reader(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
@@ -47,7 +48,7 @@ def evaluate(
     Args:
         model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
             it is taken to accelerate's device.
-        data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
+        data: A folder or table (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
         keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.
@@ -78,7 +79,7 @@ def evaluate(
         loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
         names = output_names(accelerator, plain, loader, known or loader_classes(loader))
         batches = on_device(accelerator, loader)
-        task = shown.add_task("evaluate", total=len(batches) if hasattr(loader, "__len__") else None, note="")
+        task = shown.add_task("evaluate", total=operator.length_hint(batches) or None, note="")
         return measure(accelerator, model, batches, CrossEntropy(names), lambda: shown.advance(task))
 
 

@@ -79,13 +79,14 @@ def fit(
     (Inception, GoogLeNet and distilled DeiT in training), whose auxiliary scores aren't trained on.
 
     Args:
-        train, val: A folder (read through the model's own pipeline), a Dataset or other collection of pairs (image [C, H, W],
-            class number), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher, webdataset's, or any
-            other iterable with a length whose batches are (images [N, C, H, W], class numbers [N]). Under several ranks
-            accelerate shares out a DataLoader's batches; any other loader has to give each rank its own. Without ``val``
-            the last epoch counts as the best one.
+        train, val: A folder or table (read through the model's own pipeline; `petl.data.dataset` says which tables there are:
+            ``pets.csv``, DataFrames, lists of paths with labels, Hugging Face's datasets), a Dataset or other collection of pairs
+            (image [C, H, W], class number), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher,
+            webdataset's, or any other iterable with a length whose batches are (images [N, C, H, W], class numbers [N]). Under
+            several ranks accelerate shares out a DataLoader's batches; any other loader has to give each rank its own. Without
+            ``val`` the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
-            ``("image", "label")`` or ``(0, 2)``.
+            ``("image", "label")`` or ``(0, 2)``. Dicts with usual names don't need it.
         epochs: How often all images are seen; None for a number that suits the set: 10, and on small sets so many that there are
             300 updates, up to 60. It is in ``history.epochs``.
         minutes: In place of ``epochs``: as many of them (60 at most) as fit, with validation, by the time that a few updates

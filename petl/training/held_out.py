@@ -13,6 +13,7 @@ from petl.data.datasets import Images
 from petl.data.sources import READERS, dataset
 from petl.data.split_folders import held_out as apart
 from petl.data.split_folders import splits
+from petl.data.table_sources import is_image_table
 from petl.data.wrappers import innermost_datasets, locate, petl_datasets
 from petl.errors import DataError, StateError
 from petl.training.run_file import read_run_file, recorded_split, run_file_beside
@@ -71,8 +72,8 @@ def image_checksum(images: Images, index: int) -> str:
                 return f"{os.fstat(file.fileno()).st_size}-{_digest(start)}"
         image = images.source[int(images.indices[index])][0]
         if hasattr(image, "read"):
-            with image:
-                return _digest(image.read())
+            with image as file:
+                image = file.read()
         return _digest(image.tobytes() if hasattr(image, "tobytes") else bytes(image))
     except (OSError, DataError):
         return ""
@@ -117,7 +118,7 @@ def images_to_measure(
     Raises:
         DataError, StateError: there are no such images, or it can't be known which are meant.
     """
-    there = splits(source)
+    there = splits(source, **options)
     if split is None and "val" not in there and _has_reader(source):
         split = "val"
     if (
@@ -131,9 +132,11 @@ def images_to_measure(
             f"{source} has no images that the training held out, by what {run_file_beside(delta)} says (if it is there)"
         )
     if split in (None, ALL_IMAGES):
-        split = (None if there else ".") if split == ALL_IMAGES else apart(source) or "."
+        split = (None if there else ".") if split == ALL_IMAGES else apart(source, **options) or "."
     images = dataset(source, pipeline, split=split, **options)
-    return images, f"all of {source}" if split in (None, ".") else str(there.get(split, f"{split} of {source}"))
+    if split in (None, "."):
+        return images, f"all of {source}"
+    return images, f"{split} of {source}" if is_image_table(source) else str(there.get(split, f"{split} of {source}"))
 
 
 def _has_reader(source: str) -> bool:
@@ -146,7 +149,7 @@ def _held_out_of_training(
 ) -> Any:
     """Returns the images that were held out of the training of ``delta``, or None if it was trained on another source."""
     split = recorded_split(read_run_file(delta))
-    there = splits(source)
+    there = splits(source, **options)
     if split is None or (there and "train" not in there):
         return None
     images = dataset(source, pipeline, split="train", **options)

@@ -298,12 +298,14 @@ def test_augmentation_is_what_was_asked_for() -> None:
     )
     assert found.training == {"augment": {"scale": [0.8, 1], "hflip": 0}, "split": "2024"}
     assert found.pipeline == {"size": (48, 64)}
+    found = data_options.data_keywords(["labels=1,2", "targets=age", "group=null", "label=007"], known=known)
+    assert found.dataset == {"labels": ["1", "2"], "targets": "age", "group": None, "label": "007"}
 
 
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("crop=1", "near names: crop_pct"),
+        ("crop=1", "crop_pct, crop_mode; it has"),
         ("crop_pct=7", "crop_pct=7"),
         ("crop_pct=wide", "expected a number"),
         ("crop_mode=round", "center or squash or border"),

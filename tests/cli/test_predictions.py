@@ -142,6 +142,31 @@ def test_eval_takes_val_where_there_is_one_and_never_training_images_unasked(her
     assert "train" in refused("eval", "t.safetensors", "all", *MODEL)
 
 
+def test_tables_train_and_are_measured_as_folders_are(here: Path) -> None:
+    """By their own splits, else on what the training held out, whole groups of it; --val takes another table."""
+    files = [(kind, f"pets/{kind}/{i}.png", i) for kind in ("bright", "dark") for i in range(5)]
+    lines = [f"{file};{kind};p{i};{'val' if i > 3 else 'train'}" for kind, file, i in files]
+    Path("split.csv").write_text("\r\n".join(["path;label;patient;split", *lines]), encoding="utf-8-sig")
+    assert call("train", "split.csv", "--out", "t.safetensors", *TRAIN).exit_code == 0
+    assert read_run_file("t.safetensors")["split"] is None
+    found = measured("split.csv")
+    assert (found["measured"], sum(c["images"] for c in found["classes"])) == ("val of split.csv", 2)
+    assert sum(c["images"] for c in measured("split.csv", "--split", "all")["classes"]) == 10
+    whole = ["photo,kind,owner", *(f"{file},{kind},p{i}" for kind, file, i in files)]
+    Path("whole.csv").write_text("\n".join(whole))
+    assert "petl train: --data label=..." in refused(
+        "train", "whole.csv", "--out", "u.safetensors", *TRAIN, "--data", "path=photo"
+    )
+    said = [word for key in ("path=photo", "label=kind") for word in ("--data", key)]
+    train = ("train", "whole.csv", *TRAIN, *said, "--data", "group=owner")
+    assert call(*train, "--out", "t.safetensors", "--overwrite").exit_code == 0
+    held = read_run_file("t.safetensors")["split"]["files"]
+    assert len(held) == 2 and len({Path(name).name for name in held}) == 1  # one owner's
+    assert "held out" in measured("whole.csv", *said)["measured"]
+    assert call(*train, "--out", "v.safetensors", "--val", "pets").exit_code == 0
+    assert call("train", "pets", *TRAIN, "--out", "w.safetensors", "--val", "split.csv").exit_code == 0
+
+
 def test_the_runs_file_has_settings_and_history(here: Path) -> None:
     assert call("train", "pets", "--out", "t.safetensors", *TRAIN).exit_code == 0
     run = read_run_file("t.safetensors")

@@ -62,6 +62,13 @@ class Rows(Dataset):
         return {"path": f"{index}.png", "label": int(Y[index]), "image": X[index]}
 
 
+class Unusual(Rows):
+    """The same under names that say nothing."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return {"path": f"{index}.png", "answer": int(Y[index]), "photo": X[index]}
+
+
 class Lines(IterableDataset):
     def __init__(self, items: list[Any]):
         self.items = items
@@ -115,6 +122,10 @@ LOADERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
     "a stream of dicts": (lambda: Lines([Rows()[i] for i in range(24)]), {"keys": ("image", "label")}),
     "a DataLoader that doesn't batch": (lambda: DataLoader(Lines(BATCHES), batch_size=None), {}),
     "a dataset of dicts": (Rows, {"keys": ("image", "label")}),
+    "a dataset of dicts with usual names": (Rows, {}),
+    "a DataLoader of dicts with usual names": (lambda: DataLoader(Rows(), batch_size=8), {}),
+    "batches as dicts with usual names": (lambda: Sized([{"pixel_values": x, "labels": y} for x, y in BATCHES]), {}),
+    "a stream of dicts with usual names": (lambda: Lines([Rows()[i] for i in range(24)]), {}),
     "a DataLoader of dicts": (lambda: DataLoader(Rows(), batch_size=8), {"keys": ("image", "label")}),
     "a list of dicts": (lambda: [Rows()[i] for i in range(24)], {"keys": ["image", "label"]}),
     "batches as dicts": (lambda: Sized([{"x": x, "y": y} for x, y in BATCHES]), {"keys": ("x", "y")}),
@@ -165,7 +176,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "no length": (lambda: type("Endless", (), {"__iter__": lambda self: iter(BATCHES)})(), {}, "Endless has no length"),
     "no batch": (lambda: type("Liar", (Sized,), {"__len__": lambda self: 3})([]), {}, "gives no batch"),
     "a dict": (lambda: {"x": X, "y": Y}, {}, "got data of type dict"),
-    "dicts without keys": (Rows, {}, r"dict with 'path', 'label', 'image'.*keys=\('image', 'label'\)"),
+    "dicts without keys": (Unusual, {}, r"dict with 'path', 'answer', 'photo'.*keys=\('photo', 'answer'\)"),
     "tuples without keys": (lambda: THREE, {}, r"list of Tensor, Tensor, Tensor.*keys=\(0, 1\)"),
     "a key that isn't there": (
         Rows,
@@ -202,7 +213,7 @@ def test_what_cannot_be_read_is_one_clear_error(name: str) -> None:
 
 
 def test_the_advised_keys_work() -> None:
-    for data in (Rows(), THREE, DataLoader(Rows(), batch_size=8)):
+    for data in (Unusual(), THREE, DataLoader(Unusual(), batch_size=8)):
         with pytest.raises(DataError) as error:
             trained(data)
         keys = eval(str(error.value).rpartition("keys=")[2])

@@ -24,6 +24,7 @@ from torch.utils.data import TensorDataset
 import petl
 from petl.cli import app
 from petl.data.readers import FOLDER_OPTIONS
+from petl.data.table_columns import OPTIONS
 from petl.errors import PetlError
 from petl.methods.peft_fields import KNOWN_FIELDS
 
@@ -85,6 +86,8 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         petl.record(wrapped).labels = ["cat", "dog"]
         names = {"petl": petl, "timm": timm, "torch": torch, "train": pairs, "val": pairs, "batch": pairs.tensors[0]}
         names |= {"path": petl.save(wrapped, tmp_path / "delta.safetensors"), "folder": folder, "names": ["cat", "dog"]}
+        names |= {"data": folder, "paths": [f"{folder}/train/{name}/1.png" for name in names["names"]]}
+        names["table"] = [{"path": path, "label": "cat", "split": "train"} for path in names["paths"]]
         model = wrapped if "wrapped" in kind else base()
         model = nn.ModuleDict({"part": model, "own": nn.Linear(2, 2)}) if "inside" in kind else model
         return {**names, "model": model, "base": base()}
@@ -97,10 +100,13 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.BN(stats='adapt')": ("plain", ()),
     "petl.LoRA(rank=16)": ("plain", ()),
     "petl.check(model, batch, 'lora')": ("plain", ()),
+    "petl.data.dataset(data, petl.data.pipeline(model), training=True)": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model))": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model), classes=names)": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model), classes=petl.record(model).labels)": ("wrapped", ()),
     "petl.data.dataset({}, petl.data.pipeline(model){})": ("plain", ("folder", ", split='test'")),
+    "petl.data.dataset(paths, petl.data.pipeline(model), labels=names)": ("plain", ()),
+    "petl.data.dataset(table, petl.data.pipeline(model), split='train')": ("plain", ()),
     "petl.data.pipeline(model)": ("plain", ()),
     "petl.find(model, 'block')": ("plain", ()),
     "petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)": ("wrapped", ()),
@@ -196,7 +202,7 @@ def known_words() -> set[str]:
     return (
         words
         | {field.name for cls in petl.methods().values() for field in dataclasses.fields(cls)}
-        | {"img_size", *FOLDER_OPTIONS, *KNOWN_FIELDS}
+        | {"img_size", *FOLDER_OPTIONS, *OPTIONS, *KNOWN_FIELDS}
     )
 
 

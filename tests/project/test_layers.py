@@ -62,11 +62,16 @@ TESTS_AS_WELL = {
     "data/test_bands": "data/channel_statistics",
     "data/test_batches": "data/replacements",
     "data/test_damage": "data/sifting",
-    "data/test_datasets": "data/bad_files data/source_labels data/streams data/validation_split",
+    "data/test_datasets": "data/bad_files data/source_labels data/streams",
     "data/test_decoding": "data/channels data/transforms",
-    "data/test_inputs": "data/first_image data/loaders data/logits data/pairs training/targets",
+    "data/test_inputs": "data/dict_keys data/first_image data/loaders data/logits data/pairs training/targets",
     "data/test_sources": "data/split_folders",
+    "data/test_table_source": (
+        "data/label_lists data/listed_images data/odd_rows data/table_columns data/table_files data/table_rows "
+        "data/table_sources data/table_targets data/table_values data/target_kinds"
+    ),
     "data/test_tree": "data/class_folders data/reader_notes data/readers data/scanning data/split_choice",
+    "data/test_validation_split": "data/grouping data/stratification",
     "data/test_wrappers": "data/class_labels",
     "delta/test_file": "delta/merged_checkpoint",
     "delta/test_header": "delta/sealed_text",

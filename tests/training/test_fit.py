@@ -33,7 +33,7 @@ class Mapping(Dataset):
         return 4
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {"image": torch.zeros(3, SIZE, SIZE), "label": 0}
+        return {"photo": torch.zeros(3, SIZE, SIZE), "answer": 0}
 
 
 IMAGES, TARGETS = pairs(8).tensors
