@@ -21,6 +21,9 @@ PIPELINE: dict[str, Any] = {
     "interpolation": Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"],
     "mean": Numbers,
     "std": Numbers,
+    "window": Literal["file", "full"] | Sequence[float],
+    "frame": int | Literal["middle"],
+    "tiff": Literal["tifffile", "rasterio"],
 }
 DATASET: dict[str, Any] = {
     "class_from": Literal["first", "path", "last"],

@@ -38,6 +38,7 @@ NOT_BY_FIT_OPTION = (
     "out",
     "labels",
     "on_epoch",
+    "transform",
 )  # of fit: they have options of their own, or need Python
 
 

@@ -47,12 +47,14 @@ class Images(Dataset[tuple[Tensor, int]]):
         training: bool = False,
         classes: Sequence[str] | None = None,
         augment: Augment = None,
+        transform: Callable[..., Any] | None = None,
     ):
         own = source_classes(source)
         self.source, self.pipeline, self.training = source, dict(pipeline), training
         self.augment: Augment = augment
         self.classes = list(classes if classes is not None else own)
-        self.transform = make_transform(pipeline, training, augment)
+        self.own_transform = transform
+        self.transform = make_transform(pipeline, training, augment, transform)
         self.indices = np.arange(len(source))
         self.marks = False  # whether a file that can't be read is an image of class LEFT_OUT instead of an error
         self._failed = torch.zeros(len(source), dtype=torch.uint8)  # by number in the source; `part` shares it
@@ -97,7 +99,10 @@ class Images(Dataset[tuple[Tensor, int]]):
 
     def raw(self, index: int) -> Any:
         """Returns image ``index`` as it is in its file: a PIL image, an array, or bands."""
-        return self._apply(lambda image: decode(image) if isinstance(image, bytes) else load_pixels(image), index)[0]
+        return self._apply(self._decoded, index)[0]
+
+    def _decoded(self, image: Any) -> Any:
+        return decode(image, self.transform.reading) if isinstance(image, bytes) else load_pixels(image)
 
     def flaw(self, index: int) -> str:
         """Returns why image ``index`` can't be used, or "". The image is read whole, and not transformed."""
@@ -139,7 +144,7 @@ class Images(Dataset[tuple[Tensor, int]]):
     @property
     def random(self) -> bool:
         """Returns whether the images are augmented at random, so that each epoch has different ones."""
-        return self.training and self.augment is not False
+        return self.own_transform is not None or (self.training and self.augment is not False)
 
     @property
     def targets(self) -> np.ndarray:
@@ -148,8 +153,14 @@ class Images(Dataset[tuple[Tensor, int]]):
         return np.array([self._class(targets[i]) for i in self.indices.tolist()], dtype=np.int64)
 
     def part(self, positions: Sequence[int] | np.ndarray, *, training: bool) -> Images:
-        """Returns a dataset of some of the images; with ``training=False``, they have the evaluation transform."""
-        part = copy.copy(self)
-        part.indices, part.training = self.indices[positions], training
-        part.transform = make_transform(self.pipeline, training, self.augment)
+        """Returns a dataset of some of the images; with ``training=False``, they have the evaluation transform alone."""
+        part = self.some(positions)
+        part.training, part.own_transform = training, self.own_transform if training else None
+        part.transform = make_transform(self.pipeline, training, self.augment, part.own_transform)
         return part
+
+    def some(self, positions: Sequence[int] | np.ndarray) -> Images:
+        """Returns a dataset of some of the images, with the same transform."""
+        some = copy.copy(self)
+        some.indices = self.indices[positions]
+        return some

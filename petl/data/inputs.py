@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from petl import data as images
 from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
 from petl.data.loaders import KeyedDataset, KeyedStream, Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
+from petl.data.sampling import Sampling, kept_weights
 from petl.data.streams import Stream
 from petl.errors import DataError
 
@@ -27,9 +28,13 @@ def as_loader(
     classes: Any = None,
     keys: Keys | None = None,
     strict: bool = False,
+    transform: Callable[..., Any] | None = None,
+    sampling: Sampling = None,
     **options: Any,
 ) -> Loader:
     """Returns a loader for a folder (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
+
+    ``transform`` is for a folder; a dataset has its own. ``sampling`` draws training images, see `petl.data.loader`.
 
     Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read.
 
@@ -38,7 +43,9 @@ def as_loader(
             in ``classes``; or, with ``strict``, some files can't be read.
     """
     if isinstance(data, (str, Path)):
-        data, keys = folder_dataset(data, model, training=training, classes=classes), None
+        data, keys = folder_dataset(data, model, training=training, classes=classes, transform=transform), None
+    elif transform is not None:
+        raise _no_folder_error(data)
     ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
@@ -47,15 +54,30 @@ def as_loader(
     if training:
         refuse_one_class(dataset)
     if ready is not None:
+        if sampling is not None:
+            raise _own_order_error(data)
         if strict:
             images.sift(dataset, strict=True)
         return ready
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
         stream = data if isinstance(data, IterableDataset) and not keys else KeyedStream(data, keys)  # type: ignore[arg-type]  # ready_batches has made sure of it
-        return images.loader(stream, training=training, **options)
+        return images.loader(stream, training=training, sampling=sampling, **options)
     kept, _ = images.sift(data, training=training, strict=strict)
     pairs: Any = KeyedDataset(kept, keys) if keys else kept
-    return images.loader(pairs, training=training, **options)
+    return images.loader(pairs, training=training, sampling=kept_weights(sampling, data, kept), **options)
+
+
+def _no_folder_error(data: Any) -> DataError:
+    return DataError(
+        f"transform= is for a folder, and the data is a {type(data).__name__}, which has its own; make the dataset with it: "
+        "petl.data.dataset(folder, petl.data.pipeline(model), transform=transform)"
+    )
+
+
+def _own_order_error(data: Any) -> DataError:
+    return DataError(
+        f"sampling= with a {type(data).__name__}, whose order is its own; pass its dataset, and batch_size= and workers="
+    )
 
 
 def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader | None:
@@ -90,10 +112,18 @@ def _is_map(data: Any) -> bool:
     return hasattr(data, "__getitem__") and hasattr(data, "__len__") and not isinstance(data, IterableDataset)
 
 
-def folder_dataset(path: str | Path, model: nn.Module, *, training: bool, classes: Any) -> Dataset[Any]:
+def folder_dataset(
+    path: str | Path,
+    model: nn.Module,
+    *,
+    training: bool,
+    classes: Any,
+    transform: Callable[..., Any] | None = None,
+) -> Dataset[Any]:
     """Returns the images in a folder: its ``train`` split for training, else its ``val`` or ``test``; all if it has no splits."""
     split = "train" if training else images.held_out(path) or "."
-    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes)
+    options: Any = {"training": training, "classes": classes, "transform": transform}
+    return images.dataset(path, images.pipeline(model), split=split, **options)
 
 
 def _refuse_empty(data: Any) -> None:

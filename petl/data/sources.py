@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def dataset(
     class_from: ClassFrom | None = None,
     root: str | Path | None = None,
     augment: Augment = None,
+    transform: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Images | Stream:
     """Returns a dataset of pairs (image float [k, H, W], class number), with ``.classes``: names in the order of their numbers.
@@ -54,6 +55,10 @@ def dataset(
         root: Where named sources keep their files (``torch/...``: "data"; ``wds/...``: the folder of shards).
         augment: Options for `timm.data.create_transform` in training, such as ``{"hflip": 0.0}``; False for none at all: training
             images are cropped as at evaluation.
+        transform: A transform of one's own for these images, in place of timm's augmentation: torchvision's v2, albumentations,
+            or any function of an image (PIL for 8 bits, else a float tensor of 0..1) that returns one (PIL, uint8, or floats of
+            0..1). The model's resize and crop, if it has another size, and normalisation follow. `holdout` leaves it to the
+            training images.
         options: More for `timm.data.create_dataset`: ``download``, ``target_key``, ``num_samples`` ...; ``class_map`` and
             ``input_key`` for folders and tars.
 
@@ -72,7 +77,7 @@ def dataset(
             existing_path(Path(source)), split=split, class_from=class_from, classes=classes, options=options
         )
     kind = Stream if isinstance(read, IterableDataset) else Images
-    return kind(read, pipeline, training=training, classes=classes, augment=augment)
+    return kind(read, pipeline, training=training, classes=classes, augment=augment, transform=transform)
 
 
 def _named_source(

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from petl.data.batches import Shuffle
 from petl.data.first_image import one_image
 from petl.data.loaders import Loader
 from petl.data.pairs import images_and_labels
 from petl.data.pipelines import pipeline
+from petl.data.sampling import Shuffle
 from petl.errors import PetlError, StateError
 from petl.extraction import reasons
 from petl.extraction.cut_points import CutPoint, cut_points

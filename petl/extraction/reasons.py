@@ -96,6 +96,14 @@ class UnknownDataset(Reason):
 
 
 @dataclass(frozen=True)
+class TransformOfOnesOwn(UnknownDataset):
+    """The training images have a ``transform`` of the user's own, whose code petl can't judge; ``dataset`` is its name."""
+
+    def __str__(self) -> str:
+        return f"petl can't see whether transform {self.dataset} is random; cache=True says that it isn't"
+
+
+@dataclass(frozen=True)
 class DiffersWhenReread(Reason):
     """With ``cache=True``, some images of an unknown dataset were read twice with other random numbers, and weren't the same."""
 
@@ -168,7 +176,7 @@ class NoRoom(Reason):
 
 REASONS: tuple[type[Reason], ...] = (
     *(TurnedOff, NoFrozenPart),
-    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, DiffersWhenReread),
+    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, TransformOfOnesOwn, DiffersWhenReread),
     *(Stochastic, Hooked, SeveralTensors, TooLittle),
     NoRoom,
 )

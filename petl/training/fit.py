@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from petl.data.inputs import Data
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
+from petl.data.sampling import Sampling
 from petl.training.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.history import History
 from petl.training.loop import train_all
@@ -49,6 +50,8 @@ def fit(
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
+    transform: Callable[..., Any] | None = None,
+    sampling: Sampling = None,
     monitor: str = "accuracy",
     patience: int | None = None,
     keep: Literal["last", "best"] = "last",
@@ -77,6 +80,10 @@ def fit(
             the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
             ``("image", "label")`` or ``(0, 2)``.
+        transform: Where ``train`` is a folder: a transform of one's own for the training images, in place of timm's augmentation;
+            ``val`` is read without it. See `petl.data.dataset`, which has the same keyword for any set of images.
+        sampling: How images are drawn, with replacement, the same number in each epoch: "balanced", all classes equally often;
+            "weights", in proportion to the dataset's own ``.weights``; or a number for each image. None: each image once.
         lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
         optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
