@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -104,6 +104,9 @@ def evaluate_command(
         ),
     ] = None,
     batch_size: PositiveInt = 64,
+    views: Annotated[
+        str | None, typer.Option(help="Views of each image, averaged: flip (2), 5 or 10 crops. [1: the image alone]")
+    ] = None,
     strict: StrictOption = False,
     reading: DataOption = None,
     as_json: JsonOption = False,
@@ -120,7 +123,8 @@ def evaluate_command(
     images, which = images_to_measure(
         delta, data, pipeline, split=split, classes=header["labels"], **reading_options.dataset
     )
-    metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
+    seen: Any = int(views) if views and views.isdigit() else views
+    metrics = petl.evaluate(net, images, batch_size=batch_size, views=seen, strict=strict)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
         if as_json

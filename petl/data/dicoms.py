@@ -121,7 +121,9 @@ def _windowed(pydicom: Any, file: Any, pixels: np.ndarray, frame: int, window: A
     values = _rescaled(pydicom, file, pixels, frame)
     tables = file.get("VOILUTSequence")
     if window == "file" and tables:
-        return pydicom.pixels.apply_voi(values, file) / (2.0 ** int(tables[0].LUTDescriptor[2]) - 1)
+        return pydicom.pixels.apply_voi(np.rint(values).astype(np.int64), file) / (
+            2.0 ** int(tables[0].LUTDescriptor[2]) - 1
+        )
     if window == "file":
         centre, width = (_attribute(file, frame, name) for name in ("WindowCenter", "WindowWidth"))
         window = "full" if centre is None or width is None else (_first(centre), _first(width))

@@ -41,6 +41,8 @@ def _bands_by_rasterio(source: Any) -> Bands:
         for number, colour in source.colormap(1).items():
             if number < len(colours):
                 colours[number] = colour[:3]
+        if (colours == colours[:, :1]).all():  # as GDAL shows gray images whose zero is white
+            colours = colours[:, :1]
         array = np.moveaxis(colours[array[0]], -1, 0)
         return Bands(array, absent=None if absent is None else np.broadcast_to(absent, array.shape))
     bits = int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0)) or None

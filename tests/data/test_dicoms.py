@@ -29,7 +29,10 @@ def write(path: Path, pixels: np.ndarray, bits: int | None = None, syntax: str |
     from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
     meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = syntax or ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = (
+        syntax or ExplicitVRLittleEndian,
+        SecondaryCaptureImageStorage,
+    )
     meta.MediaStorageSOPInstanceUID = generate_uid()
     file = pydicom.dataset.FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
     colour = pixels.shape[-1] == 3
@@ -169,7 +172,9 @@ def test_rle_and_missing_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     np.testing.assert_allclose(read(tmp_path / "rle.dcm")[0], STORED / 4095, atol=1e-6)
     assert why_unreadable(tmp_path / "rle.dcm") == ""
     monkeypatch.setattr(type(pydicom.pixels.get_decoder(pydicom.uid.RLELossless)), "is_available", False)
-    with pytest.raises(DataError, match=r"rle.dcm: .* compressed as RLE Lossless, .* pip install 'petl-vision\[dicom\]'"):
+    with pytest.raises(
+        DataError, match=r"rle.dcm: .* compressed as RLE Lossless, .* pip install 'petl-vision\[dicom\]'"
+    ):
         read(tmp_path / "rle.dcm")
 
 
