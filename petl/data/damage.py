@@ -29,6 +29,9 @@ STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where the parts of the imag
 def why_unreadable(path: str | Path, reading: Reading = AS_THE_FILE_SAYS) -> str:
     """Returns why a file can't be read, or "" if it looks well.
 
+    Raises:
+        DataError: a package that reads such files is missing.
+
     Example:
         >>> why_unreadable("no/such.png")
         'No such file or directory'
@@ -42,8 +45,8 @@ def why_unreadable(path: str | Path, reading: Reading = AS_THE_FILE_SAYS) -> str
         decode(data, reading)
     except BAD_FILE as error:
         return str(error)
-    except DataError:  # not the fault of the file: a missing package
-        return ""
+    except DataError as error:  # not the fault of the file: a missing package
+        raise type(error)(f"{path}: {error}") from error
     except OSError as error:
         return error.strerror or str(error)
     return ""

@@ -16,7 +16,7 @@ from PIL import Image, UnidentifiedImageError
 from petl.data.bands import PNG_MAGIC, Bands, read_png
 from petl.data.dicoms import is_dicom, read_dicom
 from petl.data.reading import AS_THE_FILE_SAYS, Reading, Unreadable
-from petl.data.tiffs import TIFF_MAGIC, read_tiff
+from petl.data.tiffs import TIFF_MAGIC, read_tiff, tiff_bands
 from petl.errors import DataError
 
 STUBS = {"BUFR", "GRIB", "HDF5", "MPEG", "EPS", "WMF", "PDF"}  # formats that PIL reads only with another program
@@ -92,7 +92,7 @@ def _errors_as_unreadable(data: bytes = b"") -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise Unreadable(f"no image that petl can read: it begins with {data[:8]!r}, which PIL doesn't know") from error
     except Exception as error:  # PIL's codecs raise OSError, SyntaxError, struct.error, EOFError and more
-        raise Unreadable(f"it can't be read: {error or type(error).__name__}") from error
+        raise Unreadable(f"it can't be read: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 def _decoded(data: bytes, reading: Reading) -> RawImage:
@@ -106,6 +106,12 @@ def _decoded(data: bytes, reading: Reading) -> RawImage:
         bands = read_tiff(data, reading.tiff) if data.startswith(TIFF_MAGIC) else None
     if bands is not None:
         return bands
-    image = Image.open(io.BytesIO(data))
+    try:
+        image = Image.open(io.BytesIO(data))
+    except UnidentifiedImageError:
+        if data.startswith(TIFF_MAGIC):  # one band of a type that PIL doesn't have, such as float64
+            with contextlib.suppress(Exception):
+                return tiff_bands(data)
+        raise
     image.load()
     return image

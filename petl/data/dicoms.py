@@ -15,6 +15,7 @@ from petl.errors import DataError
 
 MAGIC, MAGIC_AT = b"DICM", 128
 DELIMITER = b"\xfe\xff\xdd\xe0"  # the end of compressed pixels
+NEEDED = ("PhotometricInterpretation", "BitsStored", "PixelRepresentation")
 NOT_INSTALLED = "a DICOM needs pydicom, which is not installed: pip install 'petl-vision[dicom]'"
 
 
@@ -55,6 +56,9 @@ def dicom_is_whole(file: BinaryIO, tail: bytes, size: int) -> bool:
     pydicom = _pydicom()
     file.seek(0)
     head = pydicom.dcmread(file, stop_before_pixels=True)
+    _refuse_missing_codec(pydicom, head)
+    if any(name not in head for name in NEEDED):
+        return False
     if head.file_meta.TransferSyntaxUID.is_compressed:
         return DELIMITER in tail and int(head.get("NumberOfFrames") or 1) == 1
     count = int(head.Rows) * int(head.Columns) * int(head.SamplesPerPixel) * int(head.BitsAllocated) // 8
@@ -141,7 +145,7 @@ def _rescaled(pydicom: Any, file: Any, pixels: np.ndarray, frame: int) -> np.nda
 
 
 def _first(value: Any) -> float:
-    return float(value if isinstance(value, (int, float, str)) else next(iter(value)))
+    return float(value[0] if hasattr(value, "__getitem__") and not isinstance(value, str) else value)
 
 
 def _full_range(pydicom: Any, file: Any, values: np.ndarray, frame: int) -> np.ndarray:

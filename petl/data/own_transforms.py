@@ -93,10 +93,11 @@ class OwnTransform:
         return torch.from_numpy(np.moveaxis(_with_channels(result), -1, 0).copy()) if _is_array(result) else result
 
     def _checked(self, result: Any, *, bounded: bool) -> Image.Image | Tensor:
-        if isinstance(result, Image.Image):
-            return fit_channels(result, self.channels)
-        image = self._scaled(_as_tensor(result, self.channels) if not isinstance(result, Mapping) else None, result)
-        if bounded:
+        if isinstance(result, Image.Image) and 0 not in result.size:
+            image = self._fitted(result)
+        else:
+            image = self._scaled(_as_tensor(result, self.channels), result)
+        if bounded and isinstance(image, Tensor):
             self._refuse_normalised(image)
             image = image.clamp(0, 1)
         return image
@@ -111,9 +112,18 @@ class OwnTransform:
         try:
             return match_channels(image, self.channels)
         except Unfit:
-            raise DataError(
-                f"transform {self.name} returned {_describe(result)} for {self.channels} channels; expected {EXPECTED_RESULT}"
-            ) from None
+            raise self._other_channels_error(result) from None
+
+    def _fitted(self, image: Image.Image) -> Image.Image | Tensor:
+        try:
+            return fit_channels(image, self.channels)
+        except Unfit:
+            raise self._other_channels_error(image) from None
+
+    def _other_channels_error(self, result: Any) -> DataError:
+        return DataError(
+            f"transform {self.name} returned {_describe(result)} for {self.channels} channels; expected {EXPECTED_RESULT}"
+        )
 
     def _refuse_normalised(self, result: Any) -> None:
         if not isinstance(result, Tensor) or not result.is_floating_point():
@@ -177,5 +187,7 @@ def _squares_like(image: Image.Image | Tensor) -> Image.Image | Tensor:
 def _describe(value: Any) -> str:
     if isinstance(value, (Tensor, np.ndarray)):
         return f"{type(value).__name__} [{', '.join(map(str, value.shape))}] of {value.dtype}"
+    if isinstance(value, Image.Image):
+        return f"a PIL image of {value.width} x {value.height} pixels in mode {value.mode}"
     keys = f" with {', '.join(map(repr, value))}" if isinstance(value, Mapping) else ""
     return f"{type(value).__name__}{keys}"

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from petl.data.bands import Bands
+from petl.data.reading import Unreadable
 from petl.errors import DataError
 
 
@@ -25,8 +26,10 @@ def read_raster(data: bytes) -> Bands:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         with rasterio.MemoryFile(data) as memory, memory.open() as source:
-            if not source.count:
+            if not source.count or len(source.subdatasets) > 1:
                 raise DataError(f"it holds {len(source.subdatasets)} rasters; expected one")
+            if source.photometric is not None and "lab" in source.photometric.name and source.dtypes[0] != "uint8":
+                raise Unreadable("its colours are Lab; save it as RGB")
             return _bands_by_rasterio(source)
 
 
@@ -45,7 +48,8 @@ def _bands_by_rasterio(source: Any) -> Bands:
             colours = colours[:, :1]
         array = np.moveaxis(colours[array[0]], -1, 0)
         return Bands(array, absent=None if absent is None else np.broadcast_to(absent, array.shape))
-    bits = int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0)) or None
+    bits = int(source.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 0)) if array.dtype.kind in "iu" else 0
+    bits = bits or None
     if source.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES" and array.dtype.kind == "u":
         array = (2**bits - 1 if bits else np.iinfo(array.dtype).max) - array
     return Bands(array, bits, alpha=meanings[-1] == "alpha", absent=absent)

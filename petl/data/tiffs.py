@@ -20,6 +20,7 @@ from petl.errors import DataError
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the last two: files of more than 4 GB
 # TIFF tags
 SUBFILE_TYPE, BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, EXTRA_SAMPLES, NO_DATA = 254, 258, 262, 277, 338, 42113
+SAMPLE_FORMAT, UNSIGNED, SIGNED = 339, 1, 2
 REDUCED, MASK = 1, 4  # bits of SUBFILE_TYPE
 WHITE_IS_ZERO, PALETTE, LAB = 0, 3, (8, 9, 10)  # values of PHOTOMETRIC
 ALPHA_SAMPLES = (1, 2)  # what kinds of extra samples are transparency
@@ -34,8 +35,15 @@ def read_tiff(data: bytes, library: Literal["tifffile", "rasterio"] | None = Non
     """
     if library == "rasterio":
         return read_raster(data)
-    if library is None and _pil_reads_all(data):
-        return None
+    return None if library is None and _pil_reads_all(data) else tiff_bands(data)
+
+
+def tiff_bands(data: bytes) -> Bands:
+    """Returns the bands of a TIFF as tifffile reads it, or else rasterio.
+
+    Raises:
+        DataError: as `read_tiff`.
+    """
     try:
         import tifffile
     except ImportError as error:
@@ -64,6 +72,9 @@ def _pil_reads_all(data: bytes) -> bool:
     file = io.BytesIO(data)
     tags = tiff_tags(file)
     samples, deepest = int(tags.get(SAMPLES_PER_PIXEL, 1)), max(tags.get(BITS_PER_SAMPLE, (1,)))
+    kind = max(tags.get(SAMPLE_FORMAT, (UNSIGNED,)))
+    if (deepest, kind) in ((8, SIGNED), (32, UNSIGNED)):  # which PIL takes for others
+        return False
     extra, photometric = tags.get(EXTRA_SAMPLES, ()), tags.get(PHOTOMETRIC, 1)
     if NO_DATA in tags or _later_kinds(file, tags) & (MASK | (REDUCED if samples == 1 else 0)):
         return False

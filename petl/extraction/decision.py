@@ -120,7 +120,7 @@ def _why_images_may_differ(accelerator: Any, loader: Loader, options: FeatureOpt
         return reasons.SeveralProcesses()
     dataset = user_dataset(loader)
     reason = may_change(dataset)
-    if isinstance(reason, reasons.UnknownDataset) and options.cache:
+    if isinstance(reason, (reasons.UnknownDataset, reasons.UnknownTransform)) and options.cache:
         return reasons.DiffersWhenReread(type(dataset).__name__) if differs_when_reread(dataset) else None
     return reason
 

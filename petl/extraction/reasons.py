@@ -96,11 +96,14 @@ class UnknownDataset(Reason):
 
 
 @dataclass(frozen=True)
-class TransformOfOnesOwn(UnknownDataset):
-    """The training images have a ``transform`` of the user's own, whose code petl can't judge; ``dataset`` is its name."""
+class UnknownTransform(Reason):
+    """The training images have a ``transform`` of the user's own, whose code petl can't judge."""
+
+    transform: str
+    remedy = "cache=True, if it makes the same of an image in every epoch; petl still makes sure of it on some of them"
 
     def __str__(self) -> str:
-        return f"petl can't see whether transform {self.dataset} is random; cache=True says that it isn't"
+        return f"petl can't see whether transform {self.transform} is random; cache=True says that it isn't"
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,7 @@ class NoRoom(Reason):
 
 REASONS: tuple[type[Reason], ...] = (
     *(TurnedOff, NoFrozenPart),
-    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, TransformOfOnesOwn, DiffersWhenReread),
+    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, UnknownTransform, DiffersWhenReread),
     *(Stochastic, Hooked, SeveralTensors, TooLittle),
     NoRoom,
 )

@@ -176,6 +176,8 @@ def test_rle_and_missing_codecs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         DataError, match=r"rle.dcm: .* compressed as RLE Lossless, .* pip install 'petl-vision\[dicom\]'"
     ):
         read(tmp_path / "rle.dcm")
+    with pytest.raises(DataError, match=r"rle.dcm: .* no installed package decodes"):  # before a training, not in it
+        why_unreadable(tmp_path / "rle.dcm")
 
 
 def test_without_pydicom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,6 +76,8 @@ def test_another_size_is_resized_and_cropped_as_at_evaluation(folder: Callable[.
         (lambda image: pixels(image) / 0, "NaN or infinite"),
         (lambda image: image.nothing_such, "takes none of these"),
         (lambda image: pixels(image)[:2], "for 3 channels"),
+        (lambda image: image.convert("F"), "divide values of 0..255"),
+        (lambda image: image.crop((0, 0, 0, 0)), "a PIL image of 0 x 0 pixels"),
         (42, "expected a function"),
     ],
 )

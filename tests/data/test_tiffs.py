@@ -238,3 +238,30 @@ def test_one_line_records_the_statistics(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="statistics of a int|expected a folder"):
         data.pipeline(model, statistics=[3])
     assert torch.isfinite(data.image(tmp_path / "pets" / "a" / "1.tif", data.pipeline(model))).all()
+
+
+@pytest.mark.parametrize("library", [None, "tifffile", "rasterio"])
+def test_single_bands_of_types_that_pil_mistakes(tmp_path: Path, library: str | None) -> None:
+    choice = {"tiff": library} if library else {}
+    signed = RNG.integers(-100, 100, (1, 16, 16)).astype(np.int8)
+    np.testing.assert_allclose(read(write(tmp_path / "a.tif", signed), 1, **choice), signed / 127, atol=1e-6)
+    doubles = RNG.random((1, 16, 16))
+    np.testing.assert_allclose(read(write(tmp_path / "b.tif", doubles), 1, **choice), doubles, atol=1e-6)
+    with pytest.raises(DataError, match="uint32, whose range"):
+        read(write(tmp_path / "c.tif", BANDS[:1].astype(np.uint32)), 1, **choice)
+    halves = doubles.astype(np.float16)
+    tifffile.imwrite(tmp_path / "d.tif", halves[0], photometric="minisblack")
+    np.testing.assert_allclose(read(tmp_path / "d.tif", 1, **choice), halves, atol=1e-6)
+    twelve = BANDS % 4096
+    np.testing.assert_allclose(read(write(tmp_path / "e.tif", twelve, nbits=12), 6, **choice), twelve / 4095, atol=1e-6)
+    palette = {number: (number, 50 * number, 9, 255) for number in range(4)}
+    path = write(tmp_path / "f.tif", BANDS[:1] % 4, palette=palette, photometric="palette")
+    assert read(path, 3, **choice)[:, BANDS[0] % 4 == 2].T.round(3).tolist()[0] == [0.008, 0.392, 0.035]
+
+
+def test_several_images_are_not_one(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", BANDS.reshape(2, 3, 16, 16), imagej=True, metadata={"axes": "TCYX"})
+    with pytest.raises(DataError, match="T 2, C 3"):
+        read(tmp_path / "a.tif", 3, tiff="tifffile")
+    with pytest.raises(DataError, match="holds 6 rasters"):
+        read(tmp_path / "a.tif", 3, tiff="rasterio")
