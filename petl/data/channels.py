@@ -52,9 +52,10 @@ def _fitted_bands(bands: Bands, channels: int, fill: Sequence[float]) -> Tensor:
     if absent.all():
         raise Unfit("none of its pixels has a value: all are marked as having no data")
     image = match_channels(_scaled(np.where(absent, 0, bands.array).astype(bands.array.dtype), largest), channels)
+    values = torch.tensor(fill if len(fill) in (1, channels) else [sum(fill) / len(fill)], dtype=image.dtype)
     missing = torch.from_numpy(absent.astype(np.float32))
     missing = missing if len(absent) == channels else missing.amax(0, keepdim=True).expand_as(image)
-    return torch.where(missing > 0, torch.tensor(fill, dtype=image.dtype).reshape(-1, 1, 1), image)
+    return torch.where(missing > 0, values.reshape(-1, 1, 1), image)
 
 
 def _pages(image: Image.Image) -> int:
