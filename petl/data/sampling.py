@@ -128,8 +128,10 @@ def _balanced(dataset: Any) -> np.ndarray:
 def _numbers_of_items(dataset: Any) -> np.ndarray | None:
     """Returns the class number of each item, from what the dataset lists, else from the items; None where these have none."""
     listed = dataset_targets(dataset)
+    if isinstance(listed, np.ndarray):
+        return listed if listed.ndim == 1 and listed.dtype.kind in "iu" else None
     try:
-        if listed is None and getattr(dataset, "target_transform", None) is None:
+        if getattr(dataset, "target_transform", None) is None:
             listed = getattr(dataset, "targets", None)
         targets = [dataset[index][1] for index in range(len(dataset))] if listed is None else listed
         numbers = np.asarray([int(t) if torch.as_tensor(t).numel() == 1 else np.nan for t in targets])

@@ -6,7 +6,7 @@ The views are made of the images as the model takes them, so they work for folde
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal
 
 import torch
@@ -81,6 +81,25 @@ class Crop:
         return crop.flip(-1) if self.mirror else crop
 
 
+def views_of(views: Views) -> Callable[[Tensor], Iterator[Tensor]]:
+    """Returns a function from images [N, C, H, W] to the views of them, one after the other, each of as many images.
+
+    >>> [tuple(view.shape) for view in views_of(5)(torch.zeros(2, 3, 8, 8))]
+    [(2, 3, 8, 8), (2, 3, 8, 8), (2, 3, 8, 8), (2, 3, 8, 8), (2, 3, 8, 8)]
+    """
+    made = make_views(views)
+    return lambda images: (_seen(view, images) for view in made)
+
+
+def _seen(view: View, images: Tensor) -> Tensor:
+    seen: Any = view(images)
+    if not isinstance(seen, Tensor) or seen.ndim != 4 or len(seen) != len(images):
+        what = f"a tensor {list(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
+        name = getattr(view, "__name__", type(view).__name__)
+        raise DataError(f"view {name} made {what} of images {list(images.shape)}; expected as many images [N, C, H, W]")
+    return seen
+
+
 def average_outputs(outputs: Sequence[Tensor], task: Task = "classification") -> Tensor:
     """Returns the mean of the views' outputs [N, K], again as scores of the same kind.
 
@@ -106,22 +125,12 @@ class ViewedModel(nn.Module):
 
     def __init__(self, model: nn.Module, views: Views, task: Task = "classification"):
         super().__init__()
-        self.model, self.views = model, make_views(views)
+        self.model, self.views = model, views_of(views)
         self.task: Task = task
 
     def forward(self, images: Tensor) -> Any:
         """Returns the scores or values [N, K]; raises a DataError if a view doesn't return as many images."""
-        return average_outputs([require_logits(self.model(self._seen(view, images))) for view in self.views], self.task)
-
-    def _seen(self, view: View, images: Tensor) -> Tensor:
-        seen: Any = view(images)
-        if not isinstance(seen, Tensor) or seen.ndim != 4 or len(seen) != len(images):
-            what = f"a tensor {list(seen.shape)}" if isinstance(seen, Tensor) else type(seen).__name__
-            name = getattr(view, "__name__", type(view).__name__)
-            raise DataError(
-                f"view {name} made {what} of images {list(images.shape)}; expected as many images [N, C, H, W]"
-            )
-        return seen
+        return average_outputs([require_logits(self.model(seen)) for seen in self.views(images)], self.task)
 
 
 def with_views(model: nn.Module, views: Views, task: Task = "classification") -> nn.Module:
