@@ -87,7 +87,7 @@ class OwnTransform:
         given = _as_kind(image, kind)
         if not self.of_albumentations:
             return self.function(given)
-        seed = int(torch.randint(2**31, ()))  # albumentations draws from generators of its own
+        seed = int(torch.randint(2**31, (), device="cpu"))  # albumentations draws from generators of its own
         self.function.set_random_state(np.random.default_rng(seed), random.Random(seed))  # type: ignore[attr-defined]
         result = self.function(image=given)["image"]
         return torch.from_numpy(np.moveaxis(_with_channels(result), -1, 0).copy()) if _is_array(result) else result

@@ -243,3 +243,14 @@ def test_random_transforms_are_not_cached(folder: Callable[..., Path]) -> None:
     assert "were computed once" in fit(KEEPS["PIL"], cache=True)
     with pytest.raises(petl.PetlError, match="gives other images when it is read again"):
         fit(v2.RandomResizedCrop(32), cache=True)
+
+
+def test_streams_have_it_too() -> None:
+    class Source(torch.utils.data.IterableDataset[Any]):
+        classes = ("a", "b")
+
+        def __iter__(self) -> Any:
+            return iter([(picture(0), 0), (picture(1), 1)])
+
+    stream = data.Stream(Source(), NORMAL, transform=KEEPS["float tensor"])
+    torch.testing.assert_close(next(iter(stream))[0], (pixels(picture(0)) - MEAN) / STD)
