@@ -21,6 +21,10 @@ PIPELINE: dict[str, Any] = {
     "interpolation": Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random"],
     "mean": Numbers,
     "std": Numbers,
+    "statistics": str,
+    "window": Literal["file", "full"] | Sequence[float],
+    "frame": int | Literal["middle"],
+    "tiff": Literal["tifffile", "rasterio"],
 }
 DATASET: dict[str, Any] = {
     "class_from": Literal["first", "path", "last"],
@@ -81,7 +85,7 @@ def data_keywords(words: Sequence[str] | None, *, known: Mapping[str, Any]) -> D
 def _names_as_text(words: Sequence[str] | None) -> dict[str, str]:
     """Returns the values that are names, of folders for instance, as text: in ``split=2024`` there is no number."""
     split = [word.partition("=") for word in words or ()]
-    names = {key for key, hint in (DATASET | TRAINING).items() if hint in (str, str | None)}
+    names = {key for key, hint in (PIPELINE | DATASET | TRAINING).items() if hint in (str, str | None)}
     return {key: text for key, _, text in split if key in names and text != "null"}
 
 

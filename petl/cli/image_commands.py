@@ -40,6 +40,7 @@ NOT_BY_FIT_OPTION = (
     "on_epoch",
     "callbacks",
     "scheduler",
+    "transform",
 )  # of fit: they have options of their own, or need Python
 
 
@@ -108,6 +109,9 @@ def evaluate_command(
         ),
     ] = None,
     batch_size: PositiveInt = 64,
+    views: Annotated[
+        str | None, typer.Option(help="Views of each image, averaged: flip (2), 5 or 10 crops. [1: the image alone]")
+    ] = None,
     strict: StrictOption = False,
     reading: DataOption = None,
     as_json: JsonOption = False,
@@ -124,7 +128,8 @@ def evaluate_command(
     images, which = images_to_measure(
         delta, data, pipeline, split=split, classes=header["labels"], **reading_options.dataset
     )
-    metrics = petl.evaluate(net, images, batch_size=batch_size, strict=strict)
+    seen: Any = int(views) if views and views.isdigit() else views
+    metrics = petl.evaluate(net, images, batch_size=batch_size, views=seen, strict=strict)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
         if as_json

@@ -6,40 +6,18 @@ ran before, and where in the epoch a run is resumed change nothing. A resumed ru
 
 from __future__ import annotations
 
-import contextlib
-import random
-from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.random.mtrand import get_bit_generator, set_bit_generator
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Sampler
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl.data.class_labels import dataset_classes
 from petl.data.datasets import Images
+from petl.data.random_state import seeded_rng
 from petl.data.replacements import MarkedUnreadable, first_readable
+from petl.data.sampling import Sampling, Shuffle, sampling_weights
 from petl.data.wrappers import DatasetWrapper, petl_datasets, pipeline_of
 from petl.errors import DataError
-
-
-class Shuffle(Sampler[tuple[int, int]]):
-    """A sampler of (index, seed of the augmentation) for each image, in an order that depends on (seed, epoch)."""
-
-    def __init__(self, count: int, seed: int = 0):
-        self.count, self.seed, self.epoch = count, seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Sets the epoch; also called by accelerate's prepared loaders."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.count)
-        return iter(list(zip(order.tolist(), rng.integers(2**32, size=self.count).tolist(), strict=True)))
-
-    def __len__(self) -> int:
-        return self.count
 
 
 class Seeded(DatasetWrapper):
@@ -50,7 +28,7 @@ class Seeded(DatasetWrapper):
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         index, seed = key
-        with _seeded_rng(seed):
+        with seeded_rng(seed):
             return first_readable(self.dataset, index)
 
     @property
@@ -58,29 +36,23 @@ class Seeded(DatasetWrapper):
         return dataset_classes(self.dataset)
 
 
-@contextlib.contextmanager
-def _seeded_rng(seed: int) -> Iterator[None]:
-    """Inside, Python's, numpy's and torch's CPU generators start from ``seed``; afterwards they are as before."""
-    before = random.getstate(), get_bit_generator(), torch.get_rng_state()
-    random.seed(seed)
-    set_bit_generator(np.random.PCG64(seed))  # six times as fast as to seed and restore numpy's own
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would restart the GPU's dropout too
-    try:
-        yield
-    finally:
-        random.setstate(before[0])
-        set_bit_generator(before[1])
-        torch.set_rng_state(before[2])
-
-
 def loader(
-    dataset: Dataset[Any], *, batch_size: int, training: bool = False, workers: int = 0, seed: int = 0
+    dataset: Dataset[Any],
+    *,
+    batch_size: int,
+    training: bool = False,
+    workers: int = 0,
+    seed: int = 0,
+    sampling: Sampling = None,
 ) -> DataLoader[Any]:
     """Returns a loader of batches (images [N, k, H, W], targets [N]) from any dataset of pairs.
 
     In training: shuffled and augmented by (seed, epoch) alone, see `set_epoch`; a last batch of a single image is left
     out (batch norm can't take it), no other image is. Otherwise in the dataset's order, everything. Streams (WebDataset
     and the like) are shuffled by timm's reader as they come: a stream can't be resumed bit by bit.
+
+    ``sampling`` draws as many images with replacement: "balanced", so that all classes come equally often; "weights", by the
+    dataset's own ``.weights``; or a number for each image.
 
     For a file that can't be read, see `Images`: batches keep their number and size. In training another image takes its
     place; otherwise it has class number -100 (`petl.data.bad_files.LEFT_OUT`), which metrics have to leave out.
@@ -93,6 +65,9 @@ def loader(
     """
     if batch_size < 1 or workers < 0:
         raise DataError(f"batch_size={batch_size}, workers={workers}; expected at least 1 and 0")
+    if sampling is not None and (not training or isinstance(dataset, IterableDataset)):
+        what = "a stream gives its images in an order of its own" if training else "evaluation reads every image once"
+        raise DataError(f"sampling= with images that can't be drawn: {what}; leave it out")
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
     options.update(batch_size=batch_size, pin_memory=torch.cuda.is_available())
     for origin in petl_datasets(dataset) if workers else ():
@@ -106,8 +81,9 @@ def loader(
         own = pipeline_of(dataset) is not None
         return DataLoader(MarkedUnreadable(dataset) if own else dataset, **options)
     count = len(dataset)  # type: ignore[arg-type]  # map-style datasets have it
+    weights = sampling_weights(dataset, sampling)
     lonely = count > batch_size and count % batch_size == 1
-    return DataLoader(Seeded(dataset), sampler=Shuffle(count, seed), drop_last=lonely, **options)
+    return DataLoader(Seeded(dataset), sampler=Shuffle(count, seed, weights), drop_last=lonely, **options)
 
 
 def set_epoch(loader: DataLoader[Any], epoch: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from petl.data.channels import DEEP_MODES, SIMPLE_MODES, fit_channels
 from petl.data.datasets import Images
 from petl.data.decoding import RawImage, decode
 from petl.data.readers import Reader, existing_path, make_reader
+from petl.data.reading import Reading
 from petl.data.table_files import is_table_file
 from petl.data.table_sources import table_reader
 from petl.data.wrappers import locate
@@ -32,14 +34,16 @@ class Statistics(NamedTuple):
     std: tuple[float, ...]
 
 
-def statistics(dataset: Any, channels: int | None = None) -> Statistics:
+def statistics(dataset: Any, channels: int | None = None, *, pipeline: Mapping[str, Any] | None = None) -> Statistics:
     """Returns mean and standard deviation of each channel, over the pixels of all images, uncropped.
 
-    Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out.
+    Integers count as 0..1 by the range of their type, as `petl.data.image` takes them. Files that can't be used are left out, and
+    so are pixels that a file marks as having no data. Images are read one by one, and sums are kept in float64.
 
     Args:
         dataset: petl's own dataset of the training images, also a part of it (`Subset`), or a folder or table file of them.
         channels: As the model takes them; None: as the first image has them.
+        pipeline: Says how the files of a folder are read, for instance with which window; see `petl.data.pipeline`.
 
     Raises:
         DataError: It is no such dataset, or no image can be read.
@@ -53,22 +57,19 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
         ...     statistics(folder)
         Statistics(mean=(0.5,), std=(0.5,))
     """
-    sums = squares = np.zeros(0)
-    pixels = 0
-    for image in _raw_images(dataset):
+    moments: Moments | None = None
+    for image in _raw_images(dataset, Reading.of(pipeline or {})):
         try:
             channels = channels or _own_channels(image)
-            values = _pixel_values(fit_channels(image, channels))
+            values = _pixel_values(fit_channels(image, channels, fill=(math.nan,)))
         except BAD_FILE as error:
             log.warning("left out of the statistics: %s", error)
             continue
-        sums, squares = (old if pixels else np.zeros(channels) for old in (sums, squares))
-        sums, squares = sums + values.sum(1), squares + (values**2).sum(1)
-        pixels += values.shape[1]
-    if not pixels:
+        moments = moments or Moments(channels)
+        moments.add(values)
+    if moments is None or not moments.count.all():
         raise DataError("no image can be read, so there is nothing to take the statistics of")
-    mean = sums / pixels
-    std = np.sqrt(np.maximum(squares / pixels - mean**2, 0))
+    mean, std = moments.mean, np.sqrt(moments.squares / moments.count)
     if not std.all():
         flat = [int(k) for k in np.flatnonzero(std == 0)]
         raise DataError(
@@ -77,7 +78,25 @@ def statistics(dataset: Any, channels: int | None = None) -> Statistics:
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()))
 
 
-def _raw_images(dataset: Any) -> Iterator[RawImage]:
+class Moments:
+    """Counts, means and sums of squared deviations [k] of values that come in parts, by the update of Chan, Golub and LeVeque."""
+
+    def __init__(self, channels: int):
+        self.count, self.mean, self.squares = np.zeros((3, channels))
+
+    def add(self, values: np.ndarray) -> None:
+        """Adds values [k, n] in float64; those that are NaN don't count."""
+        known = ~np.isnan(values)
+        count = known.sum(1)
+        mean = np.where(known, values, 0).sum(1) / np.maximum(count, 1)
+        squares = (np.where(known, values - mean[:, None], 0) ** 2).sum(1)
+        total, change = self.count + count, mean - self.mean
+        share = count / np.maximum(total, 1)
+        self.squares = self.squares + squares + change**2 * self.count * share
+        self.mean, self.count = self.mean + change * share, total
+
+
+def _raw_images(dataset: Any, reading: Reading) -> Iterator[RawImage]:
     """Yields the images as they are in their files; files that can't be read are left out."""
     source = dataset
     if is_table_file(dataset):
@@ -91,20 +110,20 @@ def _raw_images(dataset: Any) -> Iterator[RawImage]:
                 f"statistics of a {type(leaf).__name__}; expected a folder, or what petl.data.dataset gives"
             )
         try:
-            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded_file(leaf, number)
+            yield leaf.raw(number) if isinstance(leaf, Images) else _decoded_file(leaf, number, reading)
         except (*BAD_FILE, OSError) as error:
             log.warning("left out of the statistics: %s: %s", printable(leaf.filename(number)), error)
 
 
-def _decoded_file(source: Reader, index: int) -> RawImage:
+def _decoded_file(source: Reader, index: int, reading: Reading) -> RawImage:
     with source[index][0] as file:
-        return decode(file.read())
+        return decode(file.read(), reading)
 
 
 def _own_channels(image: RawImage) -> int:
     """Returns the number of channels that an image has in its file."""
     if isinstance(image, Bands):
-        return len(image.visible())
+        return len(image.visible().array)
     if isinstance(image, np.ndarray):
         return 1 if image.ndim == 2 else min(image.shape[0], image.shape[-1])
     if image.mode in DEEP_MODES or SIMPLE_MODES.get(image.mode, image.mode) in ("L", "LA"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import rgb_to_grayscale
 
-from petl.data.bands import BITS_PER_SAMPLE, Bands
+from petl.data.bands import Bands
 from petl.data.decoding import RawImage
+from petl.data.tiffs import BITS_PER_SAMPLE
 from petl.errors import DataError
 
 DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")  # PIL's modes with more than 8 bits
@@ -20,26 +23,39 @@ class Unfit(DataError):
     """An error: the image in the file is whole, but a model with this pipeline can't take it."""
 
 
-def fit_channels(image: RawImage, channels: int) -> Image.Image | Tensor:
+def fit_channels(image: RawImage, channels: int, fill: Sequence[float] = (0.0,)) -> Image.Image | Tensor:
     """Returns the image with this number of channels: a PIL image in mode "L" or "RGB" if that keeps all bits, else a tensor.
 
     Colour becomes gray by its luminance, gray is repeated for a model that takes colour; nothing else is guessed.
-    Integers are divided by the largest value of their type, floats stay as they are.
+    Integers are divided by the largest value of their type, floats stay as they are. Pixels that the file marks as having no
+    data get ``fill``, one value or one for each channel.
 
     Raises:
         Unfit: the image has another number of channels, or values that can't be scaled.
     """
     if isinstance(image, Bands):
-        array = image.visible() if channels in (1, 3) else image.array
-        return _match_channels(_scaled(array, 2.0**image.bits - 1 if image.bits else None), channels)
+        return _fitted_bands(image.visible() if channels in (1, 3) else image, channels, fill)
     if isinstance(image, np.ndarray):
-        return _match_channels(_scaled(_channels_first(image, channels)), channels)
+        return match_channels(_scaled(_channels_first(image, channels)), channels)
     if (pages := _pages(image)) not in (1, channels):
         raise Unfit(f"it has {pages} gray pages, the model takes {_count(channels)}; one page per channel is expected")
     if image.mode not in DEEP_MODES and channels in (1, 3) and pages == 1:
         return image.convert("L" if channels == 1 else "RGB")
     largest = _largest_value(image)  # before other pages are read, as PIL then has their tags
-    return _match_channels(_scaled(_array(image, pages), largest), channels)
+    return match_channels(_scaled(_array(image, pages), largest), channels)
+
+
+def _fitted_bands(bands: Bands, channels: int, fill: Sequence[float]) -> Tensor:
+    largest, absent = 2.0**bands.bits - 1 if bands.bits else None, bands.absent
+    if absent is None:
+        return match_channels(_scaled(bands.array, largest), channels)
+    if absent.all():
+        raise Unfit("none of its pixels has a value: all are marked as having no data")
+    image = match_channels(_scaled(np.where(absent, 0, bands.array).astype(bands.array.dtype), largest), channels)
+    values = torch.tensor(fill if len(fill) in (1, channels) else [sum(fill) / len(fill)], dtype=image.dtype)
+    missing = torch.from_numpy(absent.astype(np.float32))
+    missing = missing if len(absent) == channels else missing.amax(0, keepdim=True).expand_as(image)
+    return torch.where(missing > 0, values.reshape(-1, 1, 1), image)
 
 
 def _pages(image: Image.Image) -> int:
@@ -112,7 +128,7 @@ def _scaled(array: np.ndarray, largest: float | None = None) -> Tensor:
     return tensor / largest if largest else tensor
 
 
-def _match_channels(image: Tensor, channels: int) -> Tensor:
+def match_channels(image: Tensor, channels: int) -> Tensor:
     """Returns an image [c, H, W] with the model's channels: the same, gray repeated three times, or the luminance of colour."""
     if len(image) == channels:
         return image

@@ -16,16 +16,21 @@ from typing import BinaryIO
 import numpy as np
 
 from petl.data.bad_files import BAD_FILE
-from petl.data.bands import tiff_tags
 from petl.data.decoding import NUMPY_MAGIC, decode, open_file
+from petl.data.dicoms import MAGIC_AT, dicom_is_whole, is_dicom
+from petl.data.reading import AS_THE_FILE_SAYS, Reading
+from petl.data.tiffs import tiff_tags
 from petl.errors import DataError
 
 TAIL_BYTES = 64
 STRIPS, TILES = (273, 279), (324, 325)  # TIFF tags: where the parts of the image are, and how long
 
 
-def why_unreadable(path: str | Path) -> str:
+def why_unreadable(path: str | Path, reading: Reading = AS_THE_FILE_SAYS) -> str:
     """Returns why a file can't be read, or "" if it looks well.
+
+    Raises:
+        DataError: a package that reads such files is missing.
 
     Example:
         >>> why_unreadable("no/such.png")
@@ -37,11 +42,11 @@ def why_unreadable(path: str | Path) -> str:
                 return ""
             file.seek(0)
             data = file.read()
-        decode(data)
+        decode(data, reading)
     except BAD_FILE as error:
         return str(error)
-    except DataError:  # not the fault of the file: a missing package
-        return ""
+    except DataError as error:  # not the fault of the file: a missing package
+        raise type(error)(f"{path}: {error}") from error
     except OSError as error:
         return error.strerror or str(error)
     return ""
@@ -53,7 +58,10 @@ def _looks_whole(file: BinaryIO) -> bool:
     file.seek(max(0, size - TAIL_BYTES))
     tail = file.read()
     file.seek(0)
-    head = file.read(32)
+    head = file.read(MAGIC_AT + 4)
+    if is_dicom(head):
+        with contextlib.suppress(Exception):
+            return dicom_is_whole(file, tail, size)
     for magic, is_whole in COMPLETENESS_CHECKS.items():
         if head.startswith(magic):
             file.seek(0)

@@ -52,12 +52,14 @@ class Images(Dataset[tuple[Tensor, Any]]):
         training: bool = False,
         classes: Sequence[str] | None = None,
         augment: Augment = None,
+        transform: Callable[..., Any] | None = None,
     ):
         self.source, self.pipeline, self.training = source, dict(pipeline), training
         self.augment: Augment = augment
         self.target_kind = target_kind(source, classes)
         self.task, self.classes = self.target_kind.task, self.target_kind.names
-        self.transform = make_transform(pipeline, training, augment)
+        self.own_transform = transform
+        self.transform = make_transform(pipeline, training, augment, transform)
         self.indices = np.arange(len(source))
         self.marks = False  # whether a file that can't be read is an image of class LEFT_OUT instead of an error
         self._failed = torch.zeros(len(source), dtype=torch.uint8)  # by number in the source; `part` shares it
@@ -101,7 +103,10 @@ class Images(Dataset[tuple[Tensor, Any]]):
 
     def raw(self, index: int) -> Any:
         """Returns image ``index`` as it is in its file: a PIL image, an array, or bands."""
-        return self._apply(lambda image: decode(image) if isinstance(image, bytes) else load_pixels(image), index)[0]
+        return self._apply(self._decoded, index)[0]
+
+    def _decoded(self, image: Any) -> Any:
+        return decode(image, self.transform.reading) if isinstance(image, bytes) else load_pixels(image)
 
     def flaw(self, index: int) -> str:
         """Returns why image ``index`` can't be used, or "". The image is read whole, and not transformed."""
@@ -138,7 +143,7 @@ class Images(Dataset[tuple[Tensor, Any]]):
     @property
     def random(self) -> bool:
         """Returns whether the images are augmented at random, so that each epoch has different ones."""
-        return self.training and self.augment is not False
+        return self.own_transform is not None or (self.training and self.augment is not False)
 
     @property
     def targets(self) -> np.ndarray:
@@ -174,8 +179,14 @@ class Images(Dataset[tuple[Tensor, Any]]):
         )
 
     def part(self, positions: Sequence[int] | np.ndarray, *, training: bool) -> Images:
-        """Returns a dataset of some of the images; with ``training=False``, they have the evaluation transform."""
-        part = copy.copy(self)
-        part.indices, part.training = self.indices[positions], training
-        part.transform = make_transform(self.pipeline, training, self.augment)
+        """Returns a dataset of some of the images; with ``training=False``, they have the evaluation transform alone."""
+        part = self.some(positions)
+        part.training, part.own_transform = training, self.own_transform if training else None
+        part.transform = make_transform(self.pipeline, training, self.augment, part.own_transform)
         return part
+
+    def some(self, positions: Sequence[int] | np.ndarray) -> Images:
+        """Returns a dataset of some of the images, with the same transform."""
+        some = copy.copy(self)
+        some.indices = self.indices[positions]
+        return some

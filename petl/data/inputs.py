@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from petl.data.hugging_face import is_hub_dataset
 from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
 from petl.data.pil_items import first_item, has_pil_image, pairs_of, usual_keys_of
+from petl.data.sampling import Sampling, kept_weights
 from petl.data.streams import Stream
 from petl.data.table_sources import is_image_table
 from petl.data.transforms import make_transform
@@ -32,12 +33,15 @@ def as_loader(
     keys: Keys | None = None,
     strict: bool = False,
     left_out: dict[str, str] | None = None,
+    transform: Callable[..., Any] | None = None,
+    sampling: Sampling = None,
     **options: Any,
 ) -> Loader:
     """Returns a loader for a folder or table (with the model's own pipeline) or a dataset of pairs; a loader is used as it is.
 
     Files that can't be read are left out, see `petl.data.sift`; those of a DataLoader are marked when they are read. ``left_out``
-    takes the files that were left out, and why.
+    takes the files that were left out, and why. ``transform`` is for a folder, a table, or PIL images; another dataset has its
+    own. ``sampling`` draws training images, see `petl.data.loader`.
 
     Raises:
         DataError: the data is none of these, it is empty, or has only one class to train on; its classes have other numbers than
@@ -45,9 +49,13 @@ def as_loader(
     """
     if isinstance(data, (str, Path)) or is_image_table(data):
         columns = _columns_of(keys) if is_hub_dataset(data) else {}
-        data, keys = folder_dataset(data, model, training=training, classes=classes, **columns), None
+        images_of = {"training": training, "classes": classes, "transform": transform}
+        data, keys, transform = folder_dataset(data, model, **images_of, **columns), None, None
     first = first_item(data)
     keys = keys or usual_keys_of(first)
+    has_pil = has_pil_image(first, keys)
+    if transform is not None and not has_pil:
+        raise _no_folder_error(data)
     ready = ready_batches(data, keys)
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
@@ -56,16 +64,32 @@ def as_loader(
     if training:
         refuse_one_class(dataset)
     if ready is not None:
+        if sampling is not None:
+            raise _own_order_error(data)
         if strict:
             images.sift(dataset, strict=True)
         return ready
-    own = make_transform(images.pipeline(model), training, None) if has_pil_image(first, keys) else None
+    own = make_transform(images.pipeline(model), training, None, transform) if has_pil else None
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
-        return images.loader(pairs_of(data, keys, own), training=training, **options)
+        return images.loader(pairs_of(data, keys, own), training=training, sampling=sampling, **options)
     kept, bad = images.sift(data, training=training, strict=strict)
     if left_out is not None:
         left_out.update(bad)
-    return images.loader(pairs_of(kept, keys, own), training=training, **options)
+    sampling = kept_weights(sampling, data, kept)
+    return images.loader(pairs_of(kept, keys, own), training=training, sampling=sampling, **options)
+
+
+def _no_folder_error(data: Any) -> DataError:
+    return DataError(
+        f"transform= is for a folder, and the data is a {type(data).__name__}, which has its own; make the dataset with it: "
+        "petl.data.dataset(folder, petl.data.pipeline(model), transform=transform)"
+    )
+
+
+def _own_order_error(data: Any) -> DataError:
+    return DataError(
+        f"sampling= with a {type(data).__name__}, whose order is its own; pass its dataset, and batch_size= and workers="
+    )
 
 
 def ready_batches(data: Any, keys: Keys | None) -> DataLoader[Any] | PairLoader | None:
@@ -105,10 +129,19 @@ def _columns_of(keys: Keys | None) -> dict[str, Any]:
     return {} if keys is None else {"columns": dict(zip(("path", "label"), keys, strict=True))}
 
 
-def folder_dataset(path: Any, model: nn.Module, *, training: bool, classes: Any, **options: Any) -> Dataset[Any]:
+def folder_dataset(
+    path: Any,
+    model: nn.Module,
+    *,
+    training: bool,
+    classes: Any,
+    transform: Callable[..., Any] | None = None,
+    **options: Any,
+) -> Dataset[Any]:
     """Returns the images in a folder or table: its ``train`` split for training, else ``val`` or ``test``; all without splits."""
     split = "train" if training else images.held_out(path, **options) or "."
-    return images.dataset(path, images.pipeline(model), split=split, training=training, classes=classes, **options)
+    how: Any = {"split": split, "training": training, "classes": classes, "transform": transform}
+    return images.dataset(path, images.pipeline(model), **how, **options)
 
 
 def _refuse_empty(data: Any) -> None:

@@ -1,14 +1,17 @@
-"""Lists the files of a folder or a tar, without reading the images."""
+"""Lists the files of a folder or a tar, without reading the images. DICOMs without a suffix are found by their first bytes."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from petl.data.tree import Names, Tree
+from petl.data.decoding import open_file
+from petl.data.dicoms import MAGIC_AT, is_dicom
+from petl.data.tree import Names, Tree, suffix
 from petl.errors import DataError
 
 
@@ -16,10 +19,35 @@ def scan(path: Path) -> tuple[Tree, Mapping[Names, Any]]:
     """Returns the tree of a folder or tar, and, for a tar, where each file is in it: {file: (name, first byte, bytes)}."""
     if path.is_file():
         places = _tar_files(path)
-        return Tree.of(str(path), places), places
+        with open(path, "rb") as archive:
+            return Tree.of(
+                str(path), places, is_image=lambda file: _is_dicom_in_tar(archive, file, places[file])
+            ), places
     listed = list(_walk(path))
     files = [(*folder, name) for folder, names in listed for name in names]
-    return Tree.of(str(path), files, (folder for folder, _ in listed if folder)), {}
+    folders = (folder for folder, _ in listed if folder)
+    return Tree.of(str(path), files, folders, is_image=lambda file: _is_dicom_file(path, file)), {}
+
+
+def _may_be_dicom(file: Names) -> bool:
+    """Returns whether a name has no suffix, or ends as the numbers that scanners give do: ``IM001``, ``1.2.840.113619.17``."""
+    ending = suffix(file)[1:]
+    return (not ending or ending.isdigit() or ending == "ima") and file[-1].upper() != "DICOMDIR"
+
+
+def _is_dicom_file(root: Path, file: Names) -> bool:
+    if not _may_be_dicom(file):
+        return False
+    with contextlib.suppress(OSError, DataError), open_file(root.joinpath(*file)) as opened:
+        return is_dicom(opened.read(MAGIC_AT + 4))
+    return False
+
+
+def _is_dicom_in_tar(archive: BinaryIO, file: Names, place: tuple[str, int, int]) -> bool:
+    if not _may_be_dicom(file):
+        return False
+    archive.seek(place[1])
+    return is_dicom(archive.read(min(place[2], MAGIC_AT + 4)))
 
 
 def _walk(root: Path) -> Iterator[tuple[Names, list[str]]]:

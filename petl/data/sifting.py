@@ -60,7 +60,7 @@ def sift(dataset: AnyDataset, *, training: bool = False, strict: bool = False) -
     _log_files(named, count)
     good = np.setdiff1d(np.arange(count), list(bad))
     whole: Any = dataset
-    kept: Any = whole.part(good, training=whole.training) if isinstance(whole, Images) else Subset(whole, good.tolist())
+    kept: Any = whole.some(good) if isinstance(whole, Images) else Subset(whole, good.tolist())
     return kept, named
 
 
@@ -102,4 +102,5 @@ def why_item_unreadable(images: Images, index: int, strict: bool) -> str:
         return images.flaw(index)
     samples = getattr(images.source, "samples", None)
     path = samples[int(images.indices[index])][0] if samples is not None else None
-    return why_unreadable(path) if isinstance(path, (str, Path)) else ""  # an image in a tar has no path
+    reading = images.transform.reading
+    return why_unreadable(path, reading) if isinstance(path, (str, Path)) else ""  # an image in a tar has no path

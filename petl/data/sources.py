@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ def dataset(
     class_from: ClassFrom | None = None,
     root: str | Path | None = None,
     augment: Augment = None,
+    transform: Callable[..., Any] | None = None,
     **options: Any,
 ) -> Images | Stream:
     """Returns a dataset of pairs (image float [k, H, W], target), with ``.classes``: names in the order of their numbers.
@@ -56,6 +57,10 @@ def dataset(
             otherwise; where one name occurs in several class folders, it is an error that shows both readings.
         augment: Options for `timm.data.create_transform` in training, such as ``{"hflip": 0.0}``; False for none at all: training
             images are cropped as at evaluation.
+        transform: A transform of one's own for these images, in place of timm's augmentation: torchvision's v2, albumentations,
+            or any function of an image (PIL for 8 bits, else a float tensor of 0..1) that returns one (PIL, uint8, or floats of
+            0..1). The model's resize and crop, if it has another size, and normalisation follow. `holdout` leaves it to the
+            training images.
         root: Where relative paths in a table start (else the table's folder), and where named sources keep their files
             (``torch/...``: "data"; ``wds/...``: the folder of shards).
         options: For tables, which column is what: ``path``, and one of ``label`` (names or numbers of classes), ``labels`` (one
@@ -86,7 +91,7 @@ def dataset(
             existing_path(Path(source)), split=split, class_from=class_from, classes=classes, options=options
         )
     kind = Stream if isinstance(read, IterableDataset) else Images
-    return kind(read, pipeline, training=training, classes=classes, augment=augment)
+    return kind(read, pipeline, training=training, classes=classes, augment=augment, transform=transform)
 
 
 def _named_source(

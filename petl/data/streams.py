@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -28,11 +28,12 @@ class Stream(IterableDataset[tuple[Tensor, int]]):
         training: bool = False,
         classes: Sequence[str] | None = None,
         augment: Augment = None,
+        transform: Callable[..., Any] | None = None,
     ):
         self.source, self.pipeline, self.classes = source, dict(pipeline), list(classes or source_classes(source))
         if not self.classes:
             raise DataError("this source doesn't tell its class names; pass classes=[...], in the order of its numbers")
-        self.transform = make_transform(pipeline, training, augment)
+        self.transform = make_transform(pipeline, training, augment, transform)
 
     def __iter__(self) -> Iterator[tuple[Tensor, int]]:
         for number, (raw, target) in enumerate(self.source):

@@ -1,6 +1,7 @@
 """What is in a folder or a tar: its images, other files and folders.
 
-All of this is decided by names alone, relative to the root: a file is a tuple of names, ``("train", "cat", "1.png")``.
+All of this is decided by names relative to the root (a file is a tuple of names, ``("train", "cat", "1.png")``), but for files
+without a suffix, which may be DICOMs.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import collections
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -60,11 +61,19 @@ class Tree:
     counts: collections.Counter[Names] = field(default_factory=collections.Counter)  # of images directly in a folder
 
     @classmethod
-    def of(cls, root: str, files: Iterable[Names], folders: Iterable[Names] = ()) -> Tree:
-        """Returns the tree of these files: images, others and hidden ones."""
+    def of(
+        cls,
+        root: str,
+        files: Iterable[Names],
+        folders: Iterable[Names] = (),
+        *,
+        is_image: Callable[[Names], bool] = lambda file: False,
+    ) -> Tree:
+        """Returns the tree of these files: images, others and hidden ones. ``is_image`` looks into those of unknown suffixes."""
         tree, readable = cls(root), extensions()
         for file in files:
-            (tree.hidden if is_hidden(file) else tree.images if suffix(file) in readable else tree.others).append(file)
+            seen = not is_hidden(file) and (suffix(file) in readable or is_image(file))
+            (tree.images if seen else tree.hidden if is_hidden(file) else tree.others).append(file)
         tree.update_counts()
         tree.folders = {folder for folder in folders if not is_hidden(folder)} | tree.with_images
         return tree

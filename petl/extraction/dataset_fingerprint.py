@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import ConcatDataset, Subset, TensorDataset, default_collate
 
 from petl.data.bad_files import BAD_FILE, raising_bad_files
+from petl.data.batches import Seeded
 from petl.data.datasets import Images
 from petl.wrapping.fingerprints import fingerprint
 
@@ -28,6 +29,8 @@ def dataset_fingerprint(dataset: Any) -> str:
         return _hashed("concat", [dataset_fingerprint(part) for part in dataset.datasets])
     if type(dataset) is TensorDataset:
         return _hashed("tensors", [fingerprint(tensor) for tensor in dataset.tensors])
+    if isinstance(dataset, Images) and dataset.own_transform is not None:  # its code may change: the images tell
+        return _hashed("transformed", [_item_fingerprint(Seeded(dataset), (index, 0)) for index in range(len(dataset))])
     files = _file_states(dataset) if type(dataset) is Images else None
     if files is not None:
         transform = [dataset.pipeline, dataset.training, dataset.augment, dataset.classes]
@@ -35,7 +38,7 @@ def dataset_fingerprint(dataset: Any) -> str:
     return _hashed("items", [_item_fingerprint(dataset, index) for index in range(len(dataset))])
 
 
-def _item_fingerprint(dataset: Any, index: int) -> Any:
+def _item_fingerprint(dataset: Any, index: Any) -> Any:
     """Returns the fingerprints of an item's parts; for a file that can't be read, the error's text."""
     try:
         with raising_bad_files():

@@ -15,11 +15,11 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from petl.data.batches import Shuffle
 from petl.data.first_image import one_image
 from petl.data.loaders import Loader
 from petl.data.pairs import images_and_labels
 from petl.data.pipelines import pipeline
+from petl.data.sampling import Shuffle
 from petl.errors import PetlError, StateError
 from petl.extraction import reasons
 from petl.extraction.cut_points import CutPoint, cut_points
@@ -120,7 +120,7 @@ def _why_images_may_differ(accelerator: Any, loader: Loader, options: FeatureOpt
         return reasons.SeveralProcesses()
     dataset = user_dataset(loader)
     reason = may_change(dataset)
-    if isinstance(reason, reasons.UnknownDataset) and options.cache:
+    if isinstance(reason, (reasons.UnknownDataset, reasons.UnknownTransform)) and options.cache:
         return reasons.DiffersWhenReread(type(dataset).__name__) if differs_when_reread(dataset) else None
     return reason
 

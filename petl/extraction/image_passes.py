@@ -6,9 +6,10 @@ from typing import Any
 
 from torch.utils.data import DataLoader, IterableDataset
 
-from petl.data.batches import Seeded, Shuffle
+from petl.data.batches import Seeded
 from petl.data.loaders import Loader, PairLoader
 from petl.data.replacements import MarkedUnreadable
+from petl.data.sampling import Shuffle
 from petl.extraction.randomness import RandomnessGuard
 
 

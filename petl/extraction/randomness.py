@@ -15,7 +15,7 @@ from petl.data.datasets import Images
 from petl.data.loaders import KeyedDataset
 from petl.data.wrappers import DatasetWrapper
 from petl.errors import StateError
-from petl.extraction.reasons import AugmentedAtRandom, Reason, UnknownDataset
+from petl.extraction.reasons import AugmentedAtRandom, Reason, UnknownDataset, UnknownTransform
 
 REREAD_IMAGES = 8  # how many images are read twice, to see whether a dataset gives the same ones
 
@@ -25,6 +25,8 @@ def may_change(dataset: Any) -> Reason | None:
     if type(dataset) in (Subset, ConcatDataset, KeyedDataset):  # exactly these: a subclass of the user's may do more
         parts = dataset.datasets if type(dataset) is ConcatDataset else [dataset.dataset]
         return next(filter(None, map(may_change, parts)), None)
+    if type(dataset) is Images and dataset.transform.own is not None:
+        return UnknownTransform(dataset.transform.own.name)
     if type(dataset) is Images:
         return AugmentedAtRandom() if dataset.training else None
     if type(dataset) in (list, tuple, TensorDataset):

@@ -96,6 +96,17 @@ class UnknownDataset(Reason):
 
 
 @dataclass(frozen=True)
+class UnknownTransform(Reason):
+    """The training images have a ``transform`` of the user's own, whose code petl can't judge."""
+
+    transform: str
+    remedy = "cache=True, if it makes the same of an image in every epoch; petl still makes sure of it on some of them"
+
+    def __str__(self) -> str:
+        return f"petl can't see whether transform {self.transform} is random; cache=True says that it isn't"
+
+
+@dataclass(frozen=True)
 class DiffersWhenReread(Reason):
     """With ``cache=True``, some images of an unknown dataset were read twice with other random numbers, and weren't the same."""
 
@@ -168,7 +179,7 @@ class NoRoom(Reason):
 
 REASONS: tuple[type[Reason], ...] = (
     *(TurnedOff, NoFrozenPart),
-    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, DiffersWhenReread),
+    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, UnknownTransform, DiffersWhenReread),
     *(Stochastic, Hooked, SeveralTensors, TooLittle),
     NoRoom,
 )

@@ -10,6 +10,12 @@ from petl.format.texts import short_repr
 
 KNOWN_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos", "random")
 KNOWN_CROPS = ("center", "squash", "border")
+KNOWN_WINDOWS, KNOWN_TIFF_LIBRARIES = ("file", "full"), ("tifffile", "rasterio")
+READING = {
+    "window": "'file', 'full', or the centre and width of a window, such as (40, 400)",
+    "frame": "the number of a frame, or 'middle'",
+    "tiff": "'tifffile' or 'rasterio'",
+}
 LARGEST_IMAGE = 2**28  # numbers in one image: a gigabyte
 
 
@@ -33,7 +39,21 @@ def pipeline_fault(value: Mapping[str, Any]) -> str:
     for key, known in (("interpolation", KNOWN_INTERPOLATIONS), ("crop_mode", KNOWN_CROPS)):
         if value.get(key, known[0]) not in known:
             return f"{key}={short_repr(value[key])}"
-    return ""
+    return next(
+        (f"{key}={short_repr(value[key])}" for key in READING if key in value and reading_fault(key, value[key])), ""
+    )
+
+
+def reading_fault(key: str, value: Any) -> str:
+    """Returns what was expected of an option for reading files, or "" if the value can be; see `petl.data.reading.Reading`."""
+    pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_number, value)) and value[1] > 0
+    whole = isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+    good = {
+        "window": (isinstance(value, str) and value in KNOWN_WINDOWS) or pair,
+        "frame": (isinstance(value, str) and value == "middle") or whole,
+        "tiff": isinstance(value, str) and value in KNOWN_TIFF_LIBRARIES,
+    }
+    return "" if good[key] else READING[key]
 
 
 def _number(value: Any) -> bool:

@@ -15,6 +15,7 @@ from petl.data.inputs import Data, as_loader, loader_classes
 from petl.data.loaders import on_device
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
+from petl.data.views import Views, make_views, with_views
 from petl.errors import DataError, PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.format.outputs import label_texts
@@ -40,6 +41,8 @@ def evaluate(
     keys: Keys | None = None,
     workers: int = 0,
     strict: bool = False,
+    transform: Callable[..., Any] | None = None,
+    views: Views = None,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> Metrics:
@@ -52,6 +55,12 @@ def evaluate(
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
         keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.
+        transform: Where ``data`` is a folder: a transform of one's own for each image, before the model's normalisation; see
+            `petl.data.dataset`.
+        views: Test-time augmentation: probabilities (values, of a regression) are averaged over several views of each image. None
+            or 1 is the image alone; "flip" or 2 adds its mirror image, left to right; 5 is its four corners and its centre,
+            each 7/8 of height and width and enlarged again; 10 these five and their mirror images; a list has functions of
+            images [N, C, H, W] as the model takes them.
 
     Under several ranks each one measures its share, and all return the same metrics.
 
@@ -66,7 +75,9 @@ def evaluate(
     """
     plain = bare(model)
     refuse_keys(keys)
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
+    make_views(views)
+    batching: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
+    for name, value in batching.items():
         refuse_number(name, value, DATA_BOUNDS[name])
     known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
@@ -76,11 +87,11 @@ def evaluate(
         progress_bar(accelerator, progress) as shown,
     ):
         plain.to(accelerator.device)
-        loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, batch_size=batch_size, workers=workers)
+        loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, transform=transform, **batching)
         names = output_names(accelerator, plain, loader, known or loader_classes(loader))
         batches = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=operator.length_hint(batches) or None, note="")
-        return measure(accelerator, model, batches, CrossEntropy(names), lambda: shown.advance(task))
+        return measure(accelerator, with_views(model, views), batches, CrossEntropy(names), lambda: shown.advance(task))
 
 
 log = logging.getLogger(__name__)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from petl.data.inputs import Data
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
+from petl.data.sampling import Sampling
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.training.history import History
 from petl.training.loop import train_all
@@ -53,6 +54,8 @@ def fit(
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
+    transform: Callable[..., Any] | None = None,
+    sampling: Sampling = None,
     monitor: str = "accuracy",
     patience: int | None = None,
     keep: Literal["last", "best"] = "last",
@@ -87,6 +90,10 @@ def fit(
             ``val`` the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
             ``("image", "label")`` or ``(0, 2)``. Dicts with usual names don't need it.
+        transform: Where ``train`` is a folder or table: a transform of one's own for the training images, in place of timm's
+            augmentation; ``val`` is read without it. See `petl.data.dataset`, which has the same keyword for any set of images.
+        sampling: How images are drawn, with replacement, the same number in each epoch: "balanced", all classes equally often;
+            "weights", in proportion to the dataset's own ``.weights``; or a number for each image. None: each image once.
         epochs: How often all images are seen; None for a number that suits the set: 10, and on small sets so many that there are
             300 updates, up to 60. It is in ``history.epochs``.
         minutes: In place of ``epochs``: as many of them (60 at most) as fit, with validation, by the time that a few updates

@@ -8,6 +8,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+from petl.data.sampling import refuse_sampling
 from petl.errors import PetlError, near
 from petl.format.outputs import label_texts
 from petl.training.metrics import METRIC_NAMES
@@ -32,6 +33,8 @@ class RunSettings:
     out: str | Path | None
     labels: Sequence[str] | None
     keys: Sequence[str | int] | None
+    transform: Callable[..., Any] | None
+    sampling: Any
     monitor: str
     patience: int | None
     keep: str
@@ -55,6 +58,8 @@ class RunSettings:
         refuse_kinds(self, {"checkpoint": ((str, Path, type(None)), "the path of a folder, or None")})
         refuse_kinds(self, {"resume": ((bool, str, Path), "True, False, or the path of a folder")})
         refuse_kinds(self, {"on_epoch": ((Callable, type(None)), "a function of a row of the history, or None")})
+        refuse_kinds(self, {"transform": ((Callable, type(None)), "a function of an image, or None")})
+        refuse_sampling(self.sampling)
         label_texts(self.labels)
         refuse_keys(self.keys)
         if self.resume is True and self.checkpoint is None:

@@ -125,7 +125,8 @@ def _open_data(
     options: dict[str, Any] = {
         name: getattr(settings.run, name) for name in ("batch_size", "workers", "keys", "strict")
     }
-    train = as_loader(data[0], model, training=True, classes=settings.run.names, seed=settings.run.seed, **options)
+    drawn: dict[str, Any] = {name: getattr(settings.run, name) for name in ("seed", "transform", "sampling")}
+    train = as_loader(data[0], model, training=True, classes=settings.run.names, **drawn, **options)
     known = settings.run.names if settings.run.labels is not None else loader_classes(train) or recorded_labels(model)
     labels = output_names(accelerator, model, train, known)
     objective = CrossEntropy(labels, settings.loss)

@@ -302,10 +302,34 @@ def test_augmentation_is_what_was_asked_for() -> None:
     assert found.dataset == {"labels": ["1", "2"], "targets": "age", "group": None, "label": "007"}
 
 
+def test_windows_statistics_sampling_and_views(weights: Path, pictures: Path, tmp_path: Path) -> None:
+    base, made = ("--model", f"{NAME}:{weights}"), tmp_path / "made.safetensors"
+    data = ("--data", "window=-600,1500", "--data", "frame=middle", "--data", f"statistics={pictures}")
+    done = call(
+        "train", pictures, *base, "-m", "probe", "--epochs", 1, "--out", made, *data, "--fit", "sampling=balanced"
+    )
+    assert done.exit_code == 0, done.output
+    pipeline = petl.read(made)["pipeline"]
+    assert (pipeline["window"], pipeline["frame"]) == ([-600, 1500], "middle")
+    assert pipeline["mean"] == list(petl.data.statistics(petl.data.dataset(pictures, pipeline), 3).mean)
+    assert json.loads(made.with_name("made.history.json").read_text())["settings"]["sampling"] == "balanced"
+    flipped = json.loads(call("eval", made, pictures, *base, "--json", "--views", "flip").output)
+    assert flipped == json.loads(call("eval", made, pictures, *base, "--json", "--views", 2).output)
+    assert flipped["loss"] != json.loads(call("eval", made, pictures, *base, "--json").output)["loss"]
+    assert "views='mirror'; expected None or 1" in refused("eval", made, pictures, *base, "--views", "mirror")
+    words = ("train", pictures, *base, "-m", "probe", "--out", tmp_path / "x.safetensors", "--fit")
+    assert "sampling" in refused(*words, "sampling=even") and "transform" in refused(*words, "transform=flip")
+
+
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("crop=1", "crop_pct, crop_mode; it has"),
+        ("window=lung", "window=lung"),
+        ("window=40,0", "centre and width"),
+        ("frame=last", "frame=last"),
+        ("tiff=gdal", "tifffile or rasterio"),
+        ("statistics=no-such-folder", "no-such-folder"),
+        ("crop=1", "crop_pct"),
         ("crop_pct=7", "crop_pct=7"),
         ("crop_pct=wide", "expected a number"),
         ("crop_mode=round", "center or squash or border"),

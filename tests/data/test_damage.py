@@ -17,9 +17,9 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import petl
 from petl.data.bad_files import LEFT_OUT
-from petl.data.batches import Shuffle
 from petl.data.damage import why_unreadable
 from petl.data.datasets import Images
+from petl.data.sampling import Shuffle
 from petl.errors import DataError
 
 PLAIN = {"input_size": (3, 32, 32), "interpolation": "bilinear", "mean": (0.5,) * 3, "std": (0.5,) * 3, "crop_pct": 1.0}

@@ -79,12 +79,12 @@ def decide(model: nn.Module, data: Any = None, processes: int = 1, **options: An
     return choose_features(accelerator, model, (loader, None), Options(**options))
 
 
-def augmented(folder: Path) -> Any:
+def augmented(folder: Path, **options: Any) -> Any:
     for number in range(4):
         place = folder / "ab"[number % 2] / f"{number}.png"
         place.parent.mkdir(exist_ok=True)
         Image.fromarray(np.full((SIZE, SIZE, 3), number, dtype=np.uint8)).save(place)
-    return petl.data.dataset(folder, petl.data.pipeline(vit()), training=True)
+    return petl.data.dataset(folder, petl.data.pipeline(vit()), training=True, **options)
 
 
 CASES: list[tuple[Reason, Callable[[], nn.Module], dict[str, Any]]] = [
@@ -116,6 +116,16 @@ def test_images_that_are_augmented_at_random(tmp_path: Path) -> None:
     assert decide(vit(), augmented(tmp_path)) == RunModel(reasons.AugmentedAtRandom())
 
 
+def as_it_is(image: Image.Image) -> Image.Image:
+    return image
+
+
+def test_images_with_a_transform_of_ones_own(tmp_path: Path) -> None:
+    images = augmented(tmp_path, transform=as_it_is)
+    assert decide(vit(), images) == RunModel(reasons.UnknownTransform("as_it_is"))
+    assert isinstance(decide(vit(), images, cache=True), UseFeatures)
+
+
 def test_images_that_differ_when_they_are_read_again() -> None:
     with pytest.raises(StateError, match=f"^cache=True: {reasons.DiffersWhenReread('Noisy')}$"):
         decide(vit(), Noisy(0.1), cache=True)
@@ -132,7 +142,12 @@ def test_a_cut_with_too_little_below() -> None:
 
 def test_the_table_has_every_reason_and_every_reason_has_a_case() -> None:
     tried = {type(reason) for reason, _, _ in CASES}
-    assert tried | {reasons.AugmentedAtRandom, reasons.DiffersWhenReread, reasons.TooLittle} == {*REASONS}
+    assert tried | {
+        reasons.AugmentedAtRandom,
+        reasons.UnknownTransform,
+        reasons.DiffersWhenReread,
+        reasons.TooLittle,
+    } == {*REASONS}
     assert {*REASONS} == {*Reason.__subclasses__()}
     for kind in REASONS:
         assert kind.__doc__ and kind.remedy, f"{kind.__name__} says when it comes and what to do"
