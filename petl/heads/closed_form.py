@@ -50,10 +50,11 @@ HEADS: dict[str, Callable[[Tensor, Tensor, int], LinearHead]] = {
 def best_head(x: Tensor, y: Tensor, classes: int, weights: Tensor | None = None) -> LinearHead:
     """Returns the best calibrated head by leave-one-out: the mean of several, or one of them where that is clearly better.
 
-    The accuracies of left-out images differ by more than the heads do, so their largest is a poor choice: it lost 0.3 to 0.8
-    points to the mean of the calibrated heads (5 and 20 images a class, Lite0 on two datasets, 24 draws; standard errors 0.2). So it is
-    the mean of all three or that of LDA and ridge, whichever has the lower left-out cross-entropy, unless the left-out accuracy
-    of a single head is more than two standard errors (paired) above it. With one image a class it is the class means.
+    Left-out accuracies of few images vary more than the heads differ, so the largest of them is a poor choice: it lost 0.3 to
+    0.8 points to the mean of the calibrated heads (Lite0, two datasets, 5 and 20 images a class, 24 draws, standard errors of
+    0.2). So the best is the mean of all three, or of LDA and ridge, whichever has the lower left-out cross-entropy, unless the
+    left-out accuracy of a single head is more than two standard errors (paired) above it. With one image a class, it is the
+    class means.
 
     Args:
         x: Features, float [N, D].

@@ -30,8 +30,8 @@ def fit(
     train: Data,
     val: Data | None = None,
     *,
-    epochs: int,
-    lr: float,
+    epochs: int | None = None,
+    lr: float | None = None,
     batch_size: int = 32,
     optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
@@ -46,6 +46,7 @@ def fit(
     cutmix: float = 0.0,
     class_weights: Sequence[float] | Tensor | Literal["balanced"] | None = None,
     ema: float | None = None,
+    start: Literal["probe"] | None = None,
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
@@ -77,7 +78,9 @@ def fit(
             the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
             ``("image", "label")`` or ``(0, 2)``.
-        lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
+        epochs, lr: How often all images are trained on, and the learning rate at the top of the schedule, in the last layers; it
+            is not scaled by batch size or ranks. Without both (and other settings of a training by gradient), a `petl.Probe`
+            is computed in closed form: one row of the history.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
         optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
         layer_decay: Factor of the learning rate per layer of timm's depth order; None for one rate.
@@ -86,6 +89,8 @@ def fit(
         clip: Largest norm of the gradient.
         mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
+        start: "probe" computes the classifier in closed form before the first update, from the training images without
+            augmentation, calibrated (see `petl.Probe`); ``history.head`` says how. Not again by ``resume``.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
         out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
             has become better on ``val``, with labels and results (it is tried before the training, and where it can't be

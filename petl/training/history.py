@@ -43,7 +43,8 @@ class History:
     validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
     ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
     ``features`` says how cached features of the frozen part were used, or why they were not although there is such a part;
-    "" where there is none.
+    "" where there is none. ``head`` says how the classifier was computed in closed form, with its leave-one-out accuracy, or why
+    it couldn't be; "" where it trained by gradient alone.
 
     >>> history = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}], features="in memory")
     >>> history.features
@@ -55,6 +56,7 @@ class History:
     best: dict[str, Any] = field(default_factory=dict)
     stopped: bool = False
     features: str = ""
+    head: str = ""
     road: InitVar[str | None] = None  # the older name of ``features``, as files that were written before have it
 
     def __post_init__(self, road: str | None) -> None:
@@ -83,10 +85,10 @@ class History:
         return len(self.rows) - self.best.get("epoch", 0)
 
     def __repr__(self) -> str:
-        return "\n".join([table(self._cells()), *([self.features] if self.features else [])])
+        return "\n".join([table(self._cells()), *filter(None, (self.features, self.head))])
 
     def _repr_html_(self) -> str:
-        return html_table(self._cells(), [self.features] if self.features else [])
+        return html_table(self._cells(), [*filter(None, (self.features, self.head))])
 
     def _cells(self) -> list[tuple[str, ...]]:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]

@@ -34,6 +34,10 @@ OPTIMIZER_BOUNDS = {
 }
 
 
+# what a training by gradient gets where fit was given None
+PLACEHOLDERS: dict[str, Any] = {"epochs": 10, "lr": 1e-3}
+
+
 @dataclass(frozen=True, kw_only=True)
 class OptimizerSettings:
     """How the weights are updated: optimizer, learning rates, length of the training, averages."""
@@ -49,11 +53,14 @@ class OptimizerSettings:
     accumulate: int
     clip: float | None
     ema: float | None
+    start: str | None = None
 
     def __post_init__(self) -> None:
         refuse_numbers(self, OPTIMIZER_BOUNDS)
         warmup = Bounds(Real, 0, self.epochs, f"0 to epochs={self.epochs}, or None", optional=True)
         refuse_numbers(self, {"warmup_epochs": warmup})
+        if self.start not in (None, "probe"):
+            raise PetlError(f"start={self.start!r}; expected 'probe', or None")
         if self.min_lr > self.lr:
             raise PetlError(f"min_lr={self.min_lr} is above lr={self.lr}; expected a number from 0 to lr")
         maker = "a name of timm.optim's, or what makes an optimizer from parameter groups"

@@ -31,6 +31,7 @@ class Run:
     """One training: what trains (``net``: all of ``model``, or the part above its cached features), on what, and how far it is.
 
     ``trained`` has the model's own tensors that the training changes, ``split`` the images that were held out for ``val``.
+    ``solved`` is the first half of the only epoch's row, where the classifier was computed and nothing trains.
     What changes during the training and is neither the model's nor the optimizer's is in ``state_dict``.
     """
 
@@ -52,6 +53,7 @@ class Run:
     history: History = field(default_factory=History)
     updates: int = 0
     best: dict[str, Tensor] = field(default_factory=dict)
+    solved: dict[str, Any] | None = None
 
     @property
     def average(self) -> dict[str, Tensor]:

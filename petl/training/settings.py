@@ -13,22 +13,33 @@ from petl.errors import StateError
 from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.training.feature_settings import FeatureSettings
 from petl.training.loss_settings import LossSettings
-from petl.training.optimizer_settings import OptimizerSettings
+from petl.training.optimizer_settings import PLACEHOLDERS, OptimizerSettings
 from petl.training.rehearsal import refuse_delta_path
 from petl.training.run_settings import RunSettings
 from petl.wrapping.lookup import bare
 
 Part = TypeVar("Part")
+# settings that only a training by gradient has, with the values that mean that nobody asked for one
+WITHOUT_GRADIENT: dict[str, Any] = {
+    **dict.fromkeys(("epochs", "lr", "layer_decay", "warmup_epochs", "clip", "ema")),
+    **dict.fromkeys(("min_lr", "label_smoothing", "mixup", "cutmix"), 0.0),
+    **{"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "accumulate": 1},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keyword arguments of ``fit``."""
+    """The keyword arguments of ``fit``.
+
+    ``given`` names those that only a training by gradient has, and that the user passed; ``placeholders`` those that were None.
+    """
 
     optim: OptimizerSettings
     loss: LossSettings
     features: FeatureSettings
     run: RunSettings
+    given: tuple[str, ...] = ()
+    placeholders: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, arguments: Mapping[str, Any]) -> Settings:
@@ -37,8 +48,14 @@ class Settings:
         Raises:
             PetlError: a setting that can't be.
         """
+        given = [name for name, value in WITHOUT_GRADIENT.items() if arguments[name] != value]
+        given += ["views"] if arguments["views"] not in (None, 1) else []
+        placeholders = tuple(name for name in PLACEHOLDERS if arguments[name] is None)
+        arguments = {**arguments, **{name: PLACEHOLDERS[name] for name in placeholders}}
         loss = _part(LossSettings, arguments)
         return cls(
+            given=tuple(given),
+            placeholders=placeholders,
             optim=_part(OptimizerSettings, arguments),
             loss=loss,
             features=_part(FeatureSettings, {**arguments, "mixes": loss.mixes}),
@@ -60,7 +77,7 @@ class Settings:
         parts = (self.optim, self.loss, self.features, self.run)
         values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
         del values["mixes"]  # it follows from mixup and cutmix
-        return values
+        return {**values, **dict.fromkeys(self.placeholders)}
 
 
 def _part(kind: type[Part], arguments: Mapping[str, Any]) -> Part:

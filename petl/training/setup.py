@@ -18,6 +18,8 @@ from petl.extraction.decision import Decision, Loaders, RunModel, choose_feature
 from petl.extraction.npy_writer import StorageError
 from petl.extraction.reasons import NoRoom
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
+from petl.training.head_plan import HeadPlan, head_plan
+from petl.training.head_start import HeadStart, HeadStarter, as_evaluated, head_starter
 from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.training.objectives import CrossEntropy, Objective
@@ -32,14 +34,15 @@ from petl.wrapping.lookup import record
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
-    model.to(accelerator.device).train()
-    if record(model) is not None:
-        prove_frozen(model, "not trained, because no delta could be saved")
+    plan, settings = _prepared(accelerator, model, settings)
     train, val, labels, objective = _open_data(accelerator, model, data, settings)
     objective.prepare(train, accelerator.device)
     optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
-    decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
+    starter = _head_starter(accelerator, model, (plan, settings), objective, train)
+    images = as_evaluated(train, settings) if plan.alone and isinstance(starter, HeadStarter) else train
+    decision, (train, val) = _features_or_images(accelerator, model, (images, val), settings, progress)
+    head = _start_head(starter, decision, (images, train), progress)
     net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, optimizer)
     train = on_device(accelerator, train)
     run = Run(
@@ -56,7 +59,8 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         progress=progress,
         trained=trained_state(model),
         ema=create_ema(model, settings.optim),
-        history=History(settings.run.monitor),
+        history=History(settings.run.monitor, head=head.line),
+        solved=head.row,
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
     )
@@ -65,6 +69,39 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     _resume(run)
     run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
     return run
+
+
+def _prepared(accelerator: Any, model: nn.Module, settings: Settings) -> tuple[HeadPlan, Settings]:
+    """Returns the plan for the classifier and the settings that follow from it; the model is then ready to train."""
+    plan = head_plan(model, settings)
+    model.to(accelerator.device).train()
+    if record(model) is not None:
+        prove_frozen(model, "not trained, because no delta could be saved")
+    return plan, plan.settings(settings)
+
+
+def _head_starter(
+    accelerator: Any, model: nn.Module, plans: tuple[HeadPlan, Settings], objective: Objective, train: Loader
+) -> HeadStarter | str:
+    """Returns what computes the classifier, the reason why that can't be, or "" where nobody asked or a checkpoint has it."""
+    plan, settings = plans
+    if not plan.kind or _resumed_from(settings) is not None:
+        return ""
+    return head_starter(accelerator, model, plan, settings, objective, train)
+
+
+def _start_head(
+    starter: HeadStarter | str, decision: Decision, loaders: tuple[Loader, Loader], progress: Any
+) -> HeadStart:
+    """Computes the classifier where it is to be computed, and closes the features if that fails."""
+    if isinstance(starter, str):
+        return HeadStart(f"the classifier trained by gradient: {starter}" if starter else "")
+    try:
+        return starter.start(decision.source, loaders, progress)
+    except BaseException:
+        if decision.source is not None:
+            decision.source.close()
+        raise
 
 
 def _features_or_images(
@@ -141,8 +178,13 @@ def _refuse_early(settings: Settings) -> None:
 
 def _resume(run: Run) -> None:
     """Loads the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
-    resume, folder = run.settings.run.resume, run.settings.run.checkpoint
-    place = None if not resume else Path(folder or "") if resume is True else Path(resume)
-    newest = newest_checkpoint(place) if place else None
+    newest = _resumed_from(run.settings)
     if newest:
         load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer
+
+
+def _resumed_from(settings: Settings) -> Path | None:
+    """Returns the checkpoint to go on from, or None."""
+    resume, folder = settings.run.resume, settings.run.checkpoint
+    place = None if not resume else Path(folder or "") if resume is True else Path(resume)
+    return newest_checkpoint(place) if place else None
