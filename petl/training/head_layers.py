@@ -1,7 +1,7 @@
 """The linear layers of a classifier whose mean is the model's class scores, and what they receive.
 
-Most models have one such layer. Distilled transformers have two, CrossViT one per branch, each on features of its own. Whether the
-scores really are that mean, without a scale, a norm or a nonlinearity behind the layers, is tried on an image, not looked up.
+Most models have one such layer. Distilled transformers have two, CrossViT one per branch, each on features of its own. Whether
+the scores really are that mean, without a scale, a norm or a nonlinearity behind the layers, is tried on an image.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from petl.data.logits import logits
 from petl.graft.kinds import grafts
+from petl.methods.block_features import BlockReader
 from petl.wrapping.eval_mode import in_eval
 
 
@@ -33,7 +34,7 @@ class ClassLayers:
         for layer, calls in zip(self.layers, received, strict=True):
 
             def capture(module: nn.Module, args: tuple[Any, ...], calls: list[Tensor] = calls) -> None:
-                calls.append(_per_image(module, args[0].detach()) if args else torch.empty(0))
+                calls.append(_features(module, args[0].detach()) if args else torch.empty(0))
 
             handles.append(layer.register_forward_pre_hook(capture))
         try:
@@ -44,15 +45,24 @@ class ClassLayers:
 
     @torch.no_grad()
     def write(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
-        """Writes a weight [C, D] and a bias [C] into each layer."""
+        """Writes a weight [C, D] and a bias [C] into each layer; the columns for the blocks go to the layer's reader."""
         for layer, weight, bias in zip(self.layers, weights, biases, strict=True):
-            layer._parameters["weight"].copy_(weight.reshape(layer._parameters["weight"].shape))  # type: ignore[union-attr]
-            layer._parameters["bias"].copy_(bias)  # type: ignore[union-attr]  # both are there: see `class_layers`
+            own, reader = layer._parameters, reader_of(layer)
+            beyond = sum(reader.widths) if reader else 0
+            own["weight"].copy_(weight[:, : weight.shape[1] - beyond].reshape(own["weight"].shape))  # type: ignore[union-attr]
+            own["bias"].copy_(bias)  # type: ignore[union-attr]  # both are there: see `class_layers`
+            if reader:
+                reader.weight.copy_(weight[:, -beyond:])
+
+    def widths(self, number: int, size: int) -> list[int]:
+        """Returns how the features of a layer, ``size`` in all, divide into its own input and the outputs of blocks."""
+        reader = reader_of(self.layers[number])
+        return [size - sum(reader.widths), *reader.widths] if reader else [size]
 
     @contextlib.contextmanager
     def at_random(self) -> Iterator[None]:
         """Inside, the layers have random values: those of a new classifier may be zeros, which would hide what comes after."""
-        before = [(p, p.detach().clone()) for layer in self.layers for p in layer._parameters.values() if p is not None]
+        before = [(p, p.detach().clone()) for layer in self.layers for p in layer.parameters()]
         generator = torch.Generator().manual_seed(0)
         try:
             with torch.no_grad():
@@ -99,9 +109,9 @@ def _trains(module: nn.Module) -> bool:
 
 def _is_plain(module: nn.Module) -> bool:
     own = [module._parameters.get(name) for name in ("weight", "bias")]
-    return (
-        all(p is not None and p.requires_grad for p in own) and not grafts(module) and getattr(module, "groups", 1) == 1
-    )
+    if any(p is None or not p.requires_grad for p in own) or getattr(module, "groups", 1) != 1:
+        return False
+    return all(isinstance(graft, BlockReader) for _, graft in grafts(module))
 
 
 @torch.no_grad()
@@ -122,7 +132,20 @@ def _give_the_scores(accelerator: Any, model: nn.Module, found: ClassLayers, ima
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:
     """Returns what the layer computes from features [N, D], in float64."""
     weight, bias = (layer._parameters[name].double() for name in ("weight", "bias"))  # type: ignore[union-attr]  # plain
-    return x.double() @ weight.flatten(1).T + bias
+    reader, weight = reader_of(layer), weight.flatten(1)
+    weight = torch.cat([weight, reader.weight.double()], 1) if reader else weight
+    return x.double() @ weight.T + bias
+
+
+def reader_of(layer: nn.Module) -> BlockReader | None:
+    """Returns what lets the layer read the outputs of all blocks (``petl.Probe(layers="all")``), or None."""
+    return next((graft for _, graft in grafts(layer) if isinstance(graft, BlockReader)), None)
+
+
+def _features(layer: nn.Module, x: Tensor) -> Tensor:
+    """Returns all that the layer's scores are linear in [N, D]: what it receives, and the outputs of blocks that it reads."""
+    own, reader = _per_image(layer, x), reader_of(layer)
+    return torch.cat([own, reader.features().detach().to(own.dtype)], 1) if reader else own
 
 
 def _per_image(layer: nn.Module, x: Tensor) -> Tensor:

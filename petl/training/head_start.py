@@ -24,7 +24,7 @@ from petl.data.wrappers import DatasetWrapper
 from petl.errors import DataError, PetlError, StateError
 from petl.extraction.feature_dataset import FeatureDataset, whole_batch
 from petl.extraction.feature_source import FeatureSource
-from petl.heads.closed_form import fitted_head
+from petl.heads.feature_groups import grouped_head
 from petl.heads.linear_head import LinearHead, calibrated
 from petl.training.head_layers import ClassLayers, class_layers, moving_statistics
 from petl.training.head_plan import HINT, HeadPlan
@@ -79,7 +79,10 @@ class HeadStarter:
         weights = image_weights(self.settings.loss.class_weights, y, classes)
         own = self.settings.loss.class_weights
         kind = "ridge" if own is not None and not isinstance(own, str) else self.plan.kind
-        heads = [fitted_head(x, y, classes, kind, weights) for x in features]
+        heads = [
+            grouped_head(x, y, self.layers.widths(number, x.shape[1]), classes, kind=kind, weights=weights)
+            for number, x in enumerate(features)
+        ]
         if len(heads) == 1:
             return heads[0]
         count, kinds = len(heads), dict.fromkeys(head.kind for head in heads)
@@ -156,9 +159,10 @@ def in_one_pass(loaders: tuple[Loader, Loader], settings: Settings) -> Any:
     ``loaders`` are that of the images, and that which the training has: of features, or the same.
     """
     options: dict[str, Any] = {"batch_size": settings.run.batch_size, "workers": settings.run.workers}
-    given, features = loaders[0].dataset, loaders[1].dataset
-    plain = unaugmented(given.dataset) if isinstance(given, Seeded) else None
-    if isinstance(features, FeatureDataset) and plain is not None and plain is given.dataset:  # type: ignore[union-attr]  # a Seeded
+    features = loaders[1].dataset
+    given = loaders[0].dataset.dataset if isinstance(loaders[0].dataset, Seeded) else None
+    plain = unaugmented(given)
+    if isinstance(features, FeatureDataset) and plain is not None and plain is given:
         features.set_epoch(0)
         return DataLoader(features, settings.run.batch_size, collate_fn=whole_batch)
     return loaders[0] if plain is None else images.loader(plain, **options)

@@ -23,7 +23,10 @@ Part = TypeVar("Part")
 WITHOUT_GRADIENT: dict[str, Any] = {
     **dict.fromkeys(("epochs", "lr", "layer_decay", "warmup_epochs", "clip", "ema")),
     **dict.fromkeys(("min_lr", "label_smoothing", "mixup", "cutmix"), 0.0),
-    **{"optimizer": "adamw", "weight_decay": 0.01, "schedule": "cosine", "accumulate": 1},
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "accumulate": 1,
 }
 
 

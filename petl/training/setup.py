@@ -34,13 +34,13 @@ from petl.wrapping.lookup import record
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
-    plan, settings = _prepared(accelerator, model, settings)
+    plan = _prepared(accelerator, model, settings)
     train, val, labels, objective = _open_data(accelerator, model, data, settings)
     objective.prepare(train, accelerator.device)
     optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
-    starter = _head_starter(accelerator, model, (plan, settings), objective, train)
-    images = as_evaluated(train, settings) if plan.alone and isinstance(starter, HeadStarter) else train
+    starter = head_starter(accelerator, model, plan, settings, objective, train) if plan.kind else ""
+    settings, images = _without_updates(starter, settings, train)
     decision, (train, val) = _features_or_images(accelerator, model, (images, val), settings, progress)
     head = _start_head(starter, decision, (images, train), progress)
     net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, optimizer)
@@ -71,23 +71,20 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     return run
 
 
-def _prepared(accelerator: Any, model: nn.Module, settings: Settings) -> tuple[HeadPlan, Settings]:
-    """Returns the plan for the classifier and the settings that follow from it; the model is then ready to train."""
+def _prepared(accelerator: Any, model: nn.Module, settings: Settings) -> HeadPlan:
+    """Returns the plan for the classifier; the model is then ready to train."""
     plan = head_plan(model, settings)
     model.to(accelerator.device).train()
     if record(model) is not None:
         prove_frozen(model, "not trained, because no delta could be saved")
-    return plan, plan.settings(settings)
+    return plan
 
 
-def _head_starter(
-    accelerator: Any, model: nn.Module, plans: tuple[HeadPlan, Settings], objective: Objective, train: Loader
-) -> HeadStarter | str:
-    """Returns what computes the classifier, the reason why that can't be, or "" where nobody asked or a checkpoint has it."""
-    plan, settings = plans
-    if not plan.kind or _resumed_from(settings) is not None:
-        return ""
-    return head_starter(accelerator, model, plan, settings, objective, train)
+def _without_updates(starter: HeadStarter | str, settings: Settings, train: Loader) -> tuple[Settings, Loader]:
+    """Returns settings and loader for a classifier that is computed and finished: one epoch, images as at evaluation."""
+    if isinstance(starter, str) or not starter.plan.alone:
+        return settings, train
+    return starter.plan.settings(settings), as_evaluated(train, settings)
 
 
 def _start_head(
@@ -96,6 +93,8 @@ def _start_head(
     """Computes the classifier where it is to be computed, and closes the features if that fails."""
     if isinstance(starter, str):
         return HeadStart(f"the classifier trained by gradient: {starter}" if starter else "")
+    if _resumed_from(starter.settings) is not None:
+        return HeadStart("")  # the checkpoint has it
     try:
         return starter.start(decision.source, loaders, progress)
     except BaseException:
