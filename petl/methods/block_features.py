@@ -1,4 +1,4 @@
-"""Features of all blocks for the classifier: each block's pooled output, and a linear layer on all of them beside the classifier."""
+"""Features of all blocks for the classifier: the pooled output of each, and a linear layer on all beside the classifier."""
 
 from __future__ import annotations
 

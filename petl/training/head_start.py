@@ -159,8 +159,9 @@ def in_one_pass(loaders: tuple[Loader, Loader], settings: Settings) -> Any:
     ``loaders`` are that of the images, and that which the training has: of features, or the same.
     """
     options: dict[str, Any] = {"batch_size": settings.run.batch_size, "workers": settings.run.workers}
-    features = loaders[1].dataset
-    given = loaders[0].dataset.dataset if isinstance(loaders[0].dataset, Seeded) else None
+    train: Any = loaders[0].dataset
+    features: Any = loaders[1].dataset
+    given: Any = train.dataset if isinstance(train, Seeded) else None
     plain = unaugmented(given)
     if isinstance(features, FeatureDataset) and plain is not None and plain is given:
         features.set_epoch(0)
