@@ -1,15 +1,13 @@
-"""Linear probe: the classifier alone, trained on cached features.
+"""Linear probe: the classifier alone, computed in closed form from features that are computed once.
 
     python recipes/probe.py
     python recipes/probe.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/probe.py
 
-Try the probe first: many epochs cost almost nothing, and every other method has to beat its accuracy. The features are those of
-the images without augmentation or, if the dataset augments its images, of one augmented view per image;
-``petl.fit(..., views=4)`` computes four views.
+Try the probe first: it takes one pass over the images and needs no learning rate, and every other method has to beat its accuracy.
+``--lr 1e-2 --epochs 30`` trains it by gradient instead; ``petl.Probe(layers="all")`` also reads the output of every block.
 
-Measured on the digits (30 epochs on 898 images of 64 px), on one core of an AMD EPYC: accuracy 0.953, 12,810 trainable
-parameters, delta of 52,232 bytes, 3 s.
+MEASURED
 """
 
 import time
@@ -20,7 +18,7 @@ import petl
 
 
 def main() -> None:
-    args = arguments(__doc__, epochs=30, lr=1e-2)
+    args = arguments(__doc__, epochs=None, lr=None)
     model = backbone(args)
     petl.wrap(model, petl.Probe(), num_classes=len(classes(args, model)))
     train, test = images(args, model)

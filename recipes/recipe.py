@@ -20,7 +20,7 @@ import petl
 from petl import demo
 
 
-def arguments(doc: str | None, *, epochs: int, lr: float) -> argparse.Namespace:
+def arguments(doc: str | None, *, epochs: int | None, lr: float | None) -> argparse.Namespace:
     """Parses the command line of a recipe; ``epochs`` and ``lr`` are the defaults of that recipe."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

@@ -95,8 +95,8 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
         return model
 
     @functools.wraps(fit)
-    def short(*args: Any, epochs: int, **kwargs: Any) -> Any:
-        return fit(*args, epochs=min(epochs, EPOCHS), **kwargs)
+    def short(*args: Any, epochs: int | None = None, **kwargs: Any) -> Any:
+        return fit(*args, epochs=epochs and min(epochs, EPOCHS), **kwargs)
 
     monkeypatch.setattr(timm, "create_model", small)
     monkeypatch.setattr(petl, "fit", short)
