@@ -83,7 +83,7 @@ def arguments() -> argparse.Namespace:
         prog="python -m benchmarks.heads", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--per-class", type=int, default=5, help="training images of each class [%(default)s]")
-    parser.add_argument("--draws", type=int, default=5, help="[%(default)s]")
+    parser.add_argument("--draws", type=int, default=3, help="[%(default)s]")
     parser.add_argument("--test", type=int, default=300, help="test images [%(default)s]")
     parser.add_argument("--size", type=int, default=64, help="side of the images [%(default)s]")
     parser.add_argument("--threads", type=int, default=1)

@@ -4,7 +4,8 @@
     python recipes/probe.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/probe.py
 
-Try the probe first: it takes one pass over the images and needs no learning rate, and every other method has to beat its accuracy.
+Try the probe first: it takes one pass over the images and needs no learning rate, and every other method has to beat its
+accuracy.
 ``--lr 1e-2 --epochs 30`` trains it by gradient instead; ``petl.Probe(layers="all")`` also reads the output of every block.
 
 MEASURED

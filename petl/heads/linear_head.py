@@ -43,10 +43,16 @@ class LinearHead:
         right = (self.left_out.argmax(1) == y).double()
         return right * (len(y) / (counts > 0).sum()) / counts[y]
 
-    def loss(self, y: Tensor, weights: Tensor | None = None) -> float:
-        """Returns the mean cross-entropy of the left-out scores, over images that are not alone in their class; 0 without any."""
+    def loss(self, y: Tensor, weights: Tensor | None = None, smoothing: float = 0.0) -> float:
+        """Returns the mean cross-entropy of the left-out scores, over images that are not alone in their class; 0 without any.
+
+        ``smoothing`` is the share of the targets that is spread over all classes with images.
+        """
         rows = self.comparable(y)
-        each = F.cross_entropy(self.left_out[rows], y[rows], reduction="none")
+        logs = torch.log_softmax(self.left_out[rows], 1)
+        known = torch.isfinite(logs)
+        spread = -logs.masked_fill(~known, 0.0).sum(1) / known.sum(1)
+        each = (1 - smoothing) * F.nll_loss(logs, y[rows], reduction="none") + smoothing * spread
         share = torch.ones_like(each) if weights is None else weights[rows].double()
         return float((each * share).sum() / share.sum()) if float(share.sum()) else 0.0
 
@@ -90,13 +96,15 @@ def calibrated(head: LinearHead, y: Tensor, weights: Tensor | None = None) -> Li
     """Returns the head scaled by the factor for which the softmax of its left-out scores is most likely, given ``y`` [N].
 
     The order of the classes stays (temperature scaling, arXiv:1706.04599). A fresh classifier that starts from it starts
-    calibrated. The factor is sought between 1e-3 and 1e3 times one over the spread of the scores. Images that are alone in their
-    class say nothing; where all are, the spread becomes 1. ``weights`` [N] says how much each image counts.
+    calibrated. The factor is sought between 1e-3 and 1e3 times one over the spread of the scores. N images that are all right are
+    no reason to be surer than N + 1 of N + 2, so that share is the target (Platt 1999). Images that are alone in their class say
+    nothing; where all are, the spread becomes 1. ``weights`` [N] says how much each image counts.
     """
     spread = _spread(head.left_out) or 1.0
     if not bool(head.comparable(y).any()):
         return head.scaled(1 / spread)
-    power = _lowest(lambda power: head.scaled(10**power / spread).loss(y, weights), -3.0, 3.0)
+    smoothing = 1 / (len(y) + 2)
+    power = _lowest(lambda power: head.scaled(10**power / spread).loss(y, weights, smoothing), -3.0, 3.0)
     return head.scaled(10**power / spread)
 
 
