@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 PART = 4096  # rows that are converted to float64 at once
-MANY = 20_000  # from here on always by products
-Rows = Callable[[slice], Tensor]  # the rows of a part, float64 [n, D]
+MANY_ROWS = 20_000  # from here on always by products
+ReadRows = Callable[[slice], Tensor]  # the rows of a part, float64 [n, D]
 
 
 def parts(count: int) -> Iterator[slice]:
@@ -26,13 +26,13 @@ def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     return sum((weights[part] @ x[part].double() for part in parts(len(x))), torch.zeros(())) / weights.sum()
 
 
-def principal_axes(rows: Rows, count: int, size: int) -> tuple[Tensor, Tensor]:
+def principal_axes(rows: ReadRows, count: int, size: int) -> tuple[Tensor, Tensor]:
     """Returns the squared singular values [k] and the right singular vectors [k, D] of ``count`` rows of length ``size``.
 
     Of few rows they come from a singular value decomposition, of many (or several times as many as columns) from D x D products,
     whose smallest values are exact up to 1e-16 of the largest.
     """
-    if count <= MANY and not (count > 1000 and count > 2 * size):
+    if count <= MANY_ROWS and not (count > 1000 and count > 2 * size):
         _, s, vh = torch.linalg.svd(rows(slice(0, count)), full_matrices=False)
         return s.square(), vh
     products = torch.zeros(size, size, dtype=torch.float64)

@@ -39,10 +39,8 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     objective.prepare(train, accelerator.device)
     optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
-    starter = head_starter(accelerator, model, plan, settings, objective, train) if plan.kind else ""
-    settings, images = _without_updates(starter, settings, train)
-    decision, (train, val) = _features_or_images(accelerator, model, (images, val), settings, progress)
-    head = _start_head(starter, decision, (images, train), progress)
+    starter, settings, train = _starter(accelerator, model, (plan, settings), objective, train)
+    decision, (train, val), head = _features_and_head(accelerator, model, (train, val), (settings, starter), progress)
     net, optimizer = accelerator.prepare(decision.source.net if decision.source else model, optimizer)
     train = on_device(accelerator, train)
     run = Run(
@@ -80,23 +78,31 @@ def _prepared(accelerator: Any, model: nn.Module, settings: Settings) -> HeadPla
     return plan
 
 
-def _without_updates(starter: HeadStarter | str, settings: Settings, train: Loader) -> tuple[Settings, Loader]:
-    """Returns settings and loader for a classifier that is computed and finished: one epoch, images as at evaluation."""
-    if isinstance(starter, str) or not starter.plan.alone:
-        return settings, train
-    return starter.plan.settings(settings), as_evaluated(train, settings)
+def _starter(
+    accelerator: Any, model: nn.Module, plans: tuple[HeadPlan, Settings], objective: Objective, train: Loader
+) -> tuple[HeadStarter | str, Settings, Loader]:
+    """Returns what computes the classifier (or why that can't be, or ""), and the settings and images of the training.
+
+    A classifier that is thereby finished has one epoch, and images as at evaluation.
+    """
+    plan, settings = plans
+    starter = head_starter(accelerator, model, plan, settings, objective, train) if plan.kind else ""
+    if isinstance(starter, str) or not plan.alone:
+        return starter, settings, train
+    return starter, plan.settings(settings), as_evaluated(train, settings)
 
 
-def _start_head(
-    starter: HeadStarter | str, decision: Decision, loaders: tuple[Loader, Loader], progress: Any
-) -> HeadStart:
-    """Computes the classifier where it is to be computed, and closes the features if that fails."""
-    if isinstance(starter, str):
-        return HeadStart(f"the classifier trained by gradient: {starter}" if starter else "")
-    if _resumed_from(starter.settings) is not None:
-        return HeadStart("")  # the checkpoint has it
+def _features_and_head(
+    accelerator: Any, model: nn.Module, loaders: Loaders, how: tuple[Settings, HeadStarter | str], progress: Any
+) -> tuple[Decision, Loaders, HeadStart]:
+    """Computes the features if they are to be used, and then the classifier where it is to be computed."""
+    settings, starter = how
+    decision, (train, val) = _features_or_images(accelerator, model, loaders, settings, progress)
+    if isinstance(starter, str) or _resumed_from(settings) is not None:  # a checkpoint has the classifier
+        line = f"the classifier trained by gradient: {starter}" if isinstance(starter, str) and starter else ""
+        return decision, (train, val), HeadStart(line)
     try:
-        return starter.start(decision.source, loaders, progress)
+        return decision, (train, val), starter.start(decision.source, (loaders[0], train), progress)
     except BaseException:
         if decision.source is not None:
             decision.source.close()

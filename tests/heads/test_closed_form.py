@@ -161,7 +161,7 @@ def test_odd_sets_have_finite_heads(kind: str, case: str) -> None:
 def test_many_images_have_the_same_head_by_products_of_features(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = blobs(90, 40, spread=2.0)
     whole = HEADS[kind](x, y, 4)
-    monkeypatch.setattr(principal_axes, "MANY", 10)
+    monkeypatch.setattr(principal_axes, "MANY_ROWS", 10)
     monkeypatch.setattr(principal_axes, "PART", 32)
     split = HEADS[kind](x.float().double(), y, 4)
     for name in ("weight", "bias", "left_out"):
