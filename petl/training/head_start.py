@@ -171,8 +171,8 @@ def in_one_pass(loaders: tuple[Loader, Loader], settings: Settings) -> Any:
 
 def as_evaluated(train: Loader, settings: Settings) -> Loader:
     """Returns the training loader with images as at evaluation, where petl itself augments them; else the same loader."""
-    plain = unaugmented(train.dataset.dataset) if isinstance(train.dataset, Seeded) else None
-    if plain is None or plain is train.dataset.dataset:
+    seeded: Any = train.dataset
+    if not isinstance(seeded, Seeded) or (plain := unaugmented(seeded.dataset)) is seeded.dataset:
         return train
     options: dict[str, Any] = {"batch_size": settings.run.batch_size, "workers": settings.run.workers}
     return images.loader(plain, training=True, seed=settings.run.seed, **options)

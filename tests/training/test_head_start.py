@@ -96,11 +96,12 @@ def test_sgd_always_trains_by_gradient() -> None:
     assert len(history.rows) == 2 and not history.head
 
 
-@pytest.mark.parametrize("methods", ["lora", ["norm", "lora"], "full", "partial", "bias"], ids=str)
-@pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
-def test_a_start_has_the_accuracy_and_loss_of_the_probe_at_step_0(methods: Any, name: str) -> None:
-    if (methods, name) == ("bias", "test_resnet"):
-        pytest.skip("without biases")
+@pytest.mark.parametrize(
+    ("name", "methods"),
+    [("test_resnet", "lora"), ("test_resnet", "full"), ("test_vit", ["norm", "bias"]), ("test_vit", "partial")],
+    ids=str,
+)
+def test_a_start_has_the_accuracy_and_loss_of_the_probe_at_step_0(name: str, methods: Any) -> None:
     solved = probe(name)
     expected = quiet(solved).rows[0]
     model = adapted(methods, name)
@@ -206,7 +207,7 @@ def test_other_classifiers_are_written_exactly_or_train_by_gradient(what: str, w
     assert all(torch.equal(value, before[key]) for key, value in state(strict).items())
 
 
-@pytest.mark.parametrize("name", ["deit_distilled", "crossvit", "levit", "convnext", "efficientnet", "mambaout"])
+@pytest.mark.parametrize("name", ["deit_distilled", "crossvit", "levit", "convnext"])
 def test_both_heads_of_a_model_and_heads_with_norms_are_written(name: str) -> None:
     model = petl.wrap(make(name), "probe", num_classes=CLASSES)
     size = petl.data.pipeline(model)["input_size"][-1]
