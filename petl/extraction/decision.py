@@ -94,10 +94,17 @@ def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: F
             f"views={options.views}, but the head can't be trained on its own here: that needs a model of which the "
             "classifier alone trains ('probe'), without dropout or moving statistics before it, and a Dataset or folder"
         )
+    if _reads_beyond(model):
+        return RunModel(reasons.SeveralTensors())
     if not (_has_frozen_part(accelerator, model) or options.cache):
         return RunModel(reasons.NoFrozenPart())
     reason = _why_images_may_differ(accelerator, loader, options)
     return RunModel(reason) if reason else _tail_features(accelerator, model, loader, options)
+
+
+def _reads_beyond(module: nn.Module) -> bool:
+    """Returns whether the module holds a graft that reads outputs of earlier modules, such as a classifier on all blocks."""
+    return any(isinstance(part, Graft) and part.reads_beyond for part in module.modules())
 
 
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
@@ -134,7 +141,7 @@ def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> Feature
     head = model.get_submodule(name)
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
         return None  # a model inside an outer module, not a head on a frozen part
-    if any(isinstance(module, Graft) and module.reads_beyond for module in head.modules()):
+    if _reads_beyond(head):
         return None
     source = FeatureSource(accelerator, model, head, head)
     images, _ = images_and_labels(one_image(loader), model)

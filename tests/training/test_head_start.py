@@ -276,6 +276,7 @@ def test_all_layers_are_read_saved_loaded_and_taken_off(name: str, tmp_path: Pat
     assert torch.equal(model.eval()(x), plain.eval()(x))  # zero at the start
     history = quiet(model, out=out)
     assert "computed in closed form" in history.head and history.rows[0]["epoch"] == 1
+    assert "more than one tensor" in history.features
     key = next(key for key in petl.trainable(model) if key.endswith("layers.weight"))
     assert model.get_parameter(key).any()
     with torch.no_grad():
