@@ -11,7 +11,7 @@ from torch import Tensor
 
 from petl.evidence.intervals import accuracy_error, standard_error
 
-STEPS = 60  # of a search by golden section: the interval shrinks by 3e-13
+STEPS = 40  # of a search by golden section: the interval shrinks to 4e-9 of itself
 
 
 @dataclass(frozen=True)
@@ -121,9 +121,17 @@ def mixed(heads: Sequence[LinearHead], y: Tensor, weights: Tensor | None = None)
 
 
 def _lowest(value: Callable[[float], float], low: float, high: float) -> float:
-    """Returns where a function with one valley is lowest, by golden section."""
+    """Returns where a function with one valley is lowest, by golden section; each step computes one value."""
     share = (5**0.5 - 1) / 2
+    left, right = high - share * (high - low), low + share * (high - low)
+    at_left, at_right = value(left), value(right)
     for _ in range(STEPS):
-        left, right = high - share * (high - low), low + share * (high - low)
-        low, high = (low, right) if value(left) <= value(right) else (left, high)
+        if at_left <= at_right:
+            high, right, at_right = right, left, at_left
+            left = high - share * (high - low)
+            at_left = value(left)
+        else:
+            low, left, at_left = left, right, at_right
+            right = low + share * (high - low)
+            at_right = value(right)
     return (low + high) / 2

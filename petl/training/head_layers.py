@@ -91,8 +91,8 @@ def class_layers(accelerator: Any, model: nn.Module, images: Tensor, classes: in
 
 
 def moving_statistics(model: nn.Module, layers: ClassLayers) -> str:
-    """Returns the name of a norm of the classifier whose running statistics a training moves, or ""."""
-    heads = {name.rpartition(".")[0] for name, module in model.named_modules() if module in layers.layers}
+    """Returns the name of a norm beside the layers, inside a classifier, whose running statistics a training moves, or ""."""
+    heads = {name.rpartition(".")[0] for name, module in model.named_modules() if module in layers.layers} - {""}
     norms = (name for name, m in model.named_modules() if m.training and m._buffers.get("running_mean") is not None)
     return next((name for name in norms if name.rpartition(".")[0] in heads), "")
 
