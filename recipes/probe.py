@@ -1,15 +1,15 @@
-"""Linear probe: the classifier alone, trained on cached features.
+"""Linear probe: the classifier alone, computed in closed form from features that are computed once.
 
     python recipes/probe.py
     python recipes/probe.py --data FOLDER --model NAME[:WEIGHTS_FILE]
     accelerate launch --num_processes 2 recipes/probe.py
 
-Try the probe first: many epochs cost almost nothing, and every other method has to beat its accuracy. The features are those of
-the images without augmentation or, if the dataset augments its images, of one augmented view per image;
-``petl.fit(..., views=4)`` computes four views.
+Try the probe first: it takes one pass over the images and needs no learning rate, and every other method has to beat its
+accuracy.
+``--lr 1e-2 --epochs 30`` trains it by gradient instead; ``petl.Probe(layers="all")`` also reads the output of every block.
 
-Measured on the digits (898 images of 64 px, ``--epochs 30 --lr 1e-2``), on one core of an AMD EPYC:
-accuracy 0.953, 12,810 trainable parameters, delta of 52,232 bytes, 3 s.
+Measured on the digits (898 images of 64 px; CPU time with all imports): accuracy 0.959, 12,810 trainable parameters, delta of
+53,592 bytes, 13 s. By gradient, 30 epochs at 1e-2: accuracy 0.953.
 """
 
 import time

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from petl.evidence.principal_axes import parts, principal_axes, weighted_mean
+
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 13))  # for features whose mean variance is 1
 
 
@@ -25,7 +27,9 @@ class Ridge:
     penalty: float
 
 
-def ridge(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float] = PENALTIES) -> Ridge:
+def ridge(
+    x: Tensor, y: Tensor, classes: int, penalties: Sequence[float] = PENALTIES, *, weights: Tensor | None = None
+) -> Ridge:
     """Fits ridge regression on one-hot targets and returns it with its leave-one-out scores.
 
     Args:
@@ -34,39 +38,82 @@ def ridge(x: Tensor, y: Tensor, classes: int, penalties: Sequence[float] = PENAL
         y: Class numbers, int64 [N].
         classes: C, the number of classes.
         penalties: Tried in this order; the smallest leave-one-out squared error wins, the larger penalty where two are equal.
+        weights: How much each image counts [N]; only their proportions matter. None: all alike.
 
-    The scores of a left-out image follow from one singular value decomposition (Allen 1974): with the smoother matrix H, its
-    residual is ``(t - H t) / (1 - h)``. The scale of the features and the class frequencies are those of all images: without
+    The scores of a left-out image follow from one decomposition (Allen 1974): with the smoother matrix H, its residual is
+    ``(t - H t) / (1 - h)``. The scale of the features and the class frequencies are those of all images: without
     an image its class is rarer by one, and where features say nothing this alone would decide, always wrongly. The cost
-    is O(N D min(N, D)), whatever the number of penalties.
+    is O(N D min(N, D)); N x D numbers are read a part at a time (`petl.evidence.principal_axes`).
 
     Raises:
         ValueError: shapes don't fit, a number is not finite, or there are fewer than two images.
     """
-    x, y = checked(x, y, classes)
-    mean = x.mean(0)
-    spread = (x - mean).square().mean().sqrt().clamp_min(1e-12 * float(x.abs().max()) or 1.0)
-    targets = torch.nn.functional.one_hot(y, classes).to(x)
-    base = targets.mean(0)
-    u, s, vh = torch.linalg.svd((x - mean) / spread, full_matrices=False)
-    projected = u.T @ (targets - base)
-    best: tuple[float, float, Tensor] | None = None
-    for penalty in penalties:
-        left_out = _left_out(u, s, projected, targets, base, penalty)
-        error = float((left_out - targets).square().sum())
-        if best is None or error < best[0] * (1 - 1e-12) or (error <= best[0] * (1 + 1e-12) and penalty > best[1]):
-            best = (error, penalty, left_out)
-    assert best is not None, "penalties is empty"
-    weight = ((vh.T * (s / (s.square() + best[1]))) @ projected).T / spread
-    return Ridge(weight, base - weight @ mean, best[2], best[1])
+    x, y = valid(x, y, classes)
+    smoother = _Smoother(x, y, classes, weights)
+    errors = smoother.errors(penalties)
+    best = 0
+    for number, error in enumerate(errors):
+        equal = abs(error - errors[best]) <= 1e-12 * errors[best]
+        if (equal and penalties[number] > penalties[best]) or (not equal and error < errors[best]):
+            best = number
+    weight, bias = smoother.head(penalties[best])
+    return Ridge(weight, bias, smoother.all_left_out(penalties[best]), penalties[best])
 
 
-def _left_out(u: Tensor, s: Tensor, projected: Tensor, targets: Tensor, base: Tensor, penalty: float) -> Tensor:
-    shrunk = s.square() / (s.square() + penalty)
-    fitted = base + (u * shrunk) @ projected
-    leverage = 1 / len(u) + (u.square() * shrunk).sum(1)  # the intercept is one more, unpenalised column
-    exact = targets - (targets - fitted) / (1 - leverage).clamp_min(1e-12)[:, None]
-    return exact + (targets - base) / (len(u) - 1)  # the class frequencies are those of all images again
+class _Smoother:
+    """Weighted ridge regression of one-hot targets on centred and scaled features, for any penalty."""
+
+    def __init__(self, x: Tensor, y: Tensor, classes: int, weights: Tensor | None) -> None:
+        count, size = x.shape
+        self.x, self.y, self.classes = x, y, classes
+        self.weights = torch.ones(count, dtype=torch.float64) if weights is None else weights.double()
+        self.weights = self.weights * (count / self.weights.sum())
+        self.mean = weighted_mean(x, self.weights)
+        squares = sum(float((self.weights[p] @ (x[p].double() - self.mean).square()).sum()) for p in parts(count))
+        largest = max(float(x[p].abs().max()) for p in parts(count))
+        self.spread = max((squares / (count * size)) ** 0.5, 1e-12 * largest or 1.0)
+        self.base = torch.zeros(classes, dtype=torch.float64).index_add_(0, y, self.weights) / count
+        self.squares, self.axes = principal_axes(
+            lambda part: self.weights[part].sqrt()[:, None] * self.rows(part), count, size
+        )
+        sums = torch.zeros(classes, size, dtype=torch.float64)
+        for part in parts(count):
+            sums.index_add_(0, y[part], self.weights[part][:, None] * self.rows(part))
+        self.projected = self.axes @ sums.T
+
+    def rows(self, part: slice) -> Tensor:
+        return (self.x[part].double() - self.mean) / self.spread
+
+    def targets(self, part: slice) -> Tensor:
+        return torch.nn.functional.one_hot(self.y[part], self.classes).double()
+
+    def left_out(self, part: slice, coordinates: Tensor, penalty: float) -> Tensor:
+        """Returns the scores of the images of a part, each without itself."""
+        targets, weights, count = self.targets(part), self.weights[part], len(self.x)
+        shrunk = 1 / (self.squares + penalty)
+        fitted = self.base + coordinates @ (shrunk[:, None] * self.projected)
+        leverage = weights * (1 / count + coordinates.square() @ shrunk)  # an intercept is one more, unpenalised column
+        exact = targets - (targets - fitted) / (1 - leverage).clamp_min(1e-12)[:, None]
+        rarer = (weights / (count - weights).clamp_min(1e-12))[:, None]
+        return exact + (targets - self.base) * rarer  # the class frequencies are those of all images again
+
+    def errors(self, penalties: Sequence[float]) -> list[float]:
+        """Returns the squared error of the left-out scores for each penalty."""
+        sums = [0.0] * len(penalties)
+        for part in parts(len(self.x)):
+            coordinates, targets = self.rows(part) @ self.axes.T, self.targets(part)
+            for number, penalty in enumerate(penalties):
+                gaps = (self.left_out(part, coordinates, penalty) - targets).square().sum(1)
+                sums[number] += float(self.weights[part] @ gaps)
+        return sums
+
+    def all_left_out(self, penalty: float) -> Tensor:
+        return torch.cat([self.left_out(p, self.rows(p) @ self.axes.T, penalty) for p in parts(len(self.x))])
+
+    def head(self, penalty: float) -> tuple[Tensor, Tensor]:
+        """Returns weight [C, D] and bias [C] for features as they were given."""
+        weight = (self.axes.T @ (self.projected / (self.squares + penalty)[:, None])).T / self.spread
+        return weight, self.base - weight @ self.mean
 
 
 def nearest_neighbours(x: Tensor, y: Tensor, classes: int, k: int | None = None, temperature: float = 0.07) -> Tensor:
@@ -75,7 +122,8 @@ def nearest_neighbours(x: Tensor, y: Tensor, classes: int, k: int | None = None,
     Similarity is the cosine; votes weigh ``exp(similarity / temperature)`` (Wu et al. 2018, arXiv:1805.01978). ``k`` is by
     default the size of the smallest class, at most 20. Rows are computed in parts, so that N x N numbers need not fit.
     """
-    x, y = checked(x, y, classes)
+    x, y = valid(x, y, classes)
+    x = x.double()
     counts = torch.bincount(y, minlength=classes)
     k = min(k or min(20, int(counts[counts > 0].min())), len(x) - 1)
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
@@ -94,33 +142,38 @@ def prototypes(x: Tensor, y: Tensor, classes: int) -> Tensor:
     The class mean of an image's own class is computed without the image. A class of one image has no mean without it: its
     score is then -1, the lowest. The centre is the mean of all images.
     """
-    x, y = checked(x, y, classes)
-    unit, sums = centred_directions(x, y, classes)
-    scores = unit @ torch.nn.functional.normalize(sums, dim=1).T
-    others = sums[y] - unit
-    own = (unit * torch.nn.functional.normalize(others, dim=1)).sum(1)
-    alone = torch.bincount(y, minlength=classes)[y] == 1
-    return scores.scatter(1, y[:, None], torch.where(alone, -1.0, own)[:, None])
+    x, y = valid(x, y, classes)
+    mean, sums = direction_sums(x, y, classes)
+    counts, unit_means = torch.bincount(y, minlength=classes), torch.nn.functional.normalize(sums, dim=1)
+    scores = torch.empty(len(x), classes, dtype=torch.float64)
+    for part in parts(len(x)):
+        unit = torch.nn.functional.normalize(x[part].double() - mean, dim=1)
+        others = torch.nn.functional.normalize(sums[y[part]] - unit, dim=1)
+        own = torch.where(counts[y[part]] == 1, -1.0, (unit * others).sum(1))
+        scores[part] = (unit @ unit_means.T).scatter(1, y[part][:, None], own[:, None])
+    return scores
 
 
-def centred_directions(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Returns the features [N, D], centred on their mean and of length 1, and their sum for each class [C, D]."""
-    unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
-    return unit, torch.zeros(classes, x.shape[1], dtype=x.dtype).index_add_(0, y, unit)
+def direction_sums(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns the mean of the features [D], and for each class the sum of their directions from there [C, D]."""
+    mean = weighted_mean(x, torch.ones(len(x), dtype=torch.float64))
+    sums = torch.zeros(classes, x.shape[1], dtype=torch.float64)
+    for part in parts(len(x)):
+        sums.index_add_(0, y[part], torch.nn.functional.normalize(x[part].double() - mean, dim=1))
+    return mean, sums
 
 
-def checked(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
-    """Returns features as float64 [N, D] and class numbers as int64 [N]; a ValueError where they are none."""
+def valid(x: Tensor, y: Tensor, classes: int) -> tuple[Tensor, Tensor]:
+    """Returns features [N, D], as they are if they are floating-point, and class numbers as int64 [N]; else a ValueError."""
     if x.ndim != 2 or y.shape != x.shape[:1] or len(x) < 2:
         raise ValueError(
             f"features {tuple(x.shape)} and classes {tuple(y.shape)}; expected [N, D] and [N] with N of 2 or more"
         )
-    if not bool(torch.isfinite(x).all()):
-        raise ValueError(
-            f"{int((~torch.isfinite(x)).any(1).sum())} of {len(x)} images have features that are not finite"
-        )
+    bad = sum(int((~torch.isfinite(x[part])).any(1).sum()) for part in parts(len(x)))
+    if bad:
+        raise ValueError(f"{bad} of {len(x)} images have features that are not finite")
     if y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= classes:
         raise ValueError(
             f"class numbers from {int(y.min())} to {int(y.max())}; expected whole numbers from 0 to {classes - 1}"
         )
-    return x.double(), y.long()
+    return x if x.is_floating_point() else x.double(), y.long()

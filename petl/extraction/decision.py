@@ -35,6 +35,7 @@ from petl.extraction.skippable import changes_in_training, hooked_modules
 from petl.extraction.store import Store
 from petl.extraction.tail import MODEL_ERRORS, Tail
 from petl.extraction.tail_search import find_tail
+from petl.graft.kinds import Graft
 from petl.graft.values import input_dtype
 
 Loaders = tuple[Loader, Loader | None]
@@ -93,10 +94,17 @@ def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: F
             f"views={options.views}, but the head can't be trained on its own here: that needs a model of which the "
             "classifier alone trains ('probe'), without dropout or moving statistics before it, and a Dataset or folder"
         )
+    if _reads_beyond(model):
+        return RunModel(reasons.SeveralTensors())
     if not (_has_frozen_part(accelerator, model) or options.cache):
         return RunModel(reasons.NoFrozenPart())
     reason = _why_images_may_differ(accelerator, loader, options)
     return RunModel(reason) if reason else _tail_features(accelerator, model, loader, options)
+
+
+def _reads_beyond(module: nn.Module) -> bool:
+    """Returns whether the module holds a graft that reads outputs of earlier modules, such as a classifier on all blocks."""
+    return any(isinstance(part, Graft) and part.reads_beyond for part in module.modules())
 
 
 def _has_frozen_part(accelerator: Any, model: nn.Module) -> bool:
@@ -133,6 +141,8 @@ def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> Feature
     head = model.get_submodule(name)
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
         return None  # a model inside an outer module, not a head on a frozen part
+    if _reads_beyond(head):
+        return None
     source = FeatureSource(accelerator, model, head, head)
     images, _ = images_and_labels(one_image(loader), model)
     return source if source.is_exact(images.to(accelerator.device)) else None

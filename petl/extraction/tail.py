@@ -19,7 +19,7 @@ from petl.errors import DataError, StateError
 from petl.extraction.cut_points import CutPoint, Placeholder
 
 # what a model's own code raises where it uses the values of skipped modules
-MODEL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, DataError)
+MODEL_ERRORS = (RuntimeError, ValueError, TypeError, IndexError, AssertionError, AttributeError, DataError, StateError)
 
 
 @contextlib.contextmanager

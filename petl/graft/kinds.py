@@ -21,10 +21,12 @@ class Graft(nn.Module):
     """A child module that changes what its parent computes: one of the three kinds below.
 
     ``in_chans`` is the number of channels that the parent takes with the graft on, where the graft changes that;
-    ``why_stuck`` says why a graft that isn't a weight graft can't be folded.
+    ``why_stuck`` says why a graft that isn't a weight graft can't be folded. ``reads_beyond`` is True for a graft that needs more
+    than what its parent receives, so that the parent can't run without the rest of the model.
     """
 
     in_chans: int | None = None
+    reads_beyond: bool = False
     why_stuck: str = "it is a layer of its own"
 
 

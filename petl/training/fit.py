@@ -51,6 +51,7 @@ def fit(
     cutmix: float = 0.0,
     class_weights: Sequence[float] | Tensor | Literal["balanced"] | None = None,
     ema: float | None = None,
+    start: Literal["probe"] | None = None,
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
@@ -95,7 +96,8 @@ def fit(
         sampling: How images are drawn, with replacement, the same number in each epoch: "balanced", all classes equally often;
             "weights", in proportion to the dataset's own ``.weights``; or a number for each image. None: each image once.
         epochs: How often all images are seen; None for a number that suits the set: 10, and on small sets so many that there are
-            300 updates, up to 60. It is in ``history.epochs``.
+            300 updates, up to 60. It is in ``history.epochs``. Without ``epochs``, ``lr`` and other settings of a training by
+            gradient, a `petl.Probe` is computed in closed form: one row of the history.
         minutes: In place of ``epochs``: as many of them (60 at most) as fit, with validation, by the time that a few updates
             take, which are undone. With ``epochs=history.epochs`` the same training repeats bit for bit.
         lr: None for the default rates: each method has those of its tensors, and the classifier its own (``history.rates``);
@@ -114,6 +116,8 @@ def fit(
         clip: Largest norm of the gradient. None is 1 with default rates, and none where ``lr`` is a number; inf is none.
         mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
+        start: "probe" computes the classifier in closed form before the first update, from the training images without
+            augmentation, calibrated (see `petl.Probe`); ``history.head`` says how. Not again by ``resume``.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
         out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
             has become better on ``val``, with labels and results (it is tried before the training, and where it can't be

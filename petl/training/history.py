@@ -47,7 +47,8 @@ class History:
     validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
     ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
     ``features`` says how cached features of the frozen part were used, or why they were not although there is such a part;
-    "" where there is none.
+    "" where there is none. ``head`` says how the classifier was computed in closed form, with its leave-one-out accuracy, or why
+    it couldn't be; "" where it trained by gradient alone.
 
     ``epochs`` is the number of epochs that the schedule spans, the user's or petl's choice: with ``epochs=history.epochs`` the
     same training repeats. ``rates`` has the learning rate at the top of the schedule by method (and "head", "full"), or under
@@ -70,6 +71,7 @@ class History:
     restarts: list[dict[str, Any]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     first_loss: float | None = None
+    head: str = ""
     road: InitVar[str | None] = None  # the older name of ``features``, as files that were written before have it
 
     def __post_init__(self, road: str | None) -> None:
@@ -139,7 +141,7 @@ class History:
         return html_table(self._cells(), self._remarks())
 
     def _remarks(self) -> list[str]:
-        return [*([self.features] if self.features else []), *self.notes]
+        return [*filter(None, (self.features, self.head)), *self.notes]
 
     def _cells(self) -> list[tuple[str, ...]]:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]

@@ -38,7 +38,7 @@ def train_all(run: Run) -> History:
     run.callbacks.fit_begin(run)
     while len(history) < run.epochs and not history.stopped and not run.callbacks.stopping:
         start = time.perf_counter()
-        row = train_safely(run, functools.partial(train_epoch, run, len(history), task))
+        row = run.solved or train_safely(run, functools.partial(train_epoch, run, len(history), task))
         if len(history) == 0 and record(run.model) is not None:
             prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
         run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")

@@ -28,7 +28,7 @@ def prepare_training(run: Run) -> None:
     if not fresh:
         for group, value in zip(run.optimizer.param_groups, values, strict=True):
             group["lr"] = value
-    if fresh:
+    if fresh and not run.solved:
         run.history.rates = rates_by_name(run.optimizer)
     for note in run.history.notes if fresh else ():
         print_line(run, note)

@@ -37,7 +37,8 @@ class Run:
     """One training: what trains (``net``: all of ``model``, or the part above its cached features), on what, and how far it is.
 
     ``trained`` has the model's own tensors that the training changes, ``split`` the images that were held out for ``val``,
-    ``epochs`` is the number of epochs, the user's or the one that was chosen.
+    ``epochs`` is the number of epochs, the user's or the one that was chosen. ``solved`` is the first half of the only epoch's
+    row, where the classifier was computed and nothing trains.
     What changes during the training and is neither the model's nor the optimizer's is in ``state_dict``.
     """
 
@@ -63,6 +64,7 @@ class Run:
     lr: float | None = None  # of the last update
     skipped: int = 0  # steps in a row that the gradient scaler of fp16 has skipped
     best: dict[str, Tensor] = field(default_factory=dict)
+    solved: dict[str, Any] | None = None
 
     @property
     def updates_per_epoch(self) -> int:

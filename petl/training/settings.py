@@ -15,23 +15,37 @@ from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.training.feature_settings import FeatureSettings
 from petl.training.loop_settings import LoopSettings
 from petl.training.loss_settings import LossSettings
-from petl.training.optimizer_settings import OptimizerSettings
+from petl.training.optimizer_settings import WEIGHT_DECAY, OptimizerSettings
 from petl.training.rehearsal import refuse_delta_path
 from petl.training.run_settings import RunSettings
 from petl.wrapping.lookup import bare
 
 Part = TypeVar("Part")
+# settings that only a training by gradient has, with the values that mean that nobody asked for one
+WITHOUT_GRADIENT: dict[str, Any] = {
+    **dict.fromkeys(
+        ("epochs", "minutes", "lr", "layer_decay", "schedule", "scheduler", "warmup_epochs", "clip", "ema")
+    ),
+    **dict.fromkeys(("min_lr", "label_smoothing", "mixup", "cutmix"), 0.0),
+    "optimizer": "adamw",
+    "weight_decay": WEIGHT_DECAY,
+    "accumulate": 1,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The keyword arguments of ``fit``, and when it was called."""
+    """The keyword arguments of ``fit``, and when it was called.
+
+    ``given`` names those that only a training by gradient has, and that the user passed.
+    """
 
     optim: OptimizerSettings
     loss: LossSettings
     features: FeatureSettings
     run: RunSettings
     loop: LoopSettings
+    given: tuple[str, ...] = ()
     started: float = field(default_factory=lambda: time.perf_counter())  # what ``minutes`` counts from
 
     @classmethod
@@ -41,8 +55,11 @@ class Settings:
         Raises:
             PetlError: a setting that can't be.
         """
+        given = [name for name, value in WITHOUT_GRADIENT.items() if arguments[name] != value]
+        given += ["views"] if arguments["views"] not in (None, 1) else []
         loss = _part(LossSettings, arguments)
         return cls(
+            given=tuple(given),
             optim=_part(OptimizerSettings, arguments),
             loss=loss,
             features=_part(FeatureSettings, {**arguments, "mixes": loss.mixes}),

@@ -21,6 +21,8 @@ from petl.training.callback_calls import CallbackCalls
 from petl.training.callbacks import as_callbacks
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
 from petl.training.compiling import compile_net
+from petl.training.head_plan import HeadPlan, head_plan
+from petl.training.head_start import HeadStart, HeadStarter, as_evaluated, head_starter
 from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.training.length import default_epochs, updates_per_epoch
@@ -38,13 +40,12 @@ from petl.wrapping.lookup import record
 
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
-    model.to(accelerator.device).train()
-    if record(model) is not None:
-        prove_frozen(model, "not trained, because no delta could be saved")
+    plan = _prepared(accelerator, model, settings)
     train, val, labels, objective = _open_data(accelerator, model, data, settings)
     objective.prepare(train, accelerator.device)
     optimizer, scheduler = _optimizer_and_scheduler(accelerator, model, train, settings)
-    decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
+    starter, settings, train = _starter(accelerator, model, (plan, settings), objective, train)
+    decision, (train, val), head = _features_and_head(accelerator, model, (train, val), (settings, starter), progress)
     net, optimizer = accelerator.prepare(_net(decision, model, settings), optimizer)
     train, trained = on_device(accelerator, train), trained_state(model)
     run = Run(
@@ -62,7 +63,8 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         trained=trained,
         ema=create_ema(model, settings.optim, trained),
         callbacks=CallbackCalls(as_callbacks(settings.loop.callbacks), settings.run.on_epoch),
-        history=History(settings.run.monitor),
+        history=History(settings.run.monitor, head=head.line),
+        solved=head.row,
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
     )
@@ -95,6 +97,46 @@ def _net(decision: Decision, model: nn.Module, settings: Settings) -> nn.Module:
     net = decision.source.net if decision.source else model
     compile_net(net, settings.loop.compile)
     return net
+
+
+def _prepared(accelerator: Any, model: nn.Module, settings: Settings) -> HeadPlan:
+    """Returns the plan for the classifier; the model is then ready to train."""
+    plan = head_plan(model, settings)
+    model.to(accelerator.device).train()
+    if record(model) is not None:
+        prove_frozen(model, "not trained, because no delta could be saved")
+    return plan
+
+
+def _starter(
+    accelerator: Any, model: nn.Module, plans: tuple[HeadPlan, Settings], objective: Objective, train: Loader
+) -> tuple[HeadStarter | str, Settings, Loader]:
+    """Returns what computes the classifier (or why that can't be, or ""), and the settings and images of the training.
+
+    A classifier that is thereby finished has one epoch, and images as at evaluation.
+    """
+    plan, settings = plans
+    starter = head_starter(accelerator, model, plan, settings, objective, train) if plan.kind else ""
+    if isinstance(starter, str) or not plan.alone:
+        return starter, settings, train
+    return starter, plan.settings(settings), as_evaluated(train, settings)
+
+
+def _features_and_head(
+    accelerator: Any, model: nn.Module, loaders: Loaders, how: tuple[Settings, HeadStarter | str], progress: Any
+) -> tuple[Decision, Loaders, HeadStart]:
+    """Computes the features if they are to be used, and then the classifier where it is to be computed."""
+    settings, starter = how
+    decision, (train, val) = _features_or_images(accelerator, model, loaders, settings, progress)
+    if isinstance(starter, str) or _resumed_from(settings) is not None:  # a checkpoint has the classifier
+        line = f"the classifier trained by gradient: {starter}" if isinstance(starter, str) and starter else ""
+        return decision, (train, val), HeadStart(line)
+    try:
+        return decision, (train, val), starter.start(decision.source, (loaders[0], train), progress)
+    except BaseException:
+        if decision.source is not None:
+            decision.source.close()
+        raise
 
 
 def _features_or_images(
@@ -174,8 +216,13 @@ def _refuse_early(settings: Settings) -> None:
 
 def _resume(run: Run) -> None:
     """Loads the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
-    resume, folder = run.settings.run.resume, run.settings.run.checkpoint
-    place = None if not resume else Path(folder or "") if resume is True else Path(resume)
-    newest = newest_checkpoint(place) if place else None
+    newest = _resumed_from(run.settings)
     if newest:
         load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer
+
+
+def _resumed_from(settings: Settings) -> Path | None:
+    """Returns the checkpoint to go on from, or None."""
+    resume, folder = settings.run.resume, settings.run.checkpoint
+    place = None if not resume else Path(folder or "") if resume is True else Path(resume)
+    return newest_checkpoint(place) if place else None

@@ -25,6 +25,7 @@ class Row(NamedTuple):
 EVERY_LAYER = ("linear", "conv", "depthwise")
 CONTRACT = {
     "probe": Row("probe", {}, "resnet levit deit_distilled beit"),
+    "probe-layers": Row("probe", {"layers": "all"}, "resnet vit swin convnext mambaout", folds=False),
     "bn": Row("bn", {}, "resnet densenet levit"),
     "bn-keep": Row("bn", {"stats": "keep"}, "efficientnet"),
     "bn-statistics": Row("bn", {"affine": False}, "byobnet"),

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import timm
+import timm.optim  # as it is where a message speaks of it
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -99,6 +100,10 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.BN(stats='adapt')": ("plain", ()),
     "petl.LoRA(rank=16)": ("plain", ()),
+    "petl.Probe(layers='all')": ("plain", ()),
+    "petl.Probe(solver='ridge')": ("plain", ()),
+    "petl.Probe(solver='sgd')": ("plain", ()),
+    "petl.Probe(solver={})": ("plain", ("'lda'",)),
     "petl.check(model, batch, 'lora')": ("plain", ()),
     "petl.data.dataset(data, petl.data.pipeline(model), training=True)": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model))": ("plain", ()),

@@ -96,7 +96,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
 
     @functools.wraps(fit)
     def short(*args: Any, epochs: int | None = None, **kwargs: Any) -> Any:
-        return fit(*args, epochs=min(epochs or EPOCHS, EPOCHS), **kwargs)
+        return fit(*args, epochs=epochs and min(epochs, EPOCHS), **kwargs)
 
     monkeypatch.setattr(timm, "create_model", small)
     monkeypatch.setattr(petl, "fit", short)

@@ -37,14 +37,14 @@ ROOMS = {
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
-    "training": GROUND | {"graft", "format", "wrapping", "delta", "data", "extraction"},
+    "training": GROUND | {"heads", "graft", "methods", "format", "wrapping", "delta", "data", "extraction"},
     "prediction": GROUND | {"graft", "format", "wrapping", "data", "extraction", "training"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # files of petl/methods that hold no method of their own
 NO_METHODS = {"method", "foreign", "registry", "statistics", "lora_weights", "lora_slices", "peft_fields"}
-NO_METHODS |= {"default", "rates", "peft_copies", "peft_merging"}
+NO_METHODS |= {"default", "rates", "peft_copies", "peft_merging", "block_features"}
 BRIDGE = {"peft"}  # the way to another library's methods, none of its own: documented, without a recipe
 OURS = sorted(
     n for n, cls in registry.methods().items() if cls.__module__.startswith("petl.methods.") and n not in BRIDGE
@@ -81,6 +81,7 @@ TESTS_AS_WELL = {
         "format/backbone_values format/method_values format/outputs format/pipeline_values format/texts"
     ),
     "delta/test_save": "delta/description delta/tensors",
+    "evidence/test_leave_one_out": "evidence/principal_axes",
     "extraction/test_cut_points": "extraction/flops extraction/skippable",
     "extraction/test_dataset_fingerprint": "extraction/randomness",
     "extraction/test_decision": "extraction/reasons",
@@ -96,6 +97,7 @@ TESTS_AS_WELL = {
     "format/test_tensorfile": "format/atomic_files",
     "graft/test_adapted_weight": "graft/guarded_parameters kernels/buffers",
     "graft/test_graft": "graft/classes graft/folding graft/kinds graft/values",
+    "heads/test_closed_form": "heads/discriminant heads/linear_head",
     "inspection/test_check": "inspection/comparison inspection/training_steps inspection/trial",
     "kernels/test_low_rank": (
         "kernels/autocast kernels/convolution kernels/frozen_norm kernels/low_rank_conv kernels/low_rank_linear "
@@ -109,6 +111,7 @@ TESTS_AS_WELL = {
     "methods/test_method": "methods/statistics",
     "methods/test_partial": "methods/full",
     "methods/test_peft": "methods/foreign methods/peft_copies methods/peft_fields methods/peft_merging",
+    "methods/test_probe": "methods/block_features",
     "pipelines/test_distributed": "graft/sharded",
     "prediction/test_image_lists": "prediction/manifests",
     "prediction/test_predict": (
@@ -123,6 +126,7 @@ TESTS_AS_WELL = {
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
+    "training/test_head_start": "training/head_layers training/head_plan",
     "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
     "training/test_rate_search": "training/find_rate training/preparation training/undone_updates",
