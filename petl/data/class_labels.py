@@ -52,6 +52,8 @@ def _as_names(classes: Any) -> list[str] | None:
 def refuse_one_class(dataset: Any) -> None:
     """Raises a DataError if all training images are of one class."""
     names, numbers = dataset_classes(dataset), dataset_targets(dataset, reading=False)
+    if numbers is not None and not are_class_numbers(numbers):
+        return
     classes = {*numbers.tolist()} if numbers is not None else {*range(len(names))} if names else set()
     if len(classes) == 1:
         only = classes.pop()
@@ -61,6 +63,11 @@ def refuse_one_class(dataset: Any) -> None:
             f"all images to train on are of one class, {name!r}, so there is nothing to tell apart; expected a folder "
             f"for each class{'. ' if notes else ''}{'; '.join(notes)}"
         )
+
+
+def are_class_numbers(targets: np.ndarray) -> bool:
+    """Returns whether targets are one whole number for each image, rather than numbers or several labels."""
+    return targets.ndim == 1 and targets.dtype.kind in "iu"
 
 
 def refuse_other_numbers(dataset: Any, classes: Sequence[str] | None) -> None:

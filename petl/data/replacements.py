@@ -24,7 +24,7 @@ def first_readable(dataset: Any, index: int) -> Any:
 
 
 class MarkedUnreadable(DatasetWrapper):
-    """A dataset in which an image that can't be read is an image of zeros with class number `LEFT_OUT`."""
+    """A dataset in which an image that can't be read is an image of zeros with a target that counts nowhere (`left_out`)."""
 
     def __init__(self, dataset: Any):
         super().__init__(dataset)
@@ -37,7 +37,13 @@ class MarkedUnreadable(DatasetWrapper):
             except BAD_FILE:
                 if self._pipeline is None:
                     raise
-                return placeholder(self._pipeline)
+                return placeholder(self._pipeline, self._another_target(index))
+
+    def _another_target(self, index: int) -> Any:
+        """Returns the target of another image, which shows the kind of this one; a class number where none can be read."""
+        with contextlib.suppress(*BAD_FILE):
+            return first_readable(self.dataset, (index + 1) % len(self))[1]
+        return 0
 
     @property
     def classes(self) -> list[str] | None:

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from torch.utils.data import Subset
 
-from petl.data.class_labels import dataset_targets
+from petl.data.class_labels import are_class_numbers, dataset_targets
 from petl.data.damage import why_unreadable
 from petl.data.datasets import Images
 from petl.data.wrappers import locate, petl_datasets
@@ -86,7 +86,7 @@ def _log_files(named: dict[str, str], count: int) -> None:
 def _refuse_lost_class(dataset: Any, bad: dict[int, str], files: str) -> None:
     """Raises a DataError if no image of a class is left."""
     numbers = dataset_targets(dataset)
-    if numbers is None:
+    if numbers is None or not are_class_numbers(numbers):
         return
     lost = sorted({*numbers.tolist()} - {*np.delete(numbers, list(bad)).tolist()})
     if lost:

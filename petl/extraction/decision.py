@@ -18,7 +18,7 @@ from torch import nn
 from petl.data.batches import Shuffle
 from petl.data.first_image import one_image
 from petl.data.loaders import Loader
-from petl.data.pairs import images_and_labels
+from petl.data.pairs import images_and_targets
 from petl.data.pipelines import pipeline
 from petl.errors import PetlError, StateError
 from petl.extraction import reasons
@@ -85,6 +85,8 @@ def choose_features(accelerator: Any, model: nn.Module, loaders: Loaders, option
 
 def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
     """Looks for features on images; nothing is stored yet."""
+    if options.needs_images:
+        return RunModel(reasons.NeedsImages(options.needs_images))
     head = None if options.mixes else head_features(accelerator, model, loader)
     if head:
         return UseFeatures(head)
@@ -134,13 +136,13 @@ def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> Feature
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
         return None  # a model inside an outer module, not a head on a frozen part
     source = FeatureSource(accelerator, model, head, head)
-    images, _ = images_and_labels(one_image(loader), model)
+    images, _ = images_and_targets(one_image(loader), model)
     return source if source.is_exact(images.to(accelerator.device)) else None
 
 
 def _tail_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
     """Returns the source of the inputs of the smallest tail that computes and trains as the whole model does."""
-    images = images_and_labels(one_image(loader), model)[0].to(accelerator.device)
+    images = images_and_targets(one_image(loader), model)[0].to(accelerator.device)
     images = torch.cat([images, images.flip(-1)])  # batch statistics need more than one image
     with accelerator.autocast():
         points = cut_points(model, images)

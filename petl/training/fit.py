@@ -32,6 +32,8 @@ def fit(
     *,
     epochs: int,
     lr: float,
+    objective: Any = None,
+    aux: Literal["first", "all"] | float = "first",
     batch_size: int = 32,
     optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
@@ -49,7 +51,7 @@ def fit(
     out: str | Path | None = None,
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
-    monitor: str = "accuracy",
+    monitor: str | None = None,
     patience: int | None = None,
     keep: Literal["last", "best"] = "last",
     checkpoint: str | Path | None = None,
@@ -66,17 +68,24 @@ def fit(
 ) -> History:
     """Trains what is trainable in ``model``, in place, and leaves it in evaluation mode on accelerate's device.
 
-    The model returns class scores [N, classes]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple
-    (Inception, GoogLeNet and distilled DeiT in training), whose auxiliary scores aren't trained on.
+    The model returns scores [N, K]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple (Inception,
+    GoogLeNet and distilled DeiT in training), see ``aux``.
 
     Args:
         train, val: A folder (read through the model's own pipeline), a Dataset or other collection of pairs (image [C, H, W],
-            class number), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher, webdataset's, or any
-            other iterable with a length whose batches are (images [N, C, H, W], class numbers [N]). Under several ranks
+            target), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher, webdataset's, or any
+            other iterable with a length whose batches are (images [N, C, H, W], targets). Under several ranks
             accelerate shares out a DataLoader's batches; any other loader has to give each rank its own. Without ``val``
             the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
             ``("image", "label")`` or ``(0, 2)``.
+        objective: What the targets mean: "classification" (class numbers [N]), "multilabel" (0 or 1 for each label [N, K]),
+            "regression" (numbers [N] or [N, K]), "ordinal" (numbers of levels in order [N]), "metric" (class numbers [N], to
+            train features for retrieval); an object with options (`petl.Multilabel`, `petl.Regression`, `petl.Ordinal`,
+            `petl.MetricLearning`, `petl.OwnLoss`); or a callable ``loss(outputs, targets, batch)``. None: what the model was
+            trained for before, else a classification, if the targets are class numbers. It is written into the delta.
+        aux: Of the scores that a model returns after the main ones in training: "first" doesn't train on them, "all" adds their
+            losses to that of the main scores, a number adds them with this weight (Inception was trained with 0.4).
         lr: Learning rate at the top of the schedule, in the last layers; it is not scaled by batch size or ranks.
         batch_size: Images per batch and rank; an update is on ``batch_size * accumulate * ranks`` images.
         optimizer: A name from timm.optim, or a function that returns an optimizer for parameter groups.
@@ -87,8 +96,9 @@ def fit(
         mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
-        out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
-            has become better on ``val``, with labels and results (it is tried before the training, and where it can't be
+        monitor: The number that says which epoch is best: one of the metrics of the objective; None is accuracy for a
+            classification, average_precision, r2, quadratic_kappa, recall_at_1, or loss.
+        out: The delta file; it is written whenever ``monitor`` has become better on ``val``, with labels and results (it is tried before the training, and where it can't be
             written later, the delta goes to a temporary folder, which the error names). Beside it, ``pets.history.json`` for
             ``pets.safetensors`` has the settings, the history so far and, where `petl.data.holdout` made ``val``, which images
             it holds.

@@ -13,10 +13,11 @@ from petl.errors import StateError
 from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.training.feature_settings import FeatureSettings
 from petl.training.loss_settings import LossSettings
+from petl.training.objective_settings import ObjectiveSettings
 from petl.training.optimizer_settings import OptimizerSettings
 from petl.training.rehearsal import refuse_delta_path
 from petl.training.run_settings import RunSettings
-from petl.wrapping.lookup import bare
+from petl.wrapping.lookup import bare, record
 
 Part = TypeVar("Part")
 
@@ -27,6 +28,7 @@ class Settings:
 
     optim: OptimizerSettings
     loss: LossSettings
+    objective: ObjectiveSettings
     features: FeatureSettings
     run: RunSettings
 
@@ -37,17 +39,21 @@ class Settings:
         Raises:
             PetlError: a setting that can't be.
         """
-        loss = _part(LossSettings, arguments)
+        loss, objective = _part(LossSettings, arguments), _part(ObjectiveSettings, arguments)
+        images = {"mixes": loss.mixes, "needs_images": objective.needs_images}
         return cls(
             optim=_part(OptimizerSettings, arguments),
             loss=loss,
-            features=_part(FeatureSettings, {**arguments, "mixes": loss.mixes}),
+            objective=objective,
+            features=_part(FeatureSettings, {**arguments, **images}),
             run=_part(RunSettings, arguments),
         )
 
     def refuse_impossible(self, val: Any, model: nn.Module) -> None:
         """Raises a PetlError for what can be known to fail before any data is read."""
         self.run.refuse_unmeasured(val)
+        wrapped = record(model)
+        self.objective.refuse_others(self.loss, self.run.monitor, wrapped.task if wrapped else None)
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
         if self.run.out is not None:
@@ -57,9 +63,9 @@ class Settings:
 
     def keywords(self) -> dict[str, Any]:
         """Returns all settings under the names of ``fit``'s keyword arguments."""
-        parts = (self.optim, self.loss, self.features, self.run)
+        parts = (self.optim, self.loss, self.objective, self.features, self.run)
         values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
-        del values["mixes"]  # it follows from mixup and cutmix
+        del values["mixes"], values["needs_images"]  # they follow from others
         return values
 
 

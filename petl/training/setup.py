@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from petl.data.first_image import try_one_image
 from petl.data.inputs import as_loader, loader_classes
 from petl.data.loaders import Loader, on_device
 from petl.data.wrappers import pipeline_of
@@ -17,10 +15,11 @@ from petl.errors import StateError
 from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
 from petl.extraction.npy_writer import StorageError
 from petl.extraction.reasons import NoRoom
+from petl.objectives.choice import task_for
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
 from petl.training.held_out import held_out_files
 from petl.training.history import History
-from petl.training.objectives import CrossEntropy, Objective
+from petl.training.objectives import OpenObjective, open_objective, standardise, try_targets, write_record
 from petl.training.optimizers import create_ema, create_optimizer, create_scheduler
 from petl.training.rehearsal import rehearse_saving
 from petl.training.run import Run
@@ -35,8 +34,9 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     model.to(accelerator.device).train()
     if record(model) is not None:
         prove_frozen(model, "not trained, because no delta could be saved")
-    train, val, labels, objective = _open_data(accelerator, model, data, settings)
-    objective.prepare(train, accelerator.device)
+    train, val, opened = _open_data(accelerator, model, data, settings)
+    opened.objective.prepare(train, accelerator.device)
+    notes = standardise(accelerator, model, opened.objective, train)
     optimizer = create_optimizer(model, settings.optim)
     _refuse_early(settings)
     decision, (train, val) = _features_or_images(accelerator, model, (train, val), settings, progress)
@@ -49,14 +49,13 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         net=net,
         train=train,
         val=on_device(accelerator, val) if val is not None else None,
-        labels=labels,
-        objective=objective,
+        opened=opened,
         optimizer=optimizer,
         scheduler=create_scheduler(optimizer, settings.optim, -(-len(train) // settings.optim.accumulate)),
         progress=progress,
         trained=trained_state(model),
         ema=create_ema(model, settings.optim),
-        history=History(settings.run.monitor),
+        history=History(opened.task.checked_monitor(settings.run.monitor), notes=notes),
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
     )
@@ -87,27 +86,26 @@ def _features_or_images(
 
 def _open_data(
     accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings
-) -> tuple[Loader, Loader | None, list[str], Objective]:
-    """Returns training and validation batches, the class names and the objective, after a look at the first image of each.
+) -> tuple[Loader, Loader | None, OpenObjective]:
+    """Returns training and validation batches and the objective, after a look at the first image of each.
 
-    The model's record gets the class names and the input pipeline.
+    The model's record gets the class names, what the outputs mean, and the input pipeline.
     """
     options: dict[str, Any] = {
         name: getattr(settings.run, name) for name in ("batch_size", "workers", "keys", "strict")
     }
     train = as_loader(data[0], model, training=True, classes=settings.run.names, seed=settings.run.seed, **options)
     known = settings.run.names if settings.run.labels is not None else loader_classes(train) or recorded_labels(model)
-    labels = output_names(accelerator, model, train, known)
-    objective = CrossEntropy(labels, settings.loss)
-    objective.refuse_targets(train, training=True)
+    task, aux = task_for(settings.objective.objective, recorded_task(model)), settings.objective.aux
+    opened = open_objective(accelerator, model, train, task, known, settings.loss, aux)
+    opened.objective.refuse_targets(train, training=True)
     val = None if data[1] is None else as_loader(data[1], model, classes=known, **options)
     if val is not None:
-        output_names(accelerator, model, val, known)
-        objective.refuse_targets(val)
-    _record_data(model, known, train)
+        try_targets(accelerator, model, val, opened)
+    _record_data(model, opened, train)
     if settings.run.out is not None and accelerator.is_main_process:
-        rehearse_saving(model, settings.run.out, labels)
-    return train, val, labels, objective
+        rehearse_saving(model, settings.run.out, opened.names)
+    return train, val, opened
 
 
 def recorded_labels(model: nn.Module) -> list[str] | None:
@@ -116,18 +114,19 @@ def recorded_labels(model: nn.Module) -> list[str] | None:
     return wrapped.labels if wrapped else None
 
 
-def output_names(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
-    """Returns the known names of the model's classes, else their numbers, after the model has been tried on the first image."""
-    classes = try_one_image(accelerator, model, loader, known)
-    return list(known) if known else [str(number) for number in range(classes)]
+def recorded_task(model: nn.Module) -> str | None:
+    """Returns the task in the model's record."""
+    wrapped = record(model)
+    return wrapped.task if wrapped else None
 
 
-def _record_data(model: nn.Module, labels: list[str] | None, train: Loader) -> None:
-    """Writes class names and input pipeline into the model's record, from which they get into the delta."""
+def _record_data(model: nn.Module, opened: OpenObjective, train: Loader) -> None:
+    """Writes output names, task and input pipeline into the model's record, from which they get into the delta."""
     wrapped = record(model)
     if wrapped is not None:
-        wrapped.labels = labels or wrapped.labels
+        wrapped.labels = opened.names or (wrapped.labels if opened.task.label_per_output else None)
         wrapped.pipeline = wrapped.pipeline or pipeline_of(train.dataset)
+    write_record(model, opened)
 
 
 def _refuse_early(settings: Settings) -> None:
@@ -146,3 +145,5 @@ def _resume(run: Run) -> None:
     newest = newest_checkpoint(place) if place else None
     if newest:
         load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer
+    elif run.scale and run.scale.in_units:
+        run.scale.unfold()

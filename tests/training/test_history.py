@@ -26,7 +26,7 @@ def test_a_history_that_was_written_with_road_is_read() -> None:
     written = json.dumps({"monitor": "loss", "rows": [ROW], "best": ROW, "stopped": False, "road": "in memory"})
     history = History(**json.loads(written))
     assert history.features == "in memory" and history.monitor == "loss"
-    assert [*vars(history)] == ["monitor", "rows", "best", "stopped", "features"]
+    assert [*vars(history)] == ["monitor", "rows", "best", "stopped", "features", "notes"]
     assert repr(history).endswith("in memory")
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from petl.training.accelerator import private_accelerator
 from petl.training.evaluation import measure
-from petl.training.metrics import Metrics
+from petl.objectives.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
 
 
