@@ -57,9 +57,7 @@ def pipeline_by_timm(model: nn.Module) -> dict[str, Any] | None:
     return resolve_model_data_config(model)
 
 
-def described_outputs(
-    record: Record, outputs: int, task: str | None, units: Any, thresholds: Any
-) -> dict[str, Any]:
+def described_outputs(record: Record, outputs: int, task: str | None, units: Any, thresholds: Any) -> dict[str, Any]:
     """Returns what the header says of the outputs' meaning: task, units, thresholds and quantiles.
 
     What the record says holds for its own task only.

@@ -12,7 +12,9 @@ DRAWS = 200  # they know a standard error to 5 percent of itself
 FEWEST_DRAWS, MOST_NUMBERS = 25, 4e7  # of large sets, whose errors are small, fewer draws do
 
 
-def bootstrap_errors(statistics: Callable[[Tensor], Tensor], count: int, *, draws: int | None = None, seed: int = 0) -> list[float]:
+def bootstrap_errors(
+    statistics: Callable[[Tensor], Tensor], count: int, *, draws: int | None = None, seed: int = 0
+) -> list[float]:
     """Returns the standard errors of M numbers that are computed from ``count`` images (Efron 1979).
 
     Args:

@@ -99,7 +99,9 @@ def quantile_list(quantiles: Any) -> list[float] | None:
     """Returns the quantiles of a regression, in rising order, or raises a DeltaError."""
     found = _between_0_and_1("quantiles", quantiles)
     if found is not None and found != sorted({*found}):
-        raise DeltaError(f"quantiles={short_repr(quantiles)}; expected different ones in rising order, such as (0.1, 0.5, 0.9)")
+        raise DeltaError(
+            f"quantiles={short_repr(quantiles)}; expected different ones in rising order, such as (0.1, 0.5, 0.9)"
+        )
     return found
 
 

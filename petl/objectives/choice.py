@@ -47,7 +47,7 @@ def task_for(objective: Any, recorded: str | None = None) -> Task | None:
     if isinstance(objective, Task):
         return objective
     if callable(objective) and not isinstance(objective, type):
-        return OwnLoss(objective)
+        return OwnLoss(objective)  # type: ignore[arg-type]  # what it returns is seen in the first step
     hint = near(objective, TASKS_BY_NAME) if isinstance(objective, str) else ""
     raise PetlError(
         f"objective={objective!r}; expected one of {', '.join(map(repr, TASKS_BY_NAME))}, an object such as petl.Regression(), "
@@ -64,7 +64,9 @@ def inferred_task(targets: Tensor) -> Task:
     if targets.ndim == 1 and not targets.is_floating_point():
         return Classification()
     several = targets.ndim > 1
-    what = "objective='multilabel' for several labels of each image" if several else "objective='regression' for a number"
+    what = (
+        "objective='multilabel' for several labels of each image" if several else "objective='regression' for a number"
+    )
     other = "objective='regression' for several numbers" if several else "objective='multilabel' for one label or none"
     raise DataError(
         f"got labels of shape {tuple(targets.shape)} and {targets.dtype} for {len(targets)} images; expected class numbers "

@@ -7,17 +7,19 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar
 
 from torch import Tensor
 
 from petl.errors import PetlError, printable
 from petl.evidence.comparison import Difference, mcnemar, paired_bootstrap
+from petl.evidence.intervals import accuracy_error
 from petl.tables import html_table, table
 
+Made = TypeVar("Made", bound="TaskMetrics")
 ERROR_SUFFIX = "_standard_error"  # of a metric's name, in rows of a history and in results
 LOWER_IS_BETTER = frozenset(
-    "loss train_loss mean_absolute_error root_mean_squared_error seconds calibration_error".split()
+    ["loss", "train_loss", "mean_absolute_error", "root_mean_squared_error", "seconds", "calibration_error"]
 )
 
 
@@ -92,7 +94,7 @@ class TaskMetrics:
         p = mcnemar(one.scores > 0.5, two.scores > 0.5) if binary else None
         return dataclasses.replace(found, p=p)
 
-    def with_per_image(self, what: str, scores: Tensor, targets: Tensor) -> Self:
+    def with_per_image(self: Made, what: str, scores: Tensor, targets: Tensor) -> Made:
         """Returns these metrics, which keep one score for each image."""
         data = hashlib.sha256(targets.contiguous().numpy().tobytes()).hexdigest()
         object.__setattr__(self, "_per_image", PerImage(what, scores.float(), data))
@@ -140,6 +142,15 @@ def with_error(name: str, value: float, error: float | None) -> str:
 def known(errors: Mapping[str, float]) -> dict[str, float]:
     """Returns the standard errors that are numbers, as Python floats."""
     return {name: float(error) for name, error in errors.items() if math.isfinite(error)}
+
+
+def edge_errors(errors: Mapping[str, float], images: int) -> dict[str, float]:
+    """Returns standard errors of figures that are 1 at best; an error of 0, as of a perfect figure, is none.
+
+    A bootstrap of right answers alone never sees a wrong one. Half of the exact 68 % interval of as many right answers takes
+    the place of such an error.
+    """
+    return {name: error if error != 0 else accuracy_error(1.0, images) for name, error in errors.items()}
 
 
 def _per_image_of(metrics: TaskMetrics) -> PerImage:

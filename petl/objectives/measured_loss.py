@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from petl.data.loaders import Loader
+from petl.data.pairs import Batch
+from petl.objectives.measured import TaskMetrics
 from petl.objectives.own_loss import CalledLoss, OwnLoss
 from petl.objectives.protocol import Aux, LossOptions, Objective, Setting, Task
 
@@ -40,13 +44,28 @@ class MeasuredLoss:
 
     def __init__(self, measure: Objective, called: CalledLoss) -> None:
         self.measure, self.called = measure, called
+        if hasattr(measure, "answer"):
+            self.answer = measure.answer  # type: ignore[attr-defined]  # asked in the line above
+        self.described = getattr(measure, "described", dict)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.__dict__["measure"], name)
+    def refuse_targets(self, loader: Loader, *, training: bool = False) -> None:
+        self.measure.refuse_targets(loader, training=training)
 
-    def prepare(self, train: Any, device: Any) -> None:
+    def prepare(self, train: Loader, device: torch.device) -> None:
         self.measure.prepare(train, device)
         self.called.prepare(train, device)
 
+    def images_and_targets(self, batch: Any, model: nn.Module) -> Batch:
+        return self.measure.images_and_targets(batch, model)
+
+    def is_read(self, targets: Tensor) -> Tensor:
+        return self.measure.is_read(targets)
+
     def loss(self, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor, batch: Any = None) -> Tensor:
         return self.called.loss(net, images, targets, batch)
+
+    def per_image(self, output: Any, targets: Tensor) -> tuple[Tensor, ...]:
+        return self.measure.per_image(output, targets)
+
+    def metrics(self, *columns: Tensor) -> TaskMetrics:
+        return self.measure.metrics(*columns)

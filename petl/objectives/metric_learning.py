@@ -28,7 +28,7 @@ class MetricLearning(Task):
     """Features for retrieval: pass it as ``petl.fit(..., objective=petl.MetricLearning())``, or "metric".
 
     Targets are class numbers [N]. What trains are the features: the model's output where it has no classifier
-    (``petl.wrap(model, ..., num_classes=0)``, the way that is recommended), else the classifier's input. Such a classifier
+    (``timm.create_model(name, num_classes=0)``, the way that is recommended), else the classifier's input. Such a classifier
     isn't trained, and is saved as it is. Features are compared by their cosine. Validation images may be of other classes.
 
     Args:
@@ -77,7 +77,7 @@ class FeatureDistances:
             if not any(p.requires_grad and p not in inside for p in setting.model.parameters()):
                 raise PetlError(
                     "only the classifier trains, and metric learning is about what comes before it; wrap the model with a "
-                    "method that changes the features: petl.wrap(model, 'lora', num_classes=0)"
+                    "method that changes the features: petl.wrap(timm.create_model(name, num_classes=0), 'lora')"
                 )
 
     def refuse_targets(self, loader: Loader, *, training: bool = False) -> None:
@@ -85,7 +85,7 @@ class FeatureDistances:
         if numbers is None or not training:
             return
         counts = torch.bincount(torch.from_numpy(numbers[numbers >= 0]).long())
-        if int((counts > 0).sum()) < 2 or int(counts.max()) < 2:  # noqa: PLR2004  # a pair of each kind
+        if int((counts > 0).sum()) < 2 or int(counts.max()) < 2:  # a pair of each kind
             raise DataError(
                 f"{int(counts.sum())} training images of {int((counts > 0).sum())} classes, at most {int(counts.max())} of "
                 "one; metric learning needs two classes or more, and two images or more of one"
@@ -114,7 +114,9 @@ class FeatureDistances:
         if self.head is None:
             return output.flatten(1), None
         if not seen:
-            raise DataError("the model's classifier was not called; wrap the model with num_classes=0")
+            raise DataError(
+                "the model's classifier was not called; make it without one: timm.create_model(name, num_classes=0)"
+            )
         return seen[0].flatten(1), output
 
     def loss(self, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor, batch: Any = None) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petl.evidence.bootstrap import bootstrap_errors
 from petl.evidence.intervals import accuracy_error, binomial_interval, standard_error
-from petl.objectives.measured import TaskMetrics, known
+from petl.objectives.measured import TaskMetrics, edge_errors, known
 
 CLASSES_SHOWN = 30  # classes in a printed table
 METRIC_NAMES = ("loss", "accuracy", "balanced_accuracy", "precision", "recall", "f1")
@@ -126,13 +126,13 @@ def _errors(losses: Tensor, predicted: Tensor, targets: Tensor, confusion: Tenso
     parts = [recall_error(int(h), int(n)) for h, n in zip(right, truly, strict=True) if n]
     balanced = math.sqrt(sum(part**2 for part in parts)) / len(parts)
     precision, f1 = bootstrap_errors(precision_and_f1, len(targets))
+    by_bootstrap = edge_errors({"precision": precision, "f1": f1}, len(targets))
     return {
         "loss": standard_error(losses),
         "accuracy": accuracy_error(int(right.sum()) / len(targets), len(targets)),
         "balanced_accuracy": balanced if len(targets) > 1 else math.nan,
-        "precision": precision,
         "recall": balanced if len(targets) > 1 else math.nan,
-        "f1": f1,
+        **by_bootstrap,
     }
 
 

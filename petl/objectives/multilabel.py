@@ -18,7 +18,7 @@ from petl.objectives.aux_outputs import loss_of_outputs
 from petl.objectives.multilabel_metrics import MULTILABEL_NAMES, MultilabelMetrics, multilabel_metrics
 from petl.objectives.protocol import Objective, Setting, Task, refuse_choice
 from petl.objectives.ranked_labels import best_thresholds
-from petl.objectives.targets import all_targets
+from petl.objectives.targets import all_targets, unknown_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,9 @@ class Multilabel(Task):
     task: ClassVar[str | None] = "multilabel"
     metrics: ClassVar[tuple[str, ...]] = MULTILABEL_NAMES
     monitor: ClassVar[str] = "average_precision"
-    advice: ClassVar[Mapping[str, str]] = {"class_weights": "; petl.Multilabel(pos_weight=...) weighs the positive images"}
+    advice: ClassVar[Mapping[str, str]] = {
+        "class_weights": "; petl.Multilabel(pos_weight=...) weighs the positive images"
+    }
 
     pos_weight: Any = None
     thresholds: Any = "validation"
@@ -73,7 +75,9 @@ def numbers(name: str, value: Any, *, low: float, high: float = torch.inf, count
     except (TypeError, ValueError, RuntimeError) as error:
         raise PetlError(f"{name}={value!r} ({error}); expected one number for each label") from error
     if not bool(((found > low) & (found < high)).all()) or not len(found):
-        raise PetlError(f"{name}={value!r}; expected numbers above {low:g}{f' and below {high:g}' if high < torch.inf else ''}")
+        raise PetlError(
+            f"{name}={value!r}; expected numbers above {low:g}{f' and below {high:g}' if high < torch.inf else ''}"
+        )
     if count is not None and len(found) not in (1, count):
         raise PetlError(f"{name} has {len(found)} numbers for {count} labels; expected one for each")
     return found
@@ -82,13 +86,19 @@ def numbers(name: str, value: Any, *, low: float, high: float = torch.inf, count
 class BinaryCrossEntropy:
     """The objective of a multi-label classification: targets are 0, 1 or NaN [N, K]."""
 
+    notes: Sequence[str] = ()  # for the history
+
     def __init__(self, option: Multilabel, setting: Setting) -> None:
         self.option, self.aux, self.labels = option, setting.aux, setting.labels
         self.training = setting.losses is not None
         self.weight: Tensor | None = None
         self._seen: Tensor | None = None
         self.chosen = option.thresholds == "validation" and self.training
-        given = option.thresholds if not isinstance(option.thresholds, (str, type(None))) else setting.recorded.get("thresholds")
+        given = (
+            option.thresholds
+            if not isinstance(option.thresholds, (str, type(None)))
+            else setting.recorded.get("thresholds")
+        )
         count = len(self.labels)
         if not isinstance(option.pos_weight, (str, type(None))):
             numbers("pos_weight", option.pos_weight, low=0.0, count=count)
@@ -99,10 +109,12 @@ class BinaryCrossEntropy:
         if not training:
             return
         targets = self._checked(all_targets(loader, nn.Identity()))
-        self._seen = targets
+        self._seen, self.notes = targets, unknown_note(targets)
         varies = ((targets == 1).any(0)) & ((targets == 0).any(0))
         if not bool(varies.any()):
-            raise DataError("no label differs between the training images, so there is nothing to learn; expected 0s and 1s")
+            raise DataError(
+                "no label differs between the training images, so there is nothing to learn; expected 0s and 1s"
+            )
         empty = [label for label, any_ in zip(self.labels, (targets == 1).any(0).tolist(), strict=True) if not any_]
         if empty and self.option.absent == "error":
             raise DataError(
@@ -169,9 +181,7 @@ class BinaryCrossEntropy:
         losses, probabilities, targets = columns
         if self.chosen:
             self.thresholds = best_thresholds(probabilities, targets)
-        return multilabel_metrics(
-            losses, probabilities, targets, self.labels, self.thresholds, chosen_here=self.chosen
-        )
+        return multilabel_metrics(losses, probabilities, targets, self.labels, self.thresholds, chosen_here=self.chosen)
 
     def described(self) -> Mapping[str, Sequence[float]]:
         """Returns what a delta's header says beside the task."""

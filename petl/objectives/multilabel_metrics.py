@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petl.evidence.bootstrap import DRAWS, FEWEST_DRAWS, bootstrap_errors
 from petl.evidence.intervals import standard_error
-from petl.objectives.measured import TaskMetrics, known
+from petl.objectives.measured import TaskMetrics, edge_errors, known
 from petl.objectives.metrics import CLASSES_SHOWN
 from petl.objectives.ranked_labels import RankedLabels
 
@@ -69,16 +69,24 @@ class MultilabelMetrics(TaskMetrics):
 
 
 def multilabel_metrics(
-    losses: Tensor, probabilities: Tensor, truth: Tensor, labels: Sequence[str], thresholds: Tensor, *, chosen_here: bool
+    losses: Tensor,
+    probabilities: Tensor,
+    truth: Tensor,
+    labels: Sequence[str],
+    thresholds: Tensor,
+    *,
+    chosen_here: bool,
 ) -> MultilabelMetrics:
     """Returns the metrics for the loss [N], the probabilities [N, K] and the targets [N, K] (1, 0, or NaN) of all images."""
     called, found, read = probabilities.double() >= thresholds, truth == 1, ~truth.isnan()
     values = _Figures(probabilities, truth, called)
-    precision, area, f1, whole = values(torch.ones(len(truth), dtype=torch.float64))
+    precision, area, f1, _ = values(torch.ones(len(truth), dtype=torch.float64))
     positive, images = found.sum(0), read.sum(0)
     columns = (positive.tolist(), images.tolist(), precision.tolist(), area.tolist(), f1.tolist(), thresholds.tolist())
     draws = int(min(DRAWS, max(FEWEST_DRAWS, MOST_SCORES // truth.numel())))
-    errors = bootstrap_errors(lambda drawn: values.means(torch.bincount(drawn, minlength=len(truth)).double()), len(truth), draws=draws)
+    errors = bootstrap_errors(
+        lambda drawn: values.means(torch.bincount(drawn, minlength=len(truth)).double()), len(truth), draws=draws
+    )
     share, means = positive / images.clamp(min=1), values.means(torch.ones(len(truth), dtype=torch.float64)).tolist()
     names = MULTILABEL_NAMES[1:]
     right = ((called == found) & read).sum(1) / read.sum(1)
@@ -89,12 +97,16 @@ def multilabel_metrics(
         thresholds=thresholds.tolist(),
         chosen_here=chosen_here,
         images=len(truth),
-        standard_errors=known({"loss": standard_error(losses), **dict(zip(names, errors, strict=True))}),
+        standard_errors=known(
+            {"loss": standard_error(losses), **edge_errors(dict(zip(names, errors, strict=True)), len(truth))}
+        ),
         baseline=known(
             {
                 "average_precision": float(share[positive > 0].double().mean()) if bool(positive.any()) else math.nan,
                 "auroc": 0.5,
-                "f1": float((2 * share / (1 + share))[positive > 0].double().mean()) if bool(positive.any()) else math.nan,
+                "f1": float((2 * share / (1 + share))[positive > 0].double().mean())
+                if bool(positive.any())
+                else math.nan,
             }
         ),
         baseline_rule="the same scores for every image; for f1, every label",
@@ -105,7 +117,10 @@ class _Figures:
     """The figures for any weights of the images, sorted once."""
 
     def __init__(self, probabilities: Tensor, truth: Tensor, called: Tensor) -> None:
-        self.each, self.all = RankedLabels(probabilities, truth), RankedLabels(probabilities.reshape(-1, 1), truth.reshape(-1, 1))
+        self.each, self.all = (
+            RankedLabels(probabilities, truth),
+            RankedLabels(probabilities.reshape(-1, 1), truth.reshape(-1, 1)),
+        )
         read = (~truth.isnan()).double()
         self.truth, self.called, self.count = truth.nan_to_num(0).double(), called.double() * read, truth.shape[1]
 
@@ -121,4 +136,6 @@ class _Figures:
         hits, called, positive = sums.sum(1)
         occurs = sums[2] > 0
         macro = f1[occurs].mean() if bool(occurs.any()) else torch.tensor(torch.nan, dtype=torch.float64)
-        return torch.stack([precision.nanmean(), micro[0], area.nanmean(), macro, 2 * hits / (called + positive).clamp(min=1)])
+        return torch.stack(
+            [precision.nanmean(), micro[0], area.nanmean(), macro, 2 * hits / (called + positive).clamp(min=1)]
+        )

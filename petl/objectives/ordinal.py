@@ -17,7 +17,7 @@ from petl.evidence.bootstrap import bootstrap_errors
 from petl.evidence.intervals import accuracy_error, standard_error
 from petl.format.ordinal_outputs import ordinal_levels
 from petl.objectives.aux_outputs import loss_of_outputs
-from petl.objectives.measured import TaskMetrics, known
+from petl.objectives.measured import TaskMetrics, edge_errors, known
 from petl.objectives.protocol import Objective, Setting, Task, refuse_choice
 from petl.objectives.targets import refuse_targets
 
@@ -85,7 +85,7 @@ class OrdinalMetrics(TaskMetrics):
 
     def _rows(self) -> list[tuple[str, ...]]:
         rows = [(label, *map(str, row)) for label, row in zip(self.labels, self.confusion, strict=True)]
-        return [("level / answered", *self.labels), *rows] if len(rows) <= 12 else []  # noqa: PLR2004  # a terminal's width
+        return [("level / answered", *self.labels), *rows] if len(rows) <= 12 else []  # a terminal's width
 
 
 class OrderedLevels:
@@ -136,7 +136,7 @@ def ordinal_metrics(losses: Tensor, predicted: Tensor, targets: Tensor, labels: 
     errors = {
         "loss": standard_error(losses),
         "mean_absolute_error": standard_error(away),
-        "quadratic_kappa": bootstrap_errors(kappa, images)[0],
+        **edge_errors({"quadratic_kappa": bootstrap_errors(kappa, images)[0]}, images),
         "accuracy": accuracy_error(accuracy, images),
     }
     constant = (targets - median).abs().double()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.data.bad_files import LEFT_OUT
-from petl.data.loaders import Loader
+from petl.data.loaders import Loader, all_parts
 from petl.data.pairs import Batch, images_and_targets
 from petl.errors import DataError, PetlError
 from petl.evidence.intervals import standard_error
@@ -29,9 +30,9 @@ class OwnLoss(Task):
 
     Args:
         loss: ``loss(outputs, targets)`` or ``loss(outputs, targets, batch)``, which returns the mean loss of a batch as a tensor
-            of one number: a function, or a module such as ``torch.nn.MSELoss()``. ``outputs`` is what the model returns, ``targets``
-            class numbers int64 [N] or numbers float32 [N] or [N, K], ``batch`` what the loader gave. A loss that takes the
-            batch sees the images, so no features are cached for it.
+            of one number: a function, or a module such as ``torch.nn.MSELoss()``. ``outputs`` is what the model returns,
+            ``targets`` class numbers int64 [N] or numbers float32 [N] or [N, K], ``batch`` what the loader gave. A loss that
+            takes the batch sees the images, so no features are cached for it.
         measure: the objective whose targets and metrics these are: "classification", "regression", ``petl.Multilabel()`` ...;
             it checks the targets, measures, and says in the delta what the outputs mean. None: the loss alone is measured, and
             the delta doesn't say its task.
@@ -73,9 +74,11 @@ def argument_count(loss: Callable[..., Any]) -> int:
     if needed == WITH_BATCH or (needed <= WITH_BATCH <= len(parameters) and parameters[2].name == "batch"):
         return WITH_BATCH
     spread = any(p.kind == p.VAR_POSITIONAL for p in signature.parameters.values())
-    if needed <= 2 <= len(parameters) or spread:  # noqa: PLR2004  # outputs and targets
+    if needed <= 2 <= len(parameters) or spread:  # outputs and targets
         return 2
-    raise PetlError(f"the loss takes {needed} arguments; expected loss(outputs, targets) or loss(outputs, targets, batch)")
+    raise PetlError(
+        f"the loss takes {needed} arguments; expected loss(outputs, targets) or loss(outputs, targets, batch)"
+    )
 
 
 @dataclass(frozen=True, repr=False)
@@ -101,7 +104,7 @@ class CalledLoss:
             self.call.to(device)
 
     def images_and_targets(self, batch: Any, model: nn.Module) -> Batch:
-        self.batch = batch
+        self.batch = all_parts(batch)
         return images_and_targets(batch, model)
 
     def is_read(self, targets: Tensor) -> Tensor:
@@ -125,12 +128,14 @@ class CalledLoss:
         if not bool(read.any()):
             return torch.zeros(len(targets), device=targets.device), read
         whole = self._called(selected(output, read), targets[read], selected(self.batch, read))
-        alone = self._alone(output, targets, read, whole)
+        with warnings.catch_warnings():
+            alone = self._alone(output, targets, read, whole)
         valid = torch.full((len(targets),), alone is not None, device=targets.device)
         return (whole.float().expand(len(targets)).clone() if alone is None else alone), valid
 
     def _alone(self, output: Any, targets: Tensor, read: Tensor, whole: Tensor) -> Tensor | None:
         losses = torch.zeros(len(targets), device=targets.device)
+        warnings.simplefilter("ignore")  # what a loss of several images says about one is of no interest
         for index in read.nonzero()[:, 0].tolist():
             one = torch.arange(index, index + 1, device=targets.device)
             try:

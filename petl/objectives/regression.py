@@ -22,7 +22,7 @@ from petl.objectives.aux_outputs import loss_of_outputs
 from petl.objectives.protocol import Objective, Setting, Task, refuse_choice, refuse_outside
 from petl.objectives.regression_metrics import REGRESSION_NAMES, RegressionMetrics, regression_metrics
 from petl.objectives.standardisation import Standardisation, moments, named
-from petl.objectives.targets import all_targets, refuse_infinite
+from petl.objectives.targets import all_targets, refuse_infinite, unknown_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,11 +83,14 @@ class Regression(Task):
 class NumberRegression:
     """The objective of a regression: targets are numbers [N, K], NaN where one isn't known."""
 
+    notes: Sequence[str] = ()  # for the history
     scale: Standardisation | None = None  # set by the run, where the model's last layer can hold it
 
     def __init__(self, option: Regression, setting: Setting) -> None:
         self.option, self.aux = option, setting.aux
-        quantiles = quantile_list(option.quantiles if option.quantiles is not None else setting.recorded.get("quantiles"))
+        quantiles = quantile_list(
+            option.quantiles if option.quantiles is not None else setting.recorded.get("quantiles")
+        )
         self.levels, self.quantiles = quantiles, torch.tensor(quantiles) if quantiles else None
         per_target = len(quantiles or (1,))
         if setting.outputs % per_target:
@@ -100,7 +103,9 @@ class NumberRegression:
         self.labels = [name.rpartition(" q")[0] or "target" if quantiles else name for name in names]
         self.units = unit_texts(option.units if option.units is not None else setting.recorded.get("units"))
         if isinstance(self.units, list) and len(self.units) != self.count:
-            raise PetlError(f"units has {len(self.units)} texts for {self.count} targets; expected one, or one for each")
+            raise PetlError(
+                f"units has {len(self.units)} texts for {self.count} targets; expected one, or one for each"
+            )
         self.mean, self.deviation = torch.zeros(self.count), torch.ones(self.count)
         self.marks_numbers = False  # whether whole numbers hold LEFT_OUT where an image can't be read
         self._seen: Tensor | None = None
@@ -116,13 +121,15 @@ class NumberRegression:
             folders = all(isinstance(data, Images) for data in innermost_datasets(loader.dataset))
             targets = self._checked(all_targets(loader, nn.Identity()), whole=folders)
             refuse_infinite(targets, self.labels)
-            self._seen = targets
+            self._seen, self.notes = targets, unknown_note(targets)
             self._refuse_equal(targets)
 
     def _refuse_equal(self, targets: Tensor) -> None:
         never = targets.isnan().all(0)
         if bool(never.any()):
-            raise DataError(f"target {listing(named(self.labels, never))} is NaN for every training image; leave it out")
+            raise DataError(
+                f"target {listing(named(self.labels, never))} is NaN for every training image; leave it out"
+            )
         _, deviation = moments(targets)
         size = targets.double().abs().nan_to_num(0).amax(0)
         same = deviation <= 1e-12 * size

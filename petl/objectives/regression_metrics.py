@@ -12,7 +12,7 @@ from torch import Tensor
 
 from petl.evidence.bootstrap import bootstrap_errors
 from petl.evidence.intervals import standard_error
-from petl.objectives.measured import TaskMetrics, known
+from petl.objectives.measured import TaskMetrics, edge_errors, known
 from petl.objectives.metrics import CLASSES_SHOWN
 
 REGRESSION_NAMES = ("loss", "mean_absolute_error", "root_mean_squared_error", "r2", "spearman")
@@ -91,6 +91,7 @@ def regression_metrics(
 
     figures = means(torch.arange(len(targets))).tolist()
     errors = dict(zip(REGRESSION_NAMES[1:], bootstrap_errors(means, len(targets)), strict=True))
+    errors |= edge_errors({name: errors[name] for name in ("r2", "spearman")}, len(targets))
     if targets.shape[1] == 1:
         errors["mean_absolute_error"] = standard_error(absolute)
     centre = targets - targets.nanmean(0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from petl.errors import DataError
 from petl.evidence.intervals import accuracy_error, standard_error
-from petl.objectives.measured import TaskMetrics, known
+from petl.objectives.measured import TaskMetrics, edge_errors, known
 
 RETRIEVAL_NAMES = ("loss", "recall_at_1", "recall_at_5", "mean_average_precision")
 AT_A_TIME = 1024  # queries whose similarities to all images are in memory
@@ -48,11 +48,12 @@ def retrieval_metrics(features: Tensor, targets: Tensor) -> RetrievalMetrics:
     found = torch.cat([_ranked(unit, targets, start) for start in range(0, len(unit), AT_A_TIME)])[same > 0]
     first, five, precision = found.T
     count, others = len(found), len(targets) - 1
+    error = edge_errors({"mean": standard_error(precision)}, count)["mean"]
     errors = {
-        "loss": standard_error(precision),
+        "loss": error,
         "recall_at_1": accuracy_error(float(first.mean()), count),
         "recall_at_5": accuracy_error(float(five.mean()), count),
-        "mean_average_precision": standard_error(precision),
+        "mean_average_precision": error,
     }
     share = same[same > 0].double()
     return RetrievalMetrics(

@@ -33,7 +33,7 @@ class Standardisation:
 
     mean: Tensor
     deviation: Tensor
-    layers: list[nn.Module]
+    layers: list[Any]
     in_units: bool = False  # whether the model came with outputs in the user's units, from an earlier training
 
     @torch.no_grad()

@@ -115,7 +115,9 @@ def all_targets(loader: Loader, model: nn.Module) -> Tensor:
 
 def _listed(dataset: Any) -> Tensor | None:
     """Returns the targets that a dataset lists, or that cost nothing to look up; None where images have to be read."""
-    if isinstance(dataset, (list, tuple)) and all(isinstance(item, (list, tuple)) and len(item) == 2 for item in dataset):
+    if isinstance(dataset, (list, tuple)) and all(
+        isinstance(item, (list, tuple)) and len(item) == 2 for item in dataset
+    ):
         return default_collate([item[1] for item in dataset]) if dataset else None
     if isinstance(dataset, Subset):
         inner = _listed(dataset.dataset)
@@ -135,7 +137,9 @@ def _in_order(loader: Loader) -> Any:
     if isinstance(loader, PairLoader) or isinstance(loader.dataset, IterableDataset) or loader.collate_fn is None:
         return loader
     dataset: Any = loader.dataset
-    plain = dataset.dataset if isinstance(dataset, DatasetWrapper) and not isinstance(dataset, KeyedDataset) else dataset
+    plain = (
+        dataset.dataset if isinstance(dataset, DatasetWrapper) and not isinstance(dataset, KeyedDataset) else dataset
+    )
     items = MarkedUnreadable(plain)
     return DataLoader(items, loader.batch_size or 64, num_workers=loader.num_workers, collate_fn=loader.collate_fn)
 
@@ -150,8 +154,16 @@ def _joined(parts: list[Tensor]) -> Tensor:
         ) from None
 
 
+def unknown_note(targets: Tensor) -> list[str]:
+    """Returns a sentence for the history where some targets [N, K] aren't known."""
+    count = int(targets.isnan().sum())
+    return [f"{count} of {targets.numel()} training targets aren't known (NaN) and count nowhere"] if count else []
+
+
 def refuse_infinite(targets: Tensor, labels: Sequence[str]) -> None:
     """Raises a DataError for targets [N, K] that are infinite; NaN means that a number isn't known."""
     if bool(targets.isinf().any()):
         row, column = (int(index) for index in targets.isinf().nonzero()[0])
-        raise DataError(f"target {labels[column]} of image {row} is infinite; expected a number, or NaN where it isn't known")
+        raise DataError(
+            f"target {labels[column]} of image {row} is infinite; expected a number, or NaN where it isn't known"
+        )

@@ -52,8 +52,8 @@ def evaluate(
     evaluations on the same images are compared by ``metrics.compare(other)``.
 
     Args:
-        model: Any model of images, wrapped or not, that returns scores, alone, as ``.logits``, or first in a tuple; it is taken to
-            accelerate's device.
+        model: Any model of images, wrapped or not, that returns scores, alone, as ``.logits``, or first in a tuple; it is
+            taken to accelerate's device.
         data: A folder (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
         objective: What the targets mean, as for `petl.fit`; None is what the model was trained for, else a classification.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.

@@ -40,7 +40,9 @@ class FeatureSettings:
                 f"views={self.views} with mixup or cutmix: only images can be mixed; pass views=0 or no mixes"
             )
         if self.views and self.needs_images:
-            raise PetlError(f"views={self.views} with {self.needs_images}, for which the whole model runs in every step")
+            raise PetlError(
+                f"views={self.views} with {self.needs_images}, for which the whole model runs in every step"
+            )
         if self.cache and self.views == 0:
             raise PetlError(
                 f"cache={self.cache!r} with views=0, which runs the backbone in every epoch; leave one of them out"

@@ -98,10 +98,10 @@ def fit(
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
         monitor: The number that says which epoch is best: one of the metrics of the objective; None is accuracy for a
             classification, average_precision, r2, quadratic_kappa, recall_at_1, or loss.
-        out: The delta file; it is written whenever ``monitor`` has become better on ``val``, with labels and results (it is tried before the training, and where it can't be
-            written later, the delta goes to a temporary folder, which the error names). Beside it, ``pets.history.json`` for
-            ``pets.safetensors`` has the settings, the history so far and, where `petl.data.holdout` made ``val``, which images
-            it holds.
+        out: The delta file; it is written whenever ``monitor`` has become better on ``val``, with labels and results (it is tried
+            before the training, and where it can't be written later, the delta goes to a temporary folder, which the error
+            names). Beside it, ``pets.history.json`` for ``pets.safetensors`` has the settings, the history so far and, where
+            `petl.data.holdout` made ``val``, which images it holds.
         patience: Stop after this many epochs without a better ``monitor``.
         keep: Leave the model with its last values, or with those of the best epoch.
         labels: Class names in the order of the model's outputs; else the data's, or those in the model's record.

@@ -6,14 +6,22 @@ import warnings
 from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeVar
 
-from petl.tables import html_table, table
 from petl.objectives.measured import ERROR_SUFFIX, is_higher_better
+from petl.tables import html_table, table
 
 T = TypeVar("T")
 MEASURED = (
-    "loss accuracy balanced_accuracy average_precision auroc f1 mean_absolute_error root_mean_squared_error r2 spearman "
-    "quadratic_kappa recall_at_1 recall_at_5 mean_average_precision"
-).split()
+    *("loss", "accuracy", "balanced_accuracy", "average_precision", "auroc", "f1", "mean_absolute_error"),
+    *(
+        "root_mean_squared_error",
+        "r2",
+        "spearman",
+        "quadratic_kappa",
+        "recall_at_1",
+        "recall_at_5",
+        "mean_average_precision",
+    ),
+)
 COLUMNS = ("epoch", "train_loss", *MEASURED, "lr", "seconds")
 
 
@@ -123,7 +131,9 @@ class History:
 
     def describe(self, row: dict[str, Any]) -> str:
         """Returns an epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
-        figure = f" ({self.monitor} {row[self.monitor]:.5g}{self._error(self.monitor, row)})" if self.monitor in row else ""
+        figure = (
+            f" ({self.monitor} {row[self.monitor]:.5g}{self._error(self.monitor, row)})" if self.monitor in row else ""
+        )
         return f"epoch {row['epoch']}{figure}"
 
     def _cell(self, name: str, row: dict[str, Any]) -> str:

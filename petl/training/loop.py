@@ -14,6 +14,7 @@ from torch import Tensor
 
 from petl.data.batches import set_epoch
 from petl.data.first_image import output_of
+from petl.data.loaders import all_parts
 from petl.data.pairs import grouped
 from petl.errors import DataError, PetlError
 from petl.objectives.own_loss import selected
@@ -94,9 +95,9 @@ def valid_batches(run: Run) -> Iterator[tuple[Tensor, Tensor, Any]]:
         images, targets = run.objective.images_and_targets(batch, run.model)
         read = run.objective.is_read(targets)
         if read.all():
-            yield images, targets, batch
+            yield images, targets, all_parts(batch)
         elif read.any():
-            yield images[read], targets[read], selected(batch, read)
+            yield images[read], targets[read], selected(all_parts(batch), read)
 
 
 def update_weights(run: Run, window: Sequence[tuple[Tensor, Tensor, Any]], count: int, epoch: int) -> float:

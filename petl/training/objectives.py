@@ -84,19 +84,20 @@ def standardise(accelerator: Any, model: nn.Module, objective: Any, train: Loade
 
     Returns what the history has to say about it.
     """
+    notes = [*getattr(objective, "notes", ())]
     if not getattr(objective, "standardizes", False):
-        return []
+        return notes
     images, targets = sample_of(train, lambda batch: objective.images_and_targets(batch, model))
     levels = 1 if objective.quantiles is None else len(objective.quantiles)
-    moments = [part.repeat_interleave(levels) for part in (objective.mean, objective.deviation)]
+    mean, deviation = (part.repeat_interleave(levels) for part in (objective.mean, objective.deviation))
     wide = targets.double().repeat_interleave(levels, dim=1)
-    found = find_standardisation(model, *moments, images.to(accelerator.device), wide)
+    found = find_standardisation(model, mean, deviation, images.to(accelerator.device), wide)
     if accelerator.num_processes > 1:
         found = _of_first_rank(objective, found)
     if isinstance(found, str):
-        return [f"the targets were not standardised: {found}"]
+        return [*notes, f"the targets were not standardised: {found}"]
     objective.scale = found
-    return []
+    return notes
 
 
 def _of_first_rank(objective: Any, found: Any) -> Any:

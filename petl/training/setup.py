@@ -99,7 +99,8 @@ def _open_data(
     task, aux = task_for(settings.objective.objective, recorded_task(model)), settings.objective.aux
     opened = open_objective(accelerator, model, train, task, known, settings.loss, aux)
     opened.objective.refuse_targets(train, training=True)
-    val = None if data[1] is None else as_loader(data[1], model, classes=known, **options)
+    same = known if opened.task.label_per_output else None  # features are measured on classes of any kind
+    val = None if data[1] is None else as_loader(data[1], model, classes=same, **options)
     if val is not None:
         try_targets(accelerator, model, val, opened)
     _record_data(model, opened, train)

@@ -36,8 +36,9 @@ ROOMS = {
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"graft", "sites", "wrapping", "data"},
+    "objectives": GROUND | {"evidence", "format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
-    "training": GROUND | {"format", "wrapping", "delta", "data", "extraction"},
+    "training": GROUND | {"format", "wrapping", "delta", "data", "extraction", "objectives"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -63,7 +64,7 @@ TESTS_AS_WELL = {
     "data/test_damage": "data/sifting",
     "data/test_datasets": "data/bad_files data/source_labels data/streams data/validation_split",
     "data/test_decoding": "data/channels data/transforms",
-    "data/test_inputs": "data/first_image data/loaders data/logits data/pairs training/targets",
+    "data/test_inputs": "data/first_image data/loaders data/logits data/pairs objectives/targets",
     "data/test_sources": "data/split_folders",
     "data/test_tree": "data/class_folders data/reader_notes data/readers data/scanning data/split_choice",
     "data/test_wrappers": "data/class_labels",
@@ -97,6 +98,12 @@ TESTS_AS_WELL = {
     "methods/test_method": "methods/statistics",
     "methods/test_partial": "methods/full",
     "methods/test_peft": "methods/foreign methods/peft_copies methods/peft_fields methods/peft_merging",
+    "objectives/test_choice": "objectives/aux_outputs objectives/classification objectives/protocol",
+    "objectives/test_metric_learning": "objectives/retrieval_metrics",
+    "objectives/test_multilabel": "objectives/multilabel_metrics objectives/ranked_labels",
+    "objectives/test_ordinal": "format/ordinal_outputs",
+    "objectives/test_own_loss": "objectives/measured_loss",
+    "objectives/test_regression": "objectives/regression_metrics objectives/standardisation",
     "pipelines/test_distributed": "graft/sharded",
     "project/test_demo": "cli/demo_trials",
     "project/test_package": "__main__ version",
@@ -114,7 +121,8 @@ TESTS_AS_WELL = {
     "wrapping/test_whole": "wrapping/interrupts",
     "wrapping/test_wrap": "wrapping/lookup wrapping/preconditions",
     "training/test_settings": (
-        "training/feature_settings training/loss_settings training/optimizer_settings training/run_settings "
+        "training/feature_settings training/loss_settings training/objective_settings training/optimizer_settings "
+        "training/run_settings "
         "training/setting_checks"
     ),
 }

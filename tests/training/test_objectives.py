@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from petl.objectives.metrics import Metrics
 from petl.training.accelerator import private_accelerator
 from petl.training.evaluation import measure
-from petl.objectives.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
 
 
