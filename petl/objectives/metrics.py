@@ -99,7 +99,7 @@ def metrics_of(losses: Tensor, predicted: Tensor, targets: Tensor, labels: Seque
         confusion=confusion.tolist(),
         accuracy_interval=binomial_interval(correct, number),
         images=number,
-        standard_errors=known(_errors(losses, predicted, targets, confusion)),
+        standard_errors=known(_errors_by_name(losses, predicted, targets, confusion)),
         baseline={"accuracy": int(truly[most]) / number, "balanced_accuracy": 1 / int(occurs.sum())},
         baseline_rule=f"always {labels[most]}",
     ).with_per_image("accuracy", predicted == targets, targets)
@@ -112,7 +112,7 @@ def _by_class(right: Tensor, truly: Tensor, predictions: Tensor) -> tuple[Tensor
     return precision, recall, 2 * right / (truly + predictions).clamp(min=1)
 
 
-def _errors(losses: Tensor, predicted: Tensor, targets: Tensor, confusion: Tensor) -> dict[str, float]:
+def _errors_by_name(losses: Tensor, predicted: Tensor, targets: Tensor, confusion: Tensor) -> dict[str, float]:
     right, truly, count = confusion.diagonal(), confusion.sum(1), len(confusion)
 
     def precision_and_f1(drawn: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -79,48 +78,47 @@ def multilabel_metrics(
 ) -> MultilabelMetrics:
     """Returns the metrics for the loss [N], the probabilities [N, K] and the targets [N, K] (1, 0, or NaN) of all images."""
     called, found, read = probabilities.double() >= thresholds, truth == 1, ~truth.isnan()
-    values = _Figures(probabilities, truth, called)
-    precision, area, f1, _ = values(torch.ones(len(truth), dtype=torch.float64))
+    figures = _Figures(probabilities, truth, called)
+    precision, area, f1, _ = figures(torch.ones(len(truth), dtype=torch.float64))
     positive, images = found.sum(0), read.sum(0)
     columns = (positive.tolist(), images.tolist(), precision.tolist(), area.tolist(), f1.tolist(), thresholds.tolist())
-    draws = int(min(DRAWS, max(FEWEST_DRAWS, MOST_SCORES // truth.numel())))
-    errors = bootstrap_errors(
-        lambda drawn: values.means(torch.bincount(drawn, minlength=len(truth)).double()), len(truth), draws=draws
-    )
-    share, means = positive / images.clamp(min=1), values.means(torch.ones(len(truth), dtype=torch.float64)).tolist()
-    names = MULTILABEL_NAMES[1:]
     right = ((called == found) & read).sum(1) / read.sum(1)
     return MultilabelMetrics(
         losses.double().mean().item(),
-        *means,
+        *figures.means(torch.ones(len(truth), dtype=torch.float64)).tolist(),
         labels=[LabelMetrics(*column) for column in zip(labels, *columns, strict=True)],
         thresholds=thresholds.tolist(),
         chosen_here=chosen_here,
         images=len(truth),
-        standard_errors=known(
-            {"loss": standard_error(losses), **edge_errors(dict(zip(names, errors, strict=True)), len(truth))}
-        ),
-        baseline=known(
-            {
-                "average_precision": float(share[positive > 0].double().mean()) if bool(positive.any()) else math.nan,
-                "auroc": 0.5,
-                "f1": float((2 * share / (1 + share))[positive > 0].double().mean())
-                if bool(positive.any())
-                else math.nan,
-            }
-        ),
+        standard_errors=known({"loss": standard_error(losses), **_errors_of(figures, len(truth))}),
+        baseline=_constant_scores(positive, images),
         baseline_rule="the same scores for every image; for f1, every label",
     ).with_per_image("share of right labels", right, truth)
+
+
+def _errors_of(figures: _Figures, images: int) -> dict[str, float]:
+    draws = int(min(DRAWS, max(FEWEST_DRAWS, MOST_SCORES // (images * figures.count))))
+
+    def drawn_means(drawn: Tensor) -> Tensor:
+        return figures.means(torch.bincount(drawn, minlength=images).double())
+
+    errors = bootstrap_errors(drawn_means, images, draws=draws)
+    return edge_errors(dict(zip(MULTILABEL_NAMES[1:], errors, strict=True)), images)
+
+
+def _constant_scores(positive: Tensor, images: Tensor) -> dict[str, float]:
+    """Returns what the same scores for every image reach: of how many images each label is positive [K] says it."""
+    share = (positive / images.clamp(min=1))[positive > 0].double()
+    f1 = 2 * share / (1 + share)
+    return known({"average_precision": float(share.mean()), "auroc": 0.5, "f1": float(f1.mean())})
 
 
 class _Figures:
     """The figures for any weights of the images, sorted once."""
 
     def __init__(self, probabilities: Tensor, truth: Tensor, called: Tensor) -> None:
-        self.each, self.all = (
-            RankedLabels(probabilities, truth),
-            RankedLabels(probabilities.reshape(-1, 1), truth.reshape(-1, 1)),
-        )
+        self.each = RankedLabels(probabilities, truth)
+        self.all = RankedLabels(probabilities.reshape(-1, 1), truth.reshape(-1, 1))
         read = (~truth.isnan()).double()
         self.truth, self.called, self.count = truth.nan_to_num(0).double(), called.double() * read, truth.shape[1]
 

@@ -127,19 +127,13 @@ def ordinal_metrics(losses: Tensor, predicted: Tensor, targets: Tensor, labels: 
     confusion = torch.bincount(pairs, minlength=count * count).reshape(count, count)
     away = (predicted - targets).abs().double()
     accuracy = float((away == 0).double().mean())
-    median = int(targets.double().quantile(0.5, interpolation="lower"))
-
-    def kappa(drawn: Tensor) -> Tensor:
-        table = torch.bincount(pairs[drawn], minlength=count * count).reshape(count, count)
-        return torch.tensor([quadratic_kappa(table)], dtype=torch.float64)
-
+    median = int(targets.sort().values[(images - 1) // 2])
     errors = {
         "loss": standard_error(losses),
         "mean_absolute_error": standard_error(away),
-        **edge_errors({"quadratic_kappa": bootstrap_errors(kappa, images)[0]}, images),
+        "quadratic_kappa": _kappa_error(pairs, count),
         "accuracy": accuracy_error(accuracy, images),
     }
-    constant = (targets - median).abs().double()
     return OrdinalMetrics(
         losses.double().mean().item(),
         float(away.mean()),
@@ -149,13 +143,26 @@ def ordinal_metrics(losses: Tensor, predicted: Tensor, targets: Tensor, labels: 
         confusion=confusion.tolist(),
         images=images,
         standard_errors=known(errors),
-        baseline={
-            "mean_absolute_error": float(constant.mean()),
-            "quadratic_kappa": 0.0,
-            "accuracy": float((constant == 0).double().mean()),
-        },
+        baseline=_constant_level(targets, median),
         baseline_rule=f"always {labels[median]}",
     ).with_per_image("mean absolute error, negated", -away, targets)
+
+
+def _kappa_error(pairs: Tensor, count: int) -> float:
+    """Returns the standard error of kappa for the numbers of the cells of the confusion matrix that the images are in [N]."""
+
+    def kappa(drawn: Tensor) -> Tensor:
+        table = torch.bincount(pairs[drawn], minlength=count * count).reshape(count, count)
+        return torch.tensor([quadratic_kappa(table)], dtype=torch.float64)
+
+    errors = bootstrap_errors(kappa, len(pairs))
+    return edge_errors({"kappa": errors[0]}, len(pairs))["kappa"]
+
+
+def _constant_level(targets: Tensor, level: int) -> dict[str, float]:
+    away = (targets - level).abs().double()
+    exact = float((away == 0).double().mean())
+    return {"mean_absolute_error": float(away.mean()), "quadratic_kappa": 0.0, "accuracy": exact}
 
 
 def quadratic_kappa(confusion: Tensor) -> float:

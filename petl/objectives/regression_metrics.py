@@ -77,42 +77,48 @@ def regression_metrics(
 ) -> RegressionMetrics:
     """Returns the metrics for losses [N], predictions and targets [N, K], and whether each target [N, K] was covered."""
     predicted, targets = predicted.double(), targets.double()
-    parts = [_figures(predicted[:, k], targets[:, k]) for k in range(targets.shape[1])]
-    all_units = [*units, *[""] * len(labels)]
-    outputs = [
-        OutputMetrics(label, *part, units=unit) for label, part, unit in zip(labels, parts, all_units, strict=False)
-    ]
-    away = (predicted - targets).abs()
-    absolute = away.nanmean(1)
-
-    def means(drawn: Tensor) -> Tensor:
-        rows = [_figures(predicted[drawn, k], targets[drawn, k])[3:] for k in range(targets.shape[1])]
-        return torch.tensor(rows, dtype=torch.float64).nanmean(0)
-
-    figures = means(torch.arange(len(targets))).tolist()
-    errors = dict(zip(REGRESSION_NAMES[1:], bootstrap_errors(means, len(targets)), strict=True))
-    errors |= edge_errors({name: errors[name] for name in ("r2", "spearman")}, len(targets))
-    if targets.shape[1] == 1:
-        errors["mean_absolute_error"] = standard_error(absolute)
-    centre = targets - targets.nanmean(0)
-    read = ~targets.isnan()
+    parts = [_figures_of(predicted[:, k], targets[:, k]) for k in range(targets.shape[1])]
+    of_each = zip(labels, parts, [*units, *[""] * len(labels)], strict=False)
+    absolute, read = (predicted - targets).abs().nanmean(1), ~targets.isnan()
     return RegressionMetrics(
         losses.double().mean().item(),
-        *figures,
-        outputs=outputs,
+        *_means(predicted, targets).tolist(),
+        outputs=[OutputMetrics(label, *part, units=unit) for label, part, unit in of_each],
         coverage=None if covered is None else float((covered & read).sum() / read.sum()),
         images=len(targets),
-        standard_errors=known({"loss": standard_error(losses), **errors}),
-        baseline={
-            "mean_absolute_error": float(centre.abs().nanmean(0).nanmean()),
-            "root_mean_squared_error": float(centre.square().nanmean(0).sqrt().nanmean()),
-            "r2": 0.0,
-        },
+        standard_errors=known({"loss": standard_error(losses), **_errors_in_units(predicted, targets)}),
+        baseline=_constant_answer(targets),
         baseline_rule="always the mean of these targets",
     ).with_per_image("mean absolute error, negated", -absolute, targets)
 
 
-def _figures(predicted: Tensor, targets: Tensor) -> tuple[int, float, float, float, float, float, float]:
+def _means(predicted: Tensor, targets: Tensor) -> Tensor:
+    """Returns MAE, RMSE, R2 and Spearman [4], each the mean over the outputs for which it is defined."""
+    rows = [_figures_of(predicted[:, k], targets[:, k])[3:] for k in range(targets.shape[1])]
+    return torch.tensor(rows, dtype=torch.float64).nanmean(0)
+
+
+def _errors_in_units(predicted: Tensor, targets: Tensor) -> dict[str, float]:
+    found = bootstrap_errors(lambda drawn: _means(predicted[drawn], targets[drawn]), len(targets))
+    errors = dict(zip(REGRESSION_NAMES[1:], found, strict=True))
+    errors |= edge_errors({name: errors[name] for name in ("r2", "spearman")}, len(targets))
+    if targets.shape[1] == 1:
+        errors["mean_absolute_error"] = standard_error((predicted - targets).abs())
+    return errors
+
+
+def _constant_answer(targets: Tensor) -> dict[str, float]:
+    """Returns what always answering the mean of the targets [N, K] reaches."""
+    away = targets - targets.nanmean(0)
+    root = away.square().nanmean(0).sqrt()
+    return {
+        "mean_absolute_error": float(away.abs().nanmean(0).nanmean()),
+        "root_mean_squared_error": float(root.nanmean()),
+        "r2": 0.0,
+    }
+
+
+def _figures_of(predicted: Tensor, targets: Tensor) -> tuple[int, float, float, float, float, float, float]:
     """Returns count, mean and deviation of the known targets [N], and MAE, RMSE, R2 and Spearman of the predictions."""
     read = ~targets.isnan()
     predicted, targets = predicted[read], targets[read]

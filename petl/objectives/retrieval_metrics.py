@@ -48,22 +48,17 @@ def retrieval_metrics(features: Tensor, targets: Tensor) -> RetrievalMetrics:
     found = torch.cat([_ranked(unit, targets, start) for start in range(0, len(unit), AT_A_TIME)])[same > 0]
     first, five, precision = found.T
     count, others = len(found), len(targets) - 1
-    error = edge_errors({"mean": standard_error(precision)}, count)["mean"]
-    errors = {
-        "loss": error,
-        "recall_at_1": accuracy_error(float(first.mean()), count),
-        "recall_at_5": accuracy_error(float(five.mean()), count),
-        "mean_average_precision": error,
-    }
+    of_means = edge_errors(dict.fromkeys(("loss", "mean_average_precision"), standard_error(precision)), count)
+    recalls = {"recall_at_1": float(first.mean()), "recall_at_5": float(five.mean())}
+    of_recalls = {name: accuracy_error(value, count) for name, value in recalls.items()}
     share = same[same > 0].double()
     return RetrievalMetrics(
         1 - float(precision.mean()),
-        float(first.mean()),
-        float(five.mean()),
+        *recalls.values(),
         float(precision.mean()),
         queries=count,
         images=len(targets),
-        standard_errors=known(errors),
+        standard_errors=known(of_means | of_recalls),
         baseline={"recall_at_1": float((share / others).mean()), "recall_at_5": _by_chance(share, others)},
         baseline_rule="a random order",
     ).with_per_image("recall_at_1", first, targets)
