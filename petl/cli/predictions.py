@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from petl import data
 from petl.cli.terminal import note
 from petl.errors import DataError, DeltaError
+from petl.format.ordinal_outputs import level_probabilities, ordinal_levels
 from petl.format.outputs import TASKS
 
 MOST_NAMED = 10  # files that were left out
@@ -33,8 +34,9 @@ def task_of(header: Mapping[str, Any]) -> str | None:
 def predictions(output: Any, header: Mapping[str, Any], top: int | None = None) -> list[dict[str, Any]]:
     """Returns the labels for one image's outputs [1, K] with their confidences, the largest first, or its values.
 
-    A classification returns the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least 0.5
-    (or the ``top`` ones), "regression" every output as it is. Without a recorded task, several outputs are taken for
+    A classification returns the ``top`` (1) labels of the softmax, "multilabel" each label whose own sigmoid is at least its
+    threshold, 0.5 unless the delta has another (or the ``top`` ones), "ordinal" the median level, "regression" and "metric"
+    every output as it is. Without a recorded task, several outputs are taken for
     classes, and one is a value: a softmax over one number would be sure of it whatever it is.
 
     Raises:
@@ -49,11 +51,25 @@ def predictions(output: Any, header: Mapping[str, Any], top: int | None = None) 
         raise DeltaError(
             f"the model has {len(values)} outputs and the delta {len(labels)} labels; save it again with labels="
         )
-    if task == "regression" or (task is None and len(values) == 1):
+    if task in ("regression", "metric") or (task is None and len(values) == 1):
         return [{"label": name, "value": value} for name, value in zip(labels, values.tolist(), strict=True)]
+    if task == "ordinal":
+        return _level(values, labels, top)
     confidences = values.sigmoid() if task == "multilabel" else values.softmax(0)
-    sure = int((confidences >= THRESHOLD).sum()) if task == "multilabel" else 1
-    return _sorted(confidences, labels)[: top or sure]
+    limits = torch.tensor(header.get("thresholds") or [THRESHOLD] * len(values))
+    if task == "multilabel" and top is None:
+        sure = (confidences >= limits).nonzero()[:, 0]
+        return _sorted(confidences[sure], [labels[number] for number in sure.tolist()])
+    return _sorted(confidences, labels)[: top or 1]
+
+
+def _level(values: Tensor, labels: Sequence[str], top: int | None) -> list[dict[str, Any]]:
+    """Returns the level that an ordinal delta answers with its probability, or the ``top`` most likely levels."""
+    shares = level_probabilities(values)
+    if top is not None:
+        return _sorted(shares, labels)[:top]
+    level = int(ordinal_levels(values))
+    return [{"label": labels[level], "confidence": float(shares[level])}]
 
 
 def _values(output: Any) -> Tensor:
@@ -73,11 +89,14 @@ def _sorted(confidences: Tensor, labels: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
-    """Refuses deltas of other tasks than classification, for which accuracy would mean nothing."""
+    """Refuses deltas whose targets aren't classes, which is what folders of images have."""
     task = task_of(header)
-    if task not in (None, "classification"):
-        raise DeltaError(f"petl eval measures a classification, and this delta's task is {task}; measure it in Python")
-    if outputs == 1:
+    if task in ("multilabel", "regression"):
+        raise DeltaError(
+            f"petl eval measures a classification, on folders of classes, and this delta's task is {task}; measure it in Python: "
+            "petl.evaluate(model, data)"
+        )
+    if outputs == 1 and task in (None, "classification"):
         raise DeltaError(
             "petl eval measures a classification, and this delta's model has one output, which is right whatever it says"
         )

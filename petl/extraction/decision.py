@@ -85,9 +85,7 @@ def choose_features(accelerator: Any, model: nn.Module, loaders: Loaders, option
 
 def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
     """Looks for features on images; nothing is stored yet."""
-    if options.needs_images:
-        return RunModel(reasons.NeedsImages(options.needs_images))
-    head = None if options.mixes else head_features(accelerator, model, loader)
+    head = None if options.mixes or options.needs_images else head_features(accelerator, model, loader)
     if head:
         return UseFeatures(head)
     if options.views:
@@ -116,6 +114,8 @@ def _why_images_may_differ(accelerator: Any, loader: Loader, options: FeatureOpt
     """Returns why a later step may see other images than the first epoch did, or None."""
     if options.mixes:
         return reasons.Mixes()
+    if options.needs_images:
+        return reasons.NeedsImages(options.needs_images)
     if not isinstance(loader.sampler, Shuffle):
         return reasons.OwnLoader()
     if accelerator.num_processes > 1:

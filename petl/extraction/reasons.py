@@ -179,7 +179,7 @@ class NoRoom(Reason):
 
 REASONS: tuple[type[Reason], ...] = (
     *(TurnedOff, NoFrozenPart),
-    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, DiffersWhenReread),
+    *(Mixes, NeedsImages, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, DiffersWhenReread),
     *(Stochastic, Hooked, SeveralTensors, TooLittle),
     NoRoom,
 )
