@@ -35,6 +35,7 @@ from petl.extraction.skippable import changes_in_training, hooked_modules
 from petl.extraction.store import Store
 from petl.extraction.tail import MODEL_ERRORS, Tail
 from petl.extraction.tail_search import find_tail
+from petl.graft.kinds import Graft
 from petl.graft.values import input_dtype
 
 Loaders = tuple[Loader, Loader | None]
@@ -133,6 +134,8 @@ def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> Feature
     if not name or not isinstance(loader.sampler, Shuffle):
         return None
     head = model.get_submodule(name)
+    if isinstance(head, Graft):
+        return None  # what a method put into the classifier computes nothing by itself
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
         return None  # a model inside an outer module, not a head on a frozen part
     source = FeatureSource(accelerator, model, head, head)

@@ -33,6 +33,9 @@ class MeasuredTask(Task):
     def images_needed(self, aux: Aux) -> str:
         return vars(self)["own"].images_needed(aux)
 
+    def refuse_kind(self, targets: Tensor, dataset: Any) -> None:
+        vars(self)["measure"].refuse_kind(targets, dataset)
+
     def output_names(self, names: list[str] | None, outputs: int) -> list[str] | None:
         return vars(self)["measure"].output_names(names, outputs)
 

@@ -18,7 +18,7 @@ from petl.objectives.aux_outputs import loss_of_outputs
 from petl.objectives.multilabel_metrics import MULTILABEL_NAMES, MultilabelMetrics, multilabel_metrics
 from petl.objectives.protocol import Objective, Setting, Task, refuse_choice
 from petl.objectives.ranked_labels import best_thresholds
-from petl.objectives.targets import all_targets, unknown_note
+from petl.objectives.targets import all_targets, are_of_folders, unknown_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +63,13 @@ class Multilabel(Task):
             refuse_choice("thresholds", self.thresholds, ("validation",))
         elif self.thresholds is not None:
             numbers("thresholds", self.thresholds, low=0.0, high=1.0)
+
+    def refuse_kind(self, targets: Tensor, dataset: Any) -> None:
+        if are_of_folders(targets, dataset):
+            raise DataError(
+                "the targets are class numbers of folders, one for each image; that is objective='classification'. For several "
+                "labels pass a Dataset of (image, [0 or 1 for each label])"
+            )
 
     def create(self, setting: Setting) -> Objective:
         return BinaryCrossEntropy(self, setting)

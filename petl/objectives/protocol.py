@@ -122,6 +122,9 @@ class Task:
                     f"{name}= is for a classification, and the objective is {self.name}; leave it out{self.advice.get(name, '')}"
                 )
 
+    def refuse_kind(self, targets: Tensor, dataset: Any) -> None:
+        """Raises a DataError for targets that can't be of this task, whatever the model is."""
+
     def output_names(self, names: list[str] | None, outputs: int) -> list[str] | None:
         """Returns the names of the model's outputs, from those that the user or the data gave."""
         return names

@@ -11,18 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl.data.bad_files import LEFT_OUT
-from petl.data.datasets import Images
 from petl.data.loaders import Loader
 from petl.data.logits import require_logits
 from petl.data.pairs import Batch, images_and_targets
-from petl.data.wrappers import innermost_datasets, petl_datasets
+from petl.data.wrappers import petl_datasets
 from petl.errors import DataError, PetlError, listing
 from petl.format.outputs import quantile_list, unit_texts
 from petl.objectives.aux_outputs import loss_of_outputs
 from petl.objectives.protocol import Objective, Setting, Task, refuse_choice, refuse_outside
 from petl.objectives.regression_metrics import REGRESSION_NAMES, RegressionMetrics, regression_metrics
 from petl.objectives.standardisation import Standardisation, moments, named
-from petl.objectives.targets import all_targets, refuse_infinite, unknown_note
+from petl.objectives.targets import all_targets, are_of_folders, refuse_infinite, unknown_note
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,13 @@ class Regression(Task):
     def create(self, setting: Setting) -> Objective:
         return NumberRegression(self, setting)
 
+    def refuse_kind(self, targets: Tensor, dataset: Any) -> None:
+        if are_of_folders(targets, dataset):
+            raise DataError(
+                "the targets are class numbers of folders, which are no quantities; pass a Dataset of (image, number), or "
+                "objective='ordinal' for classes that are in order"
+            )
+
     def output_names(self, names: list[str] | None, outputs: int) -> list[str] | None:
         """Returns a name for each target and quantile, such as ``age q0.5``."""
         if not self.quantiles or (names is not None and len(names) == outputs):
@@ -115,11 +121,9 @@ class NumberRegression:
         return self.option.standardize
 
     def refuse_targets(self, loader: Loader, *, training: bool = False) -> None:
-        own = petl_datasets(loader.dataset)
-        self.marks_numbers = bool(own)
+        self.marks_numbers = bool(petl_datasets(loader.dataset))
         if training:
-            folders = all(isinstance(data, Images) for data in innermost_datasets(loader.dataset))
-            targets = self._checked(all_targets(loader, nn.Identity()), whole=folders)
+            targets = self._checked(all_targets(loader, nn.Identity()))
             refuse_infinite(targets, self.labels)
             self._seen, self.notes = targets, unknown_note(targets)
             self._refuse_equal(targets)
@@ -151,21 +155,17 @@ class NumberRegression:
             refuse_infinite(targets, self.labels)
         return images, targets
 
-    def _checked(self, targets: Tensor, *, whole: bool = False) -> Tensor:
+    def _checked(self, targets: Tensor) -> Tensor:
         """Returns the targets as float32 [N, K], or raises a DataError."""
-        if whole and not targets.is_floating_point():
-            raise DataError(
-                "the targets are class numbers of folders, which are no quantities; pass a Dataset of (image, number), or "
-                "objective='ordinal' for classes that are in order"
-            )
         if not targets.is_floating_point() and self.marks_numbers:
             targets = torch.where(targets == LEFT_OUT, torch.nan, targets.float())
         targets = targets[:, None] if targets.ndim == 1 else targets
         if targets.shape[1] != self.count:
-            outputs = self.count * (len(self.quantiles) if self.quantiles is not None else 1)
+            levels = len(self.levels or (1,))
+            each = f", {levels} quantiles for each number" if levels > 1 else ""
             raise DataError(
-                f"got {targets.shape[1]} numbers for each image, and the model has {outputs} outputs, which is "
-                f"{self.count} for each; wrap it with num_classes={targets.shape[1] * outputs // self.count}"
+                f"got {targets.shape[1]} number{'s' * (targets.shape[1] > 1)} for each image, and the model has "
+                f"{self.count * levels} outputs{each}; wrap it with num_classes={targets.shape[1] * levels}"
             )
         return targets.float()
 

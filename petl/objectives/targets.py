@@ -18,7 +18,7 @@ from petl.data.loaders import KeyedDataset, Loader, PairLoader
 from petl.data.pairs import images_and_targets, pick_keys, unknown_class_error
 from petl.data.replacements import MarkedUnreadable
 from petl.data.source_labels import lists_labels
-from petl.data.wrappers import DatasetWrapper
+from petl.data.wrappers import DatasetWrapper, innermost_datasets
 from petl.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -152,6 +152,11 @@ def _joined(parts: list[Tensor]) -> Tensor:
         raise DataError(
             f"targets have {shapes[0]} numbers in one batch and {shapes[-1]} in another; expected as many for each image"
         ) from None
+
+
+def are_of_folders(targets: Tensor, dataset: Any) -> bool:
+    """Returns whether targets are the class numbers that petl gave to the folders of images."""
+    return not targets.is_floating_point() and all(isinstance(data, Images) for data in innermost_datasets(dataset))
 
 
 def unknown_note(targets: Tensor) -> list[str]:

@@ -151,5 +151,9 @@ def measure(
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     read = objective.is_read(columns[-1])
     if not read.any():
-        raise DataError(f"none of the {len(read)} images can be read; the log names each with its reason")
+        numbers = columns[-1].is_floating_point()
+        raise DataError(
+            f"none of the {len(read)} images {'has a target that is known (all are NaN), or none ' * numbers}can be read; the "
+            "log names each that can't, with its reason"
+        )
     return objective.metrics(*(column[read] for column in columns))

@@ -47,6 +47,7 @@ def open_objective(
     batch = one_image(loader)
     images, targets = images_and_targets(batch, model)
     task = task or inferred_task(targets)
+    task.refuse_kind(targets, loader.dataset)
     outputs = count_outputs(accelerator, model, images)
     names = task.output_names(names, outputs) if task.label_per_output else None
     refuse_label_count(names, outputs)
