@@ -39,7 +39,7 @@ def loss_of_outputs(output: Any, aux: Any, criterion: Callable[[Tensor], Tensor]
     if not others:
         raise DataError(
             f"aux={aux!r}, and the model returns {describe_output(output)} in training, without auxiliary scores; leave aux= "
-            "out, or turn them on (timm: aux_logits=True, or model.set_distilled_training(True))"
+            "out, or turn them on (aux_logits of Inception, set_distilled_training of DeiT)"
         )
     for scores in others:
         loss = loss + weight * criterion(scores.float())

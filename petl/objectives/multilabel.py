@@ -46,7 +46,7 @@ class Multilabel(Task):
     metrics: ClassVar[tuple[str, ...]] = MULTILABEL_NAMES
     monitor: ClassVar[str] = "average_precision"
     advice: ClassVar[Mapping[str, str]] = {
-        "class_weights": "; petl.Multilabel(pos_weight=...) weighs the positive images"
+        "class_weights": "; petl.Multilabel(pos_weight='balanced') weighs the positive images"
     }
 
     pos_weight: Any = None

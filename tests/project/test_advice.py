@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import timm
+import timm.optim
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -83,7 +84,16 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         folder = tree(tmp_path / "pets", *(f"{s}/{c}/1.png" for s in ("train", "test") for c in ("cat", "dog")))
         wrapped = petl.wrap(base(), "lora")
         petl.record(wrapped).labels = ["cat", "dog"]
-        names = {"petl": petl, "timm": timm, "torch": torch, "train": pairs, "val": pairs, "batch": pairs.tensors[0]}
+        names = {
+            "petl": petl,
+            "timm": timm,
+            "torch": torch,
+            "train": pairs,
+            "val": pairs,
+            "data": pairs,
+            "name": "test_resnet",
+            "batch": pairs.tensors[0],
+        }
         names |= {"path": petl.save(wrapped, tmp_path / "delta.safetensors"), "folder": folder, "names": ["cat", "dog"]}
         model = wrapped if "wrapped" in kind else base()
         model = nn.ModuleDict({"part": model, "own": nn.Linear(2, 2)}) if "inside" in kind else model
@@ -96,12 +106,17 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.BN(stats='adapt')": ("plain", ()),
     "petl.LoRA(rank=16)": ("plain", ()),
+    "petl.Multilabel(absent='keep')": ("plain", ()),
+    "petl.Multilabel(pos_weight='balanced')": ("plain", ()),
+    "petl.Regression()": ("plain", ()),
+    "petl.Regression(loss='quantile', quantiles=(0.1, 0.5, 0.9))": ("plain", ()),
     "petl.check(model, batch, 'lora')": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model))": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model), classes=names)": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model), classes=petl.record(model).labels)": ("wrapped", ()),
     "petl.data.dataset({}, petl.data.pipeline(model){})": ("plain", ("folder", ", split='test'")),
     "petl.data.pipeline(model)": ("plain", ()),
+    "petl.evaluate(model, data)": ("plain", ()),
     "petl.find(model, 'block')": ("plain", ()),
     "petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)": ("wrapped", ()),
     "petl.load(path, model)": ("plain", ()),
@@ -112,10 +127,12 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.rebase(model, base)": ("wrapped", ()),
     "petl.save(model.{}, path)": ("wrapped, inside", ("part",)),
     "petl.wrap(model, 'lora')": ("plain", ()),
+    "petl.wrap(timm.create_model(name, num_classes=0), 'lora')": ("plain", ()),
     "petl.wrap(model, ['lora', 'peft:LoHa'])": ("plain", ()),
     "petl.wrap(model, [petl.Input(in_chans={}), 'lora'])": ("plain", ("4",)),
     "petl.unwrap(model)": ("wrapped", ()),
     "print(petl.find(model))": ("plain", ()),
+    "timm.create_model(name, num_classes=0)": ("plain", ()),
     "timm.layers.convert_sync_batchnorm(model)": ("plain", ()),
     "timm.optim.list_optimizers()": ("plain", ()),
 }
