@@ -19,7 +19,9 @@ class MeasuredTask(Task):
     """The task of ``OwnLoss(loss, measure=...)``: what is measured, and what the delta says, are those of ``measure``."""
 
     def __init__(self, own: OwnLoss, measure: Task) -> None:
-        values = {name: getattr(measure, name) for name in ("task", "metrics", "monitor", "label_per_output")}
+        values = {
+            name: getattr(measure, name) for name in ("task", "metrics", "monitor", "label_per_output", "numbered")
+        }
         for name, value in {"own": own, "measure": measure, "name": own.name, **values}.items():
             object.__setattr__(self, name, value)  # a Task is frozen
 

@@ -48,6 +48,7 @@ class MetricLearning(Task):
     metrics: ClassVar[tuple[str, ...]] = RETRIEVAL_NAMES
     monitor: ClassVar[str] = "recall_at_1"
     label_per_output: ClassVar[bool] = False
+    numbered: ClassVar[bool] = False
 
     loss: str = "triplet"
     margin: float = 0.2

@@ -42,6 +42,7 @@ class OwnLoss(Task):
     """
 
     name: ClassVar[str] = "a loss of your own"
+    numbered: ClassVar[bool] = False
     loss: Callable[..., Tensor]
     measure: Any = None
 

@@ -107,6 +107,7 @@ class Task:
     metrics: ClassVar[tuple[str, ...]] = ("loss",)
     monitor: ClassVar[str] = "loss"
     label_per_output: ClassVar[bool] = True
+    numbered: ClassVar[bool] = True  # whether a delta says "0", "1", "2" where the outputs have no names
     advice: ClassVar[Mapping[str, str]] = {}  # option of fit -> what to use instead of it
 
     def create(self, setting: Setting) -> Objective:

@@ -49,6 +49,7 @@ class Regression(Task):
     task: ClassVar[str | None] = "regression"
     metrics: ClassVar[tuple[str, ...]] = REGRESSION_NAMES
     monitor: ClassVar[str] = "r2"
+    numbered: ClassVar[bool] = False
 
     loss: str = "mse"
     quantiles: Sequence[float] | None = None

@@ -21,11 +21,17 @@ __all__ = ["CrossEntropy", "Objective", "OpenObjective", "open_objective", "stan
 
 @dataclass(frozen=True)
 class OpenObjective:
-    """An objective, the task that it is of, and the names of the model's outputs (None: they have none)."""
+    """An objective, the task that it is of, and the number and the names of the model's outputs (None: they have none)."""
 
     task: Task
     objective: Objective
+    outputs: int
     names: list[str] | None
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Returns what a delta calls the outputs: their names, or, where they stand for classes, their numbers."""
+        return self.names or ([str(number) for number in range(self.outputs)] if self.task.numbered else None)
 
 
 def open_objective(
@@ -57,7 +63,7 @@ def open_objective(
     setting = Setting(model, outputs, names, losses, aux, recorded if fits else {})
     objective = task.create(setting)
     objective.images_and_targets(batch, model)
-    return OpenObjective(task, objective, names)
+    return OpenObjective(task, objective, outputs, names)
 
 
 def try_targets(accelerator: Any, model: nn.Module, loader: Loader, opened: OpenObjective) -> None:

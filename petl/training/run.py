@@ -60,8 +60,8 @@ class Run:
 
     @property
     def labels(self) -> list[str] | None:
-        """Returns the names of the model's outputs."""
-        return self.opened.names
+        """Returns what a delta calls the model's outputs."""
+        return self.opened.labels
 
     @property
     def scale(self) -> Standardisation | None:

@@ -105,7 +105,7 @@ def _open_data(
         try_targets(accelerator, model, val, opened)
     _record_data(model, opened, train)
     if settings.run.out is not None and accelerator.is_main_process:
-        rehearse_saving(model, settings.run.out, opened.names)
+        rehearse_saving(model, settings.run.out, opened.labels)
     return train, val, opened
 
 
