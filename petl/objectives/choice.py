@@ -47,7 +47,7 @@ def task_for(objective: Any, recorded: str | None = None) -> Task | None:
     if isinstance(objective, Task):
         return objective
     if callable(objective) and not isinstance(objective, type):
-        return OwnLoss(objective)  # type: ignore[arg-type]  # what it returns is seen in the first step
+        return OwnLoss(objective)
     hint = near(objective, TASKS_BY_NAME) if isinstance(objective, str) else ""
     raise PetlError(
         f"objective={objective!r}; expected one of {', '.join(map(repr, TASKS_BY_NAME))}, an object such as petl.Regression(), "

@@ -43,7 +43,7 @@ class OwnLoss(Task):
 
     name: ClassVar[str] = "a loss of your own"
     numbered: ClassVar[bool] = False
-    loss: Callable[..., Tensor]
+    loss: Callable[..., Any]
     measure: Any = None
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from petl.objectives.measured import TaskMetrics, edge_errors, known
 from petl.objectives.metrics import CLASSES_SHOWN
 
 REGRESSION_NAMES = ("loss", "mean_absolute_error", "root_mean_squared_error", "r2", "spearman")
-MOST_VALUES = 4e6  # in all draws of a bootstrap
+MOST_TARGETS = 4e6  # in all draws of a bootstrap
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _means(predicted: Tensor, targets: Tensor) -> Tensor:
 
 
 def _errors_in_units(predicted: Tensor, targets: Tensor) -> dict[str, float]:
-    draws = int(min(DRAWS, max(FEWEST_DRAWS, MOST_VALUES // targets.numel())))
+    draws = int(min(DRAWS, max(FEWEST_DRAWS, MOST_TARGETS // targets.numel())))
     found = bootstrap_errors(lambda drawn: _means(predicted[drawn], targets[drawn]), len(targets), draws=draws)
     errors = dict(zip(REGRESSION_NAMES[1:], found, strict=True))
     errors |= edge_errors({name: errors[name] for name in ("r2", "spearman")}, len(targets))
