@@ -54,7 +54,8 @@ def retrieval_metrics(features: Tensor, targets: Tensor) -> RetrievalMetrics:
     share = same[same > 0].double()
     return RetrievalMetrics(
         1 - float(precision.mean()),
-        *recalls.values(),
+        recalls["recall_at_1"],
+        recalls["recall_at_5"],
         float(precision.mean()),
         queries=count,
         images=len(targets),
