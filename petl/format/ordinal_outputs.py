@@ -16,6 +16,7 @@ def ordinal_levels(outputs: Tensor) -> Tensor:
     It is the number of levels k for which "above k" is more likely than not. The median has the smallest expected absolute
     error. The most likely level, which a classification would answer, may be far from it.
 
+    >>> import torch
     >>> outputs = torch.tensor([[0.35, 0.30, 0.35]]).log()
     >>> ordinal_levels(outputs).tolist(), outputs.argmax(1).tolist()
     ([1], [0])

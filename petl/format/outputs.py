@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 from collections.abc import Iterable, Mapping, Set
 from typing import Any
@@ -57,10 +58,15 @@ def labels_for(outputs: int | None, labels: Iterable[Any] | None) -> list[str] |
 
 
 def results_table(results: Any) -> dict[str, Any]:
-    """Returns the results as a dict, or raises a DeltaError where they are no mapping."""
+    """Returns the results as a dict, or raises a DeltaError where they are no mapping.
+
+    A number that isn't finite, such as an R2 of constant targets, becomes None: JSON has no NaN.
+    """
     if not isinstance(results, Mapping):
         raise DeltaError(f"results={str(results)[:60]}; expected a dict, such as {{'accuracy': 0.9}}")
-    return dict(results)
+    return {
+        key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in results.items()
+    }
 
 
 def task_name(task: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import InitVar, dataclass, field
 from typing import Any, TypeVar
@@ -87,9 +88,13 @@ class History:
         return better
 
     def _beats(self, row: dict[str, Any]) -> bool:
-        if self.monitor not in row or self.monitor not in self.best:
-            return self.monitor not in row or row[self.monitor] == row[self.monitor]  # a NaN is never best
-        now, then = row[self.monitor], self.best[self.monitor]
+        if self.monitor not in row:
+            return True
+        now, then = row[self.monitor], self.best.get(self.monitor, math.nan)
+        if math.isnan(
+            then
+        ):  # a NaN loss is never best; a figure that isn't defined for these images, such as R2, always is
+            return not math.isnan(now) or self.monitor != "loss"
         return now > then if is_higher_better(self.monitor) else now < then
 
     @property

@@ -19,6 +19,9 @@ from petl.wrapping.lookup import record
 __all__ = ["CrossEntropy", "Objective", "OpenObjective", "open_objective", "standardise", "try_targets", "write_record"]
 
 
+SHARING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # accelerate's names of ways that share out a model's tensors
+
+
 @dataclass(frozen=True)
 class OpenObjective:
     """An objective, the task that it is of, and the number and the names of the model's outputs (None: they have none)."""
@@ -94,6 +97,8 @@ def standardise(accelerator: Any, model: nn.Module, objective: Any, train: Loade
     notes = [*getattr(objective, "notes", ())]
     if not getattr(objective, "standardizes", False):
         return notes
+    if accelerator.distributed_type.value in SHARING:
+        return [*notes, "the targets were not standardised: the model's tensors are shared out among processes"]
     images, targets = sample_of(train, lambda batch: objective.images_and_targets(batch, model))
     levels = 1 if objective.quantiles is None else len(objective.quantiles)
     mean, deviation = (part.repeat_interleave(levels) for part in (objective.mean, objective.deviation))

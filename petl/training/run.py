@@ -115,7 +115,7 @@ class Run:
         wrapped = record(self.model)
         if wrapped is not None and self.history.rows:
             wrapped.results = self.history.best if keeps_best else self.history.rows[-1]
-            wrapped.thresholds = wrapped.results.get("thresholds")
+            wrapped.thresholds = wrapped.results.get("thresholds", wrapped.thresholds)
         if keeps_best or self.settings.run.patience is not None:
             self.history.note_choice()
         self.model.eval()

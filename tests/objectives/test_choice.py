@@ -122,3 +122,8 @@ def test_auxiliary_scores_that_are_not_there() -> None:
             aux_weight(wrong)
     with pytest.raises(petl.PetlError, match="aux="):
         petl.fit(adapted(), pairs(8), epochs=1, lr=1e-3, aux="all", objective=nn.CrossEntropyLoss())
+
+
+def test_a_low_rank_change_of_the_classifier_alone_trains() -> None:
+    model = petl.wrap(timm.create_model("test_resnet", num_classes=3), petl.LoRA(where="fc"), head=False)
+    assert len(petl.fit(model, pairs(8), epochs=1, lr=1e-3)) == 1

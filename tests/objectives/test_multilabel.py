@@ -115,7 +115,7 @@ def test_a_training_writes_task_and_thresholds_of_its_best_epoch(tmp_path: Path)
     metrics: Any = petl.evaluate(loaded, val)
     assert isinstance(metrics, petl.MultilabelMetrics) and metrics.thresholds == header["thresholds"]
     assert metrics.average_precision == pytest.approx(history.best["average_precision"])
-    assert not metrics.chosen_here and "optimistic" in history.notes[0]
+    assert not metrics.chosen_here and "optimistic" in history.notes[-1]
 
 
 def test_positive_images_weigh_as_they_are_rare() -> None:
@@ -182,3 +182,13 @@ def test_cached_features_train_as_the_whole_model_does(tmp_path: Path) -> None:
 def test_options_that_cannot_be(options: dict[str, Any]) -> None:
     with pytest.raises(petl.PetlError, match=next(iter(options))):
         petl.Multilabel(**options)
+
+
+def test_given_thresholds_stay_without_validation(tmp_path: Path) -> None:
+    objective = petl.Multilabel(thresholds=[0.25, 0.5, 0.75])
+    petl.fit(adapted("probe"), with_labels(8), epochs=1, lr=1e-3, objective=objective, out=tmp_path / "a.safetensors")
+    model = adapted("probe")
+    petl.fit(model, with_labels(8), epochs=1, lr=1e-3, objective=objective)
+    petl.save(model, tmp_path / "b.safetensors")
+    for name in ("a", "b"):
+        assert petl.read(tmp_path / f"{name}.safetensors")["thresholds"] == [0.25, 0.5, 0.75]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from scipy.stats import spearmanr
 from sklearn import metrics as oracle
 from torch import nn
@@ -284,3 +285,31 @@ def test_a_loop_of_ones_own_says_its_task(tmp_path: Path) -> None:
         petl.save(regressor(2), tmp_path / "b.safetensors", task="multilabel", thresholds=[0.5, 0.5, 0.5])
     petl.save(regressor(2), tmp_path / "b.safetensors", task="multilabel", thresholds=[0.5, 0.25])
     assert petl.read(tmp_path / "b.safetensors")["thresholds"] == [0.5, 0.25]
+
+
+def test_figures_that_are_not_defined_are_none_in_a_delta(tmp_path: Path) -> None:
+    constant = TensorDataset(ages(4).tensors[0], torch.full((4,), 30.0))
+    history = petl.fit(
+        regressor(), ages(8), constant, epochs=1, lr=1e-4, objective="regression", out=tmp_path / "a.safetensors"
+    )
+    assert math.isnan(history.rows[0]["r2"])
+    header = petl.read(tmp_path / "a.safetensors")
+    assert header["results"]["r2"] is None and header["results"]["mean_absolute_error"] > 0
+
+
+def test_numbers_that_are_not_known_are_counted_in_the_history() -> None:
+    data = ages(8)
+    data.tensors[1][:3] = math.nan
+    history = petl.fit(regressor(), data, data, epochs=1, lr=1e-4, objective="regression")
+    assert "3 of 8 training targets" in history.notes[0]
+    with pytest.raises(petl.DataError, match="target that is known"):
+        petl.evaluate(regressor(), TensorDataset(data.tensors[0][:3], data.tensors[1][:3]), objective="regression")
+
+
+@pytest.mark.parametrize("objective", ["regression", "multilabel"])
+def test_class_folders_have_no_numbers(objective: str, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / name / "1.png")
+    with pytest.raises(petl.DataError, match="class numbers of folders"):
+        petl.fit(regressor(), tmp_path, epochs=1, lr=1e-4, objective=objective)
