@@ -116,8 +116,11 @@ def _last_layers(model: nn.Module) -> list[nn.Module] | str:
     if any(layer is None for layer in layers):
         return "its classifier has no linear layer"
     found: list[Any] = layers
-    if any(type(layer) not in (nn.Linear, nn.Conv2d) or any(True for _ in grafts(layer)) for layer in found):
-        return "its last layer is adapted by a method, or no plain linear layer"
+    if any(
+        grafts(layer) or not isinstance(getattr(layer, "_parameters", {}).get("weight"), nn.Parameter)
+        for layer in found
+    ):
+        return "its last layer is adapted by a method, or its weight is computed"
     if any(layer.bias is None or not (layer.weight.requires_grad and layer.bias.requires_grad) for layer in found):
         return "its last layer has no bias, or doesn't train"
     return found
