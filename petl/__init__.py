@@ -31,6 +31,16 @@ if TYPE_CHECKING:
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
     from petl.methods.method import Method
     from petl.methods.registry import methods, register
+    from petl.objectives.measured import TaskMetrics
+    from petl.objectives.metric_learning import MetricLearning
+    from petl.objectives.metrics import Metrics
+    from petl.objectives.multilabel import Multilabel
+    from petl.objectives.multilabel_metrics import MultilabelMetrics
+    from petl.objectives.ordinal import Ordinal, OrdinalMetrics
+    from petl.objectives.own_loss import LossMetrics, OwnLoss
+    from petl.objectives.regression import Regression
+    from petl.objectives.regression_metrics import RegressionMetrics
+    from petl.objectives.retrieval_metrics import RetrievalMetrics
     from petl.prediction.predict import predict
     from petl.prediction.results import Predictions
     from petl.sites.selection import find
@@ -40,7 +50,6 @@ if TYPE_CHECKING:
     from petl.training.find_rate import find_lr
     from petl.training.fit import fit
     from petl.training.history import History
-    from petl.training.metrics import Metrics
     from petl.training.optimizers import param_groups
     from petl.version import __version__
     from petl.wrapping.lookup import bare, in_chans, record, trainable
@@ -66,6 +75,16 @@ _HOMES = {
     "methods.registry": "register methods",
     "prediction.predict": "predict",
     "prediction.results": "Predictions",
+    "objectives.measured": "TaskMetrics",
+    "objectives.metric_learning": "MetricLearning",
+    "objectives.metrics": "Metrics",
+    "objectives.multilabel": "Multilabel",
+    "objectives.multilabel_metrics": "MultilabelMetrics",
+    "objectives.ordinal": "Ordinal OrdinalMetrics",
+    "objectives.own_loss": "LossMetrics OwnLoss",
+    "objectives.regression": "Regression",
+    "objectives.regression_metrics": "RegressionMetrics",
+    "objectives.retrieval_metrics": "RetrievalMetrics",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "training.callbacks": "Callback Training",
@@ -73,7 +92,6 @@ _HOMES = {
     "training.find_rate": "find_lr",
     "training.fit": "fit",
     "training.history": "History",
-    "training.metrics": "Metrics",
     "training.optimizers": "param_groups",
     "version": "__version__",
     "wrapping.lookup": "bare in_chans record trainable",
@@ -98,21 +116,32 @@ __all__ = [
     "Input",
     "InputGraft",
     "LoRA",
+    "LossMetrics",
     "Method",
     "MethodError",
+    "MetricLearning",
     "Metrics",
+    "Multilabel",
+    "MultilabelMetrics",
     "Norm",
+    "Ordinal",
+    "OrdinalMetrics",
     "OutputGraft",
+    "OwnLoss",
     "Partial",
     "Peft",
     "PetlError",
     "Predictions",
     "Probe",
     "Record",
+    "Regression",
+    "RegressionMetrics",
+    "RetrievalMetrics",
     "Site",
     "SiteError",
     "Sites",
     "StateError",
+    "TaskMetrics",
     "Training",
     "WeightGraft",
     "Where",

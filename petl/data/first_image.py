@@ -48,7 +48,17 @@ def try_one_image(accelerator: Any, model: nn.Module, loader: Loader, labels: Se
     Raises:
         DataError: batches aren't pairs, the model can't take the image, or its output has no classes, or not one per label.
     """
-    images, _ = images_and_labels(one_image(loader), model)
+    outputs = count_outputs(accelerator, model, images_and_labels(one_image(loader), model)[0])
+    refuse_label_count(labels, outputs)
+    return outputs
+
+
+def count_outputs(accelerator: Any, model: nn.Module, images: Tensor) -> int:
+    """Runs the model on images [N, C, H, W]; returns the number of its outputs.
+
+    Raises:
+        DataError: the model can't take the images, or doesn't return [N, outputs].
+    """
     _refuse_channels(model, images)
     with in_eval(model), torch.no_grad(), accelerator.autocast():
         output = output_of(model, images.to(accelerator.device))
@@ -58,12 +68,15 @@ def try_one_image(accelerator: Any, model: nn.Module, loader: Loader, labels: Se
             f"the model answers {len(images)} image with {describe_output(output if scores is None else scores)}; expected "
             f"[{len(images)}, classes]: a model with a classifier"
         )
-    if labels is not None and len(labels) != scores.shape[1]:
-        raise DataError(
-            f"{len(labels)} labels ({listing(labels)}) for a model of {scores.shape[1]} classes; "
-            f"wrap it with num_classes={len(labels)}"
-        )
     return scores.shape[1]
+
+
+def refuse_label_count(labels: Sequence[str] | None, outputs: int) -> None:
+    """Raises a DataError where there isn't one label for each output."""
+    if labels is not None and len(labels) != outputs:
+        raise DataError(
+            f"{len(labels)} labels ({listing(labels)}) for a model of {outputs} classes; wrap it with num_classes={len(labels)}"
+        )
 
 
 def _refuse_channels(model: nn.Module, images: Tensor) -> None:

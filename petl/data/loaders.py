@@ -14,6 +14,23 @@ from petl.errors import DataError
 _NOTHING = object()
 
 
+class PickedBatch(tuple[Any, ...]):
+    """The two parts of a batch that ``keys`` names; ``whole`` is the batch with all its parts."""
+
+    whole: Any
+
+    @classmethod
+    def of(cls, batch: Any, keys: Keys) -> PickedBatch:
+        picked = cls(pick_keys(batch, keys))
+        picked.whole = batch
+        return picked
+
+
+def all_parts(batch: Any) -> Any:
+    """Returns a batch with all the parts that its loader gave."""
+    return batch.whole if isinstance(batch, PickedBatch) else batch
+
+
 class PairLoader:
     """A loader of pairs (images, labels) around an iterable of batches, which keeps its own order and batch size.
 
@@ -34,7 +51,9 @@ class PairLoader:
         return len(self.source)
 
     def __iter__(self) -> Iterator[Any]:
-        return (self._moved(pick_keys(batch, self.keys)) for batch in self.source)
+        if self.keys is None:
+            return (self._moved(pick_keys(batch, None)) for batch in self.source)
+        return (PickedBatch.of(self._moved(batch), self.keys) for batch in self.source)
 
     def sample(self) -> Any:
         """Returns the first batch."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +15,34 @@ from petl.errors import DataError, listing
 from petl.graft.values import input_dtype
 
 Batch = tuple[Tensor, Tensor]
+Item = TypeVar("Item")
+
+
+def images_and_targets(batch: Any, model: nn.Module) -> Batch:
+    """Returns the images [N, C, H, W] and the targets of a batch: class numbers int64 [N], or numbers float32 [N] or [N, K].
+
+    True and False become 1 and 0. Which targets a task takes, its objective says.
+
+    Raises:
+        DataError: the batch is no such pair.
+    """
+    batch = pick_keys(batch, None)
+    parts = list(batch) if isinstance(batch, (tuple, list)) and len(batch) == 2 else []
+    images, targets = (as_tensor(parts[0]), _as_targets(parts[1])) if parts else (None, None)
+    if images is None or targets is None:
+        raise DataError(
+            f"got a batch of type {describe_batch(batch)}; expected pairs (images [N, C, H, W], labels [N]){_hint(batch)}"
+        )
+    if targets.ndim == 2 and targets.shape[1] == 1:  # as DALI and FFCV have them
+        targets = targets[:, 0]
+    if targets.ndim not in (1, 2) or len(targets) != len(images) or targets.is_complex():
+        raise DataError(
+            f"got labels of shape {tuple(targets.shape)} and {targets.dtype} for {len(images)} images; expected class numbers "
+            "[N], or numbers [N] or [N, K]"
+        )
+    images = images.to(input_dtype(model)) if images.is_floating_point() else images
+    whole = not targets.is_floating_point() and targets.dtype != torch.bool
+    return images, targets.to(images.device, torch.int64 if whole else torch.float32)
 
 
 def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) -> Batch:
@@ -23,24 +51,26 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
     Raises:
         DataError: the batch is no such pair, or a class number isn't one of the model's ``classes``.
     """
-    batch = pick_keys(batch, None)
-    parts = [as_tensor(part) for part in batch] if isinstance(batch, (tuple, list)) and len(batch) == 2 else []
-    if len(parts) != 2 or parts[0] is None or parts[1] is None:
-        raise DataError(
-            f"got a batch of type {describe_batch(batch)}; expected pairs (images [N, C, H, W], labels [N]){_hint(batch)}"
-        )
-    images, targets = parts[0], parts[1]
-    if targets.ndim == 2 and targets.shape[1] == 1:  # as DALI and FFCV have them
-        targets = targets[:, 0]
-    if targets.ndim != 1 or targets.is_floating_point() or targets.dtype == torch.bool or len(targets) != len(images):
+    images, targets = images_and_targets(batch, model)
+    if targets.ndim != 1 or targets.is_floating_point():
         raise DataError(
             f"got labels of shape {tuple(targets.shape)} and {targets.dtype} for {len(images)} images; expected class numbers [N]"
         )
     known = targets[targets != LEFT_OUT]  # images that couldn't be read
     if classes is not None and len(known) and not 0 <= int(known.min()) <= int(known.max()) < classes:
         raise unknown_class_error(int(known.max()) if int(known.max()) >= classes else int(known.min()), classes)
-    images = images.to(input_dtype(model)) if images.is_floating_point() else images
-    return images, targets.to(images.device).long()
+    return images, targets
+
+
+def _as_targets(part: Any) -> Tensor | None:
+    """Returns the targets of a batch as a tensor. torch collates lists of K numbers to K tensors [N], which are its columns."""
+    columns = [as_tensor(each) for each in part] if isinstance(part, (list, tuple)) and part else []
+    if columns and all(isinstance(each, Tensor) and each.ndim == 1 for each in columns):
+        same = len({len(each) for each in columns if each is not None}) == 1
+        return torch.stack([each.double() for each in columns if each is not None], dim=1).float() if same else None
+    if columns and all(isinstance(each, (float, int)) for each in part):
+        return as_tensor(list(part)) if not any(isinstance(each, float) for each in part) else torch.tensor(part)
+    return as_tensor(part)
 
 
 def unknown_class_error(number: int, classes: int) -> DataError:
@@ -65,9 +95,9 @@ def _hint(batch: Any) -> str:
     return f"; name the two parts: keys=({images!r}, {labels!r})"
 
 
-def grouped(batches: Iterable[Batch], size: int) -> Iterator[list[Batch]]:
+def grouped(batches: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Yields lists of ``size`` batches, the last one perhaps shorter."""
-    group: list[Batch] = []
+    group: list[Item] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:

@@ -100,6 +100,24 @@ def _seen(view: View, images: Tensor) -> Tensor:
     return seen
 
 
+def averaged_task(task: str | None) -> Task:
+    """Returns how outputs of a model of this task are averaged: as one of the kinds that `average_outputs` knows.
+
+    Raises:
+        DataError: the outputs are features, or nobody knows what they mean.
+    """
+    kinds: dict[str | None, Task] = {
+        "classification": "classification",
+        "ordinal": "classification",
+        "multilabel": "multilabel",
+        "regression": "regression",
+    }
+    if task not in kinds:
+        what = "features for retrieval" if task == "metric" else "the outputs of a loss of your own"
+        raise DataError(f"views= averages answers, and these are {what}; leave it out")
+    return kinds[task]
+
+
 def average_outputs(outputs: Sequence[Tensor], task: Task = "classification") -> Tensor:
     """Returns the mean of the views' outputs [N, K], again as scores of the same kind.
 

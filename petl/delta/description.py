@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from petl.format.outputs import refuse_description, task_name, threshold_list, unit_texts
 from petl.graft.sharded import is_sharded_model
 from petl.methods.foreign import ForeignMethod
 from petl.sites.meta import pretrained_cfg
@@ -54,6 +55,23 @@ def pipeline_by_timm(model: nn.Module) -> dict[str, Any] | None:
     from timm.data import resolve_model_data_config
 
     return resolve_model_data_config(model)
+
+
+def described_outputs(record: Record, outputs: int, task: str | None, units: Any, thresholds: Any) -> dict[str, Any]:
+    """Returns what the header says of the outputs' meaning: task, units, thresholds and quantiles.
+
+    What the record says holds for its own task only.
+
+    Raises:
+        DeltaError: a task that petl doesn't know, or units or thresholds for another task, or not one for each output.
+    """
+    kept = record.task if record.task is not None else None if outputs == 1 else "classification"
+    name = task_name(task) or kept or None
+    same = name == (record.task or None)
+    units = unit_texts(units) if units is not None else record.units if same else None
+    limits = threshold_list(thresholds) if thresholds is not None else record.thresholds if same else None
+    refuse_description(name, outputs, units, limits)
+    return {"task": name, "units": units, "thresholds": limits, "quantiles": record.quantiles if same else None}
 
 
 def frozen_names(record: Record) -> dict[str, Any]:

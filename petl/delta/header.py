@@ -15,13 +15,20 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from petl.delta.description import backbone_now, frozen_names, header_classes, pipeline_by_timm, structure_now
+from petl.delta.description import (
+    backbone_now,
+    described_outputs,
+    frozen_names,
+    header_classes,
+    pipeline_by_timm,
+    structure_now,
+)
 from petl.delta.sealed_text import KEY, SEAL, seal_of, sealed_values
 from petl.delta.tensors import delta_checksum, float_type_name
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import FLOAT_TYPES, backbone_fault, is_backbone
 from petl.format.method_values import are_methods, oversized
-from petl.format.outputs import labels_for, results_table, task_name
+from petl.format.outputs import are_shares, is_units, labels_for, results_table
 from petl.format.pipeline_values import is_pipeline, pipeline_fault
 from petl.format.texts import are_texts, is_table_of_texts, is_text
 from petl.methods.registry import check_method_values
@@ -72,6 +79,9 @@ class Header:
     dtype: str | None = field(metadata=_checked(lambda value: value in FLOAT_TYPES, optional=True))
     labels: list[str] | None = field(metadata=_checked(are_texts, optional=True))
     task: str | None = field(metadata=_checked(is_text, optional=True))
+    units: str | list[str] | None = field(metadata=_checked(is_units, optional=True))
+    thresholds: list[float] | None = field(metadata=_checked(are_shares, optional=True))
+    quantiles: list[float] | None = field(metadata=_checked(are_shares, optional=True))
     pipeline: dict[str, Any] | None = field(metadata=_checked(is_pipeline, optional=True))
     results: dict[str, Any] | None = field(metadata=_checked(lambda value: isinstance(value, dict), optional=True))
     checksum: str | None = field(metadata=_checked(is_text, optional=True))
@@ -86,6 +96,8 @@ class Header:
         *,
         labels: Iterable[Any] | None = None,
         task: str | None = None,
+        units: str | list[str] | None = None,
+        thresholds: list[float] | None = None,
         results: Mapping[str, Any] | None = None,
         dtype: torch.dtype | None = None,
     ) -> Header:
@@ -111,7 +123,7 @@ class Header:
             also=also,
             dtype=float_type_name(dtype),
             labels=names,
-            task=task_name(task) or record.task or (None if (classes or len(names or ())) == 1 else "classification"),
+            **described_outputs(record, classes or len(names or ()), task, units, thresholds),
             pipeline=record.pipeline or pipeline_by_timm(model),
             results=results_table(results) if results is not None else record.results,
             checksum=None,  # sealed() sets the checksum, from the tensors as they are stored

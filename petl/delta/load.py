@@ -213,4 +213,5 @@ def _fill_sharded(path: Path, header: Header, tensors: Tensors, model: nn.Module
 def _note(record: Record, header: Header) -> None:
     """Copies labels, pipeline, results and task from the header to the record."""
     record.labels, record.pipeline, record.results = header.labels, header.pipeline, header.results
-    record.task = header.task
+    record.task, record.units = header.task, header.units
+    record.thresholds, record.quantiles = header.thresholds, header.quantiles

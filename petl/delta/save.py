@@ -27,6 +27,8 @@ def save(
     *,
     labels: Iterable[Any] | None = None,
     task: str | None = None,
+    units: str | Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
     results: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
@@ -38,7 +40,10 @@ def save(
         path: of the file, which appears whole or not at all. A file that is replaced keeps its permissions.
         labels: class names in the order of the outputs, one for each; whole numbers become texts.
         task: what the outputs mean: "classification" (a softmax over them; the default, except for a model with one output),
-            "multilabel" (a sigmoid of each), or "regression" (numbers as they are).
+            "multilabel" (a sigmoid of each), "regression" (numbers as they are), "ordinal" (levels in order), or "metric"
+            (features). `petl.fit` has written its own into the model's record, and it is taken from there.
+        units: of a regression's outputs: a text, such as "years", or one for each.
+        thresholds: of a multilabel task: the probability for each label from which on an image has it.
         results: anything worth keeping, as JSON values.
         dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
             bit-equal.
@@ -62,7 +67,8 @@ def save(
         _refuse_strangers(plain, record, also)
         record = _without(record, also)
         prove_unchanged(record, "not saved, because the delta would not give this model back")
-        header = Header.of(plain, record, also, labels=labels, task=task, results=results, dtype=dtype)
+        meaning: dict[str, Any] = {"units": units, "thresholds": thresholds}
+        header = Header.of(plain, record, also, labels=labels, task=task, **meaning, results=results, dtype=dtype)
         values = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
         return write_delta(as_path(path), values, header) if is_writer else as_path(path)
 

@@ -17,7 +17,8 @@ class Difference:
     """How much better the first of two models is on the same images.
 
     ``mean`` is the mean of the images' differences, ``error`` its standard error (paired), ``low`` and ``high`` the ends of
-    the bootstrap interval at ``level``; ``tie`` says whether the interval holds 0.
+    the bootstrap interval at ``level``; ``tie`` says whether the interval holds 0. ``p`` is the p-value of McNemar's exact test
+    where the comparison is of right and wrong answers.
     """
 
     mean: float
@@ -26,6 +27,7 @@ class Difference:
     high: float
     level: float
     count: int
+    p: float | None = None
 
     @property
     def tie(self) -> bool:
@@ -34,7 +36,8 @@ class Difference:
     def __str__(self) -> str:
         said = "a tie" if self.tie else "the first is better" if self.mean > 0 else "the second is better"
         ends = f"{self.level:.0%} interval {self.low:+.3f} to {self.high:+.3f}"
-        return f"{self.mean:+.3f} +- {self.error:.3f} on {self.count} images ({ends}): {said}"
+        test = "" if self.p is None else f", McNemar p={self.p:.2g}"
+        return f"{self.mean:+.3f} +- {self.error:.3f} on {self.count} images ({ends}{test}): {said}"
 
 
 def paired_bootstrap(

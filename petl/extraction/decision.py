@@ -17,7 +17,7 @@ from torch import nn
 
 from petl.data.first_image import one_image
 from petl.data.loaders import Loader
-from petl.data.pairs import images_and_labels
+from petl.data.pairs import images_and_targets
 from petl.data.pipelines import pipeline
 from petl.data.sampling import Shuffle
 from petl.errors import PetlError, StateError
@@ -86,7 +86,7 @@ def choose_features(accelerator: Any, model: nn.Module, loaders: Loaders, option
 
 def _try_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
     """Looks for features on images; nothing is stored yet."""
-    head = None if options.mixes else head_features(accelerator, model, loader)
+    head = None if options.mixes or options.needs_images else head_features(accelerator, model, loader)
     if head:
         return UseFeatures(head)
     if options.views:
@@ -122,6 +122,8 @@ def _why_images_may_differ(accelerator: Any, loader: Loader, options: FeatureOpt
     """Returns why a later step may see other images than the first epoch did, or None."""
     if options.mixes:
         return reasons.Mixes()
+    if options.needs_images:
+        return reasons.NeedsImages(options.needs_images)
     if not isinstance(loader.sampler, Shuffle):
         return reasons.OwnLoader()
     if accelerator.num_processes > 1:
@@ -139,18 +141,20 @@ def head_features(accelerator: Any, model: nn.Module, loader: Loader) -> Feature
     if not name or not isinstance(loader.sampler, Shuffle):
         return None
     head = model.get_submodule(name)
+    if isinstance(head, Graft):
+        return None  # what a method put into the classifier computes nothing by itself
     if all(key.startswith(f"{name}.") for key, _ in model.named_parameters()):
         return None  # a model inside an outer module, not a head on a frozen part
     if _reads_beyond(head):
         return None
     source = FeatureSource(accelerator, model, head, head)
-    images, _ = images_and_labels(one_image(loader), model)
+    images, _ = images_and_targets(one_image(loader), model)
     return source if source.is_exact(images.to(accelerator.device)) else None
 
 
 def _tail_features(accelerator: Any, model: nn.Module, loader: Loader, options: FeatureOptions) -> Decision:
     """Returns the source of the inputs of the smallest tail that computes and trains as the whole model does."""
-    images = images_and_labels(one_image(loader), model)[0].to(accelerator.device)
+    images = images_and_targets(one_image(loader), model)[0].to(accelerator.device)
     images = torch.cat([images, images.flip(-1)])  # batch statistics need more than one image
     with accelerator.autocast():
         points = cut_points(model, images)

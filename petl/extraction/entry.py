@@ -48,7 +48,7 @@ def write_entry(
     for inputs, labels in parts:
         dtype = str(inputs.dtype).removeprefix("torch.")
         features.add(_as_numpy(inputs))
-        targets.add(labels.numpy().astype(np.int64))
+        targets.add(labels.numpy().astype(np.float32 if labels.is_floating_point() else np.int64))
     if features.rows != count or not count:
         raise DataError(f"the dataset gave {features.rows} images, and its length is {count}")
     about = {"about": text, "dtype": dtype, "sums": [features.checksum, targets.checksum]}

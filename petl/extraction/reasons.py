@@ -57,6 +57,17 @@ class Mixes(Reason):
         return "mixup and cutmix mix the images themselves"
 
 
+@dataclass(frozen=True)
+class NeedsImages(Reason):
+    """The loss is of more than the main output of the part that trains: auxiliary outputs, or the batch itself."""
+
+    option: str
+    remedy = "aux='first', or a loss of outputs and targets alone"
+
+    def __str__(self) -> str:
+        return f"{self.option} needs the whole model"
+
+
 class OwnLoader(Reason):
     """The training data is a DataLoader or another iterable of batches, whose order and batches are its own."""
 
@@ -179,7 +190,8 @@ class NoRoom(Reason):
 
 REASONS: tuple[type[Reason], ...] = (
     *(TurnedOff, NoFrozenPart),
-    *(Mixes, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, UnknownTransform, DiffersWhenReread),
+    *(Mixes, NeedsImages, OwnLoader, SeveralProcesses, AugmentedAtRandom, UnknownDataset, UnknownTransform),
+    DiffersWhenReread,
     *(Stochastic, Hooked, SeveralTensors, TooLittle),
     NoRoom,
 )

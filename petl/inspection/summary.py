@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from petl.delta.tensors import delta_tensors
-from petl.errors import printable
+from petl.errors import listing, printable
 from petl.graft.kinds import grafts
 from petl.memory.explain import explain_layers
 from petl.tables import html_table, table
@@ -66,13 +66,18 @@ class Base:
 class Summary(tuple[Row, ...]):
     """Rows per method, then the head; prints as a table with a total. ``trainable`` and ``bytes`` are the totals.
 
-    ``steps`` says for each layer how training steps run it, and for plain ones why; ``base`` is the memory of the base.
+    ``steps`` says for each layer how training steps run it, and for plain ones why; ``base`` is the memory of the base,
+    ``task`` what the outputs mean, as in "regression (years)"; "" where that isn't recorded.
     """
 
-    def __init__(self, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None):
-        self.steps, self.base = steps or {}, base or Base({}, {}, 0)
+    def __init__(
+        self, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None, task: str = ""
+    ):
+        self.steps, self.base, self.task = steps or {}, base or Base({}, {}, 0), task
 
-    def __new__(cls, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None) -> Summary:
+    def __new__(
+        cls, rows: Sequence[Row], steps: dict[str, str] | None = None, base: Base | None = None, task: str = ""
+    ) -> Summary:
         return super().__new__(cls, rows)
 
     @property
@@ -96,6 +101,7 @@ class Summary(tuple[Row, ...]):
     def _notes(self) -> list[str]:
         ways = Counter(_in_plain_words(way) for way in self.steps.values()).most_common()
         lines = [printable(f"{count} layer{'s' * (count > 1)} {way}") for way, count in ways]
+        lines += [printable(f"task: {self.task}")] if self.task else []
         return [*lines, *([printable(repr(self.base))] if self.base.matrices else [])]
 
     def _total(self) -> Row:
@@ -133,7 +139,15 @@ def summary(model: nn.Module) -> Summary:
         size = sum(t.numel() * t.element_size() for t in tensors.values())
         folds = not any(key.startswith(f"{graft}.") for key in tensors for graft in unmergeable)
         rows.append(Row(name, sites, len(tensors), numbers, numbers / numbers_of_base, size, folds))
-    return Summary(rows, explain_layers(plain, record.memory), _describe_base(base, record))
+    return Summary(rows, explain_layers(plain, record.memory), _describe_base(base, record), _task_words(record))
+
+
+def _task_words(record: Record) -> str:
+    """Returns what the outputs mean; "" for a classification, which is what a reader takes them for."""
+    if record.task in (None, "", "classification"):
+        return ""
+    units = [record.units] if isinstance(record.units, str) else record.units or []
+    return f"{record.task}{f' ({listing(units)})' if units else ''}"
 
 
 def _in_plain_words(way: str) -> str:

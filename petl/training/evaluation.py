@@ -9,23 +9,25 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl.data.inputs import Data, as_loader, loader_classes
 from petl.data.loaders import on_device
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
-from petl.data.views import Views, make_views, with_views
+from petl.data.views import Views, averaged_task, make_views, with_views
 from petl.errors import DataError, PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.format.outputs import label_texts
-from petl.training.metrics import Metrics
-from petl.training.objectives import CrossEntropy, Objective
+from petl.objectives.choice import task_for
+from petl.objectives.measured import TaskMetrics
+from petl.objectives.protocol import Objective
+from petl.training.objectives import open_objective, write_record
+from petl.training.opened_data import recorded_labels, recorded_task
 from petl.training.rehearsal import save_or_rescue
 from petl.training.run import Run
 from petl.training.run_settings import DATA_BOUNDS
 from petl.training.setting_checks import refuse_keys, refuse_number
-from petl.training.setup import output_names, recorded_labels
 from petl.wrapping.eval_mode import in_eval
 from petl.wrapping.lookup import bare
 
@@ -37,6 +39,7 @@ def evaluate(
     data: Data,
     *,
     batch_size: int = 64,
+    objective: Any = None,
     labels: Sequence[str] | None = None,
     keys: Keys | None = None,
     workers: int = 0,
@@ -45,13 +48,18 @@ def evaluate(
     views: Views = None,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
-) -> Metrics:
-    """Returns loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion matrix; each module keeps its mode.
+) -> TaskMetrics:
+    """Returns how well a model does on images whose targets are known; each module keeps its mode.
+
+    Of a classification, these are `petl.Metrics`: loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion
+    matrix. Each number has its standard error, and beside it stands what an answer that needs no image reaches. Two
+    evaluations on the same images are compared by ``metrics.compare(other)``.
 
     Args:
-        model: Any classifier of images, wrapped or not, that returns class scores, alone, as ``.logits``, or first in a tuple;
-            it is taken to accelerate's device.
+        model: Any model of images, wrapped or not, that returns scores, alone, as ``.logits``, or first in a tuple; it is
+            taken to accelerate's device.
         data: A folder or table (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
+        objective: What the targets mean, as for `petl.fit`; None is what the model was trained for, else a classification.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
         keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.
@@ -79,6 +87,7 @@ def evaluate(
     batching: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     for name, value in batching.items():
         refuse_number(name, value, DATA_BOUNDS[name])
+    meant = task_for(objective, recorded_task(plain))
     known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
         marking_unreadable(data),
@@ -88,24 +97,31 @@ def evaluate(
     ):
         plain.to(accelerator.device)
         loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, transform=transform, **batching)
-        names = output_names(accelerator, plain, loader, known or loader_classes(loader))
+        opened = open_objective(accelerator, plain, loader, meant, known or loader_classes(loader))
+        opened.objective.refuse_targets(loader)
+        viewed = model if views in (None, 1) else with_views(model, views, averaged_task(opened.task.task))
         batches = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=operator.length_hint(batches) or None, note="")
-        return measure(accelerator, with_views(model, views), batches, CrossEntropy(names), lambda: shown.advance(task))
+        return measure(accelerator, viewed, batches, opened.objective, lambda: shown.advance(task))
 
 
 log = logging.getLogger(__name__)
 
 
-def validate(run: Run) -> dict[str, float]:
-    """Returns the metrics of the run's validation data by name; none without such data."""
+def validate(run: Run) -> dict[str, Any]:
+    """Returns the metrics of the run's validation data by name, with their errors; none without such data.
+
+    What the validation has chosen (thresholds) goes into the model's record.
+    """
     if run.val is None:
         return {}
     with run.without_trunk():
-        return measure(run.accelerator, run.net, run.val, run.objective).scalars
+        metrics = measure(run.accelerator, run.net, run.val, run.objective)
+    write_record(run.model, run.opened)
+    return metrics.row
 
 
-def validate_or_save(run: Run, row: dict[str, Any]) -> dict[str, float]:
+def validate_or_save(run: Run, row: dict[str, Any]) -> dict[str, Any]:
     """Returns the same. If the validation fails before any delta is saved, that of this epoch is saved before the error."""
     try:
         return validate(run)
@@ -119,6 +135,11 @@ def validate_or_save(run: Run, row: dict[str, Any]) -> dict[str, float]:
         raise
 
 
+def _output(net: nn.Module, images: Tensor) -> Any:
+    """Returns the model's output; objectives that measure something else have an ``answer`` of their own."""
+    return net(images)
+
+
 @torch.no_grad()
 def measure(
     accelerator: Any,
@@ -126,14 +147,14 @@ def measure(
     loader: Iterable[Any],
     objective: Objective,
     after_batch: Callable[[], object] | None = None,
-) -> Metrics:
+) -> TaskMetrics:
     """Returns the metrics of a net on all batches of all ranks."""
-    parts = []
+    parts, answer = [], getattr(objective, "answer", _output)
     with in_eval(net):
         for batch in loader:
             images, targets = objective.images_and_targets(batch, net)
             with accelerator.autocast():
-                output = net(images)
+                output = answer(net, images)
             columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets))
             parts.append([column.cpu() for column in columns])
             if after_batch is not None:
@@ -143,5 +164,9 @@ def measure(
     columns = [torch.cat(column) for column in zip(*parts, strict=True)]
     read = objective.is_read(columns[-1])
     if not read.any():
-        raise DataError(f"none of the {len(read)} images can be read; the log names each with its reason")
+        numbers = columns[-1].is_floating_point()
+        raise DataError(
+            f"none of the {len(read)} images {'has a target that is known (all are NaN), or none ' * numbers}can be read; the "
+            "log names each that can't, with its reason"
+        )
     return objective.metrics(*(column[read] for column in columns))

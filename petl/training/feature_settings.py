@@ -24,12 +24,13 @@ FEATURE_BOUNDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureSettings:
-    """Whether the frozen part is computed once and cached. ``mixes``: the loss mixes images, so it can't be."""
+    """Whether the frozen part is computed once and cached. It can't be where the loss mixes images, or needs them."""
 
     views: int | None
     cache: bool | str | Path | None
     cache_limit: float
     mixes: bool
+    needs_images: str  # the option for which the whole model runs in every step, or ""
 
     def __post_init__(self) -> None:
         refuse_numbers(self, FEATURE_BOUNDS)
@@ -37,6 +38,10 @@ class FeatureSettings:
         if self.views and self.mixes:
             raise PetlError(
                 f"views={self.views} with mixup or cutmix: only images can be mixed; pass views=0 or no mixes"
+            )
+        if self.views and self.needs_images:
+            raise PetlError(
+                f"views={self.views} with {self.needs_images}, for which the whole model runs in every step"
             )
         if self.cache and self.views == 0:
             raise PetlError(

@@ -36,6 +36,8 @@ def fit(
     epochs: int | None = None,
     minutes: float | None = None,
     lr: float | str | None = None,
+    objective: Any = None,
+    aux: Literal["first", "all"] | float = "first",
     batch_size: int = 32,
     optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
@@ -57,7 +59,7 @@ def fit(
     keys: Keys | None = None,
     transform: Callable[..., Any] | None = None,
     sampling: Sampling = None,
-    monitor: str = "accuracy",
+    monitor: str | None = None,
     patience: int | None = None,
     keep: Literal["last", "best"] = "last",
     checkpoint: str | Path | None = None,
@@ -79,14 +81,14 @@ def fit(
 ) -> History:
     """Trains what is trainable in ``model``, in place, and leaves it in evaluation mode on accelerate's device.
 
-    The model returns class scores [N, classes]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple
-    (Inception, GoogLeNet and distilled DeiT in training), whose auxiliary scores aren't trained on.
+    The model returns scores [N, K]: alone, as ``.logits`` of an object or a dict (transformers), or first in a tuple (Inception,
+    GoogLeNet and distilled DeiT in training), see ``aux``.
 
     Args:
         train, val: A folder or table (read through the model's own pipeline; `petl.data.dataset` says which tables there are:
             ``pets.csv``, DataFrames, lists of paths with labels, Hugging Face's datasets), a Dataset or other collection of pairs
-            (image [C, H, W], class number), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher,
-            webdataset's, or any other iterable with a length whose batches are (images [N, C, H, W], class numbers [N]). Under
+            (image [C, H, W], target), or a loader, which is taken as it is: a DataLoader, timm's with a prefetcher,
+            webdataset's, or any other iterable with a length whose batches are (images [N, C, H, W], targets). Under
             several ranks accelerate shares out a DataLoader's batches; any other loader has to give each rank its own. Without
             ``val`` the last epoch counts as the best one.
         keys: For items or batches that are dicts or longer tuples: the names or numbers of images and labels, such as
@@ -95,6 +97,14 @@ def fit(
             augmentation; ``val`` is read without it. See `petl.data.dataset`, which has the same keyword for any set of images.
         sampling: How images are drawn, with replacement, the same number in each epoch: "balanced", all classes equally often;
             "weights", in proportion to the dataset's own ``.weights``; or a number for each image. None: each image once.
+        objective: What the targets mean: "classification" (class numbers [N]), "multilabel" (0 or 1 for each label [N, K]),
+            "regression" (numbers [N] or [N, K]), "ordinal" (numbers of levels in order [N]), "metric" (class numbers [N], to
+            train features for retrieval); an object with options (`petl.Multilabel`, `petl.Regression`, `petl.Ordinal`,
+            `petl.MetricLearning`, `petl.OwnLoss`); or a callable ``loss(outputs, targets, batch)``. None: what the model was
+            trained for before, else what a table says, else a classification, if the targets are class numbers. It is written
+            into the delta.
+        aux: Of the scores that a model returns after the main ones in training: "first" doesn't train on them, "all" adds their
+            losses to that of the main scores, a number adds them with this weight (Inception was trained with 0.4).
         epochs: How often all images are seen; None for a number that suits the set: 10, and on small sets so many that there are
             300 updates, up to 60. It is in ``history.epochs``. Without ``epochs``, ``lr`` and other settings of a training by
             gradient, a `petl.Probe` is computed in closed form: one row of the history.
@@ -119,11 +129,12 @@ def fit(
         start: "probe" computes the classifier in closed form before the first update, from the training images without
             augmentation, calibrated (see `petl.Probe`); ``history.head`` says how. Not again by ``resume``.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
-        out: The delta file; it is written whenever ``monitor`` (accuracy, balanced_accuracy, precision, recall, f1, loss)
-            has become better on ``val``, with labels and results (it is tried before the training, and where it can't be
-            written later, the delta goes to a temporary folder, which the error names). Beside it, ``pets.history.json`` for
-            ``pets.safetensors`` has the settings, the history so far and, where `petl.data.holdout` made ``val``, which images
-            it holds.
+        monitor: The number that says which epoch is best: one of the metrics of the objective; None is accuracy for a
+            classification, average_precision, r2, quadratic_kappa, recall_at_1, or loss.
+        out: The delta file; it is written whenever ``monitor`` has become better on ``val``, with labels and results (it is tried
+            before the training, and where it can't be written later, the delta goes to a temporary folder, which the error
+            names). Beside it, ``pets.history.json`` for ``pets.safetensors`` has the settings, the history so far and, where
+            `petl.data.holdout` made ``val``, which images it holds.
         patience: Stop after this many epochs without a better ``monitor``.
         keep: Leave the model with its last values, or with those of the best epoch.
         labels: Class names in the order of the model's outputs; else the data's, or those in the model's record.

@@ -45,9 +45,9 @@ def scale_by_gradients(run: Run) -> str:
 def _sum_gradients(run: Run) -> None:
     """Leaves the mean gradient of the first batches in the parameters."""
     run.optimizer.zero_grad()
-    batches = ((batch, len(window)) for _, window, _ in windows(run) for batch in window)
-    for (images, targets), _ in itertools.islice(batches, BATCHES):
-        run.accelerator.backward(batch_loss(run, images, targets) / BATCHES)
+    batches = (parts for _, window, _ in windows(run) for parts in window)
+    for images, targets, batch in itertools.islice(batches, BATCHES):
+        run.accelerator.backward(batch_loss(run, images, targets, batch) / BATCHES)
 
 
 def _blocks(optimizer: Any) -> Iterator[tuple[int, list[nn.Parameter]]]:

@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import InitVar, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from petl.objectives.measured import ERROR_SUFFIX, is_higher_better
 from petl.tables import html_table, table
 from petl.training.history_plot import history_figure
 from petl.training.history_table import history_frame
 from petl.training.learning_curves import curves_text
-from petl.training.metrics import HIGHER_IS_BETTER
 
 T = TypeVar("T")
-COLUMNS = ("epoch", "train_loss", "loss", "accuracy", "balanced_accuracy", "f1", "lr", "seconds")
+MEASURED = (
+    *("loss", "accuracy", "balanced_accuracy", "average_precision", "auroc", "f1", "mean_absolute_error"),
+    *(
+        "root_mean_squared_error",
+        "r2",
+        "spearman",
+        "quadratic_kappa",
+        "recall_at_1",
+        "recall_at_5",
+        "mean_average_precision",
+    ),
+)
+COLUMNS = ("epoch", "train_loss", *MEASURED, "lr", "seconds")
 
 
 def _warn_road() -> None:
@@ -53,7 +66,9 @@ class History:
     ``epochs`` is the number of epochs that the schedule spans, the user's or petl's choice: with ``epochs=history.epochs`` the
     same training repeats. ``rates`` has the learning rate at the top of the schedule by method (and "head", "full"), or under
     "all"; ``rate_search`` the curve and choice of ``lr="find"``; ``restarts`` the epochs that diverged and were trained again;
-    ``notes`` what was chosen, in sentences. ``first_loss`` is that of the first update.
+    ``notes`` sentences about the training that the table ends with. ``first_loss`` is that of the first update.
+
+    Of each measured number the row has the standard error too: ``accuracy_standard_error`` for accuracy.
 
     >>> history = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}], features="in memory")
     >>> history.features
@@ -89,10 +104,14 @@ class History:
         return better
 
     def _beats(self, row: dict[str, Any]) -> bool:
-        if self.monitor not in row or self.monitor not in self.best:
-            return self.monitor not in row or row[self.monitor] == row[self.monitor]  # a NaN is never best
-        now, then = row[self.monitor], self.best[self.monitor]
-        return now > then if self.monitor in HIGHER_IS_BETTER else now < then
+        if self.monitor not in row:
+            return True
+        now, then = row[self.monitor], self.best.get(self.monitor, math.nan)
+        if math.isnan(
+            then
+        ):  # a NaN loss is never best; a figure that isn't defined for these images, such as R2, always is
+            return not math.isnan(now) or self.monitor != "loss"
+        return now > then if is_higher_better(self.monitor) else now < then
 
     @property
     def stale(self) -> int:
@@ -143,9 +162,18 @@ class History:
     def _remarks(self) -> list[str]:
         return [*filter(None, (self.features, self.head)), *self.notes]
 
+    def note_choice(self) -> None:
+        """Adds a note that the best epoch's score is optimistic, because it was chosen among several on the same images."""
+        measured = [row for row in self.rows if self.monitor in row]
+        if len(measured) > 1 and self.monitor in self.best:
+            self.notes.append(
+                f"{self.describe(self.best)} is the best of {len(measured)} on the same images, so this figure is optimistic; "
+                "measure on images that chose nothing"
+            )
+
     def _cells(self) -> list[tuple[str, ...]]:
         names = [name for name in COLUMNS if self.rows and name in self.rows[0]]
-        return [(*names, ""), *((*(_cell(n, row[n]) for n in names), self._mark(row)) for row in self.rows)]
+        return [(*names, ""), *((*(self._cell(n, row) for n in names), self._mark(row)) for row in self.rows)]
 
     def _mark(self, row: dict[str, Any]) -> str:
         return f"best {self.monitor}" if row is self.best and self.monitor in row else ""
@@ -153,15 +181,25 @@ class History:
     def line(self, row: dict[str, Any], epochs: int) -> str:
         """Returns one epoch as one line, for log files and narrow terminals: ``epoch 3/10  train_loss 0.412  loss 0.38 ...``."""
         names = dict.fromkeys(("train_loss", "loss", "accuracy", self.monitor))
-        cells = [f"{name} {row[name]:.3g}" for name in names if name in row]
+        cells = [f"{name} {row[name]:.3g}{self._error(name, row)}" for name in names if name in row]
         best = "best so far" if self._mark(row) else ""
         return "  ".join(filter(None, [f"epoch {row['epoch']}/{epochs}", *cells, f"{row['seconds']:.1f} s", best]))
 
     def describe(self, row: dict[str, Any]) -> str:
         """Returns an epoch in a few words: ``epoch 3 (accuracy 0.91)``."""
-        figure = f" ({self.monitor} {row[self.monitor]:.5g})" if self.monitor in row else ""
+        figure = (
+            f" ({self.monitor} {row[self.monitor]:.5g}{self._error(self.monitor, row)})" if self.monitor in row else ""
+        )
         return f"epoch {row['epoch']}{figure}"
 
+    def _cell(self, name: str, row: dict[str, Any]) -> str:
+        return f"{_figure(name, row[name])}{self._error(name, row)}"
 
-def _cell(name: str, value: float) -> str:
+    def _error(self, name: str, row: dict[str, Any]) -> str:
+        """Returns ``+- 0.011``, the standard error of the monitor; "" for other columns, and where it isn't known."""
+        error = row.get(f"{name}{ERROR_SUFFIX}") if name == self.monitor else None
+        return "" if error is None else f" +- {error:.2g}"
+
+
+def _figure(name: str, value: float) -> str:
     return f"{value:.2g}" if name == "lr" else f"{value:.1f}" if name == "seconds" else f"{value:.5g}"

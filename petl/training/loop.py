@@ -14,9 +14,11 @@ from torch import Tensor
 
 from petl.data.batches import set_epoch
 from petl.data.first_image import output_of
-from petl.data.pairs import Batch, grouped
+from petl.data.loaders import all_parts
+from petl.data.pairs import grouped
 from petl.errors import DataError
 from petl.graft.sharded import is_shard
+from petl.objectives.own_loss import selected
 from petl.training.compiling import compiler_errors
 from petl.training.evaluation import validate_or_save
 from petl.training.history import History
@@ -74,7 +76,7 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
     mean, images = MeanLoss(), 0
     with run.without_trunk():
         for window in grouped(valid_batches(run), run.settings.optim.accumulate):
-            run.lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t in window)
+            run.lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t, _ in window)
             loss, images = update_weights(run, window, count, epoch), images + count
             run.history.first_loss = loss if run.history.first_loss is None else run.history.first_loss
             mean.add(loss, count)
@@ -118,25 +120,25 @@ def start_epoch(run: Run, epoch: int) -> None:
     run.net.train()
 
 
-def valid_batches(run: Run) -> Iterator[Batch]:
-    """Yields the batches of an epoch, without images that couldn't be read."""
+def valid_batches(run: Run) -> Iterator[tuple[Tensor, Tensor, Any]]:
+    """Yields images, targets and the batch as it came, without images that couldn't be read."""
     for batch in run.train:
         images, targets = run.objective.images_and_targets(batch, run.model)
         read = run.objective.is_read(targets)
         if read.all():
-            yield images, targets
+            yield images, targets, all_parts(batch)
         elif read.any():
-            yield images[read], targets[read]
+            yield images[read], targets[read], selected(all_parts(batch), read)
 
 
-def update_weights(run: Run, window: Sequence[Batch], count: int, epoch: int) -> float:
+def update_weights(run: Run, window: Sequence[tuple[Tensor, Tensor, Any]], count: int, epoch: int) -> float:
     """Takes one step of the optimizer on the mean loss over all images of a window of batches. Returns that loss."""
     accelerator, loss = run.accelerator, torch.zeros((), device=run.accelerator.device)
     compiled = run.settings.loop.compile
-    for number, (images, targets) in enumerate(window, start=1):
+    for number, (images, targets, batch) in enumerate(window, start=1):
         last = number == len(window)
         with contextlib.nullcontext() if last else accelerator.no_sync(run.net), compiler_errors(compiled):
-            part = batch_loss(run, images, targets) * (len(targets) / count)
+            part = batch_loss(run, images, targets, batch) * (len(targets) / count)
             accelerator.backward(part)
         loss += part.detach()
     value = accelerator.reduce(loss, reduction="mean").item()  # type: ignore[union-attr]  # a tensor, as it was given
@@ -162,12 +164,12 @@ def count_update(run: Run) -> None:
         run.ema.update(run.model, step=run.updates)
 
 
-def batch_loss(run: Run, images: Tensor, targets: Tensor) -> Tensor:
+def batch_loss(run: Run, images: Tensor, targets: Tensor, batch: Any) -> Tensor:
     """Returns the mean loss of a batch. In the first one, a DataError says what is wrong with images that the net refuses."""
     net = (
         run.net if run.updates or run.settings.loop.compile else functools.partial(output_of, run.net)
     )  # a net may refuse in training what it evaluates
-    return run.objective.loss(net, images, targets)
+    return run.objective.loss(net, images, targets, batch)
 
 
 def refuse_non_finite(run: Run, loss: float, epoch: int, *, scaled: bool) -> None:
@@ -196,4 +198,5 @@ def sync_statistics(run: Run) -> None:
     if run.accelerator.num_processes > 1:
         for values in (run.trained, run.average):
             whole = {name: tensor for name, tensor in values.items() if not is_shard(tensor)}  # shards differ, and no
-            copy_into(whole, {name: broadcast(tensor.detach().clone()) for name, tensor in whole.items()})
+            shared: Any = {name: broadcast(tensor.detach().clone()) for name, tensor in whole.items()}
+            copy_into(whole, shared)

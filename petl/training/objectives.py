@@ -1,95 +1,125 @@
-"""Objectives: what a training lowers and what is measured. No other file of the loop knows what a target is."""
+"""Makes the objective of a training or an evaluation for one model and its data."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from petl.data.bad_files import LEFT_OUT
+from petl.data.first_image import count_outputs, one_image, refuse_label_count
 from petl.data.loaders import Loader
-from petl.data.logits import require_logits
-from petl.data.pairs import Batch, images_and_labels
-from petl.training.loss_settings import LossSettings
-from petl.training.losses import create_criterion, create_mix
-from petl.training.metrics import Metrics, metrics_of
-from petl.training.targets import refuse_targets
+from petl.data.pairs import images_and_targets
+from petl.objectives.choice import inferred_task
+from petl.objectives.classification import CrossEntropy
+from petl.objectives.protocol import Aux, LossOptions, Objective, Setting, Task
+from petl.objectives.standardisation import find_standardisation, sample_of
+from petl.wrapping.lookup import record
+
+__all__ = ["CrossEntropy", "Objective", "OpenObjective", "open_objective", "standardise", "try_targets", "write_record"]
 
 
-class Objective(Protocol):
-    """Says what the targets of a task are, how large the loss of a batch is, and which metrics tell how good a model is.
+SHARING = ("FSDP", "DEEPSPEED", "MEGATRON_LM")  # accelerate's names of ways that share out a model's tensors
 
-    Whatever it needs beside pairs of images and targets (class weights, a mix of images, a teacher model), it holds itself.
+
+@dataclass(frozen=True)
+class OpenObjective:
+    """An objective, the task that it is of, and the number and the names of the model's outputs (None: they have none)."""
+
+    task: Task
+    objective: Objective
+    outputs: int
+    names: list[str] | None
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Returns what a delta calls the outputs: their names, or, where they stand for classes, their numbers."""
+        return self.names or ([str(number) for number in range(self.outputs)] if self.task.numbered else None)
+
+
+def open_objective(
+    accelerator: Any,
+    model: nn.Module,
+    loader: Loader,
+    task: Task | None,
+    names: list[str] | None,
+    losses: LossOptions | None = None,
+    aux: Aux = "first",
+) -> OpenObjective:
+    """Returns the objective, after a look at the first image of the data: the targets' kind, and the model's outputs.
+
+    Without ``losses`` it only measures.
+
+    Raises:
+        DataError: batches aren't pairs, the model can't take the image, it has no outputs, or targets or names don't fit them.
     """
-
-    def refuse_targets(self, loader: Loader, *, training: bool = False) -> None:
-        """Raises a DataError for targets that the model can't have, as far as they are known without reading images."""
-        ...
-
-    def prepare(self, train: Loader, device: torch.device) -> None:
-        """Reads what the loss needs to know of the training data, once before the first epoch, and brings it to the device."""
-        ...
-
-    def images_and_targets(self, batch: Any, model: nn.Module) -> Batch:
-        """Returns images and targets [N, ...] of a batch, in the types that model and loss take, or raises a DataError."""
-        ...
-
-    def is_read(self, targets: Tensor) -> Tensor:
-        """Returns for each target [N] whether its image could be read; the others count nowhere."""
-        ...
-
-    def loss(self, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:
-        """Returns the mean loss of a batch, with its graph. The objective calls the net, and may change the images before."""
-        ...
-
-    def per_image(self, output: Any, targets: Tensor) -> tuple[Tensor, ...]:
-        """Returns what the metrics need of each image, as tensors [N, ...]: they are gathered from all batches and ranks."""
-        ...
-
-    def metrics(self, *columns: Tensor) -> Metrics:
-        """Returns the metrics of all images, from the columns of `per_image` and, as the last one, the targets."""
-        ...
+    batch = one_image(loader)
+    images, targets = images_and_targets(batch, model)
+    task = task or inferred_task(targets)
+    task.refuse_kind(targets, loader.dataset)
+    outputs = count_outputs(accelerator, model, images)
+    names = task.output_names(names, outputs) if task.label_per_output else None
+    refuse_label_count(names, outputs)
+    wrapped = record(model)
+    recorded = {name: getattr(wrapped, name) for name in ("units", "thresholds", "quantiles")} if wrapped else {}
+    fits = wrapped is not None and wrapped.task == task.task
+    setting = Setting(model, outputs, names, losses, aux, recorded if fits else {})
+    objective = task.create(setting)
+    objective.images_and_targets(batch, model)
+    return OpenObjective(task, objective, outputs, names)
 
 
-class CrossEntropy:
-    """The objective of a classification: targets are class numbers [N], metrics are accuracy and its kin.
+def try_targets(accelerator: Any, model: nn.Module, loader: Loader, opened: OpenObjective) -> None:
+    """Tries the model and the objective on the first image of more data."""
+    batch = one_image(loader)
+    outputs = count_outputs(accelerator, model, images_and_targets(batch, model)[0])
+    refuse_label_count(opened.names, outputs)
+    opened.objective.images_and_targets(batch, model)
+    opened.objective.refuse_targets(loader)
 
-    Args:
-        labels: The names of the classes.
-        settings: Class weights, label smoothing and mixes of the training loss. Without them the objective only measures.
+
+def write_record(model: nn.Module, opened: OpenObjective) -> None:
+    """Writes what the outputs mean into the model's record, from which it gets into the delta."""
+    wrapped = record(model)
+    if wrapped is None:
+        return
+    wrapped.task = opened.task.task or ""
+    described = getattr(opened.objective, "described", dict)()
+    for name in ("units", "thresholds", "quantiles"):
+        setattr(wrapped, name, described.get(name))
+
+
+def standardise(accelerator: Any, model: nn.Module, objective: Any, train: Loader) -> list[str]:
+    """Gives a regression its standardised targets, if the model's last layer can hold mean and deviation.
+
+    Returns what the history has to say about it.
     """
+    notes = [*getattr(objective, "notes", ())]
+    if not getattr(objective, "standardizes", False):
+        return notes
+    if accelerator.distributed_type.value in SHARING:
+        return [*notes, "the targets were not standardised: the model's tensors are shared out among processes"]
+    images, targets = sample_of(train, lambda batch: objective.images_and_targets(batch, model))
+    levels = 1 if objective.quantiles is None else len(objective.quantiles)
+    mean, deviation = (part.repeat_interleave(levels) for part in (objective.mean, objective.deviation))
+    wide = targets.double().repeat_interleave(levels, dim=1)
+    found = find_standardisation(model, mean, deviation, images.to(accelerator.device), wide)
+    if accelerator.num_processes > 1:
+        found = _of_first_rank(objective, found)
+    if isinstance(found, str):
+        return [*notes, f"the targets were not standardised: {found}"]
+    objective.scale = found
+    return notes
 
-    def __init__(self, labels: list[str], settings: LossSettings | None = None) -> None:
-        self.labels, self.settings = labels, settings
-        self.criterion: nn.Module = nn.CrossEntropyLoss()
-        self.mix: Callable[[Tensor, Tensor], Batch] | None = None
 
-    def refuse_targets(self, loader: Loader, *, training: bool = False) -> None:
-        refuse_targets(loader, self.labels, training=training)
+def _of_first_rank(objective: Any, found: Any) -> Any:
+    """Returns the standardisation with the numbers of rank 0: ranks with data of their own would train on different targets."""
+    from accelerate.utils import broadcast_object_list
 
-    def prepare(self, train: Loader, device: torch.device) -> None:
-        if self.settings is not None:
-            self.criterion = create_criterion(self.settings, train, len(self.labels)).to(device)
-            self.mix = create_mix(self.settings, len(self.labels))
-
-    def images_and_targets(self, batch: Any, model: nn.Module) -> Batch:
-        return images_and_labels(batch, model, len(self.labels))
-
-    def is_read(self, targets: Tensor) -> Tensor:
-        return targets != LEFT_OUT
-
-    def loss(self, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor) -> Tensor:
-        if self.mix:
-            images, targets = self.mix(images, targets)
-        return self.criterion(require_logits(net(images)).float(), targets)
-
-    def per_image(self, output: Any, targets: Tensor) -> tuple[Tensor, ...]:
-        logits = require_logits(output)
-        return F.cross_entropy(logits.float(), targets, reduction="none"), logits.argmax(1)
-
-    def metrics(self, *columns: Tensor) -> Metrics:
-        losses, predicted, targets = columns
-        return metrics_of(losses, predicted, targets, self.labels)
+    own = found if isinstance(found, str) else (found.mean, found.deviation, found.in_units)
+    (shared, mean, deviation) = broadcast_object_list([own, objective.mean, objective.deviation])
+    objective.mean, objective.deviation = mean, deviation
+    if isinstance(found, str) or isinstance(shared, str):
+        return found if isinstance(found, str) else shared
+    found.mean, found.deviation, found.in_units = shared
+    return found

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
     from petl.data.loaders import Loader
     from petl.extraction.feature_source import FeatureSource
-    from petl.training.objectives import Objective
+    from petl.objectives.protocol import Objective
+    from petl.objectives.standardisation import Standardisation
+    from petl.training.objectives import OpenObjective
     from petl.training.settings import Settings
 
 
@@ -48,8 +50,7 @@ class Run:
     net: nn.Module
     train: Loader
     val: Loader | None
-    labels: list[str]
-    objective: Objective
+    opened: OpenObjective
     optimizer: Optimizer
     scheduler: Scheduler | OwnScheduler | None
     progress: Progress
@@ -74,6 +75,20 @@ class Run:
     def updates_planned(self) -> int:
         """Returns the number of updates of the whole training."""
         return self.epochs * self.updates_per_epoch
+
+    @property
+    def objective(self) -> Objective:
+        return self.opened.objective
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Returns what a delta calls the model's outputs."""
+        return self.opened.labels
+
+    @property
+    def scale(self) -> Standardisation | None:
+        """Returns the standardisation of a regression, whose model is trained on standardised targets."""
+        return getattr(self.objective, "scale", None)
 
     @property
     def average(self) -> dict[str, Tensor]:
@@ -103,12 +118,16 @@ class Run:
 
     @contextlib.contextmanager
     def averaged(self) -> Iterator[None]:
-        """Gives the model its averaged values inside, where averages are kept, and its own ones afterwards."""
+        """Gives the model inside the values that are measured and saved, and its own ones afterwards.
+
+        These are averaged values, where averages are kept, and answer in the user's units, where targets are standardised.
+        """
         own = cloned(self.trained) if self.ema else {}
         if self.ema:
             self.put(self.average)
         try:
-            yield
+            with self.scale.folded() if self.scale else contextlib.nullcontext():
+                yield
         finally:
             if self.ema:
                 self.put(own)
@@ -120,13 +139,20 @@ class Run:
 
     def finish(self) -> None:
         """Leaves the model in evaluation mode with the values that ``keep`` asks for, and writes the results into its record."""
-        if self.settings.run.keep == "best" and self.best:
+        keeps_best = self.settings.run.keep == "best"
+        if keeps_best and self.best:
             self.put(self.best)
-        elif self.ema and self.updates:
-            self.put(self.average)
+        else:
+            if self.ema and self.updates:
+                self.put(self.average)
+            if self.scale:
+                self.scale.fold()
         wrapped = record(self.model)
         if wrapped is not None and self.history.rows:
-            wrapped.results = self.history.best if self.settings.run.keep == "best" else self.history.rows[-1]
+            wrapped.results = self.history.best if keeps_best else self.history.rows[-1]
+            wrapped.thresholds = wrapped.results.get("thresholds", wrapped.thresholds)
+        if keeps_best or self.settings.run.patience is not None:
+            self.history.note_choice()
         self.model.eval()
         if self.features:
             self.features.close()

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.sampling import refuse_sampling
-from petl.errors import PetlError, near
+from petl.errors import PetlError
 from petl.format.outputs import label_texts
-from petl.training.metrics import METRIC_NAMES
 from petl.training.setting_checks import INFINITY, Bounds, refuse_keys, refuse_kinds, refuse_numbers
 
 DATA_BOUNDS = {
@@ -35,7 +34,7 @@ class RunSettings:
     keys: Sequence[str | int] | None
     transform: Callable[..., Any] | None
     sampling: Any
-    monitor: str
+    monitor: str | None
     patience: int | None
     keep: str
     checkpoint: str | Path | None
@@ -49,9 +48,6 @@ class RunSettings:
 
     def __post_init__(self) -> None:
         refuse_numbers(self, RUN_BOUNDS)
-        if self.monitor not in METRIC_NAMES:
-            hint = near(self.monitor, METRIC_NAMES) if isinstance(self.monitor, str) else ""
-            raise PetlError(f"monitor={self.monitor!r}; expected one of {', '.join(METRIC_NAMES)}{hint}")
         if self.keep not in ("last", "best"):
             raise PetlError(f"keep={self.keep!r}; expected 'last' or 'best'")
         refuse_kinds(self, {"out": ((str, Path, type(None)), "the path of a file, or None")})

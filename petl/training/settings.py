@@ -15,10 +15,11 @@ from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.training.feature_settings import FeatureSettings
 from petl.training.loop_settings import LoopSettings
 from petl.training.loss_settings import LossSettings
+from petl.training.objective_settings import ObjectiveSettings
 from petl.training.optimizer_settings import WEIGHT_DECAY, OptimizerSettings
 from petl.training.rehearsal import refuse_delta_path
 from petl.training.run_settings import RunSettings
-from petl.wrapping.lookup import bare
+from petl.wrapping.lookup import bare, record
 
 Part = TypeVar("Part")
 # settings that only a training by gradient has, with the values that mean that nobody asked for one
@@ -42,6 +43,7 @@ class Settings:
 
     optim: OptimizerSettings
     loss: LossSettings
+    objective: ObjectiveSettings
     features: FeatureSettings
     run: RunSettings
     loop: LoopSettings
@@ -57,12 +59,14 @@ class Settings:
         """
         given = [name for name, value in WITHOUT_GRADIENT.items() if arguments[name] != value]
         given += ["views"] if arguments["views"] not in (None, 1) else []
-        loss = _part(LossSettings, arguments)
+        loss, objective = _part(LossSettings, arguments), _part(ObjectiveSettings, arguments)
+        images = {"mixes": loss.mixes, "needs_images": objective.needs_images}
         return cls(
             given=tuple(given),
             optim=_part(OptimizerSettings, arguments),
             loss=loss,
-            features=_part(FeatureSettings, {**arguments, "mixes": loss.mixes}),
+            objective=objective,
+            features=_part(FeatureSettings, {**arguments, **images}),
             run=_part(RunSettings, arguments),
             loop=_part(LoopSettings, arguments),
         )
@@ -70,6 +74,8 @@ class Settings:
     def refuse_impossible(self, val: Any, model: nn.Module) -> None:
         """Raises a PetlError for what can be known to fail before any data is read."""
         self.run.refuse_unmeasured(val)
+        wrapped = record(model)
+        self.objective.refuse_others(self.loss, self.run.monitor, wrapped.task if wrapped else None)
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
         if self.run.out is not None:
@@ -79,9 +85,9 @@ class Settings:
 
     def keywords(self) -> dict[str, Any]:
         """Returns all settings under the names of ``fit``'s keyword arguments."""
-        parts = (self.optim, self.loss, self.features, self.run, self.loop)
+        parts = (self.optim, self.loss, self.objective, self.features, self.run, self.loop)
         values = {field.name: getattr(part, field.name) for part in parts for field in dataclasses.fields(part)}
-        del values["mixes"]  # it follows from mixup and cutmix
+        del values["mixes"], values["needs_images"]  # they follow from others
         return values
 
 

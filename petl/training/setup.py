@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from petl.data.first_image import try_one_image
-from petl.data.inputs import as_loader, loader_classes
 from petl.data.loaders import Loader, on_device
-from petl.data.wrappers import pipeline_of
 from petl.errors import StateError
 from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
 from petl.extraction.npy_writer import StorageError
@@ -26,10 +22,10 @@ from petl.training.head_start import HeadStart, HeadStarter, as_evaluated, head_
 from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.training.length import default_epochs, updates_per_epoch
-from petl.training.objectives import CrossEntropy, Objective
+from petl.training.objectives import Objective, standardise
+from petl.training.opened_data import open_data
 from petl.training.optimizers import create_ema, create_optimizer, create_scheduler
 from petl.training.own_scheduler import OwnScheduler, own_scheduler
-from petl.training.rehearsal import rehearse_saving
 from petl.training.run import Run
 from petl.training.settings import Settings
 from petl.training.sharded_run import refuse_sharded_checkpoints
@@ -41,10 +37,11 @@ from petl.wrapping.lookup import record
 def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings, progress: Any) -> Run:
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
     plan = _prepared(accelerator, model, settings)
-    train, val, labels, objective = _open_data(accelerator, model, data, settings)
-    objective.prepare(train, accelerator.device)
+    train, val, opened = open_data(accelerator, model, data, settings)
+    opened.objective.prepare(train, accelerator.device)
+    notes = standardise(accelerator, model, opened.objective, train)
     optimizer, scheduler = _optimizer_and_scheduler(accelerator, model, train, settings)
-    starter, settings, train = _starter(accelerator, model, (plan, settings), objective, train)
+    starter, settings, train = _starter(accelerator, model, (plan, settings), opened.objective, train)
     decision, (train, val), head = _features_and_head(accelerator, model, (train, val), (settings, starter), progress)
     net, optimizer = accelerator.prepare(_net(decision, model, settings), optimizer)
     train, trained = on_device(accelerator, train), trained_state(model)
@@ -55,15 +52,14 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         net=net,
         train=train,
         val=on_device(accelerator, val) if val is not None else None,
-        labels=labels,
-        objective=objective,
+        opened=opened,
         optimizer=optimizer,
         scheduler=scheduler,
         progress=progress,
         trained=trained,
         ema=create_ema(model, settings.optim, trained),
         callbacks=CallbackCalls(as_callbacks(settings.loop.callbacks), settings.run.on_epoch),
-        history=History(settings.run.monitor, head=head.line),
+        history=History(opened.task.checked_monitor(settings.run.monitor), head=head.line, notes=notes),
         solved=head.row,
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
@@ -157,52 +153,6 @@ def _features_or_images(
         raise
 
 
-def _open_data(
-    accelerator: Any, model: nn.Module, data: tuple[Any, Any], settings: Settings
-) -> tuple[Loader, Loader | None, list[str], Objective]:
-    """Returns training and validation batches, the class names and the objective, after a look at the first image of each.
-
-    The model's record gets the class names and the input pipeline.
-    """
-    options: dict[str, Any] = {
-        name: getattr(settings.run, name) for name in ("batch_size", "workers", "keys", "strict")
-    }
-    drawn: dict[str, Any] = {name: getattr(settings.run, name) for name in ("seed", "transform", "sampling")}
-    train = as_loader(data[0], model, training=True, classes=settings.run.names, **drawn, **options)
-    known = settings.run.names if settings.run.labels is not None else loader_classes(train) or recorded_labels(model)
-    labels = output_names(accelerator, model, train, known)
-    objective = CrossEntropy(labels, settings.loss)
-    objective.refuse_targets(train, training=True)
-    val = None if data[1] is None else as_loader(data[1], model, classes=known, **options)
-    if val is not None:
-        output_names(accelerator, model, val, known)
-        objective.refuse_targets(val)
-    _record_data(model, known, train)
-    if settings.run.out is not None and accelerator.is_main_process:
-        rehearse_saving(model, settings.run.out, labels)
-    return train, val, labels, objective
-
-
-def recorded_labels(model: nn.Module) -> list[str] | None:
-    """Returns the class names in the model's record."""
-    wrapped = record(model)
-    return wrapped.labels if wrapped else None
-
-
-def output_names(accelerator: Any, model: nn.Module, loader: Loader, known: Sequence[str] | None) -> list[str]:
-    """Returns the known names of the model's classes, else their numbers, after the model has been tried on the first image."""
-    classes = try_one_image(accelerator, model, loader, known)
-    return list(known) if known else [str(number) for number in range(classes)]
-
-
-def _record_data(model: nn.Module, labels: list[str] | None, train: Loader) -> None:
-    """Writes class names and input pipeline into the model's record, from which they get into the delta."""
-    wrapped = record(model)
-    if wrapped is not None:
-        wrapped.labels = labels or wrapped.labels
-        wrapped.pipeline = wrapped.pipeline or pipeline_of(train.dataset)
-
-
 def _refuse_early(settings: Settings) -> None:
     """Refuses an unknown schedule and a missing checkpoint before features are computed, which may take long."""
     create_scheduler(
@@ -219,6 +169,8 @@ def _resume(run: Run) -> None:
     newest = _resumed_from(run.settings)
     if newest:
         load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer
+    elif run.scale and run.scale.in_units:
+        run.scale.unfold()
 
 
 def _resumed_from(settings: Settings) -> Path | None:

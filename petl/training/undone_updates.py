@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petl.data.pairs import Batch, grouped
+from petl.data.pairs import grouped
 from petl.training.loop import start_epoch, valid_batches
 from petl.training.run import Run
 from petl.training.trained_state import cloned, copy_into
@@ -53,7 +53,7 @@ def undone(run: Run) -> Iterator[None]:
         restore()
 
 
-def windows(run: Run) -> Iterator[tuple[int, Sequence[Batch], int]]:
+def windows(run: Run) -> Iterator[tuple[int, Sequence[tuple[Tensor, Tensor, Any]], int]]:
     """Yields (epoch, batches of an update, number of their images), over the training data again and again, from epoch 0 on."""
     for epoch in itertools.count():
         start_epoch(run, epoch)
@@ -61,7 +61,7 @@ def windows(run: Run) -> Iterator[tuple[int, Sequence[Batch], int]]:
         with run.without_trunk():
             for window in grouped(valid_batches(run), run.settings.optim.accumulate):
                 given += 1
-                yield epoch, window, sum(len(targets) for _, targets in window)
+                yield epoch, window, sum(len(targets) for _, targets, _ in window)
         if not given:
             return
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 import petl
-from petl.data.bad_files import LEFT_OUT
+from petl.data.bad_files import LEFT_OUT, left_out
 from petl.data.damage import why_unreadable
 from petl.data.datasets import Images
 from petl.data.sampling import Shuffle
@@ -262,3 +262,28 @@ def test_when_no_image_fits_the_first_one_says_so(folder: Path) -> None:
     net = petl.wrap(timm.create_model("test_resnet", num_classes=2), "input", in_chans=4)
     with pytest.raises(DataError, match=r"00\.jpg: the image has 3 channels, the model takes 4 channels"):
         petl.evaluate(net, folder, progress=False)
+
+
+class Aged(Images):
+    """The same pictures with a number, or with several, in place of their class."""
+
+    def __init__(self, columns: int) -> None:
+        super().__init__(Lazy(), PLAIN)
+        self.columns = columns
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, label = super().__getitem__(index)
+        return image, torch.full((self.columns,), label + 0.5) if self.columns else label + 0.5
+
+
+@pytest.mark.parametrize("columns", [0, 2])
+def test_a_picture_whose_number_is_not_a_class_has_none_if_it_cannot_be_read(columns: int) -> None:
+    targets = next(iter(petl.data.loader(Aged(columns), batch_size=4)))[1]
+    assert targets.isnan().reshape(4, -1).all(1).tolist() == [False, False, True, False]
+
+
+def test_the_target_of_an_image_that_cannot_be_read_is_of_the_kind_of_the_others() -> None:
+    assert left_out(2) == left_out(np.int64(2)) == left_out(torch.tensor(2)) == LEFT_OUT
+    for like in (0.5, np.float32(0.5), torch.tensor(0.5), torch.ones(3), torch.tensor([0, 1]), np.ones(2), [0, 1]):
+        found = torch.as_tensor(left_out(like))
+        assert found.isnan().all() and found.shape == torch.as_tensor(like).shape

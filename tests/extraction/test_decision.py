@@ -35,6 +35,7 @@ class Options:
     views: int | None = None
     cache: bool | str | Path | None = None
     mixes: bool = False
+    needs_images: str = ""
     limit: float = 1e9
 
 
@@ -92,6 +93,7 @@ CASES: list[tuple[Reason, Callable[[], nn.Module], dict[str, Any]]] = [
     (reasons.TurnedOff(), vit, {"views": 0}),
     (reasons.NoFrozenPart(), lambda: vit("lora"), {}),
     (reasons.Mixes(), vit, {"mixes": True}),
+    (reasons.NeedsImages("aux='all'"), vit, {"needs_images": "aux='all'"}),
     (reasons.OwnLoader(), vit, {"data": DataLoader(noise_pairs(), batch_size=8)}),
     (reasons.SeveralProcesses(), vit, {"processes": 2}),
     (reasons.UnknownDataset("Noisy"), vit, {"data": Noisy(0.1)}),

@@ -85,7 +85,16 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         folder = tree(tmp_path / "pets", *(f"{s}/{c}/1.png" for s in ("train", "test") for c in ("cat", "dog")))
         wrapped = petl.wrap(base(), "lora")
         petl.record(wrapped).labels = ["cat", "dog"]
-        names = {"petl": petl, "timm": timm, "torch": torch, "train": pairs, "val": pairs, "batch": pairs.tensors[0]}
+        names = {
+            "petl": petl,
+            "timm": timm,
+            "torch": torch,
+            "train": pairs,
+            "val": pairs,
+            "data": pairs,
+            "name": "test_resnet",
+            "batch": pairs.tensors[0],
+        }
         names |= {"path": petl.save(wrapped, tmp_path / "delta.safetensors"), "folder": folder, "names": ["cat", "dog"]}
         names |= {"data": folder, "paths": [f"{folder}/train/{name}/1.png" for name in names["names"]]}
         names["table"] = [{"path": path, "label": "cat", "split": "train"} for path in names["paths"]]
@@ -100,10 +109,14 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
 LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.BN(stats='adapt')": ("plain", ()),
     "petl.LoRA(rank=16)": ("plain", ()),
+    "petl.Multilabel(absent='keep')": ("plain", ()),
+    "petl.Multilabel(pos_weight='balanced')": ("plain", ()),
     "petl.Probe(layers='all')": ("plain", ()),
     "petl.Probe(solver='ridge')": ("plain", ()),
     "petl.Probe(solver='sgd')": ("plain", ()),
     "petl.Probe(solver={})": ("plain", ("'lda'",)),
+    "petl.Regression()": ("plain", ()),
+    "petl.Regression(loss='quantile', quantiles=(0.1, 0.5, 0.9))": ("plain", ()),
     "petl.check(model, batch, 'lora')": ("plain", ()),
     "petl.data.dataset(data, petl.data.pipeline(model), training=True)": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model))": ("plain", ()),
@@ -113,6 +126,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.data.dataset(paths, petl.data.pipeline(model), labels=names)": ("plain", ()),
     "petl.data.dataset(table, petl.data.pipeline(model), split='train')": ("plain", ()),
     "petl.data.pipeline(model)": ("plain", ()),
+    "petl.evaluate(model, data)": ("plain", ()),
     "petl.find(model, 'block')": ("plain", ()),
     "petl.fit(model, train, val, epochs=10, lr=1e-3, patience=3)": ("wrapped", ()),
     "petl.load(path, model)": ("plain", ()),
@@ -123,10 +137,12 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.rebase(model, base)": ("wrapped", ()),
     "petl.save(model.{}, path)": ("wrapped, inside", ("part",)),
     "petl.wrap(model, 'lora')": ("plain", ()),
+    "petl.wrap(timm.create_model(name, num_classes=0), 'lora')": ("plain", ()),
     "petl.wrap(model, ['lora', 'peft:LoHa'])": ("plain", ()),
     "petl.wrap(model, [petl.Input(in_chans={}), 'lora'])": ("plain", ("4",)),
     "petl.unwrap(model)": ("wrapped", ()),
     "print(petl.find(model))": ("plain", ()),
+    "timm.create_model(name, num_classes=0)": ("plain", ()),
     "timm.layers.convert_sync_batchnorm(model)": ("plain", ()),
     "timm.optim.list_optimizers()": ("plain", ()),
 }

@@ -91,7 +91,7 @@ def small_models(monkeypatch: pytest.MonkeyPatch) -> None:
         name = SMALL.get(name.partition(".")[0], name)
         weights, model = create(name).state_dict(), create(name, **kwargs)
         own = model.state_dict()
-        model.load_state_dict({k: v for k, v in weights.items() if v.shape == own[k].shape}, strict=False)
+        model.load_state_dict({k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}, strict=False)
         return model
 
     @functools.wraps(fit)

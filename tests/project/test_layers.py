@@ -36,9 +36,11 @@ ROOMS = {
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
+    "objectives": GROUND | {"evidence", "format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
-    "training": GROUND | {"heads", "graft", "methods", "format", "wrapping", "delta", "data", "extraction"},
-    "prediction": GROUND | {"graft", "format", "wrapping", "data", "extraction", "training"},
+    "training": GROUND
+    | {"heads", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
+    "prediction": GROUND | {"graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
 }
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -66,7 +68,7 @@ TESTS_AS_WELL = {
     "data/test_dicoms": "data/reading",
     "data/test_tiffs": "data/rasters",
     "data/test_decoding": "data/channels data/transforms",
-    "data/test_inputs": "data/dict_keys data/first_image data/loaders data/logits data/pairs training/targets",
+    "data/test_inputs": "data/dict_keys data/first_image data/loaders data/logits data/pairs objectives/targets",
     "data/test_sources": "data/split_folders",
     "data/test_table_source": (
         "data/label_lists data/listed_images data/odd_rows data/table_columns data/table_files data/table_rows "
@@ -112,6 +114,12 @@ TESTS_AS_WELL = {
     "methods/test_partial": "methods/full",
     "methods/test_peft": "methods/foreign methods/peft_copies methods/peft_fields methods/peft_merging",
     "methods/test_probe": "methods/block_features",
+    "objectives/test_choice": "objectives/aux_outputs objectives/classification objectives/protocol",
+    "objectives/test_metric_learning": "objectives/retrieval_metrics",
+    "objectives/test_multilabel": "objectives/multilabel_metrics objectives/ranked_labels",
+    "objectives/test_ordinal": "format/ordinal_outputs",
+    "objectives/test_own_loss": "objectives/measured_loss",
+    "objectives/test_regression": "objectives/regression_metrics objectives/standardisation",
     "pipelines/test_distributed": "graft/sharded",
     "prediction/test_image_lists": "prediction/manifests",
     "prediction/test_predict": (
@@ -125,7 +133,7 @@ TESTS_AS_WELL = {
     "pipelines/test_fit_in_processes": "training/sharded_run",
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
-    "training/test_fit": "training/setup",
+    "training/test_fit": "training/opened_data training/setup",
     "training/test_head_start": "training/head_layers training/head_plan",
     "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
@@ -142,8 +150,8 @@ TESTS_AS_WELL = {
     "wrapping/test_whole": "wrapping/interrupts",
     "wrapping/test_wrap": "wrapping/lookup wrapping/preconditions",
     "training/test_settings": (
-        "training/feature_settings training/loop_settings training/loss_settings training/optimizer_settings "
-        "training/run_settings training/setting_checks"
+        "training/feature_settings training/loop_settings training/loss_settings training/objective_settings "
+        "training/optimizer_settings training/run_settings training/setting_checks"
     ),
 }
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}

@@ -33,3 +33,25 @@ def test_a_history_that_was_written_with_road_is_read() -> None:
 def test_copies_of_a_history_are_equal() -> None:
     history = History(rows=[ROW], features="in memory")
     assert copy.deepcopy(history) == pickle.loads(pickle.dumps(history)) == History(**vars(history)) == history
+
+
+def test_the_monitor_is_shown_with_its_standard_error() -> None:
+    rows = [{**ROW, "epoch": i, "r2": 0.5 + i / 10, "r2_standard_error": 0.0123, "loss": 2.0} for i in (1, 2)]
+    history = History(monitor="r2")
+    assert [history.add(row) for row in rows] == [True, True]
+    assert "0.7 +- 0.012" in repr(history) and "r2 0.7 +- 0.012" in history.line(rows[1], 2)
+    assert history.describe(rows[1]) == "epoch 2 (r2 0.7 +- 0.012)"
+    history.note_choice()
+    assert repr(history).splitlines()[-1].startswith(
+        "epoch 2 (r2 0.7 +- 0.012) is the best of 2"
+    ) and "optimistic" in repr(history)
+    assert History(**json.loads(json.dumps(vars(history)))) == history
+
+
+def test_less_of_an_error_is_better() -> None:
+    history = History(monitor="mean_absolute_error")
+    rows = [{**ROW, "epoch": i, "mean_absolute_error": value} for i, value in ((1, 3.0), (2, 4.0), (3, 2.0))]
+    assert [history.add(row) for row in rows] == [True, False, True]
+    lonely = History(monitor="mean_absolute_error", rows=rows[:1], best=rows[0])
+    lonely.note_choice()
+    assert lonely.notes == []

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl.extraction.accelerator import private_accelerator
+from petl.objectives.metrics import Metrics
 from petl.training.evaluation import measure
-from petl.training.metrics import Metrics
 from petl.training.objectives import CrossEntropy, Objective
 
 

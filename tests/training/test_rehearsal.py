@@ -125,7 +125,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "cutmix": [-1, float("nan"), float("inf")],
     "class_weights": [[-1, 1, 1], [0, 0, 0], [float("nan"), 1, 1], [float("inf"), 1, 1], {"a": 1}, 3, [[1, 1, 1]]],
     "ema": [2, 1, -0.1, float("nan"), "0.9", True],
-    "monitor": [None, 5, "acc"],
+    "monitor": ["", 5, "acc"],
     "patience": [0, -1, 1.5],
     "keep": [None, True, "first"],
     "resume": [None, 5, ""],

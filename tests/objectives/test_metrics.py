@@ -7,9 +7,9 @@ import pytest
 import torch
 from sklearn import metrics as oracle
 
+from petl.objectives.metrics import metrics_of
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
-from petl.training.metrics import metrics_of
 from tests.support.data import pairs
 from tests.support.training import adapted
 

@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from petl.data.loaders import Loader
 from petl.data.pairs import Batch
 from petl.errors import PetlError
-from petl.training.loss_settings import LossSettings
-from petl.training.targets import read_targets
+from petl.objectives.protocol import LossOptions
+from petl.objectives.targets import read_targets
 
 
-def create_criterion(settings: LossSettings, train: Loader, classes: int) -> nn.Module:
+def create_criterion(settings: LossOptions, train: Loader, classes: int) -> nn.Module:
     """Returns the cross-entropy of a training. Mixes bring soft targets, which are smoothed already."""
     weights = class_weights(settings.class_weights, train, classes)
     smoothing = 0.0 if settings.mixes else settings.label_smoothing
     return nn.CrossEntropyLoss(weights, label_smoothing=smoothing)
 
 
-def create_mix(settings: LossSettings, classes: int) -> Callable[[Tensor, Tensor], Batch] | None:
+def create_mix(settings: LossOptions, classes: int) -> Callable[[Tensor, Tensor], Batch] | None:
     """Returns timm's mixup and cutmix, or None where both are off.
 
     timm mixes even batches only: an odd one gets soft targets without a mix.
