@@ -57,17 +57,12 @@ def as_loader(
     if transform is not None and not has_pil:
         raise _no_folder_error(data)
     ready = ready_batches(data, keys)
-    if training or hasattr(data, "__len__"):
-        _refuse_empty(data)
-    dataset = data if ready is None else ready.dataset
-    refuse_other_numbers(dataset, classes)
-    if training:
-        refuse_one_class(dataset)
+    _refuse_unfit(data, data if ready is None else ready.dataset, classes, training)
     if ready is not None:
         if sampling is not None:
             raise _own_order_error(data)
         if strict:
-            images.sift(dataset, strict=True)
+            images.sift(ready.dataset, strict=True)
         return ready
     own = make_transform(images.pipeline(model), training, None, transform) if has_pil else None
     if isinstance(data, IterableDataset) or not hasattr(data, "__getitem__"):
@@ -77,6 +72,15 @@ def as_loader(
         left_out.update(bad)
     sampling = kept_weights(sampling, data, kept)
     return images.loader(pairs_of(kept, keys, own), training=training, sampling=sampling, **options)
+
+
+def _refuse_unfit(data: Any, dataset: Any, classes: Any, training: bool) -> None:
+    """Raises a DataError for empty data, other classes than ``classes``, and a single class to train on."""
+    if training or hasattr(data, "__len__"):
+        _refuse_empty(data)
+    refuse_other_numbers(dataset, classes)
+    if training:
+        refuse_one_class(dataset)
 
 
 def _no_folder_error(data: Any) -> DataError:

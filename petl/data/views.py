@@ -18,7 +18,7 @@ from petl.errors import DataError, shortened
 
 View = Callable[[Tensor], Tensor]
 Views = Literal["flip", 1, 2, 5, 10] | Sequence[View] | None
-Task = Literal["classification", "multilabel", "regression"]
+AveragedTask = Literal["classification", "multilabel", "regression"]
 CROP = 7 / 8  # of height and width, as ImageNet's crops of 224 are of 256 pixels
 EXPECTED_VIEWS = (
     "None or 1 (one view), 'flip' or 2 (also mirrored), 5 or 10 (crops), or a list of functions of images [N, C, H, W]"
@@ -100,13 +100,13 @@ def _seen(view: View, images: Tensor) -> Tensor:
     return seen
 
 
-def averaged_task(task: str | None) -> Task:
+def averaged_task(task: str | None) -> AveragedTask:
     """Returns how outputs of a model of this task are averaged: as one of the kinds that `average_outputs` knows.
 
     Raises:
         DataError: the outputs are features, or nobody knows what they mean.
     """
-    kinds: dict[str | None, Task] = {
+    kinds: dict[str | None, AveragedTask] = {
         "classification": "classification",
         "ordinal": "classification",
         "multilabel": "multilabel",
@@ -118,7 +118,7 @@ def averaged_task(task: str | None) -> Task:
     return kinds[task]
 
 
-def average_outputs(outputs: Sequence[Tensor], task: Task = "classification") -> Tensor:
+def average_outputs(outputs: Sequence[Tensor], task: AveragedTask = "classification") -> Tensor:
     """Returns the mean of the views' outputs [N, K], again as scores of the same kind.
 
     Probabilities are averaged, not scores: for a classification, the softmax of the result is the mean softmax; for
@@ -141,16 +141,16 @@ def average_outputs(outputs: Sequence[Tensor], task: Task = "classification") ->
 class ViewedModel(nn.Module):
     """A model whose output is the mean over several views of each image, see `make_views` and `average_outputs`."""
 
-    def __init__(self, model: nn.Module, views: Views, task: Task = "classification"):
+    def __init__(self, model: nn.Module, views: Views, task: AveragedTask = "classification"):
         super().__init__()
         self.model, self.views = model, views_of(views)
-        self.task: Task = task
+        self.task: AveragedTask = task
 
     def forward(self, images: Tensor) -> Any:
         """Returns the scores or values [N, K]; raises a DataError if a view doesn't return as many images."""
         return average_outputs([require_logits(self.model(seen)) for seen in self.views(images)], self.task)
 
 
-def with_views(model: nn.Module, views: Views, task: Task = "classification") -> nn.Module:
+def with_views(model: nn.Module, views: Views, task: AveragedTask = "classification") -> nn.Module:
     """Returns the model, or one that averages over several views of each image."""
     return model if len(make_views(views)) == 1 and views in (None, 1) else ViewedModel(model, views, task)

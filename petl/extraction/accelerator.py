@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from petl.errors import PetlError
-from petl.training.sharded_run import prepare_for_sharding
+from petl.errors import PetlError, StateError
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -110,3 +109,19 @@ def progress_bar(accelerator: Accelerator, show: bool) -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     note, period = TextColumn("{task.fields[note]}"), 600.0  # seconds: long enough that validations count in the speed
     return Progress(*columns, note, console=Console(stderr=True), disable=silent, speed_estimate_period=period)
+
+
+def prepare_for_sharding(accelerator: Any) -> None:
+    """Lets each rank shard the model that it has whole, whatever ``accelerate launch`` says of loading it on one rank alone.
+
+    Raises:
+        StateError: the processes share the model in a way in which no delta could be saved.
+    """
+    kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
+    old = kind == "FSDP" and not accelerator.is_fsdp2
+    if old or kind in ("DEEPSPEED", "MEGATRON_LM"):
+        raise StateError(
+            f"fit can't train under {'FSDP1' if old else kind}; shard with FSDP2: accelerate launch --use_fsdp --fsdp_version 2"
+        )
+    if kind == "FSDP":
+        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False

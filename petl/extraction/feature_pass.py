@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from petl.data.first_image import output_of
 from petl.errors import StateError
 from petl.extraction.classifier_inputs import captured_classifier, classifier_vectors, output_vectors
-from petl.extraction.image_batches import images_and_targets, unreadable_rows
+from petl.extraction.image_batches import images_and_any_targets, unreadable_rows
 from petl.extraction.pooling import captured_blocks, small_pictures
 from petl.wrapping.fingerprints import fingerprint
 
@@ -49,7 +49,7 @@ class FeaturePass:
 
     def read(self, batch: Any) -> BatchRows:
         """Returns what is known of a batch without running the model."""
-        return self._known(*images_and_targets(batch, self.model))
+        return self._known(*images_and_any_targets(batch, self.model))
 
     def _known(self, pictures: Tensor, targets: Tensor | None) -> BatchRows:
         rows = BatchRows({}, unreadable_rows(pictures, targets))
@@ -63,7 +63,7 @@ class FeaturePass:
     @torch.no_grad()
     def compute(self, batch: Any) -> BatchRows:
         """Returns what is known of a batch, with the model's features, on the CPU and in float32."""
-        pictures, targets = images_and_targets(batch, self.model)
+        pictures, targets = images_and_any_targets(batch, self.model)
         rows = self._known(pictures, targets)
         pictures = pictures.to(self.accelerator.device)
         ratio = pictures.shape[3] / pictures.shape[2]

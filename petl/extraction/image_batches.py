@@ -87,7 +87,7 @@ def _tensor_dataset(tensor: Tensor) -> TensorDataset:
     return TensorDataset(tensor)
 
 
-def images_and_targets(batch: Any, model: nn.Module) -> tuple[Tensor, Tensor | None]:
+def images_and_any_targets(batch: Any, model: nn.Module) -> tuple[Tensor, Tensor | None]:
     """Returns images [N, C, H, W] in the model's type, and their targets: int64 or float32 [N] or [N, k], or None without labels.
 
     Raises:

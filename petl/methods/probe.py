@@ -21,7 +21,7 @@ from petl.sites.survey import Survey
 CLOSED_FORM = ("ridge", "lda", "prototypes")
 SOLVERS = ("auto", *CLOSED_FORM, "sgd")
 LAYERS = ("last", "all")
-IMAGES = 2  # of the batch that a survey runs on
+SURVEYED_IMAGES = 2  # of the batch that a survey runs on
 
 
 @register("probe")
@@ -69,7 +69,7 @@ class Probe(Method):
                 f"probe: layers='all' needs the shapes that blocks return, but the model did not run: {survey.failed}"
             )
         blocks = dict.fromkeys(returning_site(survey, site) for site in select(survey, "block"))
-        useful = [site for site in blocks if pooled_parts(site, IMAGES)]
+        useful = [site for site in blocks if pooled_parts(site, SURVEYED_IMAGES)]
         if not useful:
             raise SiteError(f"probe: layers='all', but {type(survey.model).__name__} has no blocks; use layers='last'")
         return Sites([*useful, self._classifier(survey)])
@@ -90,7 +90,7 @@ class Probe(Method):
         *blocks, classifier = sites
         pooled, widths = PooledOutputs(), []
         for site in blocks:
-            parts = pooled_parts(site, IMAGES)
+            parts = pooled_parts(site, SURVEYED_IMAGES)
             outputs = [(len(widths) + i, number, axis) for i, (number, axis, _) in enumerate(parts)]
             widths += [width for *_, width in parts]
             grow(model.get_submodule(site.name), NAME, PooledOutput(outputs, pooled))

@@ -37,22 +37,6 @@ class ShardAverage:
         return self.values
 
 
-def prepare_for_sharding(accelerator: Any) -> None:
-    """Lets each rank shard the model that it has whole, whatever ``accelerate launch`` says of loading it on one rank alone.
-
-    Raises:
-        StateError: the processes share the model in a way in which no delta could be saved.
-    """
-    kind = str(getattr(accelerator.distributed_type, "value", accelerator.distributed_type))
-    old = kind == "FSDP" and not accelerator.is_fsdp2
-    if old or kind in ("DEEPSPEED", "MEGATRON_LM"):
-        raise StateError(
-            f"fit can't train under {'FSDP1' if old else kind}; shard with FSDP2: accelerate launch --use_fsdp --fsdp_version 2"
-        )
-    if kind == "FSDP":
-        accelerator.state.fsdp_plugin.cpu_ram_efficient_loading = False
-
-
 def refuse_sharded_checkpoints(accelerator: Any, settings: Any) -> None:
     """Raises a StateError for training checkpoints under FSDP2, whose optimizer's state no single file holds."""
     if str(getattr(accelerator.distributed_type, "value", "")) != "FSDP":

@@ -29,6 +29,9 @@ def initial_logits(model: nn.Module, data: TensorDataset) -> Tensor:
         return model.eval()(data.tensors[0])
 
 
+LOOKS = 2  # items that fit reads before it trains: one shows what the data is, and one is tried in the model
+
+
 class Breaking(Dataset):
     """Raises, or gives NaN, after so many images."""
 

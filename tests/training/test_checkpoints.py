@@ -20,7 +20,7 @@ from petl.training.evaluation import evaluate
 from petl.training.fit import fit
 from tests.support.compare import equal, state
 from tests.support.data import pairs
-from tests.support.training import Breaking, adapted, without_time
+from tests.support.training import LOOKS, Breaking, adapted, without_time
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -138,7 +138,7 @@ def test_control_c_leaves_the_best_delta(tmp_path: Path) -> None:
     """In the middle of the third epoch; one image is looked at before the first."""
     model, path = adapted(), tmp_path / "best.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        fit(model, Breaking(1 + 2 * 16 + 9, KeyboardInterrupt), epochs=5, lr=1e-2, batch_size=8, out=path)
+        fit(model, Breaking(LOOKS + 2 * 16 + 9, KeyboardInterrupt), epochs=5, lr=1e-2, batch_size=8, out=path)
     assert petl.read(path)["results"]["epoch"] == 2
     assert not model.training
     assert not [key for key in vars(model) if "accelerate" in key]

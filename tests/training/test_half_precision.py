@@ -13,7 +13,7 @@ from petl.errors import PetlError
 from petl.training.fit import fit
 from tests.support.compare import equal, state
 from tests.support.data import pairs
-from tests.support.training import Breaking, adapted
+from tests.support.training import LOOKS, Breaking, adapted
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 OPTIONS: dict[str, Any] = {"epochs": 2, "lr": 1e-2, "batch_size": 8, "progress": False, "ema": 0.9}
@@ -73,8 +73,8 @@ def test_skipped_steps_advance_nothing(scaled: list[float]) -> None:
 
 def test_a_loss_out_of_range_is_skipped_but_not_for_ever(scaled: list[float]) -> None:
     model = adapted()
-    history = fit(model, Breaking(1 + 24, float("nan")), **{**OPTIONS, "epochs": 2})
+    history = fit(model, Breaking(LOOKS + 24, float("nan")), **{**OPTIONS, "epochs": 2})
     assert history.rows[0]["train_loss"] < 5 and all(p.isfinite().all() for p in model.parameters())
     assert history.rows[1]["train_loss"] == history.rows[1]["train_loss"]  # its first batch had a loss
     with pytest.raises(PetlError, match="loss is nan in epoch 12, update 4: try a lower lr"):
-        fit(adapted(), Breaking(1 + 24, float("nan")), **{**OPTIONS, "epochs": 99})
+        fit(adapted(), Breaking(LOOKS + 24, float("nan")), **{**OPTIONS, "epochs": 99})

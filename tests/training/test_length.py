@@ -57,11 +57,11 @@ def test_the_gradient_is_clipped_with_default_rates_alone() -> None:
 
 
 def test_the_number_of_epochs_is_chosen_said_and_recorded() -> None:
-    model = adapted("probe")
+    model = adapted("norm")
     history = fit(model, pairs(12), batch_size=4, seed=0)
     assert history.epochs == len(history) == MOST_EPOCHS
     assert history.notes == [f"{MOST_EPOCHS} epochs of 3 updates, as suits this set"]
-    assert history.notes[0] in repr(history) and history.rates.keys() == {"head"}
+    assert history.notes[0] in repr(history) and history.rates.keys() == {"head", "norm"}
 
 
 BAD: list[Any] = [

@@ -17,7 +17,7 @@ from petl.errors import PetlError
 from petl.training.fit import fit
 from tests.support.compare import equal, gap, state
 from tests.support.data import pairs
-from tests.support.training import Breaking, adapted
+from tests.support.training import LOOKS, Breaking, adapted
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -121,6 +121,6 @@ def test_early_stopping_stops() -> None:
 def test_a_loss_that_is_not_finite(tmp_path: Path) -> None:
     model, path = adapted(), tmp_path / "best.safetensors"
     with pytest.raises(PetlError, match=r"loss is nan in epoch 2, update 3: try a lower lr .*holds epoch 1"):
-        fit(model, Breaking(1 + 16, float("nan")), epochs=3, lr=1e-2, batch_size=8, out=path)
+        fit(model, Breaking(LOOKS + 16, float("nan")), epochs=3, lr=1e-2, batch_size=8, out=path)
     assert petl.read(path)["results"]["epoch"] == 1
     assert all(p.isfinite().all() for p in model.parameters())

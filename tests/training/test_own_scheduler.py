@@ -18,7 +18,7 @@ from petl.errors import PetlError, StateError
 from petl.training.fit import fit
 from tests.support.compare import equal, state
 from tests.support.data import pairs
-from tests.support.training import Breaking, adapted, without_time
+from tests.support.training import LOOKS, Breaking, adapted, without_time
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 OPTIONS: dict[str, Any] = {"batch_size": 8, "progress": False}
@@ -119,7 +119,7 @@ def test_a_ready_optimizer_has_its_rate_in_an_error_and_its_name_in_the_file(tmp
     model, out = adapted(), tmp_path / "a.safetensors"
     optimizer = torch.optim.SGD(petl.trainable(model).values(), lr=0.25)
     with pytest.raises(PetlError, match=r"loss is nan in epoch 2, update 3: try a lower lr \(now 0.25\)"):
-        fit(model, Breaking(1 + 16, float("nan")), epochs=3, optimizer=optimizer, schedule="none", out=out,
+        fit(model, Breaking(LOOKS + 16, float("nan")), epochs=3, optimizer=optimizer, schedule="none", out=out,
             callbacks=[Rates()], on_epoch=print, **OPTIONS)  # fmt: skip
     settings = json.loads((tmp_path / "a.history.json").read_text())["settings"]
     assert settings["optimizer"] == "SGD" and settings["callbacks"] == ["Rates"] and settings["on_epoch"] == "print"
@@ -135,7 +135,8 @@ def bad_optimizer(model: Any) -> list[tuple[dict[str, Any], str]]:
         ({"optimizer": ready, "lr": 0.1}, "a ready one has its own"),
         ({"optimizer": ready, "layer_decay": 0.5}, "a ready one has its own"),
         ({"optimizer": ready, "weight_decay": 0.1}, "a ready one has its own"),
-        ({}, "lr=None; expected a number above 0"),
+        ({"lr": "find", "scheduler": makes}, "beside scheduler= pass numbers"),
+        ({"epochs": None, "minutes": 1, "scheduler": makes}, "beside scheduler= pass numbers"),
         ({"lr": 0.1, "scheduler": makes(torch.optim.SGD(own, lr=0.1))}, "of another optimizer"),
         ({"lr": 0.1, "scheduler": makes, "schedule": "cosine"}, "leave them out beside scheduler="),
         ({"lr": 0.1, "scheduler": makes, "warmup_epochs": 1}, "leave them out beside scheduler="),

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, TensorDataset
 import petl
 from petl.errors import DataError, PetlError, StateError
 from tests.support.disk import small_files
-from tests.support.training import adapted
+from tests.support.training import LOOKS, adapted
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
@@ -56,7 +56,7 @@ def test_paths_that_cannot_be_written(name: str, tmp_path: Path, monkeypatch: py
     data, before = Watched(), sorted(tmp_path.rglob("*"))
     with pytest.raises(PetlError, match="out="):
         fit(adapted(), data, out=name)
-    assert data.read <= 1
+    assert data.read <= LOOKS
     assert sorted(tmp_path.rglob("*")) == before
     if name not in ("no/such/x", ".", "folder", "folder/"):
         with pytest.raises(PetlError, match="checkpoint="):
@@ -73,7 +73,7 @@ def test_labels_that_are_none(labels: Any, tmp_path: Path) -> None:
         fit(model, data, labels=labels, out=tmp_path / "d.safetensors")
     with pytest.raises(PetlError, match="label"):
         petl.evaluate(model, DATA, labels=labels)
-    assert data.read <= 1
+    assert data.read <= LOOKS
     assert not [*tmp_path.iterdir()]
 
 
@@ -90,7 +90,7 @@ def test_a_full_disk_is_found_before_the_training(tmp_path: Path) -> None:
         pytest.raises(PetlError, match="out=.*couldn't be written after the training, so it doesn't begin"),
     ):
         fit(adapted(), data, out=tmp_path / "d.safetensors")
-    assert data.read <= 1
+    assert data.read <= LOOKS
     assert not [*tmp_path.iterdir()]
 
 
@@ -101,7 +101,7 @@ def test_a_delta_that_is_there_stays_until_a_better_one(tmp_path: Path) -> None:
     with pytest.raises(PetlError):
         fit(adapted(), out=path, labels={"a", "b", "c"})
     with pytest.raises(RuntimeError, match="stop"):
-        fit(adapted(), Watched(1, lambda: exec("raise RuntimeError('stop')")), out=path)
+        fit(adapted(), Watched(LOOKS, lambda: exec("raise RuntimeError('stop')")), out=path)
     assert path.read_bytes() == before
 
 
@@ -115,7 +115,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
     "optimizer": [None, 5, ""],
     "weight_decay": [-0.1, float("nan"), float("inf"), None],
     "layer_decay": [0, -0.5, 1.5, "", "gradient", True],
-    "schedule": [None, 5, ""],
+    "schedule": [5, ""],
     "warmup_epochs": [-1, 3, float("nan"), "1"],
     "min_lr": [-1e-5, 1e-2, float("nan")],
     "accumulate": [0, -1, 1.5],
@@ -147,7 +147,7 @@ def test_settings_out_of_range(name: str) -> None:
     for value in OUT_OF_RANGE[name]:
         with pytest.raises(PetlError, match=name):
             fit(model, data, DATA, **{name: value})
-    assert data.read <= len(OUT_OF_RANGE[name]) * (name == "class_weights")
+    assert data.read <= LOOKS * len(OUT_OF_RANGE[name]) * (name == "class_weights")
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,7 @@ def test_names_that_are_none_are_found_before_features_are_computed(wrong: dict[
     data, model = Watched(), petl.wrap(timm.create_model("test_resnet"), "probe", num_classes=3)
     with pytest.raises(PetlError, match=next(iter(wrong))):
         fit(model, data, cache=True, **wrong)
-    assert data.read <= 1
+    assert data.read <= LOOKS
 
 
 def test_settings_at_the_edge() -> None:
@@ -193,7 +193,7 @@ def test_a_delta_that_cannot_be_saved_is_told_after_the_first_epoch(asked: bool,
     data = Watched(4, spoil(model))
     with pytest.raises(StateError, match="conv1.0.weight"):
         fit(model, data, epochs=9, on_epoch=rows.append, **({"out": tmp_path / "d.safetensors"} if asked else {}))
-    assert data.read <= 1 + 8
+    assert data.read <= LOOKS + 8
     assert not rows
 
 
