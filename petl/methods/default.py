@@ -17,7 +17,7 @@ from petl.sites.family import Family, family_of
 from petl.sites.layers import is_layer
 
 RECIPES: dict[Family, tuple[Method, ...]] = {
-    "cnn": (Norm(), LoRA()),
+    "cnn": (Norm(), LoRA(rank=16, alpha=16.0, where=("linear", "conv", "depthwise"))),
     "transformer": (Norm(), LoRA()),
 }
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from petl.errors import MethodError, SiteError
 from petl.methods.method import Method
+from petl.methods.rates import TrainedTensor, rate_for
 from petl.methods.registry import register
 from petl.methods.statistics import Stats, check_stats, has_own_parameters, own_tensors
 from petl.sites.roles import all_sites
@@ -64,3 +65,6 @@ class Partial(Method):
 
     def trains(self, module: nn.Module, site: Site) -> Iterable[str]:
         return own_tensors(module, self.stats)
+
+    def rate(self, tensor: TrainedTensor) -> float:
+        return rate_for("partial", tensor)

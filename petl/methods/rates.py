@@ -21,18 +21,20 @@ class Rate(NamedTuple):
 
 
 RATES = {
-    "adapter": Rate(5e-3, 5e-3),
-    "bias": Rate(3e-3, 3e-3),
+    "adapter": Rate(5e-3, 1.5e-3),
+    "bias": Rate(3e-3, 1e-3),
     "full": Rate(3e-4, 3e-5),  # the base's own tensors: full, partial, and what was unfrozen by hand
-    "head": Rate(1e-2, 1e-2),
-    "input": Rate(5e-3, 5e-3),
-    "lora": Rate(5e-3, 5e-3),
-    "lora depthwise": Rate(2e-3, 2e-3),
+    "head": Rate(5e-3, 5e-3),
+    "input": Rate(5e-3, 1.5e-3),
+    "lora": Rate(5e-3, 1.5e-3),
+    "lora depthwise": Rate(2e-3, 1e-3),
     "new": Rate(2e-3, 2e-3),  # what a method grows that declares no rate
     "norm": Rate(3e-3, 3e-3),
     "peft": Rate(2e-3, 2e-3),
-    "peft low rank": Rate(5e-3, 5e-3),
+    "peft low rank": Rate(5e-3, 1.5e-3),
+    "partial": Rate(1e-3, 3e-4),
     "peft scale": Rate(5e-3, 5e-3),  # IA3 and its like: one factor per channel
+    "started head": Rate(5e-4, 5e-4),  # a classifier that was computed before the first update
 }
 LOW_RANK_STRENGTH = 8.0  # rank * scale up to which the rate of a low-rank change is the one above
 LOW_RANK_POWER = 1.0  # for larger ones it falls as (LOW_RANK_STRENGTH / strength) ** LOW_RANK_POWER

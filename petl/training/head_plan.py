@@ -10,7 +10,9 @@ from torch import nn
 from petl.errors import PetlError, StateError, listing
 from petl.methods.probe import CLOSED_FORM, Probe
 from petl.training.settings import Settings
+from petl.wrapping.fingerprints import checksums
 from petl.wrapping.lookup import record, require_record, trainable
+from petl.wrapping.own_tensors import state_tensors
 
 HINT = "; petl.Probe(solver='sgd') trains by gradient"
 
@@ -45,6 +47,7 @@ def head_plan(model: nn.Module, settings: Settings) -> HeadPlan:
     wrapped = record(model)
     probe = next((m for m in wrapped.methods if isinstance(m, Probe)), None) if wrapped else None
     started = settings.optim.start == "probe"
+    by_itself = settings.optim.start == "auto" and settings.optim.has_default_rates and has_new_classifier(model)
     if started and wrapped is not None and not wrapped.head:
         raise StateError(
             "start='probe' computes the classifier, and that of this model doesn't train; wrap it without head=False"
@@ -58,10 +61,26 @@ def head_plan(model: nn.Module, settings: Settings) -> HeadPlan:
         plan = HeadPlan(kind, alone=True, required=True)
     elif solver == "auto" and (not settings.given if alone else "lr" not in settings.given):
         plan = HeadPlan(kind, alone)
+    elif by_itself and not alone:
+        return HeadPlan("auto")
     else:
         return HeadPlan()
     _refuse_gradient(plan, settings)
     return plan
+
+
+def has_new_classifier(model: nn.Module) -> bool:
+    """Returns whether the classifier is the one that ``wrap`` made, with the random values that it had then."""
+    wrapped = record(model)
+    if wrapped is None or not wrapped.new_head or {*wrapped.new_head} != {*wrapped.head_tensors}:
+        return False
+    inner, _ = require_record(model)
+    values = {key: tensor for key, _, _, tensor in state_tensors(inner)}
+    known = [key for key in wrapped.new_head if key in values]
+    now = checksums(values[key] for key in known)
+    return len(known) == len(wrapped.new_head) and all(
+        wrapped.new_head[key] == value for key, value in zip(known, now, strict=True)
+    )
 
 
 def _only_head_trains(model: nn.Module) -> bool:

@@ -42,6 +42,7 @@ class HeadStart:
 
     line: str
     row: dict[str, Any] | None = None
+    written: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class HeadStarter:
         self._write(weights, [head.bias] * count)
         score = f"leave-one-out accuracy {head.accuracy(y):.3f} +- {head.error(y):.3f} on {len(y)} images"
         if not self.plan.alone:
-            return HeadStart(f"started from a classifier in closed form ({head.kind}): {score}")
+            return HeadStart(f"started from a classifier in closed form ({head.kind}): {score}", written=True)
         scores = sum((x.double() @ w.T for x, w in zip(features, weights, strict=True)), torch.zeros(())) / count
         row = {"epoch": 1, "train_loss": float(F.cross_entropy(scores + head.bias, y)), "lr": 0.0}
         row |= {"left_out_accuracy": head.accuracy(y), "left_out_error": head.error(y)}
@@ -146,7 +147,7 @@ def head_starter(
     if not isinstance(found, str):
         return HeadStarter(accelerator, model, plan, settings, objective, found)
     if plan.required:
-        asked = "start='probe'" if settings.optim.start else f"petl.Probe(solver={plan.kind!r})"
+        asked = "start='probe'" if settings.optim.start == "probe" else f"petl.Probe(solver={plan.kind!r})"
         raise StateError(
             f"{asked}: the classifier can't be computed in closed form: {found}{HINT if plan.alone else ''}"
         )

@@ -61,7 +61,7 @@ class OptimizerSettings:
     accumulate: int
     clip: float | None
     ema: float | None
-    start: str | None = None
+    start: str | None
 
     def __post_init__(self) -> None:
         refuse_numbers(self, OPTIMIZER_BOUNDS)
@@ -69,8 +69,8 @@ class OptimizerSettings:
             raise PetlError(
                 f"epochs={self.epochs} with minutes={self.minutes}, which chooses the epochs; leave one of them out"
             )
-        if self.start not in (None, "probe"):
-            raise PetlError(f"start={self.start!r}; expected 'probe', or None")
+        if self.start not in (None, "auto", "probe"):
+            raise PetlError(f"start={self.start!r}; expected 'auto', 'probe', or None")
         self._refuse_rates()
         most, words = (INFINITY, "0 or more") if self.epochs is None else (self.epochs, f"0 to epochs={self.epochs}")
         refuse_numbers(self, {"warmup_epochs": Bounds(Real, 0, most, f"{words}, or None", optional=True)})

@@ -6,7 +6,7 @@ from petl.training.gradient_rates import scale_by_gradients
 from petl.training.length import default_epochs
 from petl.training.optimizer_settings import FIND, GRADIENTS
 from petl.training.optimizers import create_scheduler
-from petl.training.rate_groups import multiply_all, rates_by_name
+from petl.training.rate_groups import lower_head_rate, multiply_all, rates_by_name, started_head_rate
 from petl.training.rate_search import search_rates
 from petl.training.run import Run
 from petl.training.saving import print_line
@@ -36,6 +36,8 @@ def prepare_training(run: Run) -> None:
 
 def _choose_rates(run: Run) -> None:
     optim = run.settings.optim
+    if run.starts_from_probe and optim.has_default_rates and optim.scheduler is None:
+        lower_head_rate(run.optimizer, started_head_rate(run.model))
     if optim.factor != 1:
         multiply_all(run.optimizer, optim.factor)
     if optim.layer_decay == GRADIENTS:

@@ -66,6 +66,7 @@ class Run:
     skipped: int = 0  # steps in a row that the gradient scaler of fp16 has skipped
     best: dict[str, Tensor] = field(default_factory=dict)
     solved: dict[str, Any] | None = None
+    starts_from_probe: bool = False  # the classifier was computed before the first update
 
     @property
     def updates_per_epoch(self) -> int:

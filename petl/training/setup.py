@@ -61,6 +61,7 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         callbacks=CallbackCalls(as_callbacks(settings.loop.callbacks), settings.run.on_epoch),
         history=History(opened.task.checked_monitor(settings.run.monitor), head=head.line, notes=notes),
         solved=head.row,
+        starts_from_probe=head.written,
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
     )

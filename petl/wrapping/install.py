@@ -188,3 +188,6 @@ def _name_tensors(model: nn.Module, owned: Sequence[list[Tensor]], record: Recor
     names = {id(tensor): key for key, _, _, tensor in state_tensors(model)}
     record.tensors = [[names[id(tensor)] for tensor in tensors] for tensors in owned]
     record.head_tensors = [key for key in names.values() if within(key, record.head)]
+    new = {} if record.on_meta else {key: t for key, _, _, t in state_tensors(model) if key in {*record.head_tensors}}
+    made = [key for key in new if key not in record.originals]
+    record.new_head = dict(zip(made, checksums(new[key] for key in made), strict=True))

@@ -70,6 +70,7 @@ class Record:
     create_args: dict[str, Any] | None = None  # wrap's argument
     structure: dict[str, str] = field(default_factory=dict)  # of the base, as wrapping.structure describes it
     classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there
+    new_head: dict[str, str] = field(default_factory=dict)  # checksums of a classifier that wrap made, as it was then
 
     def __repr__(self) -> str:
         """Returns a summary in one line."""

@@ -257,7 +257,7 @@ def test_tiny_and_broken_sets(cut: str) -> None:
 
 
 def test_what_start_can_not_be() -> None:
-    with pytest.raises(PetlError, match="start='prob'; expected 'probe', or None"):
+    with pytest.raises(PetlError, match="start='prob'; expected 'auto', 'probe', or None"):
         quiet(adapted("lora"), epochs=1, lr=1e-3, start="prob")
     headless = petl.wrap(timm.create_model("test_resnet", num_classes=CLASSES), "lora", head=False)
     with pytest.raises(StateError, match="classifier.*doesn't train"):

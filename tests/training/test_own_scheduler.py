@@ -136,7 +136,7 @@ def bad_optimizer(model: Any) -> list[tuple[dict[str, Any], str]]:
         ({"optimizer": ready, "layer_decay": 0.5}, "a ready one has its own"),
         ({"optimizer": ready, "weight_decay": 0.1}, "a ready one has its own"),
         ({"lr": "find", "scheduler": makes}, "beside scheduler= pass numbers"),
-        ({"epochs": None, "minutes": 1, "scheduler": makes}, "beside scheduler= pass numbers"),
+        ({"layer_decay": "gradients", "scheduler": makes}, "beside scheduler= pass numbers"),
         ({"lr": 0.1, "scheduler": makes(torch.optim.SGD(own, lr=0.1))}, "of another optimizer"),
         ({"lr": 0.1, "scheduler": makes, "schedule": "cosine"}, "leave them out beside scheduler="),
         ({"lr": 0.1, "scheduler": makes, "warmup_epochs": 1}, "leave them out beside scheduler="),
