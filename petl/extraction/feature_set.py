@@ -166,7 +166,7 @@ class Features:
             return _from_parts(cls, header, tensors)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, AttributeError) as error:
             raise DataError(
-                f"{path} holds no features that this petl can read ({error}); petl.features(...).save(path) writes them"
+                f"{path} holds no features that this petl can read ({error}); the save method of petl.Features writes them"
             ) from error
 
 

@@ -6,11 +6,12 @@ from petl.training.gradient_rates import scale_by_gradients
 from petl.training.length import default_epochs
 from petl.training.optimizer_settings import FIND, GRADIENTS
 from petl.training.optimizers import create_scheduler
-from petl.training.rate_groups import lower_head_rate, multiply_all, rates_by_name, started_head_rate
+from petl.training.rate_groups import lower_head_rate, multiply_all, rates_by_name
 from petl.training.rate_search import search_rates
 from petl.training.run import Run
 from petl.training.saving import print_line
 from petl.training.time_budget import epochs_in
+from petl.wrapping.rates import started_head_rate
 
 
 def prepare_training(run: Run) -> None:

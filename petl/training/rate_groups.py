@@ -7,9 +7,6 @@ from typing import Any
 
 from torch import nn
 
-from petl.methods.rates import RATES
-from petl.sites.family import family_of
-from petl.wrapping.lookup import bare
 from petl.wrapping.rates import HEAD, rated_tensors
 
 PEAK = "peak_lr"  # key of a group: its own rate at the top of the schedule
@@ -49,11 +46,6 @@ def multiply_each(optimizer: Any, factor: Callable[[Mapping[str, Any]], float]) 
         group[key] *= factor(group)
         if PEAK in group:
             group[PEAK] *= factor(group)
-
-
-def started_head_rate(model: nn.Module) -> float:
-    """Returns the default rate of a classifier that was computed before the first update: it has only to follow the features."""
-    return getattr(RATES["started head"], family_of(bare(model)))
 
 
 def lower_head_rate(optimizer: Any, rate: float) -> None:

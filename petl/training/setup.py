@@ -65,8 +65,6 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         features=decision.source,
         split=held_out_files(*data) if settings.run.out else None,
     )
-    save_trained_only(accelerator, run.trained)
-    accelerator.register_for_checkpointing(run)
     _resume(run)
     run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
     return run
@@ -167,6 +165,8 @@ def _refuse_early(settings: Settings) -> None:
 
 def _resume(run: Run) -> None:
     """Loads the newest checkpoint of the folder; with ``resume=True`` there need not be one yet."""
+    save_trained_only(run.accelerator, run.trained)
+    run.accelerator.register_for_checkpointing(run)
     newest = _resumed_from(run.settings)
     if newest:
         load_checkpoint(run.accelerator, newest, run.trained)  # the learning rates come with the optimizer

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from petl.errors import MethodError
 from petl.graft.kinds import grafts
-from petl.methods.rates import TrainedTensor, rate_for
+from petl.methods.rates import RATES, TrainedTensor, rate_for
 from petl.sites.family import Family, family_of
 from petl.wrapping.lookup import bare, wrapped_inside
 from petl.wrapping.own_tensors import state_tensors
@@ -49,6 +49,11 @@ def rated_tensors(model: nn.Module) -> list[RatedTensor]:
             name = HEAD if owner in heads else OWN
             claims[tensor] = RatedTensor(tensor, name, rate_for(name, described))
     return [claims[p] for p in plain.parameters() if p.requires_grad]
+
+
+def started_head_rate(model: nn.Module) -> float:
+    """Returns the default rate of a classifier that was computed before the first update: it has only to follow the features."""
+    return getattr(RATES["started head"], family_of(bare(model)))
 
 
 def changed_weights(model: nn.Module) -> dict[nn.Parameter, list[nn.Parameter]]:

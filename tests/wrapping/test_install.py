@@ -17,7 +17,7 @@ WRONG = {
     "unknown method": ("lorra", {}, petl.MethodError, "near names: lora"),
     "unknown method in a list": (["bias", "norm", "adaptor"], {}, petl.MethodError, "near names: adapter"),
     "empty list": ([], {}, petl.MethodError, "empty list"),
-    "no method": (None, {}, petl.MethodError, "None"),
+    "no method": (0, {}, petl.MethodError, "0"),
     "class, not object": (petl.LoRA, {}, petl.MethodError, "LoRA"),
     "options to many": (["lora", "bias"], {"rank": 4}, petl.MethodError, "single method"),
     "unknown option": ("lora", {"rnk": 4}, petl.MethodError, "near names: rank"),
