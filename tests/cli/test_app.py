@@ -197,6 +197,7 @@ def test_train_then_eval_then_predict(weights: Path, pictures: Path, tmp_path: P
     assert [a["predictions"][0]["label"] for a in answers] == [path.parent.name for path in images]
 
 
+@pytest.mark.deep
 def test_train_needs_no_method_rate_or_epochs(
     weights: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -223,6 +224,7 @@ def test_train_needs_no_method_rate_or_epochs(
     assert "leave one of them out" in refused(*words, "--epochs", 1, "--minutes", 1, "--overwrite")
 
 
+@pytest.mark.deep
 def test_a_vit_takes_its_weights_at_another_image_size(pictures: Path, tmp_path: Path) -> None:
     """As with weights that timm fetches, the position embedding is resampled; the delta's header knows the size."""
     save_file(timm.create_model("test_vit").state_dict(), tmp_path / "vit.safetensors")
@@ -235,6 +237,7 @@ def test_a_vit_takes_its_weights_at_another_image_size(pictures: Path, tmp_path:
     assert shown.exit_code == 0, shown.output
 
 
+@pytest.mark.deep
 def test_train_is_the_same_again_with_the_same_seed(weights: Path, pictures: Path, tmp_path: Path) -> None:
     """Without a val folder a fifth of the images is held out; options of fit pass through."""
     words = ["--model", f"{NAME}:{weights}", "-m", "bn", "--size", 32, "--epochs", 1, "--batch-size", 4]
@@ -269,6 +272,7 @@ def nested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.deep
 def test_data_options_hold_in_training_measuring_and_the_delta(weights: Path, nested: Path, tmp_path: Path) -> None:
     base, made = ("--model", f"{NAME}:{weights}"), tmp_path / "made.safetensors"
     short = ("-m", "probe", "--epochs", 1, "--size", 32, "--out", made)
@@ -302,6 +306,7 @@ def test_augmentation_is_what_was_asked_for() -> None:
     assert found.dataset == {"labels": ["1", "2"], "targets": "age", "group": None, "label": "007"}
 
 
+@pytest.mark.deep
 def test_windows_statistics_sampling_and_views(weights: Path, pictures: Path, tmp_path: Path) -> None:
     base, made = ("--model", f"{NAME}:{weights}"), tmp_path / "made.safetensors"
     data = ("--data", "window=-600,1500", "--data", "frame=middle", "--data", f"statistics={pictures}")
@@ -362,6 +367,7 @@ def test_eval_and_predict_take_what_is_theirs(delta: Path, weights: Path, pictur
     assert plain != cut
 
 
+@pytest.mark.deep
 def test_a_folder_taken_as_it_is_has_no_validation_split(weights: Path, pictures: Path, tmp_path: Path) -> None:
     """``val`` is a class here."""
     data = tmp_path / "data"
@@ -375,6 +381,7 @@ def test_a_folder_taken_as_it_is_has_no_validation_split(weights: Path, pictures
     assert json.loads((tmp_path / "x.history.json").read_text())["split"]["of"] == 16
 
 
+@pytest.mark.deep
 def test_one_of_two_training_splits_can_be_named(weights: Path, pictures: Path, tmp_path: Path) -> None:
     for name in ("Train1", "Train2", "val"):
         shutil.copytree(pictures / "val", tmp_path / "data" / name)

@@ -142,6 +142,7 @@ def test_eval_takes_val_where_there_is_one_and_never_training_images_unasked(her
     assert "train" in refused("eval", "t.safetensors", "all", *MODEL)
 
 
+@pytest.mark.deep
 def test_tables_train_and_are_measured_as_folders_are(here: Path) -> None:
     """By their own splits, else on what the training held out, whole groups of it; --val takes another table."""
     files = [(kind, f"pets/{kind}/{i}.png", i) for kind in ("bright", "dark") for i in range(5)]

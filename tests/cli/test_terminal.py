@@ -224,7 +224,8 @@ def test_fit_tells_each_epoch_and_what_ctrl_c_leaves(tmp_path: Path, capsys: pyt
         petl.fit(model, data, val, epochs=5, lr=1e-3, batch_size=4, out=out, checkpoint=run)
     shown = " ".join(capsys.readouterr().err.split())
     assert re.search(
-        r"epoch 1/5 train_loss [\d.]+ loss [\d.]+ accuracy [\d.]+ \+- [\d.]+ [\d.]+ s best so far about \d+ s left epoch 2/5",
+        r"epoch 1/5 train_loss [\d.]+ loss [\d.]+ accuracy [\d.]+ \+- [\d.]+ [\d.]+ s best so far "
+        r"about \d+ s left epoch 2/5",
         shown,
     ), shown
     best = petl.read(out)["results"]["epoch"]

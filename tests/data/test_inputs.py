@@ -281,6 +281,7 @@ def test_scores_only_in_evaluation() -> None:
         trained(TensorDataset(X, Y), model)
 
 
+@pytest.mark.deep
 def test_auxiliary_scores_come_second_in_training() -> None:
     images = TensorDataset(torch.randn(6, 3, 64, 64), torch.arange(6) % 3)
     distilled = timm.create_model(

@@ -229,6 +229,7 @@ def test_fit_transforms_training_images_and_evaluate_all(folder: Callable[..., P
         petl.fit(model, root, epochs=1, lr=1e-3, transform=7)  # type: ignore[arg-type]
 
 
+@pytest.mark.deep
 def test_random_transforms_are_not_cached(folder: Callable[..., Path]) -> None:
     root = folder(cat=4, dog=4)
 

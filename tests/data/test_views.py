@@ -70,6 +70,7 @@ def model_of(name: str = "test_resnet") -> nn.Module:
     return timm.create_model(name, num_classes=3)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("kind", ["dataset", "loader", "autocast"])
 def test_evaluate_averages(kind: str) -> None:
     model, data = model_of().eval(), pairs(10, size=32)
@@ -104,6 +105,7 @@ class Odd(nn.Module):
         return self.net(images), None
 
 
+@pytest.mark.deep
 def test_other_models() -> None:
     data = pairs(4, size=32)
     with warnings.catch_warnings():

@@ -163,6 +163,7 @@ def test_a_dataset_that_changes_is_computed_anew() -> None:
     assert petl.features(model, data).cached
 
 
+@pytest.mark.deep
 def test_a_folder_keeps_them_for_other_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     f = petl.features(small(), labelled(), blocks=True, inputs=True, cache=tmp_path / "kept")
     monkeypatch.setattr(kept_features, "SESSION", kept_features.SessionKeep())
@@ -305,6 +306,7 @@ def test_x_is_timms_own(name: str) -> None:
     assert len(f.blocks or {}) > 2
 
 
+@pytest.mark.deep
 def test_data_of_every_kind(tmp_path: Path) -> None:
     model, images = small(), noise()
 

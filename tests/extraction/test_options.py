@@ -93,6 +93,7 @@ def test_a_hook_between_keeps_the_ordinary_road_right() -> None:
     assert len(seen) >= 3 * 2
 
 
+@pytest.mark.deep
 def test_random_images(tmp_path: Path) -> None:
     assert "can't see whether Noisy" in train(partial(built()), Noisy(0.1)).features
     with pytest.raises(StateError, match="Noisy gives other images when it is read again"):
@@ -129,6 +130,7 @@ def test_hooks_see_every_forward() -> None:
     assert marks[0] + 2 * 3 <= len(seen) and not any(seen[marks[0] :])
 
 
+@pytest.mark.deep
 def test_unfreezing_below_is_an_error() -> None:
     model = partial(built())
     with pytest.raises(StateError, match="pass cache=False to unfreeze"):

@@ -78,6 +78,7 @@ def test_what_has_changed_is_computed_anew(make: Any, options: dict[str, Any], t
     assert gap(state(cached), state(plain)) < (5e-2 if "precision" in options else 2e-4)
 
 
+@pytest.mark.deep
 def test_a_model_that_gives_something_else_is_seen(tmp_path: Path) -> None:
     """By what no fingerprint holds: here a number that a function reads when it runs."""
     factor = [1.0]

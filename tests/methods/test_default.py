@@ -28,6 +28,7 @@ def test_without_a_method_the_best_recipe_is_applied_and_recorded(name: str, tmp
     assert [values["name"] for values in petl.read(path)["methods"]] == names(model)
 
 
+@pytest.mark.deep
 def test_it_has_a_name_and_goes_together_with_others() -> None:
     for asked, expected in [
         ("best", ["norm", "lora"]),

@@ -83,6 +83,7 @@ def test_what_is_not_known_counts_nowhere() -> None:
     )
 
 
+@pytest.mark.deep
 def test_thresholds_have_the_best_f1() -> None:
     scores, truth = drawn()
     chosen = best_thresholds(scores, truth)
@@ -160,6 +161,7 @@ def test_an_absent_label_may_stay() -> None:
     assert len(history) == 1
 
 
+@pytest.mark.deep
 def test_cached_features_train_as_the_whole_model_does(tmp_path: Path) -> None:
     train, val = with_labels(), with_labels(12, seed=1)
     train.tensors[1][3, 1] = math.nan

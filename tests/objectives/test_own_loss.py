@@ -24,6 +24,7 @@ def focal(outputs: Tensor, targets: Tensor) -> Tensor:
     return ((1 - (-losses).exp()) ** 2 * losses).mean()
 
 
+@pytest.mark.deep
 def test_cross_entropy_of_ones_own_trains_as_petls() -> None:
     train, val = pairs(16), pairs(8, seed=1)
     own, theirs, measured = adapted(), adapted(), adapted()

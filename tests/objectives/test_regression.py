@@ -69,6 +69,7 @@ def test_numbers_that_are_not_known_count_nowhere() -> None:
     assert found.outputs[1].mean_absolute_error == 0.5 and found.outputs[0].mean_absolute_error == pytest.approx(1 / 3)
 
 
+@pytest.mark.deep
 def test_a_trained_model_answers_in_years(tmp_path: Path) -> None:
     model, train, val, rows = regressor(), ages(), ages(16, seed=1), []
     history = petl.fit(
@@ -100,6 +101,7 @@ def test_a_trained_model_answers_in_years(tmp_path: Path) -> None:
     assert torch.equal(answers(petl.merge(loaded), val), answers(model, val))
 
 
+@pytest.mark.deep
 def test_a_trained_model_trains_on_from_where_it_is() -> None:
     model, train, val = regressor(), ages(), ages(16, seed=1)
     petl.fit(model, train, val, epochs=4, lr=1e-2, batch_size=8, objective="regression")
@@ -145,6 +147,7 @@ def test_cached_features_train_as_the_whole_model_does() -> None:
     assert cached.best["mean_absolute_error"] == pytest.approx(whole.best["mean_absolute_error"], rel=1e-4)
 
 
+@pytest.mark.deep
 def test_several_numbers_have_their_own_scales() -> None:
     model, train, val = regressor(2), ages(outputs=2), ages(16, seed=1, outputs=2)
     train.tensors[1][0, 1] = math.nan

@@ -118,9 +118,8 @@ def on_two(rank: int, trial: str, folder: str) -> None:
 
 
 @pytest.mark.usefixtures("fresh_accelerate")
-@pytest.mark.parametrize(
-    "trial", ["few", pytest.param("all", marks=pytest.mark.deep), pytest.param("sharded", marks=pytest.mark.deep)]
-)
+@pytest.mark.deep
+@pytest.mark.parametrize("trial", TRIALS)
 def test_two_processes_train_as_one_does(trial: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
     mp.spawn(on_two, (trial, str(tmp_path)), nprocs=2)  # type: ignore[attr-defined]  # torch exports it

@@ -267,6 +267,7 @@ def test_with_a_file_the_answers_are_there_alone(
             question()
 
 
+@pytest.mark.deep
 def test_a_file_takes_the_answers_one_batch_at_a_time(model: nn.Module, tmp_path: Path, monkeypatch: Any) -> None:
     """Counted: the batches of answers that are alive whenever one is written."""
     alive, add = [], CsvWriter.add

@@ -44,6 +44,7 @@ def test_the_best_delta_is_the_best_epoch(tmp_path: Path) -> None:
     assert petl.record(model).labels == ["a", "b", "c"]
 
 
+@pytest.mark.deep
 def test_keep_last_leaves_the_last_values() -> None:
     """Training on wrong labels gets worse on the right ones, so the best epoch is the first."""
     images, targets = pairs(48).tensors

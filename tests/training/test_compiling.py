@@ -29,6 +29,7 @@ CASES: list[Any] = [
 
 
 @pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize(("methods", "name", "backend", "options"), CASES)
 def test_it_is_the_same_training(
     methods: Any, name: str, backend: str, options: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -61,6 +61,7 @@ def test_the_classifier_keeps_its_rate_and_a_repeat_is_bit_equal() -> None:
     assert history.rates["head"] == max(history.rates.values())
 
 
+@pytest.mark.deep
 def test_resuming_keeps_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rate_search, "UPDATES", 20)
 

@@ -173,6 +173,7 @@ class Scaled(nn.Module):
         return scores.tanh() if self.power == 2 else scores
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("what", "words"),
     [

@@ -66,6 +66,7 @@ def test_one_epoch_is_the_least_and_petls_own_bound_the_most(ticking: Any) -> No
     assert history.epochs == MOST_EPOCHS
 
 
+@pytest.mark.deep
 def test_a_resumed_run_keeps_the_number(ticking: Any, tmp_path: Path) -> None:
     class Stop(Exception):
         pass

@@ -101,6 +101,7 @@ def test_accelerate_s_names_are_names_too() -> None:
     assert as_trackers(LoggerType.TENSORBOARD) == as_trackers("tensorboard") == ["tensorboard"]
 
 
+@pytest.mark.deep
 def test_trackers_that_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(accelerate.tracking, "_available_trackers", [])
     bad: list[tuple[Any, str]] = [
