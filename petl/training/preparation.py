@@ -62,5 +62,6 @@ def _choose_epochs(run: Run) -> None:
         run.history.notes.append(said)
     else:
         run.epochs = default_epochs(run.updates_per_epoch)
-        run.history.notes.append(f"{run.epochs} epochs of {run.updates_per_epoch} updates, as suits this set")
+        updates = f"{run.updates_per_epoch} update{'s' * (run.updates_per_epoch != 1)}"
+        run.history.notes.append(f"{run.epochs} epochs of {updates}, as suits this set")
     run.history.epochs = run.epochs

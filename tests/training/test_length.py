@@ -60,7 +60,7 @@ def test_the_number_of_epochs_is_chosen_said_and_recorded() -> None:
     model = adapted("norm")
     history = fit(model, pairs(4), batch_size=4, seed=0)
     assert history.epochs == len(history) == MOST_EPOCHS
-    assert history.notes == [f"{MOST_EPOCHS} epochs of 1 updates, as suits this set"]
+    assert history.notes == [f"{MOST_EPOCHS} epochs of 1 update, as suits this set"]
     assert history.notes[0] in repr(history) and history.rates.keys() == {"head", "norm"}
 
 
