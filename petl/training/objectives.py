@@ -59,7 +59,7 @@ def open_objective(
     task.refuse_kind(targets, loader.dataset)
     outputs = count_outputs(accelerator, model, images)
     names = task.output_names(names, outputs) if task.label_per_output else None
-    refuse_label_count(names, outputs)
+    refuse_label_count(names, outputs, numbers=task.task == "regression")
     wrapped = record(model)
     recorded = {name: getattr(wrapped, name) for name in ("units", "thresholds", "quantiles")} if wrapped else {}
     fits = wrapped is not None and wrapped.task == task.task
