@@ -43,7 +43,7 @@ def predict(
     Args:
         model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
         images: A path, a pattern (``"new/**/*.jpg"``), a folder or a ``.tar`` (everything in and under it, in natural order,
-            named relative to it), a ``.csv`` or ``.tsv`` with a column ``path``, a list of paths, PIL images or arrays
+            named relative to it), a table with a column ``path`` (CSV, TSV, JSON lines, Parquet, a frame), a list of paths, PIL images or arrays
             (which go through the pipeline as image files and ``.npy`` files do), tensors [C, H, W] or one [N, C, H, W] (as the
             model takes them), a Dataset, a DataLoader, or an iterable of images or batches.
         labels: Names of the outputs; else the wrapped model's, else their numbers.

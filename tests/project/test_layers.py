@@ -121,7 +121,7 @@ TESTS_AS_WELL = {
     "objectives/test_own_loss": "objectives/measured_loss",
     "objectives/test_regression": "objectives/regression_metrics objectives/standardisation",
     "pipelines/test_distributed": "graft/sharded",
-    "prediction/test_image_lists": "prediction/manifests",
+    "prediction/test_image_lists": "prediction/table_images",
     "prediction/test_predict": (
         "prediction/loader_batches prediction/passes prediction/reading prediction/results prediction/streaming"
     ),
