@@ -23,6 +23,8 @@ from petl.cli.arguments import (
     RankOption,
     SetOption,
     StrictOption,
+    ViewsOption,
+    said_views,
 )
 from petl.cli.data_options import DATASET, LISTED, PIPELINE, TRAINING, data_keywords, training_and_validation
 from petl.cli.key_values import keyword_arguments, number_or_word, parse_pairs
@@ -64,7 +66,9 @@ def train_command(
         str | None,
         typer.Option(help="What the targets mean: ordinal, metric, regression ... [what DATA has, else classes]"),
     ] = None,
-    units: Annotated[str | None, typer.Option(help="Of the numbers of a regression: years, or one for each: kg,cm")] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Of the numbers of a regression: years, or one for each: kg,cm")
+    ] = None,
     batch_size: PositiveInt = 32,
     memory: Annotated[str, typer.Option(help="Of training steps: fast, lean, or min.")] = "lean",
     size: Annotated[
@@ -83,9 +87,8 @@ def train_command(
     from petl.cli.objectives import chosen_objective
     from petl.cli.outputs import training_output, try_writing
 
-    options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr)}
-    options |= {"batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
-    options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
+    options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr), "batch_size": batch_size}
+    options |= {"seed": seed, "keep": "best", "strict": strict, **keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)}
     options["objective"] = chosen_objective(objective, units, options.get("objective"))
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
     if size and "size" in reading_options.pipeline:
@@ -116,9 +119,7 @@ def evaluate_command(
         ),
     ] = None,
     batch_size: PositiveInt = 64,
-    views: Annotated[
-        str | None, typer.Option(help="Views of each image, averaged: flip (2), 5 or 10 crops. [1: the image alone]")
-    ] = None,
+    views: ViewsOption = None,
     strict: StrictOption = False,
     reading: DataOption = None,
     as_json: JsonOption = False,
@@ -132,12 +133,9 @@ def evaluate_command(
     net, header = load_delta(delta, model)
     columns = columns_of_labels(header, data, reading_options.dataset)
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
-    images, which = images_to_measure(
-        delta, data, pipeline, split=split, classes=measured_classes(header), **columns
-    )
+    images, which = images_to_measure(delta, data, pipeline, split=split, classes=measured_classes(header), **columns)
     refuse_other_tasks(header, getattr(net, "num_classes", None), images, data)
-    seen: Any = int(views) if views and views.isdigit() else views
-    metrics = petl.evaluate(net, images, batch_size=batch_size, views=seen, strict=strict)
+    metrics = petl.evaluate(net, images, batch_size=batch_size, views=said_views(views), strict=strict)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
         if as_json
@@ -166,6 +164,7 @@ def predict_command(
     ] = None,
     batch_size: PositiveInt = 32,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    views: ViewsOption = None,
     strict: StrictOption = False,
     reading: DataOption = None,
     overwrite: OverwriteOption = False,
@@ -186,6 +185,7 @@ def predict_command(
         workers=workers,
         top=top,
         strict=strict,
+        views=said_views(views),
         progress=len(found) > batch_size,
         pipeline=pipeline(net, **reading_options.pipeline),
     )

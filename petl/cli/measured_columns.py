@@ -63,4 +63,6 @@ def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None, images: A
 def _other_targets(task: str, source: str, of_data: str) -> DataError:
     kinds = {"classification": "a class", "multilabel": "several labels", "regression": "numbers"}
     expected = WAYS.get(task, "folders of classes, or a table with a column of them: --data label=name")
-    return DataError(f"the delta's task is {task}, and {source} has {kinds[of_data]} for each image; expected {expected}")
+    return DataError(
+        f"the delta's task is {task}, and {source} has {kinds[of_data]} for each image; expected {expected}"
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from petl.data.class_labels import dataset_classes
+from petl.data.class_labels import dataset_classes, refuse_other_numbers
 from petl.data.wrappers import innermost_datasets, petl_datasets
 from petl.errors import DataError, listing
 
@@ -48,8 +48,11 @@ def dataset_target_names(dataset: Any) -> list[str] | None:
 
 
 def refuse_other_order(dataset: Any, names: Sequence[str] | None) -> None:
-    """Raises a DataError where a table has the numbers that the model's outputs are called by, in other places."""
-    if names is None or dataset_task(dataset) != "regression":
+    """Raises a DataError where the data has the classes, labels or numbers of the model's outputs in other places."""
+    if dataset_task(dataset) != "regression":
+        refuse_other_numbers(dataset, names)
+        return
+    if names is None:
         return
     own, known = dataset_target_names(dataset) or [], [str(name) for name in names]
     if any(name in known and (len(known) != len(own) or known[place] != name) for place, name in enumerate(own)):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
-from petl.data.class_labels import refuse_one_class, refuse_other_numbers
+from petl.data.class_labels import refuse_one_class
 from petl.data.dataset_tasks import dataset_target_names, refuse_other_order
 from petl.data.hugging_face import is_hub_dataset
 from petl.data.loaders import Loader, PairLoader
@@ -61,7 +61,6 @@ def as_loader(
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
     dataset = data if ready is None else ready.dataset
-    refuse_other_numbers(dataset, classes)
     refuse_other_order(dataset, classes)
     if training:
         refuse_one_class(dataset)

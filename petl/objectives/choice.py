@@ -81,8 +81,8 @@ def task_of(objective: Any, recorded: str | None, of_data: str | None) -> Task |
     if recorded not in TASKS_OF_TARGETS[of_data]:
         kinds = {"classification": "classes", "multilabel": "several labels", "regression": "numbers"}
         raise DataError(
-            f"the model's outputs are those of the task {recorded!r}, and the targets of the data are {kinds[of_data]}; pass data "
-            f"with targets of its kind, or say what the outputs are to mean: objective={of_data!r}"
+            f"the model's outputs are those of the task {recorded!r}, and the targets of the data are {kinds[of_data]}; "
+            f"pass data with targets of its kind, or say what the outputs are to mean: objective={of_data!r}"
         )
     return task_for(None, recorded)
 

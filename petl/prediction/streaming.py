@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MappingView
+from collections.abc import Generator, Iterable, Iterator, Mapping, MappingView
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -17,6 +17,7 @@ from petl.data.datasets import Images
 from petl.data.pipelines import pipeline
 from petl.data.replacements import marking_unreadable
 from petl.data.table_files import is_frame
+from petl.data.views import Views, averaged_task, make_views
 from petl.data.wrappers import petl_datasets
 from petl.errors import ITEM, DataError, StateError, shortened
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
@@ -37,7 +38,7 @@ TOP = Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True)
 
 @dataclass(frozen=True, kw_only=True)
 class PassSettings:
-    """How images are read and answered. ``views`` has the place of `Pass`'s, and no option yet."""
+    """How images are read and answered."""
 
     batch_size: int = 32
     workers: int = 0
@@ -46,9 +47,10 @@ class PassSettings:
     precision: str | None = None
     progress: bool = True
     pipeline: Mapping[str, Any] | None = None
-    views: Callable[[Tensor], Iterable[Tensor]] | None = None
+    views: Views = None
 
     def __post_init__(self) -> None:
+        make_views(self.views)
         refuse_numbers(self, {**DATA_BOUNDS, "top": TOP})
         if self.pipeline is not None and not (isinstance(self.pipeline, Mapping) and "input_size" in self.pipeline):
             raise DataError(
@@ -73,6 +75,8 @@ def stream(
     Raises:
         PetlError: the images, the model or its outputs are of no use.
     """
+    if len(make_views(settings.views)) > 1:
+        averaged_task(description.get("task") or "classification")
     source = find_images(images)
     if settings.strict and isinstance(source, ImageList):
         source.refuse_bad_files()
