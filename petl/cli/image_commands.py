@@ -88,7 +88,12 @@ def train_command(
     from petl.cli.outputs import training_output, try_writing
 
     options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr), "batch_size": batch_size}
-    options |= {"seed": seed, "keep": "best", "strict": strict, **keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)}
+    options |= {
+        "seed": seed,
+        "keep": "best",
+        "strict": strict,
+        **keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION),
+    }
     options["objective"] = chosen_objective(objective, units, options.get("objective"))
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
     if size and "size" in reading_options.pipeline:

@@ -36,7 +36,7 @@ def label_lists(
         table, rows, odd, f"have no labels in {name!r} but {shown(cells, odd)}", "write cat|dog, or a list of texts"
     )
     found = {label for labels in lists for label in labels or ()}
-    names = [*table.names.get(column, ())] or sorted(found, key=natural_order)
+    names = [*table.names.get(name, ())] or sorted(found, key=natural_order)
     if names and {*names} <= {"0", "1"}:
         raise DataError(
             f"{table.name}: {name!r} holds 0 and 1 alone; columns={{'labels': [{name!r}]}} (petl train: --data "

@@ -25,7 +25,9 @@ def ages(folder: Path, count: int = 12, seed: int = 0) -> Path:
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"im/{i}.png")
         tags = ";".join(tag for tag, has in (("bright", light > 0.5), ("red", red)) if has) or "[]"
         split = "val" if i % 3 == 1 else "train"
-        lines.append(f"im/{i}.png,{20 + 60 * light:.2f},{3 + light:.2f},{tags},{light > 0.5:d},{red:d},{split},{i // 3 % 3}")
+        lines.append(
+            f"im/{i}.png,{20 + 60 * light:.2f},{3 + light:.2f},{tags},{light > 0.5:d},{red:d},{split},{i // 3 % 3}"
+        )
     (folder / "ages.csv").write_text("\n".join(lines) + "\n")
     return folder / "ages.csv"
 
