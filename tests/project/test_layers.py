@@ -135,7 +135,7 @@ TESTS_AS_WELL = {
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
-    "training/test_head_start": "training/head_layers training/head_plan",
+    "training/test_head_start": "training/head_layers training/head_plan training/head_starters",
     "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
     "training/test_rate_search": "training/find_rate training/preparation training/undone_updates",
