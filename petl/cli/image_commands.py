@@ -88,12 +88,8 @@ def train_command(
     from petl.cli.outputs import training_output, try_writing
 
     options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr), "batch_size": batch_size}
-    options |= {
-        "seed": seed,
-        "keep": "best",
-        "strict": strict,
-        **keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION),
-    }
+    options |= {"seed": seed, "keep": "best", "strict": strict}
+    options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
     options["objective"] = chosen_objective(objective, units, options.get("objective"))
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
     if size and "size" in reading_options.pipeline:
@@ -105,8 +101,7 @@ def train_command(
     classes = getattr(images, "target_names", images.classes)
     torch.manual_seed(seed)  # the new classifier is random
     petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
-    pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})
-    petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
+    pipeline = petl.record(net).pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})  # type: ignore[union-attr]  # just wrapped
     training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
     try_writing(path, lambda trial: petl.save(net, trial, labels=classes))
     history = petl.fit(net, training, validation, out=path, labels=classes, **options)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from petl.data.class_labels import dataset_classes, refuse_other_numbers
+from petl.data.datasets import Images
 from petl.data.wrappers import innermost_datasets, petl_datasets
 from petl.errors import DataError, listing
 
@@ -40,7 +41,7 @@ def dataset_target_names(dataset: Any) -> list[str] | None:
     """
     if dataset_task(dataset) != "regression":
         return dataset_classes(dataset)
-    names = list(dict.fromkeys(tuple(part.target_names) for part in petl_datasets(dataset)))
+    names = list(dict.fromkeys(tuple(part.target_names) for part in petl_datasets(dataset) if isinstance(part, Images)))
     if len(names) > 1:
         both = " in one part and ".join(f"({listing(each)})" for each in names[:2])
         raise DataError(f"the numbers are {both} in another; make all parts with the same targets=[...]")

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from petl.evidence.intervals import standard_error
 from petl.evidence.leave_one_out import PENALTIES
 from petl.evidence.principal_axes import parts, principal_axes, weighted_mean
 
@@ -62,6 +63,13 @@ def number_head(x: Tensor, targets: Tensor, penalties: Sequence[float] = PENALTI
         for place, column in enumerate(columns):
             chosen[column], weight[column], bias[column], left_out[pattern, column] = fit.best(place, penalties)
     return NumberHead(weight, bias, left_out, chosen)
+
+
+def mean_absolute_error_of(heads: Sequence[NumberHead], targets: Tensor) -> tuple[float, float]:
+    """Returns the leave-one-out mean absolute error of the mean of several layers, and its standard error."""
+    left_out = torch.stack([head.left_out for head in heads]).mean(0)
+    errors = (left_out - targets.double()).abs().nanmean(1)
+    return float(errors.mean()), standard_error(errors)
 
 
 class _Fit:

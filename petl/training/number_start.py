@@ -10,9 +10,8 @@ from torch import Tensor
 
 from petl.data.loaders import Loader
 from petl.errors import DataError
-from petl.evidence.intervals import standard_error
 from petl.extraction.feature_source import FeatureSource
-from petl.heads.number_head import NumberHead, number_head
+from petl.heads.number_head import NumberHead, mean_absolute_error_of, number_head
 from petl.objectives.regression import NumberRegression
 from petl.training.head_layers import ClassLayers, reader_of
 from petl.training.head_start import HeadStart, HeadStarter, in_one_pass
@@ -43,8 +42,7 @@ class NumberStarter(HeadStarter):
         bias = torch.stack([head.bias for head in heads]).mean(0)
         mean, deviation = self._scale()
         self._write([head.weight / deviation[:, None] for head in heads], [(bias - mean) / deviation] * len(heads))
-        errors = torch.stack([head.left_out for head in heads]).mean(0).sub(targets.double()).abs().nanmean(1)
-        score, error = float(errors.mean()), standard_error(errors)
+        score, error = mean_absolute_error_of(heads, targets)
         line = f"leave-one-out mean absolute error {score:.4g} +- {error:.2g} on {len(targets)} images"
         if not self.plan.alone:
             return HeadStart(f"started from a regression in closed form (ridge): {line}")
