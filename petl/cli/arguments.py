@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -41,3 +41,15 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace what
 StrictOption = Annotated[
     bool, typer.Option("--strict", help="Stop at an image that can't be read, instead of leaving it out.")
 ]
+ViewsOption = Annotated[
+    str | None, typer.Option(help="Views of each image, averaged: flip (2), 5 or 10 crops. [1: the image alone]")
+]
+
+
+def said_views(text: str | None) -> Any:
+    """Returns ``views=`` of `petl.evaluate` and `petl.predict` for the word of a command line.
+
+    >>> said_views("5"), said_views("flip")
+    (5, 'flip')
+    """
+    return int(text) if text and text.isdigit() else text

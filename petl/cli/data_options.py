@@ -46,6 +46,7 @@ TABLE: dict[str, Any] = {
     "encoding": str,
 }
 DATASET |= TABLE
+LISTED = {key: TABLE[key] for key in ("path", "encoding")}  # of a table of images without targets
 TRAINING: dict[str, Any] = {"augment": bool | Mapping, "split": str | None}
 AUGMENT = "augment."  # --data augment.hflip=0: one of its options
 

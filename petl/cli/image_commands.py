@@ -23,8 +23,10 @@ from petl.cli.arguments import (
     RankOption,
     SetOption,
     StrictOption,
+    ViewsOption,
+    said_views,
 )
-from petl.cli.data_options import DATASET, PIPELINE, TRAINING, data_keywords, training_and_validation
+from petl.cli.data_options import DATASET, LISTED, PIPELINE, TRAINING, data_keywords, training_and_validation
 from petl.cli.key_values import keyword_arguments, number_or_word, parse_pairs
 from petl.cli.models import build_methods, create_backbone, existing_file, load_delta, weights_file
 from petl.cli.phrases import as_json_text
@@ -60,6 +62,13 @@ def train_command(
     lr: Annotated[
         str | None, typer.Option(help="Learning rate: a number, find, or x0.5. [each method's own]", show_default=False)
     ] = None,
+    objective: Annotated[
+        str | None,
+        typer.Option(help="What the targets mean: ordinal, metric, regression ... [what DATA has, else classes]"),
+    ] = None,
+    units: Annotated[
+        str | None, typer.Option(help="Of the numbers of a regression: years, or one for each: kg,cm")
+    ] = None,
     batch_size: PositiveInt = 32,
     memory: Annotated[str, typer.Option(help="Of training steps: fast, lean, or min.")] = "lean",
     size: Annotated[
@@ -75,11 +84,13 @@ def train_command(
     import torch
 
     import petl
+    from petl.cli.objectives import chosen_objective
     from petl.cli.outputs import training_output, try_writing
 
-    options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr)}
-    options |= {"batch_size": batch_size, "seed": seed, "keep": "best", "strict": strict}
+    options: dict[str, Any] = {"epochs": epochs, "minutes": minutes, "lr": number_or_word(lr), "batch_size": batch_size}
+    options |= {"seed": seed, "keep": "best", "strict": strict}
     options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
+    options["objective"] = chosen_objective(objective, units, options.get("objective"))
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
     if size and "size" in reading_options.pipeline:
         raise MethodError(f"got --size {size} and --data size={reading_options.pipeline['size']}; expected one of them")
@@ -90,8 +101,7 @@ def train_command(
     classes = getattr(images, "target_names", images.classes)
     torch.manual_seed(seed)  # the new classifier is random
     petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
-    pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})
-    petl.record(net).pipeline = pipeline  # type: ignore[union-attr]  # just wrapped
+    pipeline = petl.record(net).pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})  # type: ignore[union-attr]  # just wrapped
     training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
     try_writing(path, lambda trial: petl.save(net, trial, labels=classes))
     history = petl.fit(net, training, validation, out=path, labels=classes, **options)
@@ -109,27 +119,23 @@ def evaluate_command(
         ),
     ] = None,
     batch_size: PositiveInt = 64,
-    views: Annotated[
-        str | None, typer.Option(help="Views of each image, averaged: flip (2), 5 or 10 crops. [1: the image alone]")
-    ] = None,
+    views: ViewsOption = None,
     strict: StrictOption = False,
     reading: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy, balanced accuracy and figures per class on labelled images."""
+    """Figures of the delta's task on labelled images: accuracy and figures per class, errors of numbers ..."""
     import petl
-    from petl.cli.predictions import refuse_other_tasks
+    from petl.cli.measured_columns import columns_of_labels, measured_classes, refuse_other_tasks
     from petl.training.held_out import images_to_measure
 
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
     net, header = load_delta(delta, model)
-    refuse_other_tasks(header, getattr(net, "num_classes", None))
+    columns = columns_of_labels(header, data, reading_options.dataset)
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
-    images, which = images_to_measure(
-        delta, data, pipeline, split=split, classes=header["labels"], **reading_options.dataset
-    )
-    seen: Any = int(views) if views and views.isdigit() else views
-    metrics = petl.evaluate(net, images, batch_size=batch_size, views=seen, strict=strict)
+    images, which = images_to_measure(delta, data, pipeline, split=split, classes=measured_classes(header), **columns)
+    refuse_other_tasks(header, getattr(net, "num_classes", None), images, data)
+    metrics = petl.evaluate(net, images, batch_size=batch_size, views=said_views(views), strict=strict)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
         if as_json
@@ -142,7 +148,7 @@ def predict_command(
     images: Annotated[
         list[Path],
         typer.Argument(
-            metavar="IMAGES", help="Image files, folders, patterns in quotes, or a .csv with a column path."
+            metavar="IMAGES", help="Image files, folders, patterns in quotes, or a table with a column path."
         ),
     ],
     model: BackboneOption = None,
@@ -158,6 +164,7 @@ def predict_command(
     ] = None,
     batch_size: PositiveInt = 32,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    views: ViewsOption = None,
     strict: StrictOption = False,
     reading: DataOption = None,
     overwrite: OverwriteOption = False,
@@ -168,16 +175,17 @@ def predict_command(
     from petl.data.pipelines import pipeline
     from petl.prediction.streaming import PassSettings
 
-    reading_options = data_keywords(reading, known=PIPELINE)
+    reading_options = data_keywords(reading, known=PIPELINE | LISTED)
     inputs = [existing_file(delta), *images, *map(Path, weights_file(model))]
     path = predictions_output(out, inputs=inputs, overwrite=overwrite)
-    found = images_to_predict(images, strict=strict)
+    found = images_to_predict(images, reading_options.dataset, strict=strict)
     net, header = load_delta(delta, model)
     settings = PassSettings(
         batch_size=batch_size,
         workers=workers,
         top=top,
         strict=strict,
+        views=said_views(views),
         progress=len(found) > batch_size,
         pipeline=pipeline(net, **reading_options.pipeline),
     )

@@ -1,4 +1,4 @@
-"""What ``petl predict`` shows and writes, and which tasks ``petl eval`` measures."""
+"""What ``petl predict`` shows and writes."""
 
 from __future__ import annotations
 
@@ -13,24 +13,14 @@ from torch import nn
 from petl.cli.outputs import destination, try_writing
 from petl.cli.phrases import as_json_text, prediction_text
 from petl.cli.terminal import note, say, show
-from petl.errors import DeltaError, printable
+from petl.errors import printable
 from petl.prediction.image_lists import ImageList
-from petl.prediction.meaning import known_task
 from petl.prediction.predict import is_first_rank, predict_described
 from petl.prediction.results import Predictions
 from petl.prediction.streaming import PassSettings, find_images
 from petl.prediction.writers import refuse_output
 
 MOST_NAMED = 100  # files that were left out
-
-
-def refuse_other_tasks(header: Mapping[str, Any], outputs: int | None) -> None:
-    """Refuses a classification of one output, which is right whatever it says."""
-    task = known_task(header.get("task"))
-    if outputs == 1 and task in (None, "classification"):
-        raise DeltaError(
-            "petl eval measures a classification, and this delta's model has one output, which is right whatever it says"
-        )
 
 
 def predictions_output(name: str | None, *, inputs: Sequence[Path], overwrite: bool) -> Path | None:
@@ -44,9 +34,9 @@ def predictions_output(name: str | None, *, inputs: Sequence[Path], overwrite: b
     return path
 
 
-def images_to_predict(sources: Sequence[Path], *, strict: bool) -> ImageList:
+def images_to_predict(sources: Sequence[Path], options: Mapping[str, Any], *, strict: bool) -> ImageList:
     """Returns the images of the command line; with ``strict``, a file that looks bad is an error before the model is built."""
-    images: ImageList = find_images(str(sources[0]) if len(sources) == 1 else [*sources])
+    images: ImageList = find_images(str(sources[0]) if len(sources) == 1 else [*sources], options)
     if strict:
         images.refuse_bad_files()
     return images

@@ -71,11 +71,12 @@ def count_outputs(accelerator: Any, model: nn.Module, images: Tensor) -> int:
     return scores.shape[1]
 
 
-def refuse_label_count(labels: Sequence[str] | None, outputs: int) -> None:
-    """Raises a DataError where there isn't one label for each output."""
+def refuse_label_count(labels: Sequence[str] | None, outputs: int, *, numbers: bool = False) -> None:
+    """Raises a DataError where there isn't one label for each output; with ``numbers``, they are those of a regression."""
     if labels is not None and len(labels) != outputs:
+        kind, classes = ("numbers", "outputs") if numbers else ("labels", "classes")
         raise DataError(
-            f"{len(labels)} labels ({listing(labels)}) for a model of {outputs} classes; wrap it with num_classes={len(labels)}"
+            f"{len(labels)} {kind} ({listing(labels)}) for a model of {outputs} {classes}; wrap it with num_classes={len(labels)}"
         )
 
 

@@ -100,7 +100,7 @@ def hub_table(dataset: Any, options: Mapping[str, Any]) -> tuple[ImageTable, dic
     cells = {**cells, path: [HubImage(images, path, row) for row in range(len(dataset))]}
     names = {name: dataset.features[name].names for name in labels}
     for name in several:
-        inner = _inner(dataset.features[name]).names
+        inner = names[name] = _inner(dataset.features[name]).names
         cells[name] = [None if row is None else [inner[number] for number in row] for row in cells[name]]
     table = clean_table(ImageTable(f"this dataset of {len(dataset)} rows", cells, Path(), True, names))
     return table, {**options, "columns": {**named, **columns}}

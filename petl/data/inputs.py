@@ -10,7 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl import data as images
-from petl.data.class_labels import dataset_classes, refuse_one_class, refuse_other_numbers
+from petl.data.class_labels import refuse_one_class
+from petl.data.dataset_tasks import dataset_target_names, refuse_other_order
 from petl.data.hugging_face import is_hub_dataset
 from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, is_batch
@@ -78,7 +79,7 @@ def _refuse_unfit(data: Any, dataset: Any, classes: Any, training: bool) -> None
     """Raises a DataError for empty data, other classes than ``classes``, and a single class to train on."""
     if training or hasattr(data, "__len__"):
         _refuse_empty(data)
-    refuse_other_numbers(dataset, classes)
+    refuse_other_order(dataset, classes)
     if training:
         refuse_one_class(dataset)
 
@@ -167,5 +168,5 @@ def _refuse_empty(data: Any) -> None:
 
 
 def loader_classes(loader: Loader) -> list[str] | None:
-    """Returns the class names of the loader's dataset, or None where it has none."""
-    return dataset_classes(loader.dataset)
+    """Returns the names of the loader's classes, labels or columns of numbers, or None where its dataset has none."""
+    return dataset_target_names(loader.dataset)

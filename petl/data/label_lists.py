@@ -35,7 +35,8 @@ def label_lists(
     refuse_rows(
         table, rows, odd, f"have no labels in {name!r} but {shown(cells, odd)}", "write cat|dog, or a list of texts"
     )
-    names = sorted({label for labels in lists for label in labels or ()}, key=natural_order)
+    found = {label for labels in lists for label in labels or ()}
+    names = [*table.names.get(name, ())] or sorted(found, key=natural_order)
     if names and {*names} <= {"0", "1"}:
         raise DataError(
             f"{table.name}: {name!r} holds 0 and 1 alone; columns={{'labels': [{name!r}]}} (petl train: --data "

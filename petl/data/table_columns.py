@@ -92,7 +92,7 @@ def _targets(table: ImageTable, asked: Mapping[str, Any], needed: bool) -> tuple
     for kind in TARGET_ROLES:
         if (name := asked.get(kind)) is not None:
             return kind, (name,) if isinstance(name, str) else tuple(name)
-    found = [(kind, name) for kind in ("label", "labels") for name in _named(table, kind)]
+    found = [(kind, name) for kind in ("label", "labels") for name in columns_of_role(table, kind)]
     found = [(kind, name) for kind, name in found if kind not in asked]
     if len(found) == 1:
         return found[0][0], (found[0][1],)
@@ -113,7 +113,7 @@ def _pick(table: ImageTable, role: str, asked: Mapping[str, Any], taken: Sequenc
     """Returns the column that has the role, or None."""
     if role in asked:
         return asked[role]
-    found = [name for name in _named(table, role) if name not in taken]
+    found = [name for name in columns_of_role(table, role) if name not in taken]
     if len(found) > 1:
         key = "split_column" if role == "split" else role
         raise DataError(
@@ -123,7 +123,8 @@ def _pick(table: ImageTable, role: str, asked: Mapping[str, Any], taken: Sequenc
     return found[0] if found else None
 
 
-def _named(table: ImageTable, role: str) -> list[str]:
+def columns_of_role(table: ImageTable, role: str) -> list[str]:
+    """Returns the columns of a table whose names are usual ones for a role, in the table's order."""
     known = KNOWN[role].split()
     return [name for name in table.columns if re.sub(r"[\W_]+", "", name).lower() in known]
 

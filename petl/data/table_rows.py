@@ -85,7 +85,7 @@ def row_files(table: ImageTable, roles: Roles, rows: Sequence[int], root: Path |
     cells = [table.columns[roles.path][row] for row in rows]
     empty = [i for i, cell in enumerate(cells) if cell is None]
     refuse_rows(table, rows, empty, f"have no path in {roles.path!r}", "fill them in, or leave these rows out")
-    images = [_image_in(cell) for cell in cells]
+    images = [image_in_cell(cell) for cell in cells]
     odd = [i for i, image in enumerate(images) if image is None]
     kind = type(cells[odd[0]]).__name__ if odd else ""
     refuse_rows(
@@ -96,7 +96,7 @@ def row_files(table: ImageTable, roles: Roles, rows: Sequence[int], root: Path |
         "expected the path of an image; path='...' names the column",
     )
     base = Path(os.path.abspath(table.base if root is None else root))
-    files = [_file(image, base) if isinstance(image, str) else image for image in images]
+    files = [absolute_file(image, base) if isinstance(image, str) else image for image in images]
     absent = [i for i, file in enumerate(files) if isinstance(file, str) and not os.path.lexists(file)]
     first = files[absent[0]] if absent else ""
     advice = f"it would be {first}; paths start from {base}, root= names another folder (petl train: --data root=...)"
@@ -104,7 +104,7 @@ def row_files(table: ImageTable, roles: Roles, rows: Sequence[int], root: Path |
     return files
 
 
-def _image_in(cell: Any) -> Any:
+def image_in_cell(cell: Any) -> Any:
     """Returns the path in a cell as text, or the image in it (bytes, an array, a PIL image, what is to read); else None."""
     if isinstance(cell, dict) and {"bytes", "path"} & {*cell}:  # as Hugging Face writes images into Parquet
         cell = cell.get("bytes") or cell.get("path")
@@ -116,7 +116,7 @@ def _image_in(cell: Any) -> Any:
     return cell if held else None
 
 
-def _file(text: str, base: Path) -> str:
+def absolute_file(text: str, base: Path) -> str:
     """Returns the absolute path of a file; backslashes are folders where there is no file of that very name."""
     path = os.path.join(base, os.path.expanduser(text))
     if "\\" in text and os.sep == "/" and not os.path.lexists(path):

@@ -31,7 +31,7 @@ def table_reader(
     options: Mapping[str, Any] | None = None,
 ) -> TableReader:
     """Returns the images of a split in a table, see `petl.data.dataset`."""
-    table, rest = _table(source, dict(options or {}), split)
+    table, rest = image_table(source, dict(options or {}), split)
     inside = None if is_hub_dict(source) else split
     return make_table_reader(table, split=inside, classes=classes, root=root, options=rest)
 
@@ -40,11 +40,11 @@ def splits_of_table(source: Any, options: Mapping[str, Any] | None = None) -> li
     """Returns which of train, val and test a table has; [] for one without splits."""
     if is_hub_dict(source):
         return [kind for kind in ("train", "val", "test") if kind in hub_splits(source)]
-    return table_splits(*_table(source, dict(options or {}), None))
+    return table_splits(*image_table(source, dict(options or {}), None))
 
 
-def _table(source: Any, options: dict[str, Any], split: str | None) -> tuple[ImageTable, dict[str, Any]]:
-    """Returns the table, and the options that say what its columns are."""
+def image_table(source: Any, options: dict[str, Any], split: str | None) -> tuple[ImageTable, dict[str, Any]]:
+    """Returns the table in a source, and the options that say what its columns are."""
     if is_hub_dataset(source):
         return hub_table(hub_split(source, split), options)
     if is_listed(source):

@@ -1,4 +1,4 @@
-"""Images without labels: the files of a folder without class folders, or a list of files."""
+"""Images without labels: the files of a folder without class folders, a list of files, or a table of paths alone."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from petl.data.datasets import Images
+from petl.data.hugging_face import is_hub_dict
 from petl.data.readers import Reader, existing_path
 from petl.data.scanning import scan
+from petl.data.table_columns import find_roles
+from petl.data.table_rows import choose_rows, row_files
+from petl.data.table_source import TableReader
+from petl.data.table_sources import image_table, splits_of_table
+from petl.data.table_targets import Targets
 from petl.data.tree import natural_order
 
 ONLY_CLASS = "image"  # the one class of a dataset that has none: its number says only whether the file could be read
@@ -33,3 +39,24 @@ def unlabelled_images(files: Sequence[str | Path], pipeline: Mapping[str, Any]) 
     """
     paths = [str(existing_path(Path(file))) for file in files]
     return Images(Reader(Path(), [(path, 0) for path in paths], {ONLY_CLASS: 0}, []), pipeline)
+
+
+def unlabelled_table(source: Any, pipeline: Mapping[str, Any], split: str | None) -> Images | None:
+    """Returns the images of a table in which nothing but paths, splits, groups and weights stands; else None.
+
+    ``split`` None is its ``val`` or ``test`` where it has one, as `petl.evaluate` reads it, else all.
+    """
+    if split is None:
+        there = splits_of_table(source)
+        split = next(
+            (kind for kind in ("val", "test") if kind in there), there[0] if is_hub_dict(source) and there else "."
+        )
+    table, options = image_table(source, {}, split)
+    roles = find_roles(table, options, need_targets=False)
+    if {*table.columns} - {roles.path, roles.split, roles.group, roles.weight}:
+        return None
+    rows = choose_rows(table, roles, None if is_hub_dict(source) else split)
+    files, notes = row_files(table, roles, rows, None), []
+    return Images(
+        TableReader(table, files, Targets("classification", [ONLY_CLASS], [0] * len(rows)), rows, notes), pipeline
+    )

@@ -54,14 +54,14 @@ def features(
 
     Args:
         model: Any model of images, wrapped or not. Without a classifier (timm's ``num_classes=0``), its output is ``x``.
-        data: What `petl.evaluate` takes: a folder (its ``val`` where it has one), a Dataset or a loader, which is read in its own
-            order. Also images without labels, whose ``y`` is None: a folder of images alone, a list of files, a tensor
-            [N, C, H, W], Datasets and loaders of images.
+        data: What `petl.evaluate` takes: a folder or table (its ``val`` where it has one), a Dataset or a loader, which is read
+            in its own order. Also images without labels, whose ``y`` is None: a folder of images alone, a list of files, a table
+            of paths, a tensor [N, C, H, W], Datasets and loaders of images.
         blocks: Whether to add the outputs of the model's blocks, each averaged over its positions, in depth order.
         inputs: Whether to add each image as 8 x 8 pixels, or so many as a side, as it was before the normalisation (of images in
             a Dataset of your own: as they are).
         head: The names of the classifier's modules, as for `petl.wrap`; True asks the record or timm, False takes the output.
-        split: The part of a folder to read, such as "train".
+        split: The part of a folder or table to read, such as "train".
         labels: Names of the classes in the order of their numbers; else those in the model's record, if the data's are among
             them; else the data's.
         keys: The names or numbers of images and labels, as for `petl.fit`; a single one for images without labels.

@@ -17,10 +17,13 @@ from petl import data as images
 from petl.data.bad_files import LEFT_OUT
 from petl.data.datasets import Images
 from petl.data.decoding import extensions
+from petl.data.hugging_face import is_hub_dataset
 from petl.data.inputs import Data, as_loader
 from petl.data.loaders import Loader, PairLoader
 from petl.data.pairs import Keys, as_tensor, images_and_labels, pick_keys
-from petl.data.unlabelled import flat_folder, unlabelled_images
+from petl.data.table_files import is_frame, is_table_file
+from petl.data.table_sources import is_image_table
+from petl.data.unlabelled import flat_folder, unlabelled_images, unlabelled_table
 from petl.data.wrappers import locate
 from petl.errors import DataError
 from petl.graft.values import input_dtype
@@ -48,9 +51,13 @@ def image_batches(
     Raises:
         DataError: the data is none of these, or empty.
     """
-    if split is not None and not isinstance(data, PATHS):
-        raise DataError(f"split={split!r} chooses a part of a folder, and the data is a {type(data).__name__}")
-    source, labelled = _source(data, model, split, classes)
+    if split is not None and not isinstance(data, PATHS) and not is_image_table(data):
+        raise DataError(
+            f"split={split!r} chooses a part of a folder or a table, and the data is a {type(data).__name__}"
+        )
+    table = keys is None and (is_table_file(data) or is_frame(data) or is_hub_dataset(data))
+    alone = unlabelled_table(data, images.pipeline(model), split) if table else None
+    source, labelled = (alone, False) if alone is not None else _source(data, model, split, classes)
     if isinstance(source, PairLoader):
         return ImageBatches(source, labelled, own_loader=True)
     left_out: dict[str, str] = {}
@@ -70,6 +77,8 @@ def _source(data: Any, model: nn.Module, split: str | None, classes: Sequence[st
         return images.dataset(data, images.pipeline(model), split=split, classes=classes), True
     if isinstance(data, (list, tuple)) and data and all(isinstance(file, PATHS) for file in data):
         return unlabelled_images(data, images.pipeline(model)), False
+    if split is not None:
+        return images.dataset(data, images.pipeline(model), split=split, classes=classes), True
     if isinstance(data, (Tensor, np.ndarray)):
         return _tensor_dataset(torch.as_tensor(data)), False
     first = None if isinstance(data, (Dataset, DataLoader, Iterator, Mapping, nn.Module)) else _first(data)

@@ -21,5 +21,10 @@ def ordinal_levels(outputs: Tensor) -> Tensor:
     >>> ordinal_levels(outputs).tolist(), outputs.argmax(1).tolist()
     ([1], [0])
     """
-    above = 1 - level_probabilities(outputs.double()).cumsum(-1)
+    return median_levels(level_probabilities(outputs.double()))
+
+
+def median_levels(probabilities: Tensor) -> Tensor:
+    """Returns the median level [...] of the levels' probabilities [..., K]; see `ordinal_levels`."""
+    above = 1 - probabilities.double().cumsum(-1)
     return (above[..., :-1] > 0.5).sum(-1)

@@ -55,6 +55,49 @@ def task_for(objective: Any, recorded: str | None = None) -> Task | None:
     )
 
 
+# what a dataset's targets are -> tasks that are trained on such targets
+TASKS_OF_TARGETS = {
+    "classification": ("classification", "ordinal", "metric"),
+    "multilabel": ("multilabel",),
+    "regression": ("regression", "multilabel"),  # columns of 0 and 1 are numbers, too
+}
+
+
+def task_of(objective: Any, recorded: str | None, of_data: str | None) -> Task | None:
+    """Returns the task that is meant: by ``objective=``, else by the model's record, else by the dataset's own targets.
+
+    ``of_data`` is what the dataset says of its targets (`petl.data.dataset_tasks`). None is returned where only they can tell.
+
+    Raises:
+        DataError: the model was trained for something else than the data has.
+
+    >>> task_of(None, None, "regression").monitor
+    'r2'
+    """
+    if objective is not None or of_data is None:
+        return task_for(objective, recorded)
+    if recorded not in TASKS_BY_NAME:
+        return task_for(None if of_data == "classification" else of_data)
+    if recorded not in TASKS_OF_TARGETS[of_data]:
+        kinds = {"classification": "classes", "multilabel": "several labels", "regression": "numbers"}
+        raise DataError(
+            f"the model's outputs are those of the task {recorded!r}, and the targets of the data are {kinds[of_data]}; "
+            f"pass data with targets of its kind, or say what the outputs are to mean: objective={of_data!r}"
+        )
+    return task_for(None, recorded)
+
+
+def names_outputs(task: Task | None, of_data: str | None) -> bool:
+    """Returns whether the names that data has (classes, labels, columns of numbers) are those of the outputs for a task.
+
+    >>> names_outputs(Ordinal(), "classification"), names_outputs(Ordinal(), "regression")
+    (True, False)
+    """
+    if task is None or of_data in (None, "classification"):
+        return True
+    return task.task in TASKS_OF_TARGETS[of_data]
+
+
 def inferred_task(targets: Tensor) -> Task:
     """Returns the task that targets [N, ...] belong to without a doubt: class numbers are a classification.
 

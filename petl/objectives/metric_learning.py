@@ -106,22 +106,10 @@ class FeatureDistances:
 
     def answer(self, net: Callable[[Tensor], Any], images: Tensor) -> Tensor:
         """Returns the features [N, D] of images: the classifier's input, or the output of a model without one."""
-        return self._features(net, images)[0]
-
-    def _features(self, net: Callable[[Tensor], Any], images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Returns the features, and the output where it is something else."""
-        with _inputs_of(self.head) as seen:
-            output = require_logits(net(images))
-        if self.head is None:
-            return output.flatten(1), None
-        if not seen:
-            raise DataError(
-                "the model's classifier was not called; make it without one: timm.create_model(name, num_classes=0)"
-            )
-        return seen[0].flatten(1), output
+        return features_and_output(self.head, net, images)[0]
 
     def loss(self, net: Callable[[Tensor], Any], images: Tensor, targets: Tensor, batch: Any = None) -> Tensor:
-        features, output = self._features(net, images)
+        features, output = features_and_output(self.head, net, images)
         unit = F.normalize(features.float(), dim=1)
         if self.option.loss == "triplet":
             loss = triplet_loss(unit, targets, self.option.margin)
@@ -144,6 +132,25 @@ def classifier_of(model: nn.Module) -> nn.Module | None:
     if getattr(model, "num_classes", None) == 0 or not names:
         return None
     return model.get_submodule(names[0])
+
+
+def features_and_output(
+    head: nn.Module | None, net: Callable[[Tensor], Any], images: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """Returns the features [N, D] of images, and the net's output where it is something else; ``head`` is `classifier_of` it.
+
+    Raises:
+        DataError: the net doesn't call its classifier.
+    """
+    with _inputs_of(head) as seen:
+        output = require_logits(net(images))
+    if head is None:
+        return output.flatten(1), None
+    if not seen:
+        raise DataError(
+            "the model's classifier was not called; make it without one: timm.create_model(name, num_classes=0)"
+        )
+    return seen[0].flatten(1), output
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from petl.data.readers import existing_path
 from petl.data.scanning import scan
 from petl.data.tree import natural_order, refuse_empty
 from petl.errors import DataError
-from petl.prediction.manifests import is_table, listed_paths
+from petl.prediction.table_images import images_of_table, lists_images
 
 PATTERN = "*?["  # what makes a name a pattern
 Source = str | os.PathLike[str]
@@ -61,17 +61,18 @@ class ImageList:
                 raise DataError(f"{name}: {why}; mend or remove it, or leave out strict")
 
 
-def list_images(images: Any) -> ImageList:
+def list_images(images: Any, options: Mapping[str, Any] | None = None) -> ImageList:
     """Returns the images that a path, a pattern, a folder, a tar, a table, a list of these, or images in memory stand for.
 
     A folder or tar gives all images in and under it, in natural order, named relative to it; a pattern what it matches; a
-    table the files in its column of paths, named as there and looked up beside it. In a list, names are whole paths.
+    table the files in its column of paths, named as there and looked up beside it (``options`` may have the column ``path``, and
+    its ``encoding``). In a list, names are whole paths.
 
     Raises:
         DataError: nothing is there, nothing matches, there is no image, or it is none of these.
     """
     if is_path(images):
-        return _alone(os.fspath(images))
+        return _alone(os.fspath(images), options)
     if is_image(images):
         return _numbered([images])
     if isinstance(images, (Tensor, np.ndarray)):
@@ -119,7 +120,7 @@ def _numbered(items: list[Any]) -> ImageList:
     return ImageList([f"image {number}" for number in range(len(items))], items)
 
 
-def _alone(source: str) -> ImageList:
+def _alone(source: str, options: Mapping[str, Any] | None) -> ImageList:
     """Returns the images of the only source; those of a folder, a tar or a table are named as in it."""
     if not source:
         raise DataError(f"got an empty path; {EXPECTED}")
@@ -132,7 +133,7 @@ def _alone(source: str) -> ImageList:
         existing_path(path)
     if path.is_dir() or _is_tar(path):
         return _tree(path)
-    return _table(path) if path.is_file() and is_table(path) else ImageList([source], [source])
+    return table_list(path, options) if path.is_file() and lists_images(path) else ImageList([source], [source])
 
 
 def _several(sources: Sequence[Source]) -> ImageList:
@@ -177,6 +178,7 @@ def _tree(path: Path) -> ImageList:
     return ImageList(["/".join(file) for file in files], items)
 
 
-def _table(path: Path) -> ImageList:
-    names = listed_paths(path)
-    return ImageList(names, [str(path.parent / name) for name in names])
+def table_list(source: Any, options: Mapping[str, Any] | None = None) -> ImageList:
+    """Returns the images that a table file or a frame lists."""
+    images = images_of_table(source, options)
+    return ImageList([image.name for image in images], [image.item for image in images])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from petl.data.logits import describe_output, logits
 from petl.errors import DeltaError
+from petl.format.ordinal_outputs import level_probabilities, median_levels
 from petl.format.outputs import label_texts
 from petl.wrapping.lookup import bare, record
 
@@ -29,7 +30,7 @@ def _as_they_are(scores: Tensor) -> Tensor:
 # task -> its answer for the outputs [N, K] of a model; whatever isn't here is refused
 DECODINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "classification": _softmax,
-    "ordinal": _softmax,  # over the levels, in their order
+    "ordinal": level_probabilities,  # over the levels, in their order
     "multilabel": torch.sigmoid,
     "regression": _as_they_are,
     "metric": _as_they_are,
@@ -72,7 +73,7 @@ class Meaning:
         order = np.argsort(-values, axis=1, kind="stable")
         if self.task != "ordinal":
             return order
-        first = middle_levels(values)[:, None]
+        first = median_levels(torch.from_numpy(values)).numpy()[:, None]
         return np.hstack([first, order[order != first].reshape(len(order), -1)])
 
     def describe(self, values: np.ndarray, top: int | None = None) -> list[dict[str, Any]]:
@@ -87,18 +88,6 @@ class Meaning:
         rows = [{"label": self.labels[k], key: float(values[k])} for k in self.chosen(values, top)]
         units = self.units or ()
         return [{**row, "units": unit} for row, unit in zip(rows, units, strict=True)] if units else rows
-
-
-def middle_levels(values: np.ndarray) -> np.ndarray:
-    """Returns the predicted level [N] of an ordinal task: the median of the levels' probabilities [N, K].
-
-    It has the smallest expected distance from the true level, which the likeliest level need not have.
-
-    >>> middle_levels(np.array([[0.35, 0.30, 0.35]])).tolist()
-    [1]
-    """
-    above = 1 - values.astype(np.float64).cumsum(1)
-    return (above[:, :-1] > 0.5).sum(1)
 
 
 def known_task(task: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from petl.data.first_image import output_of
+from petl.data.views import Views, average_outputs, averaged_task, views_of
 from petl.errors import DataError, DeltaError, PetlError
 from petl.graft.values import input_dtype
+from petl.objectives.metric_learning import classifier_of, features_and_output
 from petl.prediction.meaning import Meaning, meaning_of, scores_of
 from petl.prediction.reading import ReadBatch
+from petl.wrapping.lookup import bare
 
 
 @dataclass
@@ -36,7 +39,7 @@ class Pass:
     Args:
         description: what is known of the outputs, with the keys of a delta's header.
         strict: whether an image that can't be read is an error.
-        views: how one image is turned into several whose answers are averaged; None: the image alone.
+        views: several views of each image, whose answers are averaged as `petl.evaluate` does; None: the image alone.
     """
 
     def __init__(
@@ -46,10 +49,12 @@ class Pass:
         description: Mapping[str, Any],
         *,
         strict: bool = False,
-        views: Callable[[Tensor], Iterable[Tensor]] | None = None,
+        views: Views = None,
     ):
         self.accelerator, self.net, self.description = accelerator, net, description
-        self.strict, self.views, self.dtype = strict, views, input_dtype(net)
+        self.strict, self.views, self.dtype = strict, views_of(views), input_dtype(net)
+        self.embeds = description.get("task") == "metric"
+        self.head = classifier_of(bare(net)) if self.embeds else None
         self.meaning: Meaning | None = None
 
     def blocks(self, batches: Iterable[ReadBatch], steps: int | None = None) -> Iterator[Block]:
@@ -98,17 +103,20 @@ class Pass:
         return Block(names, values, skipped)
 
     def _values(self, images: Tensor) -> np.ndarray:
-        """Returns the answers [N, K] for images: of each one alone, or the mean over its views."""
+        """Returns the answers [N, K] for images: of each one alone, or for the mean over its views."""
         moved = images.to(self.accelerator.device, self.dtype, non_blocking=True)
-        answers = [self._answers_of(view) for view in (self.views(moved) if self.views else (moved,))]
-        return (answers[0] if len(answers) == 1 else torch.stack(answers).mean(0)).cpu().numpy()
-
-    def _answers_of(self, images: Tensor) -> Tensor:
-        with torch.no_grad(), self.accelerator.autocast():
-            scores = scores_of(output_of(self.net, images), len(images))
+        outputs = [self._outputs_of(view) for view in self.views(moved)]
         if self.meaning is None:
-            self.meaning = meaning_of(self.description, scores.shape[1])
-        return self.meaning.answers(scores)
+            self.meaning = meaning_of(self.description, outputs[0].shape[1])
+        one = outputs[0] if len(outputs) == 1 else average_outputs(outputs, averaged_task(self.meaning.task))
+        return self.meaning.answers(one).cpu().numpy()
+
+    def _outputs_of(self, images: Tensor) -> Tensor:
+        """Returns the outputs [N, K], or, of a model that was trained for retrieval, what its classifier takes."""
+        with torch.no_grad(), self.accelerator.autocast():
+            if self.embeds:
+                return features_and_output(self.head, lambda part: output_of(self.net, part), images)[0]
+            return scores_of(output_of(self.net, images), len(images))
 
 
 def _without_broken_pixels(

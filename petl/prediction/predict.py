@@ -13,6 +13,7 @@ import numpy as np
 import torch.distributed as dist
 from torch import nn
 
+from petl.data.views import Views
 from petl.errors import DataError, StateError
 from petl.prediction.columns import Layout
 from petl.prediction.meaning import Meaning, description_of
@@ -35,6 +36,7 @@ def predict(
     batch_size: int = 32,
     workers: int = 0,
     strict: bool = False,
+    views: Views = None,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> Predictions:
@@ -43,12 +45,13 @@ def predict(
     Args:
         model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
         images: A path, a pattern (``"new/**/*.jpg"``), a folder or a ``.tar`` (everything in and under it, in natural order,
-            named relative to it), a ``.csv`` or ``.tsv`` with a column ``path``, a list of paths, PIL images or arrays
-            (which go through the pipeline as image files and ``.npy`` files do), tensors [C, H, W] or one [N, C, H, W] (as the
-            model takes them), a Dataset, a DataLoader, or an iterable of images or batches.
+            named relative to it), a table with a column ``path`` (CSV, TSV, JSON lines, Parquet, a frame), a list of paths, PIL
+            images or arrays (which go through the pipeline as image files and ``.npy`` files do), tensors [C, H, W] or one
+            [N, C, H, W] (as the model takes them), a Dataset, a DataLoader, or an iterable of images or batches.
         labels: Names of the outputs; else the wrapped model's, else their numbers.
         task: What the outputs mean; else the wrapped model's. "classification" and "ordinal" answer with a softmax,
-            "multilabel" with a sigmoid of each, "regression" and "metric" with the numbers as they are. Without a task, several
+            "multilabel" with a sigmoid of each, "regression" with the numbers as they are, "metric" with features: what the
+            classifier takes, or the outputs of a model without one. Without a task, several
             outputs are classes, and one is a value.
         pipeline: How files are read; else `petl.data.pipeline` of the model.
         top: How many labels each image gets; else one, or those of a multi-label task that reach their threshold (.5).
@@ -58,6 +61,7 @@ def predict(
         workers: Processes that read images.
         strict: An error at the first image that can't be read (where a quick look shows it, before the model runs); without it
             such images are listed in ``.skipped``.
+        views: Test-time augmentation, as in `petl.evaluate`: the mean over several views of each image.
         precision: As in `petl.fit`.
 
     Under several ranks each one answers its share of the batches, all return the same, and the first writes the file. In
@@ -83,6 +87,7 @@ def predict(
         workers=workers,
         top=top,
         strict=strict,
+        views=views,
         precision=precision,
         progress=progress,
         pipeline=pipeline,

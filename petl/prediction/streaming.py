@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, MappingView
+from collections.abc import Generator, Iterable, Iterator, Mapping, MappingView
 from dataclasses import dataclass
 from numbers import Integral
 from typing import Any
@@ -16,13 +16,14 @@ from torch.utils.data import DataLoader, IterableDataset
 from petl.data.datasets import Images
 from petl.data.pipelines import pipeline
 from petl.data.replacements import marking_unreadable
+from petl.data.table_files import is_frame
+from petl.data.views import Views, averaged_task, make_views
 from petl.data.wrappers import petl_datasets
 from petl.errors import ITEM, DataError, StateError, shortened
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.graft.sharded import is_sharded_model
-from petl.prediction.image_lists import EXPECTED, ImageList, is_image, is_path, list_images
+from petl.prediction.image_lists import EXPECTED, ImageList, is_image, is_path, list_images, table_list
 from petl.prediction.loader_batches import as_they_come, is_sequential, share_of_loader
-from petl.prediction.manifests import path_column
 from petl.prediction.meaning import Meaning
 from petl.prediction.passes import Block, Pass, refuse_different_lists
 from petl.prediction.reading import ReadBatch, ReadDataset, ReadImages, batches_in_order, image_in, rank_ranges
@@ -37,7 +38,7 @@ TOP = Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True)
 
 @dataclass(frozen=True, kw_only=True)
 class PassSettings:
-    """How images are read and answered. ``views`` has the place of `Pass`'s, and no option yet."""
+    """How images are read and answered."""
 
     batch_size: int = 32
     workers: int = 0
@@ -46,9 +47,10 @@ class PassSettings:
     precision: str | None = None
     progress: bool = True
     pipeline: Mapping[str, Any] | None = None
-    views: Callable[[Tensor], Iterable[Tensor]] | None = None
+    views: Views = None
 
     def __post_init__(self) -> None:
+        make_views(self.views)
         refuse_numbers(self, {**DATA_BOUNDS, "top": TOP})
         if self.pipeline is not None and not (isinstance(self.pipeline, Mapping) and "input_size" in self.pipeline):
             raise DataError(
@@ -73,6 +75,8 @@ def stream(
     Raises:
         PetlError: the images, the model or its outputs are of no use.
     """
+    if len(make_views(settings.views)) > 1:
+        averaged_task(description.get("task") or "classification")
     source = find_images(images)
     if settings.strict and isinstance(source, ImageList):
         source.refuse_bad_files()
@@ -95,7 +99,7 @@ def stream(
             yield work.meaning, block
 
 
-def find_images(images: Any) -> Any:
+def find_images(images: Any, options: Mapping[str, Any] | None = None) -> Any:
     """Returns the images as a list, or as the Dataset, loader or iterable that they are.
 
     Raises:
@@ -107,7 +111,7 @@ def find_images(images: Any) -> Any:
         first = list(itertools.islice(images, 1))
         rest = itertools.chain(first, images)
         return list_images(list(rest)) if first and is_path(first[0]) else Once(rest)
-    return _find_whole(images)
+    return _find_whole(images, options)
 
 
 class Once:
@@ -120,10 +124,10 @@ class Once:
         return self.images
 
 
-def _find_whole(images: Any) -> Any:
+def _find_whole(images: Any, options: Mapping[str, Any] | None) -> Any:
     """Returns the same for what isn't read once only."""
-    if hasattr(images, "columns") and hasattr(images, "to_dict"):  # a frame of pandas
-        images = images[path_column(images.columns, type(images).__name__)]
+    if is_frame(images):
+        return table_list(images)
     if getattr(images, "ndim", None) == 1 and hasattr(images, "tolist"):  # a column of pandas, or an array of paths
         return list_images(images.tolist())
     if isinstance(images, (list, tuple, MappingView)):
@@ -132,7 +136,7 @@ def _find_whole(images: Any) -> Any:
         return list_images(images) if whole else images
     known = is_path(images) or is_image(images) or isinstance(images, (Mapping, set, frozenset))
     if known or isinstance(images, (Tensor, np.ndarray)):
-        return list_images(images)
+        return list_images(images, options)
     if not (hasattr(images, "__getitem__") or hasattr(images, "__iter__")) or isinstance(images, (type, nn.Module)):
         raise DataError(f"got {type(images).__name__}; {EXPECTED}")
     return images

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from petl.data.inputs import Data, as_loader, loader_classes
+from petl.data.dataset_tasks import dataset_task
+from petl.data.inputs import Data, as_loader
 from petl.data.loaders import on_device
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
@@ -19,11 +20,11 @@ from petl.data.views import Views, averaged_task, make_views, with_views
 from petl.errors import DataError, PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
 from petl.format.outputs import label_texts
-from petl.objectives.choice import task_for
+from petl.objectives.choice import task_for, task_of
 from petl.objectives.measured import TaskMetrics
 from petl.objectives.protocol import Objective
 from petl.training.objectives import open_objective, write_record
-from petl.training.opened_data import recorded_labels, recorded_task
+from petl.training.opened_data import own_names, recorded_labels, recorded_task
 from petl.training.rehearsal import save_or_rescue
 from petl.training.run import Run
 from petl.training.run_settings import DATA_BOUNDS
@@ -59,7 +60,7 @@ def evaluate(
         model: Any model of images, wrapped or not, that returns scores, alone, as ``.logits``, or first in a tuple; it is
             taken to accelerate's device.
         data: A folder or table (its ``val`` where it has one), a Dataset or a loader, as for `petl.fit`.
-        objective: What the targets mean, as for `petl.fit`; None is what the model was trained for, else a classification.
+        objective: What the targets mean, as for `petl.fit`; None is what the model was trained for, else what the data has.
         labels: Class names in the order of the outputs; else the wrapped model's, the data's, or the numbers.
         keys: The names or numbers of images and labels, as for `petl.fit`.
         strict: An error if a file can't be read; without it such files are named and left out.
@@ -87,7 +88,7 @@ def evaluate(
     batching: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     for name, value in batching.items():
         refuse_number(name, value, DATA_BOUNDS[name])
-    meant = task_for(objective, recorded_task(plain))
+    task_for(objective)  # one that can't be is refused before any data is read
     known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
         marking_unreadable(data),
@@ -97,7 +98,8 @@ def evaluate(
     ):
         plain.to(accelerator.device)
         loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, transform=transform, **batching)
-        opened = open_objective(accelerator, plain, loader, meant, known or loader_classes(loader))
+        meant = task_of(objective, recorded_task(plain), dataset_task(loader.dataset))
+        opened = open_objective(accelerator, plain, loader, meant, known or own_names(loader, meant))
         opened.objective.refuse_targets(loader)
         viewed = model if views in (None, 1) else with_views(model, views, averaged_task(opened.task.task))
         batches = on_device(accelerator, loader)

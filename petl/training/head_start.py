@@ -17,18 +17,16 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset
 from petl import data as images
 from petl.data.batches import Seeded
 from petl.data.datasets import Images
-from petl.data.first_image import one_image
 from petl.data.loaders import Loader, on_device
-from petl.data.pairs import images_and_labels
 from petl.data.wrappers import DatasetWrapper
-from petl.errors import DataError, PetlError, StateError
+from petl.errors import DataError, PetlError
 from petl.extraction.feature_dataset import FeatureDataset, whole_batch
 from petl.extraction.feature_source import FeatureSource
 from petl.heads.feature_groups import grouped_head
 from petl.heads.linear_head import LinearHead, calibrated
-from petl.training.head_layers import ClassLayers, class_layers, moving_statistics
-from petl.training.head_plan import HINT, HeadPlan
-from petl.training.objectives import CrossEntropy, Objective
+from petl.training.head_layers import ClassLayers
+from petl.training.head_plan import HeadPlan
+from petl.training.objectives import Objective
 from petl.training.settings import Settings
 from petl.wrapping.eval_mode import in_eval
 
@@ -128,30 +126,6 @@ class HeadStarter:
             net(x)
         columns = self.accelerator.gather_for_metrics((*(calls[0] for calls in received), targets))
         return [column.cpu() for column in columns]
-
-
-def head_starter(
-    accelerator: Any, model: nn.Module, plan: HeadPlan, settings: Settings, objective: Objective, train: Loader
-) -> HeadStarter | str:
-    """Returns what computes the classifier that the plan asks for, or the reason why it can't be computed.
-
-    Raises:
-        StateError: it can't be, and has to.
-    """
-    found: ClassLayers | str = "the targets are no class numbers"
-    if isinstance(objective, CrossEntropy):
-        x, _ = images_and_labels(one_image(train), model)
-        found = class_layers(accelerator, model, x.to(accelerator.device), len(objective.labels))
-    if isinstance(found, ClassLayers) and not plan.alone and (name := moving_statistics(model, found)):
-        found = f"{name} normalises the classifier's input by statistics that the training moves"
-    if not isinstance(found, str):
-        return HeadStarter(accelerator, model, plan, settings, objective, found)
-    if plan.required:
-        asked = "start='probe'" if settings.optim.start == "probe" else f"petl.Probe(solver={plan.kind!r})"
-        raise StateError(
-            f"{asked}: the classifier can't be computed in closed form: {found}{HINT if plan.alone else ''}"
-        )
-    return found
 
 
 def in_one_pass(loaders: tuple[Loader, Loader], settings: Settings) -> Any:

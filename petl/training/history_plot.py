@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 from petl.errors import PetlError
 
 COLOURS = {"train_loss": "#7a8a99", "loss": "#0f766e", "monitor": "#0f766e", "best": "#c2410c"}
+
+
+OTHER_SCALE = 20  # one loss is so many times the other
 
 
 def history_figure(history: Any, path: str | Path | None = None) -> Any:
@@ -23,8 +27,9 @@ def history_figure(history: Any, path: str | Path | None = None) -> Any:
     has_monitor = history.monitor in history.rows[0] and history.monitor != "loss"
     figure = Figure(figsize=(9 if has_monitor else 5, 3.4), layout="constrained")  # no window: of no global state
     all_axes = figure.subplots(1, 2 if has_monitor else 1, squeeze=False)[0]
-    _draw_losses(all_axes[0], history)
+    measured = _draw_losses(all_axes[0], history)
     if has_monitor:
+        measured = all_axes[1]
         _draw(all_axes[1], history, history.monitor, history.monitor, COLOURS["monitor"])
         all_axes[1].set_ylabel(history.monitor.replace("_", " "))
     for axes in all_axes:
@@ -32,18 +37,36 @@ def history_figure(history: Any, path: str | Path | None = None) -> Any:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", alpha=0.25)
-    _mark_best(all_axes[-1], history)
+    _mark_best(measured, history)
     if path is not None:
         _save(figure, path)
     return figure
 
 
-def _draw_losses(axes: Any, history: Any) -> None:
+def _draw_losses(axes: Any, history: Any) -> Any:
+    """Draws both losses; returns the axes of the validation's."""
     _draw(axes, history, "train_loss", "training", COLOURS["train_loss"])
+    if _have_other_scales(history):
+        right = axes.twinx()
+        _draw(right, history, "loss", "validation", COLOURS["loss"])
+        right.set_ylabel("validation loss", color=COLOURS["loss"])
+        right.spines["top"].set_visible(False)
+        axes.set_ylabel("training loss", color=COLOURS["train_loss"])
+        return right
     if "loss" in history.rows[0]:
         _draw(axes, history, "loss", "validation", COLOURS["loss"])
         axes.legend(frameon=False)
     axes.set_ylabel("loss")
+    return axes
+
+
+def _have_other_scales(history: Any) -> bool:
+    """Returns whether one axis would flatten one of the losses: a regression trains on standardised targets."""
+    sizes = [
+        max((abs(row[name]) for row in history.rows if name in row and math.isfinite(row[name])), default=0.0)
+        for name in ("train_loss", "loss")
+    ]
+    return min(sizes) > 0 and max(sizes) > OTHER_SCALE * min(sizes)
 
 
 def _draw(axes: Any, history: Any, name: str, label: str, colour: str) -> None:

@@ -59,7 +59,7 @@ def open_objective(
     task.refuse_kind(targets, loader.dataset)
     outputs = count_outputs(accelerator, model, images)
     names = task.output_names(names, outputs) if task.label_per_output else None
-    refuse_label_count(names, outputs)
+    refuse_label_count(names, outputs, numbers=task.task == "regression")
     wrapped = record(model)
     recorded = {name: getattr(wrapped, name) for name in ("units", "thresholds", "quantiles")} if wrapped else {}
     fits = wrapped is not None and wrapped.task == task.task
@@ -109,7 +109,7 @@ def standardise(accelerator: Any, model: nn.Module, objective: Any, train: Loade
     if isinstance(found, str):
         return [*notes, f"the targets were not standardised: {found}"]
     objective.scale = found
-    return notes
+    return [*notes, "train_loss is of targets with mean 0 and deviation 1, all else of targets in their own units"]
 
 
 def _of_first_rank(objective: Any, found: Any) -> Any:

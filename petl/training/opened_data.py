@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from petl.data.dataset_tasks import dataset_task
 from petl.data.inputs import as_loader, loader_classes
 from petl.data.loaders import Loader
 from petl.data.wrappers import pipeline_of
-from petl.objectives.choice import task_for
+from petl.objectives.choice import names_outputs, task_of
+from petl.objectives.protocol import Task
 from petl.training.objectives import OpenObjective, open_objective, try_targets, write_record
 from petl.training.rehearsal import rehearse_saving
 from petl.training.settings import Settings
@@ -28,9 +30,11 @@ def open_data(
     }
     drawn: dict[str, Any] = {name: getattr(settings.run, name) for name in ("seed", "transform", "sampling")}
     train = as_loader(data[0], model, training=True, classes=settings.run.names, **drawn, **options)
-    known = settings.run.names if settings.run.labels is not None else loader_classes(train) or recorded_labels(model)
-    task, aux = task_for(settings.objective.objective, recorded_task(model)), settings.objective.aux
+    task = task_of(settings.objective.objective, recorded_task(model), dataset_task(train.dataset))
+    known = settings.run.names or own_names(train, task) or recorded_labels(model)
+    aux = settings.objective.aux
     opened = open_objective(accelerator, model, train, task, known, settings.loss, aux)
+    settings.objective.refuse_for(opened.task, settings.loss, settings.run.monitor)
     opened.objective.refuse_targets(train, training=True)
     same = known if opened.task.label_per_output else None  # features are measured on classes of any kind
     val = None if data[1] is None else as_loader(data[1], model, classes=same, **options)
@@ -40,6 +44,11 @@ def open_data(
     if settings.run.out is not None and accelerator.is_main_process:
         rehearse_saving(model, settings.run.out, opened.labels)
     return train, val, opened
+
+
+def own_names(loader: Loader, task: Task | None) -> list[str] | None:
+    """Returns the names in the data where they are those of a task's outputs."""
+    return loader_classes(loader) if names_outputs(task, dataset_task(loader.dataset)) else None
 
 
 def recorded_labels(model: nn.Module) -> list[str] | None:

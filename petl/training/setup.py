@@ -18,7 +18,8 @@ from petl.training.callbacks import as_callbacks
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
 from petl.training.compiling import compile_net
 from petl.training.head_plan import HeadPlan, head_plan
-from petl.training.head_start import HeadStart, HeadStarter, as_evaluated, head_starter
+from petl.training.head_start import HeadStart, HeadStarter, as_evaluated
+from petl.training.head_starters import head_starter
 from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.training.length import default_epochs, updates_per_epoch

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
 
 import petl
 from petl.prediction.image_lists import list_images
+from petl.prediction.streaming import find_images
 from tests.prediction.conftest import NAMES
 from tests.support.image_files import make_tar
 
@@ -63,12 +65,60 @@ def test_a_table_lists_paths_beside_it(head: str, pictures: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [("label\nx", "no column of paths"), ("path,label\n,x", "row 2"), ("path\n", "lists no image"), ("", "found none")],
+    [
+        ("label\nx", "no column for the path"),
+        ("path,label\n,x", "row 1"),
+        ("path\n", "no rows"),
+        ("", "no rows"),
+        ("img,file\na.png,b.png", "img, file.*--data path=img"),
+    ],
 )
 def test_a_table_without_paths_is_refused(text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "list.csv").write_text(text)
     with pytest.raises(petl.DataError, match=said):
         list_images(tmp_path / "list.csv")
+
+
+def _text(end: str, separator: str) -> Callable[[Path], Path]:
+    def write(folder: Path) -> Path:
+        lines = [f"file_name{separator}image", *(f"b/{name}{separator}x" for name in ("8.png", "gone.png"))]
+        (folder / f"list{end}").write_text("\n".join(lines).replace("image", "other"))
+        return folder / f"list{end}"
+
+    return write
+
+
+def _lines(folder: Path) -> Path:
+    (folder / "list.jsonl").write_text('{"path": "b/8.png"}\n{"path": "b/gone.png", "label": null}\n')
+    return folder / "list.jsonl"
+
+
+def _frame(folder: Path) -> Any:
+    return pandas.DataFrame({"path": [str(folder / "b/8.png"), str(folder / "b/gone.png")], "label": [1, 2]})
+
+
+def _parquet(folder: Path) -> Path:
+    _frame(folder).to_parquet(folder / "list.parquet")
+    return folder / "list.parquet"
+
+
+@pytest.mark.parametrize(
+    "table",
+    [_text(".tsv", "\t"), _text(".csv", ";"), _text(".csv", ","), _lines, _parquet, _frame],
+)
+def test_every_table_that_trainings_read_lists_images(table: Callable[[Path], Any], pictures: Path) -> None:
+    """Splits, missing files and missing targets are no obstacle: the pass names what can't be read."""
+    found = find_images(table(pictures))
+    assert list(found.items) == [str(pictures / "b/8.png"), str(pictures / "b/gone.png")]
+    assert [Path(name).name for name in found.names] == ["8.png", "gone.png"]
+
+
+def test_a_table_holds_images(pictures: Path) -> None:
+    data = (pictures / "b" / "8.png").read_bytes()
+    frame = pandas.DataFrame({"image": [{"bytes": data, "path": None}, {"bytes": data, "path": "x.png"}]})
+    found = find_images(frame)
+    assert list(found.names) == ["image 0", "x.png"] and list(found.items) == [data, data]
+    assert list(list_images(_text(".csv", ",")(pictures), {"path": "other"}).names) == ["x", "x"]
 
 
 @pytest.mark.parametrize(

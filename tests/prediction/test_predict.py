@@ -285,7 +285,7 @@ def test_a_file_takes_the_answers_one_batch_at_a_time(model: nn.Module, tmp_path
 def test_views_are_averaged(model: nn.Module) -> None:
     """The one place for test-time augmentation: answers, not outputs, are averaged."""
     images = torch.randn(2, 3, 32, 32)
-    settings = PassSettings(views=lambda batch: (batch, batch.flip(-1)))
+    settings = PassSettings(views=[lambda batch: batch, lambda batch: batch.flip(-1)])
     ((meaning, block),) = stream(model, images, description_of(model), settings)
     with torch.no_grad():
         both = (model(images).softmax(1) + model(images.flip(-1)).softmax(1)) / 2

@@ -59,6 +59,7 @@ TESTS_AS_WELL = {
         "cli/arguments cli/data_options cli/delta_commands cli/image_commands cli/key_values cli/model_commands "
         "cli/models"
     ),
+    "cli/test_measured_columns": "cli/objectives",
     "cli/test_predictions": "training/held_out training/run_file",
     "cli/test_terminal": "cli/phrases errors tables",
     "data/test_bands": "data/channel_statistics",
@@ -121,7 +122,7 @@ TESTS_AS_WELL = {
     "objectives/test_own_loss": "objectives/measured_loss",
     "objectives/test_regression": "objectives/regression_metrics objectives/standardisation",
     "pipelines/test_distributed": "graft/sharded",
-    "prediction/test_image_lists": "prediction/manifests",
+    "prediction/test_image_lists": "prediction/table_images",
     "prediction/test_predict": (
         "prediction/loader_batches prediction/passes prediction/reading prediction/results prediction/streaming"
     ),
@@ -133,8 +134,8 @@ TESTS_AS_WELL = {
     "pipelines/test_fit_in_processes": "training/sharded_run",
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
-    "training/test_fit": "training/opened_data training/setup",
-    "training/test_head_start": "training/head_layers training/head_plan",
+    "training/test_fit": "training/setup",
+    "training/test_head_start": "training/head_layers training/head_plan training/head_starters",
     "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
     "training/test_rate_search": "training/find_rate training/preparation training/undone_updates",

@@ -97,3 +97,28 @@ def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> N
         history().to_frame()
     with pytest.raises(petl.PetlError, match=r"pip install \"petl-vision\[plot\]\""):
         history().plot()
+
+
+def test_losses_of_other_scales_have_an_axis_each() -> None:
+    """A regression trains on standardised targets, and is measured in their own units."""
+    rows = [{"epoch": e, "train_loss": 1 / e, "loss": 400.0 + e, "lr": 1e-3, "seconds": 1.0} for e in (1, 2, 3)]
+    found = History("loss", rows, best=rows[0])
+    left, right = found.plot().axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("training loss", "validation loss")
+    assert right.lines[-1].get_ydata() == [401.0] and len(left.lines) == 1
+    error = [
+        {**row, "mean_absolute_error": 20.0 - row["epoch"], "mean_absolute_error_standard_error": 0.5} for row in rows
+    ]
+    lower = History("mean_absolute_error")
+    assert [lower.add(row) for row in error] == [True, True, True]
+    assert "mean_absolute_error 17 +- 0.5" in lower.line(error[-1], 3) and "best so far" in lower.line(error[-1], 3)
+    assert [axes.get_ylabel() for axes in lower.plot().axes] == [
+        "training loss",
+        "mean absolute error",
+        "validation loss",
+    ]
+    assert lower.curves().endswith("19 to 17, best 17 in epoch 3") and lower.to_frame()["best"].tolist() == [
+        False,
+        False,
+        True,
+    ]
