@@ -45,7 +45,7 @@ class NumberStarter(HeadStarter):
         score, error = mean_absolute_error_of(heads, targets)
         line = f"leave-one-out mean absolute error {score:.4g} +- {error:.2g} on {len(targets)} images"
         if not self.plan.alone:
-            return HeadStart(f"started from a regression in closed form (ridge): {line}")
+            return HeadStart(f"started from a regression in closed form (ridge): {line}", written=True)
         row = {"epoch": 1, "train_loss": self._train_loss(features, heads, bias, targets), "lr": 0.0}
         row |= {"left_out_mean_absolute_error": score, "left_out_error": error}
         return HeadStart(f"the regression was computed in closed form (ridge): {line}", row)

@@ -25,6 +25,7 @@ def done(*words: Any) -> str:
     return answer.stdout
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("words", "task", "labels", "units"),
     [

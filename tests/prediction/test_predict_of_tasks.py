@@ -23,6 +23,7 @@ def trained(table: Path, outputs: int, objective: Any = None, **options: Any) ->
     return model, val
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("views", [None, "flip", 10, [lambda images: images, lambda images: images * 0.5]])
 @pytest.mark.parametrize(
     ("outputs", "objective", "options"),

@@ -121,6 +121,7 @@ def of_batch(outputs: Tensor, targets: Tensor, batch: Any) -> Tensor:
     return (outputs - targets.nan_to_num()).square().mean() + 0 * batch[0].mean()
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize(
     ("how", "objective"),
     [
