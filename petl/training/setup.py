@@ -39,20 +39,18 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
     plan = _prepared(accelerator, model, settings)
     train, val, opened = open_data(accelerator, model, data, settings)
-    opened.objective.prepare(train, accelerator.device)
-    notes = standardise(accelerator, model, opened.objective, train)
+    notes = _prepared_objective(accelerator, model, opened.objective, train)
     optimizer, scheduler = _optimizer_and_scheduler(accelerator, model, train, settings)
     starter, settings, train = _starter(accelerator, model, (plan, settings), opened.objective, train)
-    stages = stages_for(model, settings, (train, val), optimizer)
     decision, (train, val), head = _features_and_head(accelerator, model, (train, val), (settings, starter), progress)
     net, optimizer = accelerator.prepare(trained_net(decision, model, settings), optimizer)
-    train, trained = on_device(accelerator, train), trained_state(model)
+    trained = trained_state(model)
     run = Run(
         accelerator=accelerator,
         settings=settings,
         model=model,
         net=net,
-        train=train,
+        train=on_device(accelerator, train),
         val=on_device(accelerator, val) if val is not None else None,
         opened=opened,
         optimizer=optimizer,
@@ -64,7 +62,7 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         history=History(opened.task.checked_monitor(settings.run.monitor), head=head.line, notes=notes),
         solved=head.row,
         features=decision.source,
-        stages=stages,
+        stages=stages_for(model, settings, (train, val), optimizer),
         split=held_out_files(*data) if settings.run.out else None,
     )
     save_trained_only(accelerator, run.trained)
@@ -72,6 +70,12 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     _resume(run)
     run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
     return run
+
+
+def _prepared_objective(accelerator: Any, model: nn.Module, objective: Objective, train: Loader) -> list[str]:
+    """Lets the objective look at the training images, and standardises targets; returns what to note about that."""
+    objective.prepare(train, accelerator.device)
+    return standardise(accelerator, model, objective, train)
 
 
 def _optimizer_and_scheduler(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -38,7 +39,7 @@ class StagePlan:
     def describe(self, number: int) -> str:
         """Returns what a stage opens in words: ``blocks.4 (12 tensors, 1,234 numbers)``."""
         part = self.opening[number - 1]
-        shown = listing(_places(part), 4)
+        shown = listing(_blocks_of(part), 4)
         tensors = f"{len(part)} tensor{'s' * (len(part) > 1)}"
         return f"{shown} ({tensors}, {sum(p.numel() for p in part.values()):,} numbers)"
 
@@ -95,14 +96,16 @@ def _closed_modules(model: nn.Module, depths: Mapping[str, int], order: list[int
     return modules
 
 
-def _places(names: Iterable[str]) -> list[str]:
-    """Returns the blocks or layers that hold these tensors: the first two parts of a name where a number is the second."""
-    parts = [name.split(".") for name in names]
-    heads = (
-        (p[:3] if p[1:3] and p[1].isdigit() and p[2].isdigit() else p[:2] if p[1:2] and p[1].isdigit() else p[:1])
-        for p in parts
+def _blocks_of(names: Iterable[str]) -> list[str]:
+    """Returns the modules that hold these tensors: of those in one child of the model, the innermost that holds them all."""
+    children: dict[str, list[list[str]]] = {}
+    for name in names:
+        path = name.split(".")[:-1] or [name]
+        children.setdefault(path[0], []).append(path)
+    shared = (
+        itertools.takewhile(lambda parts: len({*parts}) == 1, zip(*paths, strict=False)) for paths in children.values()
     )
-    return list(dict.fromkeys(".".join(head) for head in heads))
+    return [".".join(parts[0] for parts in path) for path in shared]
 
 
 def cut_by_stage(model: nn.Module, groups: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

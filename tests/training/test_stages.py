@@ -85,7 +85,8 @@ def test_closed_blocks_have_no_gradient_and_keep_their_bits(methods: Any, name: 
 @pytest.mark.parametrize(("methods", "name"), [("lora", "test_vit"), ("full", "test_resnet")])
 def test_cached_stages_train_as_the_whole_model_does(methods: Any, name: str) -> None:
     cached, plain = trained(methods, name), trained(methods, name, cache=False)
-    assert "stage 3 on" in cached[1].features.replace("in stage 3", "stage 3") or "stage 3" in cached[1].features
+    assert "in stage 1, " in cached[1].features
+    assert " in stage 3 on" in cached[1].features
     assert plain[1].features == ""
     assert gap(state(cached[0]), state(plain[0])) < 1e-4
 
@@ -185,12 +186,9 @@ def test_a_delta_of_the_first_stage_holds_all(tmp_path: Path) -> None:
     model.get_submodule("blocks.1.norm1").requires_grad_()  # unfrozen by hand: no method owns it
     keys = {*petl.trainable(model)}
     fit(model, pairs(8), epochs=1, unfreeze=1, out=tmp_path / "a.safetensors")
-    assert (
-        keys <= {*petl.read(tmp_path / "a.safetensors")["tensors"]}
-        if "tensors" in petl.read(tmp_path / "a.safetensors")
-        else True
-    )
-    loaded = petl.load(timm.create_model("test_vit", img_size=64), tmp_path / "a.safetensors")
+    torch.manual_seed(3)
+    loaded = petl.load(tmp_path / "a.safetensors", timm.create_model("test_vit", img_size=64))
+    assert keys <= {*petl.trainable(loaded)}
     assert equal({k: state(loaded)[k] for k in keys}, {k: state(model)[k] for k in keys})
 
 
@@ -260,10 +258,10 @@ def test_regression_find_and_start(tmp_path: Path) -> None:
 
 
 def test_compiled_stages() -> None:
-    model, history = trained(LATE, compile="aot_eager")
-    plain, _ = trained(LATE)
+    model, history = trained(petl.Partial(last=2), epochs=2, compile="aot_eager")
+    plain, _ = trained(petl.Partial(last=2), epochs=2)
     assert gap(state(model), state(plain)) < 1e-4
-    assert [row["stage"] for row in history.rows] == [1, 2, 3]
+    assert [row["stage"] for row in history.rows] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -303,5 +301,5 @@ def test_optimizers_that_can_not_be() -> None:
 
 def test_a_checkpoint_of_other_stages_is_refused(tmp_path: Path) -> None:
     trained("lora", epochs=1, checkpoint=tmp_path)
-    with pytest.raises(StateError, match="unfreeze="):
+    with pytest.raises(StateError, match="other settings"):
         trained("lora", epochs=1, unfreeze=None, checkpoint=tmp_path, resume=True)
