@@ -68,7 +68,7 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     save_trained_only(accelerator, run.trained)
     accelerator.register_for_checkpointing(run)
     _resume(run)
-    run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
+    run.history.features = decision.describe(len(train.dataset) if decision.source else 0)  # type: ignore[arg-type]  # of features
     return run
 
 
