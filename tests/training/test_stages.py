@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -232,7 +233,7 @@ def test_default_epochs_cover_all_stages_and_too_few_are_said() -> None:
     assert "unfreeze=1: 3 of 7 stages open within 3 epochs; epochs=7 opens all" in history.notes
     assert history.epochs == 3
     model = adapted("norm", "test_resnet")
-    history = fit(model, pairs(3), unfreeze=15, batch_size=3, lr=0.1, cache=False)
+    history = fit(model, pairs(3), unfreeze=np.int64(15), batch_size=3, lr=0.1, cache=False)
     assert history.epochs == 15 * 5
     assert [row["stage"] for row in history.rows] == [1 + e // 15 for e in range(75)]
     assert not [note for note in history.notes if "open within" in note]
