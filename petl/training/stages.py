@@ -79,7 +79,7 @@ class Stages:
         if not self.opened or self.number == len(self.plan):
             return not self.opened
         wish = self.settings.optim.unfreeze
-        return self.stalled if isinstance(wish, str) else epochs - self.opened[-1][0] >= wish
+        return epochs - self.opened[-1][0] >= wish if wish is not None and wish != STALL else self.stalled
 
     def after_epoch(self, run: Run, row: dict[str, Any]) -> bool:
         """Keeps the best values where a later stage may start from them. Returns whether ``patience`` ends the training."""
@@ -162,7 +162,7 @@ class Stages:
     def forecast(self, epochs: int) -> list[str]:
         """Returns a sentence where the epochs are too few for all stages."""
         wish = self.settings.optim.unfreeze
-        if isinstance(wish, str) or (count := math.ceil(epochs / wish)) >= len(self.plan):
+        if wish is None or isinstance(wish, str) or (count := math.ceil(epochs / wish)) >= len(self.plan):
             return []
         least = wish * (len(self.plan) - 1) + 1
         return [
