@@ -52,11 +52,15 @@ class FeatureSource:
         inputs, targets = self._compute(loader, progress)
         return DataLoader(FeatureDataset([inputs], targets), loader.batch_size or 64, collate_fn=whole_batch)
 
+    @property
+    def name(self) -> str:
+        """Returns the name of the module from which on ``net`` trains."""
+        return next(name for name, module in self.model.named_modules() if module is self.module)
+
     def describe(self, count: int) -> str:
         """Returns the line for the history: from which module on ``net`` trained, on how many images, and where features are."""
-        name = next(name for name, module in self.model.named_modules() if module is self.module)
         place = self.store.describe() if self.store else "in memory"
-        return f"trained from {name} on, on features that were computed once: {count} images, {place}"
+        return f"trained from {self.name} on, on features that were computed once: {count} images, {place}"
 
     def skipping(self) -> contextlib.AbstractContextManager[Any]:
         """Returns a context inside of which ``net`` can run and be trained."""

@@ -129,7 +129,7 @@ def validate_or_save(run: Run, row: dict[str, Any]) -> dict[str, Any]:
         return validate(run)
     except Exception:
         if run.settings.run.out and not run.history.best and run.accelerator.is_main_process:
-            with contextlib.suppress(PetlError):
+            with contextlib.suppress(PetlError), run.all_open():
                 save_or_rescue(run.model, run.settings.run.out, run.labels, row)
                 log.warning(
                     "validation failed; %s holds epoch %d as it was trained", run.settings.run.out, row["epoch"]

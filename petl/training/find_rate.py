@@ -19,7 +19,7 @@ from petl.training.settings import Settings
 from petl.training.setup import build_run
 from petl.wrapping.lookup import bare, record
 
-OF_TRAINING = ("lr", "epochs", "minutes", "checkpoint", "resume", "out", "patience", "keep", "on_epoch")
+OF_TRAINING = ("lr", "epochs", "minutes", "checkpoint", "resume", "out", "patience", "keep", "on_epoch", "unfreeze")
 
 
 def find_lr(model: nn.Module, train: Data, **options: Any) -> RateSearch:

@@ -42,6 +42,7 @@ def fit(
     optimizer: OptimizerChoice = "adamw",
     weight_decay: float = 0.01,
     layer_decay: float | Literal["gradients"] | None = None,
+    unfreeze: int | Literal["stall"] | None = None,
     schedule: str | None = None,
     scheduler: Any = None,
     warmup_epochs: float | None = None,
@@ -119,6 +120,10 @@ def fit(
             torch's, whose parameters are among those that train here; lr, layer_decay and weight_decay are then its own.
         layer_decay: Factor of the learning rates per layer of timm's depth order; None for none; "gradients" for rates of blocks
             in proportion to their relative gradients on the first batches (arXiv:2210.11466).
+        unfreeze: Train in stages: of what trains, first the classifier and the last block alone, and one more block, from the
+            end to the first, every so many epochs, or with "stall" when ``monitor`` hasn't become better for ``patience``
+            epochs, from the best values so far. A block that opens has a warm-up of its own; until then it runs as at
+            evaluation, without gradients and optimizer state. ``history.notes`` says what opens when, rows their ``stage``.
         schedule, warmup_epochs, min_lr: timm's schedule, per update ("cosine", which is the default, "poly", "tanh", "none" ...),
             after a linear warm-up (a tenth of the epochs unless said otherwise; with default rates at least 30 updates).
         scheduler: In their place, an LRScheduler of torch's, a Scheduler of timm's, or a function that returns one for the
@@ -189,7 +194,7 @@ def _train(model: nn.Module, train: Data, val: Data | None, settings: Settings) 
     """Trains with an Accelerator of its own, which leaves no trace on the model."""
     with (
         marking_unreadable(train, val),
-        private_accelerator(settings.run.precision, **settings.loop.accelerate_options) as accelerator,
+        private_accelerator(settings.run.precision, **settings.accelerate_options) as accelerator,
         restored_afterwards(model),
         progress_bar(accelerator, settings.run.progress) as progress,
     ):

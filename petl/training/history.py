@@ -27,7 +27,7 @@ MEASURED = (
         "mean_average_precision",
     ),
 )
-COLUMNS = ("epoch", "train_loss", *MEASURED, "lr", "seconds")
+COLUMNS = ("epoch", "stage", "train_loss", *MEASURED, "lr", "seconds")
 
 
 def _warn_road() -> None:
@@ -56,9 +56,10 @@ def _with_road(cls: type[T]) -> type[T]:
 class History:
     """What happened in each epoch; prints as a table.
 
-    Each of ``rows`` has epoch (from 1), train_loss, lr (the highest, at the end of the epoch), seconds, and with
-    validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row with the best
-    ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the training.
+    Each of ``rows`` has epoch (from 1), stage (from 1, with ``unfreeze``), train_loss, lr (the highest, at the end of the
+    epoch), seconds, and with validation data loss, accuracy, balanced_accuracy, precision, recall and f1. ``best`` is the row
+    with the best ``monitor``; the last one where there is no validation data. ``stopped`` says that ``patience`` ended the
+    training.
     ``features`` says how cached features of the frozen part were used, or why they were not although there is such a part;
     "" where there is none. ``head`` says how the classifier was computed in closed form, with its leave-one-out accuracy, or why
     it couldn't be; "" where it trained by gradient alone.

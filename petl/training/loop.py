@@ -26,6 +26,8 @@ from petl.training.recovery import LossNotFinite, train_safely
 from petl.training.rehearsal import prove_savable
 from petl.training.run import Run
 from petl.training.saving import save_best, save_run_file, write_epoch
+from petl.training.stage_rates import highest_rate, warming_up
+from petl.training.stages import begin_stage, note_closed
 from petl.training.trained_state import copy_into
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.lookup import record
@@ -40,15 +42,18 @@ def train_all(run: Run) -> History:
     run.callbacks.fit_begin(run)
     while len(history) < run.epochs and not history.stopped and not run.callbacks.stopping:
         start = time.perf_counter()
+        begin_stage(run)
         row = run.solved or train_safely(run, functools.partial(train_epoch, run, len(history), task))
         if len(history) == 0 and record(run.model) is not None:
-            prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
+            with run.all_open():
+                prove_frozen(run.model, "stopped after the first epoch, because no delta could be saved")
         run.progress.update(task, note=f"loss {row['train_loss']:.3f}, measuring" if run.val is not None else "")
         measure_and_keep(run, row, start, is_first=len(history) == first)
         run.callbacks.epoch_end(run, row)
     if run.callbacks.stopping:  # it is not in the checkpoint: a resume goes on
         history.stopped = True
         save_run_file(run)
+    note_closed(run)
     return history
 
 
@@ -62,11 +67,14 @@ def measure_and_keep(run: Run, row: dict[str, Any], start: float, *, is_first: b
         row.update(validate_or_save(run, row), seconds=time.perf_counter() - start)
         failure = save_best(run) if history.add(row) else None
     history.stopped = patience is not None and history.stale >= patience
+    if run.stages:
+        history.stopped = run.stages.after_epoch(run, row)
     write_epoch(run, row)
     if failure:
         raise failure
     if is_first and not (run.settings.run.out and history.best is row):
-        prove_savable(run.model)
+        with run.all_open():
+            prove_savable(run.model)
 
 
 def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
@@ -76,7 +84,7 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
     mean, images = MeanLoss(), 0
     with run.without_trunk():
         for window in grouped(valid_batches(run), run.settings.optim.accumulate):
-            run.lr, count = max(group["lr"] for group in run.optimizer.param_groups), sum(len(t) for _, t, _ in window)
+            run.lr, count = highest_rate(run), sum(len(t) for _, t, _ in window)
             loss, images = update_weights(run, window, count, epoch), images + count
             run.history.first_loss = loss if run.history.first_loss is None else run.history.first_loss
             mean.add(loss, count)
@@ -89,7 +97,8 @@ def train_epoch(run: Run, epoch: int, task: Any) -> dict[str, Any]:
         raise DataError(
             f"the training data gave no image in epoch {epoch + 1}; a loader has to start anew in each epoch"
         )
-    return {"epoch": epoch + 1, "train_loss": mean.value, "lr": run.lr}
+    stage = {"stage": run.stages.number} if run.stages else {}
+    return {"epoch": epoch + 1, **stage, "train_loss": mean.value, "lr": run.lr}
 
 
 class MeanLoss:
@@ -117,7 +126,7 @@ def start_epoch(run: Run, epoch: int) -> None:
     dataset: Any = run.train.dataset
     if hasattr(dataset, "set_epoch"):  # the next view of cached features
         dataset.set_epoch(epoch)
-    run.net.train()
+    run.net.train()  # what a stage keeps closed stays in evaluation mode
 
 
 def valid_batches(run: Run) -> Iterator[tuple[Tensor, Tensor, Any]]:
@@ -145,7 +154,8 @@ def update_weights(run: Run, window: Sequence[tuple[Tensor, Tensor, Any]], count
     refuse_non_finite(run, value, epoch, scaled=accelerator.scaler is not None)
     if (largest := run.settings.optim.largest_norm) is not None:
         accelerator.clip_grad_norm_([p for p in run.model.parameters() if p.requires_grad], largest)
-    run.optimizer.step()
+    with warming_up(run):
+        run.optimizer.step()
     run.optimizer.zero_grad()
     if getattr(run.optimizer, "step_was_skipped", False):  # by the scaler, which lowers its scale: nothing has moved
         run.skipped += 1

@@ -27,7 +27,7 @@ WEIGHT_DECAY = 0.01  # the default of ``weight_decay=``
 OptimizerChoice = str | torch.optim.Optimizer | Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
 
 DEFAULT_CLIP = 1.0  # with default rates; a number for lr clips nothing unless asked to
-FIND, GRADIENTS = "find", "gradients"  # values of lr and layer_decay
+FIND, GRADIENTS, STALL = "find", "gradients", "stall"  # values of lr, layer_decay and unfreeze
 
 OPTIMIZER_BOUNDS = {
     "epochs": Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True),
@@ -41,6 +41,7 @@ OPTIMIZER_BOUNDS = {
 RATE_WORDS = "a number above 0, such as 1e-3; None, 'x0.5' or 'find' for the default rates, all times the same"
 RATE = Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, RATE_WORDS)
 DECAY_WORDS = "a factor above 0 and up to 1, such as 0.75, 'gradients', or None"
+UNFREEZE = Bounds(Integral, 1, INFINITY, "at least 1, the epochs of a stage, or 'stall', or None", optional=True)
 DECAY = Bounds(Real, ABOVE_ZERO, 1, DECAY_WORDS, optional=True)
 
 
@@ -54,6 +55,7 @@ class OptimizerSettings:
     optimizer: OptimizerChoice
     weight_decay: float
     layer_decay: float | Literal["gradients"] | None
+    unfreeze: int | Literal["stall"] | None
     schedule: str | None
     scheduler: Any
     warmup_epochs: float | None
@@ -90,6 +92,8 @@ class OptimizerSettings:
             refuse_number("lr", self.lr, RATE)
         if self.layer_decay != GRADIENTS:
             refuse_number("layer_decay", self.layer_decay, DECAY)
+        if self.unfreeze != STALL:
+            refuse_number("unfreeze", self.unfreeze, UNFREEZE)
 
     def _refuse_other_optimizers(self) -> None:
         name = self.optimizer if isinstance(self.optimizer, str) else "adam"
@@ -106,6 +110,11 @@ class OptimizerSettings:
             raise PetlError(
                 "lr=, layer_decay= and weight_decay= are for an optimizer that fit makes; a ready one has its own, by group: "
                 "petl.param_groups(model, lr=1e-3, layer_decay=0.75) makes such groups"
+            )
+        if self.is_ready and self.unfreeze is not None:
+            raise PetlError(
+                "unfreeze= needs an optimizer that fit makes, with groups by block; pass the function that makes it: "
+                "optimizer=lambda groups: torch.optim.AdamW(groups)"
             )
 
     def _refuse_beside_scheduler(self) -> None:

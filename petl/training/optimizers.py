@@ -16,6 +16,7 @@ from petl.training.optimizer_settings import GRADIENTS, OptimizerSettings
 from petl.training.rate_groups import PEAK, with_default_rates
 from petl.training.ready_optimizer import refuse_foreign_parameters, top_rate
 from petl.training.sharded_run import ShardAverage
+from petl.training.stage_plan import cut_by_stage
 from petl.wrapping.lookup import bare
 
 
@@ -86,6 +87,7 @@ def _groups(model: nn.Module, settings: OptimizerSettings) -> tuple[list[dict[st
     by_gradients = settings.layer_decay == GRADIENTS
     decay = 0.5 if isinstance(settings.layer_decay, str) else settings.layer_decay
     groups = timm_groups(model, layer_decay=decay, weight_decay=settings.weight_decay)
+    groups = groups if settings.unfreeze is None else cut_by_stage(model, groups)
     if by_gradients:  # a factor of 0.5 per layer shows how deep a group is
         groups = [{**group, "depth": round(-math.log2(group["lr_scale"])), "lr_scale": 1.0} for group in groups]
     if by_gradients or settings.one_rate is None:

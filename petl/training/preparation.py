@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from petl.training.gradient_rates import scale_by_gradients
-from petl.training.length import default_epochs
 from petl.training.optimizer_settings import FIND, GRADIENTS
 from petl.training.optimizers import create_scheduler
 from petl.training.rate_groups import lower_head_rate, multiply_all, rates_by_name
 from petl.training.rate_search import search_rates
 from petl.training.run import Run
 from petl.training.saving import print_line
+from petl.training.stage_plan import epochs_for
 from petl.training.time_budget import epochs_in
 from petl.wrapping.rates import started_head_rate
 
@@ -23,6 +23,8 @@ def prepare_training(run: Run) -> None:
     if not fresh and run.settings.optim.one_rate is not None:
         for group in run.optimizer.param_groups:  # the checkpoint's may have been another number
             group["initial_lr"] = run.settings.optim.one_rate
+    if fresh and run.stages:
+        run.history.notes += run.stages.forecast(run.epochs)
     values = [group["lr"] for group in run.optimizer.param_groups]
     if run.settings.optim.scheduler is None:
         run.scheduler = create_scheduler(run.optimizer, run.settings.optim, run.updates_per_epoch, run.epochs)
@@ -61,7 +63,7 @@ def _choose_epochs(run: Run) -> None:
         run.epochs, said = epochs_in(run, optim.minutes)
         run.history.notes.append(said)
     else:
-        run.epochs = default_epochs(run.updates_per_epoch)
+        run.epochs = epochs_for(run.model, optim, run.updates_per_epoch, run.settings.run.patience)
         updates = f"{run.updates_per_epoch} update{'s' * (run.updates_per_epoch != 1)}"
         run.history.notes.append(f"{run.epochs} epochs of {updates}, as suits this set")
     run.history.epochs = run.epochs

@@ -58,6 +58,7 @@ class Run:
     split: dict[str, Any] | None = None
     features: FeatureSource | None = None
     ema: ModelEmaV3 | ShardAverage | None = None
+    stages: Any = None  # the `Stages` of a training with ``unfreeze``, which knows runs itself
     callbacks: CallbackCalls = field(default_factory=CallbackCalls)
     history: History = field(default_factory=History)
     updates: int = 0
@@ -103,6 +104,7 @@ class Run:
             "updates": self.updates,
             "best": self.best,
             "average": cloned(self.average),
+            "stages": self.stages.state_dict() if self.stages else None,
             "scheduler": self.scheduler.state_dict() if isinstance(self.scheduler, OwnScheduler) else None,
         }
 
@@ -114,6 +116,12 @@ class Run:
             )
         if isinstance(self.scheduler, OwnScheduler):
             self.scheduler.load_state_dict(state["scheduler"])
+        if (self.stages is not None) != (state.get("stages") is not None):
+            raise StateError(
+                f"the checkpoint is of a training {'without' if self.stages else 'with'} unfreeze=; pass it as then"
+            )
+        if self.stages:
+            self.stages.load_state_dict(state["stages"])
         self.history, self.updates, self.best = History(**state["history"]), state["updates"], state["best"]
         copy_into(self.average, state["average"])
 
@@ -138,8 +146,14 @@ class Run:
         reshard(self.model)
         copy_into(self.trained, values)
 
+    def all_open(self) -> contextlib.AbstractContextManager[Any]:
+        """Inside, all that trains has ``requires_grad``, also what opens in a later stage: a delta holds it."""
+        return self.stages.all_open() if self.stages else contextlib.nullcontext()
+
     def finish(self) -> None:
         """Leaves the model in evaluation mode with the values that ``keep`` asks for, and writes the results into its record."""
+        if self.stages:
+            self.stages.leave()
         keeps_best = self.settings.run.keep == "best"
         if keeps_best and self.best:
             self.put(self.best)

@@ -31,7 +31,8 @@ def save_best(run: Run) -> PetlError | None:
         run.best = cloned(run.trained)
     if run.settings.run.out and writes_deltas(run):
         try:
-            save_or_rescue(run.model, run.settings.run.out, run.labels, run.history.best)
+            with run.all_open():
+                save_or_rescue(run.model, run.settings.run.out, run.labels, run.history.best)
         except PetlError as error:
             failed = error
     run.accelerator.wait_for_everyone()

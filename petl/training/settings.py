@@ -19,13 +19,14 @@ from petl.training.objective_settings import ObjectiveSettings
 from petl.training.optimizer_settings import WEIGHT_DECAY, OptimizerSettings
 from petl.training.rehearsal import refuse_delta_path
 from petl.training.run_settings import RunSettings
+from petl.training.stage_plan import for_several_ranks, refuse_stages
 from petl.wrapping.lookup import bare, record
 
 Part = TypeVar("Part")
 # settings that only a training by gradient has, with the values that mean that nobody asked for one
 WITHOUT_GRADIENT: dict[str, Any] = {
     **dict.fromkeys(
-        ("epochs", "minutes", "lr", "layer_decay", "schedule", "scheduler", "warmup_epochs", "clip", "ema")
+        ("epochs", "minutes", "lr", "layer_decay", "unfreeze", "schedule", "scheduler", "warmup_epochs", "clip", "ema")
     ),
     **dict.fromkeys(("min_lr", "label_smoothing", "mixup", "cutmix"), 0.0),
     "optimizer": "adamw",
@@ -78,10 +79,17 @@ class Settings:
         self.objective.refuse_others(self.loss, self.run.monitor, wrapped.task if wrapped else None)
         if not any(p.requires_grad for p in model.parameters()):
             raise StateError(f"no parameter of this {type(bare(model)).__name__} trains; call petl.wrap first")
+        if self.optim.unfreeze is not None:
+            refuse_stages(model, self)
         if self.run.out is not None:
             refuse_delta_path(self.run.out, model)
         if self.run.checkpoint is not None:
             refuse_checkpoint_folder(self.run.checkpoint)
+
+    @property
+    def accelerate_options(self) -> dict[str, Any]:
+        """Returns the arguments of accelerate's Accelerator that follow from these."""
+        return {**self.loop.accelerate_options, **({} if self.optim.unfreeze is None else for_several_ranks())}
 
     def keywords(self) -> dict[str, Any]:
         """Returns all settings under the names of ``fit``'s keyword arguments."""

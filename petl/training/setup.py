@@ -10,19 +10,17 @@ from torch import nn
 
 from petl.data.loaders import Loader, on_device
 from petl.errors import StateError
-from petl.extraction.decision import Decision, Loaders, RunModel, choose_features
-from petl.extraction.npy_writer import StorageError
-from petl.extraction.reasons import NoRoom
+from petl.extraction.decision import Decision, Loaders, RunModel
+from petl.extraction.reasons import TurnedOff
 from petl.training.callback_calls import CallbackCalls
 from petl.training.callbacks import as_callbacks
 from petl.training.checkpoints import load_checkpoint, newest_checkpoint, save_trained_only
-from petl.training.compiling import compile_net
 from petl.training.head_plan import HeadPlan, head_plan
 from petl.training.head_start import HeadStart, HeadStarter, as_evaluated
 from petl.training.head_starters import head_starter
 from petl.training.held_out import held_out_files
 from petl.training.history import History
-from petl.training.length import default_epochs, updates_per_epoch
+from petl.training.length import updates_per_epoch
 from petl.training.objectives import Objective, standardise
 from petl.training.opened_data import open_data
 from petl.training.optimizers import create_ema, create_optimizer, create_scheduler
@@ -30,6 +28,9 @@ from petl.training.own_scheduler import OwnScheduler, own_scheduler
 from petl.training.run import Run
 from petl.training.settings import Settings
 from petl.training.sharded_run import refuse_sharded_checkpoints
+from petl.training.stage_plan import epochs_for
+from petl.training.stages import stages_for
+from petl.training.trained_net import features_or_images, trained_net
 from petl.training.trained_state import trained_state
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.lookup import record
@@ -39,19 +40,18 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
     """Returns the run that the loop needs, at the point of its checkpoint where it resumes one."""
     plan = _prepared(accelerator, model, settings)
     train, val, opened = open_data(accelerator, model, data, settings)
-    opened.objective.prepare(train, accelerator.device)
-    notes = standardise(accelerator, model, opened.objective, train)
+    notes = _prepared_objective(accelerator, model, opened.objective, train)
     optimizer, scheduler = _optimizer_and_scheduler(accelerator, model, train, settings)
     starter, settings, train = _starter(accelerator, model, (plan, settings), opened.objective, train)
     decision, (train, val), head = _features_and_head(accelerator, model, (train, val), (settings, starter), progress)
-    net, optimizer = accelerator.prepare(_net(decision, model, settings), optimizer)
-    train, trained = on_device(accelerator, train), trained_state(model)
+    net, optimizer = accelerator.prepare(trained_net(decision, model, settings), optimizer)
+    trained = trained_state(model)
     run = Run(
         accelerator=accelerator,
         settings=settings,
         model=model,
         net=net,
-        train=train,
+        train=on_device(accelerator, train),
         val=on_device(accelerator, val) if val is not None else None,
         opened=opened,
         optimizer=optimizer,
@@ -64,11 +64,18 @@ def build_run(accelerator: Any, model: nn.Module, data: tuple[Any, Any], setting
         solved=head.row,
         starts_from_probe=head.written,
         features=decision.source,
+        stages=stages_for(model, settings, (train, val), optimizer),
         split=held_out_files(*data) if settings.run.out else None,
     )
     _resume(run)
-    run.history.features = decision.describe(len(train.dataset) if decision.source else 0)
+    run.history.features = decision.describe(len(train.dataset) if decision.source else 0)  # type: ignore[arg-type]  # of features
     return run
+
+
+def _prepared_objective(accelerator: Any, model: nn.Module, objective: Objective, train: Loader) -> list[str]:
+    """Lets the objective look at the training images, and standardises targets; returns what to note about that."""
+    objective.prepare(train, accelerator.device)
+    return standardise(accelerator, model, objective, train)
 
 
 def _optimizer_and_scheduler(
@@ -84,15 +91,8 @@ def _optimizer_and_scheduler(
     if wish is None:
         return optimizer, None
     updates = updates_per_epoch(on_device(accelerator, train), settings.optim)  # of this process's share of the batches
-    epochs = settings.optim.epochs or default_epochs(updates)
+    epochs = settings.optim.epochs or epochs_for(model, settings.optim, updates, settings.run.patience)
     return optimizer, own_scheduler(wish, optimizer, epochs * updates)
-
-
-def _net(decision: Decision, model: nn.Module, settings: Settings) -> nn.Module:
-    """Returns what trains, to be run as it is or compiled: the model, or the part above its cached features."""
-    net = decision.source.net if decision.source else model
-    compile_net(net, settings.loop.compile)
-    return net
 
 
 def _prepared(accelerator: Any, model: nn.Module, settings: Settings) -> HeadPlan:
@@ -123,7 +123,10 @@ def _features_and_head(
 ) -> tuple[Decision, Loaders, HeadStart]:
     """Computes the features if they are to be used, and then the classifier where it is to be computed."""
     settings, starter = how
-    decision, (train, val) = _features_or_images(accelerator, model, loaders, settings, progress)
+    if settings.optim.unfreeze is None:
+        decision, (train, val) = features_or_images(accelerator, model, loaders, settings.features, progress)
+    else:  # each stage computes its own
+        decision, (train, val) = RunModel(TurnedOff()), loaders
     if isinstance(starter, str) or _resumed_from(settings) is not None:  # a checkpoint has the classifier
         line = f"the classifier trained by gradient: {starter}" if isinstance(starter, str) and starter else ""
         return decision, (train, val), HeadStart(line)
@@ -132,24 +135,6 @@ def _features_and_head(
     except BaseException:
         if decision.source is not None:
             decision.source.close()
-        raise
-
-
-def _features_or_images(
-    accelerator: Any, model: nn.Module, loaders: Loaders, settings: Settings, progress: Any
-) -> tuple[Decision, Loaders]:
-    """Computes the features if they are to be used; returns the decision, and the loaders of features or images."""
-    decision = choose_features(accelerator, model, loaders, settings.features)
-    if decision.source is None:
-        return decision, loaders
-    train, val = loaders
-    try:
-        features = decision.source.train(train, settings.features.views or 1, progress)
-        return decision, (features, decision.source.val(val, progress) if val is not None else None)
-    except BaseException as error:
-        decision.source.close()
-        if isinstance(error, StorageError) and not (settings.features.cache or settings.features.views):
-            return RunModel(NoRoom(str(error))), loaders
         raise
 
 

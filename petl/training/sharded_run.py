@@ -41,6 +41,8 @@ def refuse_sharded_checkpoints(accelerator: Any, settings: Any) -> None:
     """Raises a StateError for training checkpoints under FSDP2, whose optimizer's state no single file holds."""
     if str(getattr(accelerator.distributed_type, "value", "")) != "FSDP":
         return
+    if settings.optim.unfreeze is not None:
+        raise StateError("unfreeze= can't be used under FSDP, which shards what trains for good; train under DDP")
     if settings.run.checkpoint is not None or settings.run.resume:
         raise StateError(
             "checkpoint= and resume= can't be used under FSDP; out= keeps the best delta of a sharded training"

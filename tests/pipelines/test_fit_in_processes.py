@@ -32,8 +32,10 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
     "bn": (petl.BN(stats="keep"), "test_resnet", {}),
     "norm": ("norm", "test_vit", {"keep": "best"}),
     "partial": ("partial", "test_vit", {"schedule": "none"}),
+    "stages": ("norm", "test_vit", {"unfreeze": 1}),
 }
-TRIALS: dict[str, list[str]] = {"few": ["lora", "probe"], "all": ["bn", "norm", "partial"], "sharded": [*CASES]}
+TRIALS: dict[str, list[str]] = {"few": ["lora", "probe", "stages"], "all": ["bn", "norm", "partial"]}
+TRIALS["sharded"] = [case for case in CASES if case != "stages"]
 
 
 class Stopping(petl.Callback):
@@ -108,6 +110,8 @@ def on_two(rank: int, trial: str, folder: str) -> None:
         as_on_gpus()
         with pytest.raises(petl.StateError, match="can't be used under FSDP"):
             trained("probe", BATCH, place, checkpoint=place / "run")
+        with pytest.raises(petl.StateError, match="unfreeze= can't be used under FSDP"):
+            trained("stages", BATCH, place)
     found = {case: results(case, BATCH, place) for case in TRIALS[trial]}
     if trial == "all":
         resumed(place)

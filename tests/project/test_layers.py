@@ -138,6 +138,7 @@ TESTS_AS_WELL = {
     "training/test_head_start": "training/head_layers training/head_plan training/head_starters",
     "training/test_learning_curves": "training/history_plot training/history_table",
     "training/test_loop": "training/run training/saving",
+    "training/test_stages": "training/stage_plan training/stage_rates training/trained_net",
     "training/test_rate_search": "training/find_rate training/preparation training/undone_updates",
     "wrapping/test_rates": "methods/rates training/rate_groups",
     "training/test_own_scheduler": "training/ready_optimizer",

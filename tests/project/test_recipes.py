@@ -22,7 +22,11 @@ from petl import demo
 
 FOLDER = Path(__file__).parents[2] / "recipes"
 RECIPES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "recipe")
-METHODS = {"peft_loha": ["peft"], "xray_gray": ["input", "bn", "lora"]}  # all others are named as their method
+METHODS = {
+    "peft_loha": ["peft"],
+    "xray_gray": ["input", "bn", "lora"],
+    "unfreeze": ["norm", "lora"],
+}  # all others are named as their method
 QUICK = ["--limit", "24", "--epochs", "1", "--size", "32", "--batch-size", "8"]
 RESULT = re.compile(
     r"accuracy (\d\.\d{3}), ([\d,]+) trainable parameters, delta of ([\d,]+) bytes, \d+ s( on 2 processes)?"
