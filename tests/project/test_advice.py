@@ -97,6 +97,7 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         }
         names |= {"path": petl.save(wrapped, tmp_path / "delta.safetensors"), "folder": folder, "names": ["cat", "dog"]}
         names |= {"transform": lambda image: image, "updates": 4}
+        names["groups"] = [{"params": [nn.Parameter(torch.zeros(1))]}]
         names["optimizer"] = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
         names |= {"data": folder, "paths": [f"{folder}/train/{name}/1.png" for name in names["names"]]}
         names["table"] = [{"path": path, "label": "cat", "split": "train"} for path in names["paths"]]
@@ -153,6 +154,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "timm.create_model(name, num_classes=0)": ("plain", ()),
     "timm.layers.convert_sync_batchnorm(model)": ("plain", ()),
     "timm.optim.list_optimizers()": ("plain", ()),
+    "torch.optim.AdamW(groups)": ("plain", ()),
     "torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=updates)": ("plain", ()),
 }
 

@@ -239,6 +239,7 @@ def test_default_epochs_cover_all_stages_and_too_few_are_said() -> None:
     assert not [note for note in history.notes if "open within" in note]
 
 
+@pytest.mark.deep
 def test_regression_find_and_start(tmp_path: Path) -> None:
     images, targets = pairs(24).tensors
     numbers = torch.utils.data.TensorDataset(images, 100 + 50.0 * targets)
@@ -258,6 +259,7 @@ def test_regression_find_and_start(tmp_path: Path) -> None:
     assert {row["stage"] for row in history.rows} == {1, 2, 3}
 
 
+@pytest.mark.deep
 def test_compiled_stages() -> None:
     model, history = trained(petl.Partial(last=2), epochs=2, compile="aot_eager")
     plain, _ = trained(petl.Partial(last=2), epochs=2)
