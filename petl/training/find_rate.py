@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -17,9 +19,11 @@ from petl.training.rate_search import RateSearch
 from petl.training.setting_checks import refuse_unknown_options
 from petl.training.settings import Settings
 from petl.training.setup import build_run
+from petl.training.trained_state import cloned, copy_into
 from petl.wrapping.lookup import bare, record
 
 OF_TRAINING = ("lr", "epochs", "minutes", "checkpoint", "resume", "out", "patience", "keep", "on_epoch", "unfreeze")
+WRITTEN = ("labels", "pipeline", "task", "units", "thresholds", "quantiles", "results")  # into a record, by a training
 
 
 def find_lr(model: nn.Module, train: Data, **options: Any) -> RateSearch:
@@ -45,21 +49,33 @@ def find_lr(model: nn.Module, train: Data, **options: Any) -> RateSearch:
     settings = Settings.of({**defaults, **options, "lr": FIND, "epochs": 1})
     settings.refuse_impossible(None, model)
     plain = bare(model)
-    modes, wrapped = [(module, module.training) for module in plain.modules()], record(plain)
-    kept = (wrapped.labels, wrapped.pipeline) if wrapped else None
     with (
         marking_unreadable(train),
         private_accelerator(settings.run.precision) as accelerator,
         restored_afterwards(plain),
         progress_bar(accelerator, settings.run.progress) as progress,
+        _left_as_it_was(plain),
     ):
         run = build_run(accelerator, plain, (train, None), settings, progress)
         try:
             prepare_training(run)
         finally:
             run.finish()
-            for module, mode in modes:
-                module.training = mode
-            if wrapped and kept:
-                wrapped.labels, wrapped.pipeline = kept
     return RateSearch(**{key: value for key, value in (run.history.rate_search or {}).items() if key != "lr"})
+
+
+@contextlib.contextmanager
+def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+    """Gives modules their modes, what trains its values (a start computes the classifier), and the record its entries again."""
+    wrapped, modes = record(model), [(module, module.training) for module in model.modules()]
+    kept = {name: getattr(wrapped, name) for name in WRITTEN} if wrapped else {}
+    values = cloned({name: p for name, p in model.named_parameters() if p.requires_grad})
+    try:
+        yield
+    finally:
+        parameters = dict(model.named_parameters())
+        copy_into({name: parameters[name] for name in values}, values)
+        for module, mode in modes:
+            module.training = mode
+        for name, value in kept.items():
+            setattr(wrapped, name, value)
