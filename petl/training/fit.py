@@ -133,7 +133,7 @@ def fit(
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.
         start: "probe" computes the classifier in closed form before the first update, from the training images without
             augmentation, calibrated (see `petl.Probe`); ``history.head`` says how. Not again by ``resume``. "auto" does so with
-            default rates, if ``wrap`` made the classifier and nobody has changed it; None never does.
+            default rates, if ``wrap`` made the classifier and nobody has changed it, on up to 50,000 images; None never does.
         ema: Decay of averaged weights (timm's ModelEmaV3, with its warm-up). They are what is measured, saved and left.
         monitor: The number that says which epoch is best: one of the metrics of the objective; None is accuracy for a
             classification, average_precision, r2, quadratic_kappa, recall_at_1, or loss.

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import petl
 from petl.errors import PetlError, StateError
 from petl.heads.closed_form import fitted_head
+from petl.training import head_starters
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
 from tests.support.compare import state
@@ -301,3 +302,17 @@ def test_all_layers_train_by_gradient_too_and_beside_lora() -> None:
     before = state(by_gradient)["fc.layers.weight"]
     quiet(by_gradient, epochs=1, lr=1e-2)
     assert not torch.equal(state(by_gradient)["fc.layers.weight"], before)
+
+
+def test_default_rates_start_from_it_by_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where the classifier is the one that wrap made, and not on so many images that their features are a burden."""
+    started, tuned, told = adapted("norm"), adapted("norm"), adapted("norm")
+    assert quiet(started, epochs=1).head.startswith("started from a classifier in closed form")
+    assert quiet(started, epochs=1).head == ""  # it has been trained
+    with torch.no_grad():
+        tuned.get_submodule("fc").weight.mul_(2)
+    assert quiet(tuned, epochs=1).head == "" == quiet(adapted("norm"), epochs=1, lr=1e-3).head
+    assert quiet(told, epochs=1, start=None).head == ""
+    monkeypatch.setattr(head_starters, "MOST_IMAGES", 4)
+    assert "more than 4 images" in quiet(adapted("norm"), epochs=1).head
+    assert quiet(adapted("norm"), epochs=1, start="probe").head.startswith("started")
