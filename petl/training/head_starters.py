@@ -17,7 +17,7 @@ from petl.training.number_start import NumberStarter, reads_blocks, why_no_numbe
 from petl.training.objectives import CrossEntropy, Objective
 from petl.training.settings import Settings
 
-MOST_IMAGES = 50_000  # whose features a training computes and keeps in memory unasked, to start from them
+MOST_STARTED_UNASKED = 50_000  # whose features a training computes and keeps in memory unasked, to start from them
 
 
 def head_starter(
@@ -31,8 +31,8 @@ def head_starter(
     kind, found = _starter_and_layers(accelerator, model, plan, objective, train)
     if isinstance(found, ClassLayers) and not plan.alone and (name := moving_statistics(model, found)):
         found = f"{name} normalises the classifier's input by statistics that the training moves"
-    if not (plan.alone or plan.required) and len(train) * settings.run.batch_size > MOST_IMAGES:
-        found = f"there are more than {MOST_IMAGES:,} images; start='probe' computes it from any number"
+    if not (plan.alone or plan.required) and len(train) * settings.run.batch_size > MOST_STARTED_UNASKED:
+        found = f"there are more than {MOST_STARTED_UNASKED:,} images; start='probe' computes it from any number"
     if not isinstance(found, str):
         return kind(accelerator, model, plan, settings, objective, found)
     if plan.required:

@@ -313,6 +313,6 @@ def test_default_rates_start_from_it_by_themselves(monkeypatch: pytest.MonkeyPat
         tuned.get_submodule("fc").weight.mul_(2)
     assert quiet(tuned, epochs=1).head == "" == quiet(adapted("norm"), epochs=1, lr=1e-3).head
     assert quiet(told, epochs=1, start=None).head == ""
-    monkeypatch.setattr(head_starters, "MOST_IMAGES", 4)
+    monkeypatch.setattr(head_starters, "MOST_STARTED_UNASKED", 4)
     assert "more than 4 images" in quiet(adapted("norm"), epochs=1).head
     assert quiet(adapted("norm"), epochs=1, start="probe").head.startswith("started")
