@@ -56,7 +56,8 @@ class RunSettings:
         refuse_kinds(self, {"on_epoch": ((Callable, type(None)), "a function of a row of the history, or None")})
         refuse_kinds(self, {"transform": ((Callable, type(None)), "a function of an image, or None")})
         refuse_sampling(self.sampling)
-        label_texts(self.labels)
+        if self.labels is not None and not label_texts(self.labels):
+            raise PetlError(f"labels={self.labels!r} are none; give one name for each output, or leave labels out")
         refuse_keys(self.keys)
         if self.resume is True and self.checkpoint is None:
             raise PetlError("resume=True needs checkpoint=, the folder that the run wrote its checkpoints to")

@@ -60,6 +60,8 @@ except petl.DataError as error:
     answers["error"] = str(error)
 answers["kept"] = kept
 (folder / f"answers {torch.distributed.get_rank()}.json").write_text(json.dumps(answers))
+if torch.distributed.is_initialized():
+    torch.distributed.destroy_process_group()  # or its threads may end the interpreter with an abort
 """
 ALONE = """
 import torch.distributed

@@ -55,7 +55,7 @@ def test_the_classifier_keeps_its_rate_and_a_repeat_is_bit_equal() -> None:
     values = []
     for _ in range(2):
         model = adapted(["norm", "lora"])
-        history = fit(model, pairs(16), epochs=2, batch_size=8, layer_decay="gradients")
+        history = fit(model, pairs(16), epochs=2, batch_size=8, layer_decay="gradients", start=None)
         values.append((state(model), history))
     assert equal(values[0][0], values[1][0])
     assert history.rates["head"] == max(history.rates.values())

@@ -27,7 +27,7 @@ def rates(model: nn.Module) -> dict[str, tuple[str, float]]:
 @pytest.mark.parametrize(
     ("method", "kind"),
     [("adapter", "adapter"), ("bias", "bias"), ("bn", "norm"), ("norm", "norm"), ("lora", "lora"), ("full", "full"),
-     ("partial", "full"), (petl.Input(in_chans=1), "input"), pytest.param("peft:LoHa", "peft", marks=pytest.mark.deep)],
+     ("partial", "partial"), (petl.Input(in_chans=1), "input"), pytest.param("peft:LoHa", "peft", marks=pytest.mark.deep)],
 )  # fmt: skip
 def test_each_method_declares_the_rate_of_its_tensors(method: Any, kind: str) -> None:
     found = rates(adapted(method))
