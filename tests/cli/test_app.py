@@ -175,6 +175,7 @@ def test_merge_writes_what_timm_loads(ending: str, delta: Path, weights: Path, t
     assert "num_classes=2" in done.output and "in_chans=1" in done.output
 
 
+@pytest.mark.deep
 def test_train_then_eval_then_predict(weights: Path, pictures: Path, tmp_path: Path) -> None:
     """The main job: the saved delta is what was trained, on the shown images it is right, and eval says the same."""
     base, made = f"{NAME}:{weights}", tmp_path / "made.safetensors"

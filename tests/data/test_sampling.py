@@ -139,6 +139,7 @@ def test_numbers_follow_the_images_that_can_be_read(tmp_path: Path) -> None:
     assert len(history.rows) == 2
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("method", ["probe", "bn"])
 def test_resuming_draws_the_same(tmp_path: Path, method: str) -> None:
     """With cached features (the probe) and without (bn)."""

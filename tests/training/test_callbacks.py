@@ -106,6 +106,7 @@ class Stopping(petl.Callback):
         setattr(self, method, lambda run, *_: run.stop())
 
 
+@pytest.mark.deep
 def test_stop_ends_after_this_update_or_epoch(tmp_path: Path) -> None:
     out = tmp_path / "a.safetensors"
     for method, epochs, updates in (("on_fit_begin", 0, 0), ("on_batch_end", 1, 1), ("on_epoch_end", 1, 3)):

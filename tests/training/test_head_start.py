@@ -52,6 +52,7 @@ def head_inputs(model: nn.Module, images: Tensor) -> Tensor:
         return model.eval().forward_head(model.forward_features(images), pre_logits=True)  # type: ignore[operator]  # timm's
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("solver", ["auto", "ridge", "lda", "prototypes"])
 def test_a_probe_is_computed_saved_loaded_and_merged(solver: str, tmp_path: Path) -> None:
     model, out = probe(solver=solver), tmp_path / "delta.safetensors"
@@ -80,6 +81,7 @@ def test_equal_calls_give_equal_bits_whatever_the_batch_order_and_augmentation_s
     assert torch.equal(state(models[0])["fc.weight"], state(models[2])["fc.weight"])
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("given", [{"lr": 1e-2}, {"epochs": 2}, {"label_smoothing": 0.1}, {"mixup": 0.2}, {"views": 2}])
 def test_settings_of_a_gradient_train_by_gradient_and_contradict_a_solver(given: dict[str, Any]) -> None:
     model = probe()
@@ -97,6 +99,7 @@ def test_sgd_always_trains_by_gradient() -> None:
     assert len(history.rows) == 2 and not history.head
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     ("name", "methods"),
     [("test_resnet", "lora"), ("test_resnet", "full"), ("test_vit", ["norm", "bias"]), ("test_vit", "partial")],
@@ -209,6 +212,7 @@ def test_other_classifiers_are_written_exactly_or_train_by_gradient(what: str, w
     assert all(torch.equal(value, before[key]) for key, value in state(strict).items())
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", ["deit_distilled", "crossvit", "levit", "convnext"])
 def test_both_heads_of_a_model_and_heads_with_norms_are_written(name: str) -> None:
     model = petl.wrap(make(name), "probe", num_classes=CLASSES)
@@ -231,6 +235,7 @@ def test_a_start_before_a_norm_with_moving_statistics_is_refused() -> None:
         quiet(model, data, None, epochs=1, lr=1e-3, start="probe")
 
 
+@pytest.mark.deep
 def test_class_weights_weigh_images_and_loaders_are_taken_as_they_are() -> None:
     x, y = TRAIN.tensors
     few = TensorDataset(x[:20], y[:20].clamp(max=1))
@@ -270,6 +275,7 @@ def test_what_start_can_not_be() -> None:
         petl.Probe(layers="some")
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit"])
 def test_all_layers_are_read_saved_loaded_and_taken_off(name: str, tmp_path: Path) -> None:
     model, out = probe(name, layers="all"), tmp_path / "delta.safetensors"
@@ -294,6 +300,7 @@ def test_all_layers_are_read_saved_loaded_and_taken_off(name: str, tmp_path: Pat
     assert all(torch.equal(value, state(base)[k]) for k, value in state(petl.unwrap(loaded)).items())
 
 
+@pytest.mark.deep
 def test_all_layers_train_by_gradient_too_and_beside_lora() -> None:
     model = adapted([petl.LoRA(rank=2), petl.Probe(layers="all", solver="lda")])
     history = quiet(model, epochs=1, lr=1e-3)

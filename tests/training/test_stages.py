@@ -54,6 +54,7 @@ def trained(methods: Any, name: str = "test_vit", **options: Any) -> tuple[nn.Mo
     return model, fit(model, pairs(16), pairs(12, seed=1), **options)
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 @pytest.mark.parametrize("methods", ["lora", "adapter", "norm", "full", LATE], ids=str)
 def test_closed_blocks_have_no_gradient_and_keep_their_bits(methods: Any, name: str) -> None:
@@ -83,6 +84,7 @@ def test_closed_blocks_have_no_gradient_and_keep_their_bits(methods: Any, name: 
     assert "stage 2 of" in history.notes[-1] and "from epoch 2" in history.notes[-1]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("methods", "name"), [("lora", "test_vit"), ("full", "test_resnet")])
 def test_cached_stages_train_as_the_whole_model_does(methods: Any, name: str) -> None:
     cached, plain = trained(methods, name), trained(methods, name, cache=False)
@@ -119,6 +121,7 @@ def test_new_groups_warm_up_while_the_schedule_goes_on() -> None:
     assert block[opened:] == pytest.approx([min(1.0, k / 6) for k in range(1, 25)])
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("schedule", ["none", "own"])
 def test_the_warm_up_is_its_own_under_any_schedule(schedule: str) -> None:
     model = adapted("lora", "test_vit")
@@ -154,6 +157,7 @@ CASES: dict[str, tuple[Any, str, dict[str, Any]]] = {
 }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("case", CASES)
 def test_resuming_is_bit_equal_across_stages(case: str, tmp_path: Path) -> None:
     methods, name, options = CASES[case]
@@ -228,6 +232,7 @@ def test_stall_opens_from_the_best_values(monkeypatch: pytest.MonkeyPatch) -> No
     assert equal(state(model), ends[3])
 
 
+@pytest.mark.deep
 def test_default_epochs_cover_all_stages_and_too_few_are_said() -> None:
     _, history = trained("lora", epochs=3)
     assert "unfreeze=1: 3 of 7 stages open within 3 epochs; epochs=7 opens all" in history.notes
