@@ -47,7 +47,6 @@ def head_plan(model: nn.Module, settings: Settings) -> HeadPlan:
     wrapped = record(model)
     probe = next((m for m in wrapped.methods if isinstance(m, Probe)), None) if wrapped else None
     started = settings.optim.start == "probe"
-    by_itself = settings.optim.start == "auto" and settings.optim.has_default_rates and has_new_classifier(model)
     if started and wrapped is not None and not wrapped.head:
         raise StateError(
             "start='probe' computes the classifier, and that of this model doesn't train; wrap it without head=False"
@@ -61,7 +60,7 @@ def head_plan(model: nn.Module, settings: Settings) -> HeadPlan:
         plan = HeadPlan(kind, alone=True, required=True)
     elif solver == "auto" and (not settings.given if alone else "lr" not in settings.given):
         plan = HeadPlan(kind, alone)
-    elif by_itself and not alone:
+    elif not alone and _starts_by_itself(model, settings):
         return HeadPlan("auto")
     else:
         return HeadPlan()
@@ -69,23 +68,21 @@ def head_plan(model: nn.Module, settings: Settings) -> HeadPlan:
     return plan
 
 
-def has_new_classifier(model: nn.Module) -> bool:
-    """Returns whether the classifier is the one that ``wrap`` made, with the random values that it had then."""
-    wrapped = record(model)
-    if wrapped is None or not wrapped.new_head or {*wrapped.new_head} != {*wrapped.head_tensors}:
+def _starts_by_itself(model: nn.Module, settings: Settings) -> bool:
+    """Returns whether default rates train a classifier that ``wrap`` made, and that has the random values that it had then."""
+    optim, wrapped = settings.optim, record(model)
+    if optim.start != "auto" or not optim.has_default_rates or wrapped is None or not wrapped.new_head:
         return False
     inner, _ = require_record(model)
-    values = {key: tensor for key, _, _, tensor in state_tensors(inner)}
-    known = [key for key in wrapped.new_head if key in values]
-    now = checksums(values[key] for key in known)
-    return len(known) == len(wrapped.new_head) and all(
-        wrapped.new_head[key] == value for key, value in zip(known, now, strict=True)
-    )
+    heads = {*wrapped.head_tensors}
+    now = {key: tensor for key, _, _, tensor in state_tensors(inner) if key in heads}
+    return dict(zip(now, checksums(now.values()), strict=True)) == wrapped.new_head
 
 
 def _only_head_trains(model: nn.Module) -> bool:
     inner, wrapped = require_record(model)
-    own = {parameter for name, parameter in inner.named_parameters() if name in {*wrapped.head_tensors}}
+    heads = {*wrapped.head_tensors}
+    own = {parameter for name, parameter in inner.named_parameters() if name in heads}
     return all(parameter in own for parameter in trainable(model).values())
 
 

@@ -188,6 +188,11 @@ def _name_tensors(model: nn.Module, owned: Sequence[list[Tensor]], record: Recor
     names = {id(tensor): key for key, _, _, tensor in state_tensors(model)}
     record.tensors = [[names[id(tensor)] for tensor in tensors] for tensors in owned]
     record.head_tensors = [key for key in names.values() if within(key, record.head)]
-    new = {} if record.on_meta else {key: t for key, _, _, t in state_tensors(model) if key in {*record.head_tensors}}
-    made = [key for key in new if key not in record.originals]
-    record.new_head = dict(zip(made, checksums(new[key] for key in made), strict=True))
+    _remember_new_head(model, record)
+
+
+def _remember_new_head(model: nn.Module, record: Record) -> None:
+    """Records the checksums of a classifier that ``wrap`` made: a training finds by them that nobody has changed it."""
+    made = {key for key in record.head_tensors if key not in record.originals and not record.on_meta}
+    new = {key: tensor for key, _, _, tensor in state_tensors(model) if key in made}
+    record.new_head = dict(zip(new, checksums(new.values()), strict=True))
