@@ -7,6 +7,7 @@ from petl.data.batches import loader, set_epoch
 from petl.data.channel_statistics import statistics
 from petl.data.datasets import Images
 from petl.data.pipelines import pipeline
+from petl.data.samples import sample
 from petl.data.sifting import sift
 from petl.data.sources import dataset, image
 from petl.data.split_folders import has_split, held_out, splits
@@ -24,6 +25,7 @@ __all__ = [
     "image",
     "loader",
     "pipeline",
+    "sample",
     "set_epoch",
     "sift",
     "splits",

@@ -36,10 +36,10 @@ def holdout(dataset: Any, fraction: float = 0.2, *, groups: Groups = None, seed:
         DataError: the dataset is a stream, the fraction isn't between 0 and 1, no class has two images, or there is one group.
     """
     dataset = _opened(dataset, None, {})
-    _refuse_stream(dataset)
+    refuse_stream(dataset)
     if not 0 < fraction < 1:
         raise DataError(f"fraction={fraction}; expected a share between 0 and 1, such as 0.2")
-    rng, targets, numbers = _generator(seed), every_target(dataset), group_numbers(dataset, groups)
+    rng, targets, numbers = generator(seed), every_target(dataset), group_numbers(dataset, groups)
     classes = _classes(dataset, targets, round(1 / min(fraction, 1 - fraction)))
     if numbers is not None or classes is None:
         numbers = np.arange(len(targets)) if numbers is None else numbers
@@ -89,8 +89,8 @@ def folds(
     if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 2:
         raise DataError(f"k={k!r}; expected a whole number of folds, at least 2")
     dataset = _opened(data, pipeline, options)
-    _refuse_stream(dataset)
-    rng, targets, numbers = _generator(seed), every_target(dataset), group_numbers(dataset, groups)
+    refuse_stream(dataset)
+    rng, targets, numbers = generator(seed), every_target(dataset), group_numbers(dataset, groups)
     _refuse_few(dataset, targets, numbers, k)
     classes = _classes(dataset, targets, k)
     if numbers is None and classes is not None:
@@ -101,7 +101,8 @@ def folds(
     return [_parts(dataset, np.flatnonzero(fold == number)) for number in range(k)]
 
 
-def _generator(seed: int) -> np.random.Generator:
+def generator(seed: int) -> np.random.Generator:
+    """Returns numpy's generator of a seed; a DataError if it is no whole number of at least 0."""
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise DataError(f"seed={seed!r}; expected a whole number of at least 0")
     return np.random.default_rng(seed)
@@ -119,7 +120,8 @@ def _opened(data: Any, pipeline: Mapping[str, Any] | None, options: Mapping[str,
     return open_dataset(data, pipeline, training=True, **options)
 
 
-def _refuse_stream(dataset: Any) -> None:
+def refuse_stream(dataset: Any) -> None:
+    """Raises a DataError for what has no items by number, or none at all."""
     if isinstance(dataset, IterableDataset):
         raise DataError(
             "a stream can't be split: its images have no numbers; pass a source with a split for validation"
@@ -144,6 +146,13 @@ def _task(dataset: Any, targets: np.ndarray) -> str:
     own = getattr(dataset, "task", None)
     hot = targets.ndim == 2 and bool((np.isnan(targets) | (targets == 0) | (targets == 1)).all())
     return own if isinstance(dataset, Images) and own else "multilabel" if hot else "regression"
+
+
+def strata_of(dataset: Any, targets: np.ndarray) -> np.ndarray:
+    """Returns the number of what each image is [N]: of its class, its set of labels, or the quantiles of its numbers."""
+    if targets.dtype.kind == "i" and targets.ndim == 1:
+        return targets
+    return np.unique(_strata(dataset, targets, 2), axis=0, return_inverse=True)[1].reshape(-1)
 
 
 def _strata(dataset: Any, targets: np.ndarray, parts: int) -> np.ndarray:

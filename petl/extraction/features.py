@@ -13,13 +13,20 @@ from torch import Tensor, nn
 from petl.data.inputs import Data, loader_classes
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
+from petl.data.samples import refuse_sample
 from petl.errors import DataError, PetlError, listing
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.classifier_inputs import classifier_modules
 from petl.extraction.feature_set import Features
 from petl.extraction.feature_tables import FeatureJob, Tables, found_or_computed
-from petl.extraction.image_batches import ImageBatches, file_names, image_batches, refuse_keys_of_images
+from petl.extraction.image_batches import (
+    ImageBatches,
+    file_names,
+    image_batches,
+    refuse_keys_of_images,
+)
 from petl.extraction.kept_features import opened_keep
+from petl.extraction.sampled_images import sampled_batches, sampled_features
 from petl.extraction.store import GIGA
 from petl.extraction.undisturbed import undisturbed
 from petl.format.outputs import label_texts
@@ -37,6 +44,8 @@ def features(
     inputs: bool | int = False,
     head: bool | str | Sequence[str] = True,
     split: str | None = None,
+    images: int | None = None,
+    seed: int = 0,
     batch_size: int = 64,
     labels: Sequence[str] | None = None,
     keys: Keys | str | int | None = None,
@@ -62,6 +71,8 @@ def features(
             a Dataset of your own: as they are).
         head: The names of the classifier's modules, as for `petl.wrap`; True asks the record or timm, False takes the output.
         split: The part of a folder or table to read, such as "train".
+        images: At most so many of the images, as `petl.data.sample` chooses them with this ``seed``: every class in its share. Of
+            a loader's or a stream's images, all are computed first. None: all.
         labels: Names of the classes in the order of their numbers; else those in the model's record, if the data's are among
             them; else the data's.
         keys: The names or numbers of images and labels, as for `petl.fit`; a single one for images without labels.
@@ -87,6 +98,8 @@ def features(
     plain, side, names = bare(model), _side(inputs), label_texts(labels)
     keys = refuse_keys_of_images(keys)
     _refuse_settings(batch_size, workers, cache, cache_limit)
+    if images is not None:
+        refuse_sample(images, seed)
     keep = opened_keep(cache, cache_limit * GIGA)
     with (
         marking_unreadable(data),
@@ -97,11 +110,13 @@ def features(
         classifier = classifier_modules(plain, head)
         options = {"batch_size": batch_size, "workers": workers, "strict": strict}
         batches = image_batches(data, plain, split=split, classes=names, keys=keys, **options)
+        batches = batches if images is None else sampled_batches(batches, images, seed)
         job = FeatureJob(accelerator, plain, classifier, batches, bool(blocks), side, keep, int(batch_size))
         total = len(batches.loader) if hasattr(batches.loader, "__len__") else None
         task = shown.add_task("features", total=total, note="")
         tables = found_or_computed(job, lambda: shown.advance(task, accelerator.num_processes))
-        return _features(plain, batches, tables, names)
+        found = _features(plain, batches, tables, names)
+    return found if images is None else sampled_features(found, images, seed)
 
 
 def _side(inputs: Any) -> int:

@@ -24,8 +24,10 @@ ROOMS = {
     "errors": set(),
     "version": set(),
     "tables": {"errors"},
+    "findings": {"errors", "version"},
     "evidence": GROUND,
     "heads": GROUND | {"evidence"},
+    "measures": GROUND | {"evidence"},
     "kernels": GROUND,
     "graft": GROUND | {"kernels"},
     "sites": GROUND | {"kernels", "graft"},
@@ -39,9 +41,13 @@ ROOMS = {
     "objectives": GROUND | {"evidence", "format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND
-    | {"heads", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
-    "prediction": GROUND | {"graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
+    | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
+    "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
 }
+GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection"}
+ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
+ROOMS["report"] = BELOW_GUIDES
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # files of petl/methods that hold no method of their own
@@ -70,6 +76,7 @@ TESTS_AS_WELL = {
     "data/test_tiffs": "data/rasters",
     "data/test_decoding": "data/channels data/transforms",
     "data/test_inputs": "data/dict_keys data/first_image data/loaders data/logits data/pairs objectives/targets",
+    "data/test_samples": "extraction/sampled_images",
     "data/test_sources": "data/split_folders",
     "data/test_table_source": (
         "data/label_lists data/listed_images data/odd_rows data/table_columns data/table_files data/table_rows "
@@ -85,6 +92,7 @@ TESTS_AS_WELL = {
     ),
     "delta/test_save": "delta/description delta/tensors",
     "evidence/test_leave_one_out": "evidence/principal_axes",
+    "evidence/test_reading": "measures/enough_labels",
     "extraction/test_cut_points": "extraction/flops extraction/skippable",
     "extraction/test_dataset_fingerprint": "extraction/randomness",
     "extraction/test_decision": "extraction/reasons",
