@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from petl.objectives.retrieval_metrics import RetrievalMetrics
     from petl.prediction.predict import predict
     from petl.prediction.results import Predictions
+    from petl.ranking.rank import rank
+    from petl.ranking.results import Ranking
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.callbacks import Callback, Training
@@ -75,6 +77,8 @@ _HOMES = {
     "methods.registry": "register methods",
     "prediction.predict": "predict",
     "prediction.results": "Predictions",
+    "ranking.rank": "rank",
+    "ranking.results": "Ranking",
     "objectives.measured": "TaskMetrics",
     "objectives.metric_learning": "MetricLearning",
     "objectives.metrics": "Metrics",
@@ -133,6 +137,7 @@ __all__ = [
     "PetlError",
     "Predictions",
     "Probe",
+    "Ranking",
     "Record",
     "Regression",
     "RegressionMetrics",
@@ -161,6 +166,7 @@ __all__ = [
     "methods",
     "param_groups",
     "predict",
+    "rank",
     "read",
     "rebase",
     "record",

@@ -11,6 +11,7 @@ from torch import Tensor
 from petl.evidence.principal_axes import parts, principal_axes, weighted_mean
 
 PENALTIES = tuple(10.0 ** (power / 2) for power in range(-6, 13))  # for features whose mean variance is 1
+NEIGHBOURS, TEMPERATURE = 20, 0.07  # of nearest neighbours: how many vote at most, and how their votes weigh
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,9 @@ class _Smoother:
         return weight, self.base - weight @ self.mean
 
 
-def nearest_neighbours(x: Tensor, y: Tensor, classes: int, k: int | None = None, temperature: float = 0.07) -> Tensor:
+def nearest_neighbours(
+    x: Tensor, y: Tensor, classes: int, k: int | None = None, temperature: float = TEMPERATURE
+) -> Tensor:
     """Returns leave-one-out class scores [N, C] of a k-nearest-neighbour classifier: votes of the k most similar other images.
 
     Similarity is the cosine; votes weigh ``exp(similarity / temperature)`` (Wu et al. 2018, arXiv:1805.01978). ``k`` is by
@@ -125,7 +128,7 @@ def nearest_neighbours(x: Tensor, y: Tensor, classes: int, k: int | None = None,
     x, y = valid(x, y, classes)
     x = x.double()
     counts = torch.bincount(y, minlength=classes)
-    k = min(k or min(20, int(counts[counts > 0].min())), len(x) - 1)
+    k = min(k or min(NEIGHBOURS, int(counts[counts > 0].min())), len(x) - 1)
     unit = x / x.norm(dim=1, keepdim=True).clamp_min(torch.finfo(x.dtype).tiny)
     votes = torch.zeros(len(x), classes, dtype=x.dtype)
     for start in range(0, len(x), 1024):

@@ -1,0 +1,115 @@
+"""A `Ranking` as a table and sentences."""
+
+from __future__ import annotations
+
+from petl.errors import printable, shortened
+from petl.ranking.results import RankedBackbone, Ranking
+from petl.tables import table
+
+NAME = 44  # characters of a name in the table
+HEAD = ("backbone", "score", "+-", "head", "images", "LogME", "H", "top-1", "params", "GMACs", "ms", "px", "licence")
+UNKNOWN = "-"
+
+
+def ranking_lines(ranking: Ranking) -> list[str]:
+    """Returns the table, and what it means."""
+    rows = [_cells(row, ranking) for row in ranking.rows]
+    raw = ranking.raw_pixels
+    pixels = ("  raw pixels", f"{raw.score:.3f}", f"{raw.error:.3f}", raw.by, raw.images, *[""] * 8)
+    listed = table([HEAD, *rows, pixels], left=(0, 12))
+    return [_first_line(ranking), listed, *_verdict(ranking), *_others(ranking), *ranking.alarms, *ranking.warnings]
+
+
+def _first_line(ranking: Ranking) -> str:
+    counts = list(ranking.classes.values())
+    spread = f"{min(counts)}" if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+    return (
+        f"{_plural(len(ranking.rows), 'backbone')} on {ranking.images} of {_plural(ranking.total, 'image')}, {len(counts)} classes with "
+        f"{spread} each; the score is the {ranking.measure} of leave-one-out predictions (the better of ridge and nearest neighbours)."
+    )
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def _cells(row: RankedBackbone, ranking: Ranking) -> tuple[object, ...]:
+    mark = "*" if row.name == ranking.best else "=" if row.tie else " "
+    return (
+        f"{mark} {_short(row.name)}",
+        f"{row.score:.3f}",
+        f"{row.error:.3f}",
+        row.by,
+        row.images,
+        f"{row.logme:.3f}",
+        f"{row.h_score:.2f}",
+        UNKNOWN if row.top1 is None else f"{row.top1:.1f}",
+        f"{row.params / 1e6:.1f}M",
+        f"{row.gmacs:.2f}",
+        f"{row.ms_per_image:.1f}",
+        row.side,
+        row.licence or "unknown",
+    )
+
+
+def _short(name: str) -> str:
+    """Returns a name that fits the table; of a path, its end is what tells it from others."""
+    return shortened_path(printable(name))
+
+
+def shortened_path(name: str) -> str:
+    """Returns a long name with its middle left out.
+
+    >>> shortened_path("mobilenetv2_100:/a/long/way/to/the/folder/of/weights.safetensors")
+    'mobilenetv2_100:/a/l...older/of/weights.safetensors'
+    """
+    return name if len(name) <= NAME else f"{name[:20]}...{name[-(NAME - 23) - 7 :]}"
+
+
+def _verdict(ranking: Ranking) -> list[str]:
+    """Returns which is the best, what ties with it, and how good it is on images that chose nothing."""
+    best, others = ranking[ranking.best], [name for name in ranking.ties if name != ranking.best]
+    lines = [f"Best (*): {best.name}, {best.score:.3f} +- {best.error:.3f}{_against_ties(ranking, best, others)}."]
+    if ranking.held_out is None:
+        lines.append(
+            f"No image is left that chose nothing ({ranking.held_out_note}): the score of the best of {len(ranking.rows)} is a "
+            "little too high."
+        )
+    else:
+        held = ranking.held_out
+        lines.append(
+            f"Its {ranking.measure} on {_plural(held.images, 'image')} that chose nothing ({held.source}): {held.score:.3f} +- {held.error:.3f}."
+        )
+    raw = ranking.raw_pixels
+    lines.append(
+        f"Raw pixels alone reach {raw.score:.3f}; the best is {raw.gain:+.3f} better (90% interval {raw.gain_low:+.3f} to {raw.gain_high:+.3f})."
+    )
+    return lines
+
+
+def _against_ties(ranking: Ranking, best: RankedBackbone, others: list[str]) -> str:
+    if not others:
+        return "; no other comes near it" if len(ranking.rows) > 1 else ""
+    tied = [ranking[name] for name in others]
+    cheapest = min([best, *tied], key=lambda row: row.gmacs)
+    cost = (
+        "; it is the cheapest of them"
+        if cheapest is best
+        else f"; the cheapest of them is {cheapest.name} ({cheapest.gmacs:.2f} GMACs, {best.gmacs:.2f} for the best)"
+    )
+    known = sum(row.top1 is not None for row in [best, *tied])
+    by = (
+        "timm's published top-1"
+        if known == len(tied) + 1
+        else "published top-1 where both have it, else cost,"
+        if known
+        else "cost"
+    )
+    return f"; a tie with {', '.join(others)} (=), which {by} decides{cost}"
+
+
+def _others(ranking: Ranking) -> list[str]:
+    dropped = [f"{row.name} after {row.dropped_at}" for row in ranking.rows if row.dropped_at]
+    lines = [f"Dropped early (images): {', '.join(dropped)}."] if dropped else []
+    lines += [f"Not measured: {name} ({shortened(why, 200)})." for name, why in ranking.left_out.items()]
+    return lines

@@ -1,0 +1,48 @@
+"""Builds the backbones that words name: ``NAME``, with weights that timm fetches, or ``NAME:FILE``, with those of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petl.errors import ITEM, StateError, near, shortened
+
+if TYPE_CHECKING:  # torch takes seconds, which `petl --help` needn't
+    from torch import nn
+
+LONGEST_REASON = 400  # characters of what timm says: of wrong weights it names every tensor
+NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
+
+
+def existing_file(path: str | Path) -> Path:
+    """Returns the path of an existing file, or raises a StateError."""
+    if not Path(path).is_file():
+        raise StateError(f"no such file: {path}")
+    return Path(path)
+
+
+def create_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
+    """Returns the timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
+    import timm
+
+    name, file = name_and_file(text)
+    overlay = (
+        {"file": str(existing_file(file))} if file else None
+    )  # timm's loading of pretrained weights also resizes position embeddings
+    try:
+        return timm.create_model(name, pretrained=bool(pretrained or file), pretrained_cfg_overlay=overlay, **args)
+    except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
+        hint = "" if name in timm.list_models() else near(name, timm.list_models())
+        where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
+        said = shortened(" ".join(str(error).split()), LONGEST_REASON)
+        raise StateError(f"timm can't build {shortened(text, ITEM)}: {said}{hint}{where}") from error
+
+
+def name_and_file(text: str) -> tuple[str, str]:
+    """Returns name and file; names such as ``hf-hub:owner/name`` keep their own colon."""
+    name, _, rest = text.partition(":")
+    if name not in NAME_PREFIXES:
+        return name, rest
+    inner, _, file = rest.partition(":")
+    return f"{name}:{inner}", file
