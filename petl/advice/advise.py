@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def advise(
     data: Data | tuple[Data, Data],
     new: Any = None,
     *,
+    head: bool | str | Sequence[str] = True,
     images: int = 1000,
     seed: int = 0,
     batch_size: int = 64,
@@ -44,6 +45,7 @@ def advise(
         model: A timm model or another one that `petl.features` takes, with its weights; wrapped or not.
         data: A folder or table (its training part, and its own val or test where it has one), a Dataset, or a pair of these.
         new: Images that the model will be used on, with labels or without: a folder, files, a table, a tensor or a Dataset.
+        head: The names of the classifier's modules where the model isn't timm's, as for `petl.features`.
         images: At most so many images of each part are read by the model, every class in its share. Facts about files and
             duplicates bit for bit are of all images.
         seed: Of the sample, the random weights, and the tests.
@@ -63,7 +65,7 @@ def advise(
     >>> advice.verdict.transfer, advice.facts.per_class
     ('ambiguous', {'0': 12, '1': 12})
     """
-    settings = Measuring(images, seed, batch_size, workers, cache, progress)
+    settings = Measuring(images, seed, head, batch_size, workers, cache, progress)
     found = opened(model, data, new, pipeline, (images, seed), reading)
     read = measured(found, settings)
     train, y, reader = read.train, read.y, Reader(read.y, seed)
@@ -73,7 +75,7 @@ def advise(
     distance = distance_of(readings, verdict, profile)
     head = best_head(train.x, y, int(y.max()) + 1)
     channels = found.channels if found.widened else None
-    rows = shortlist(model, facts.median_per_class, distance, channels, facts.classes)
+    rows = shortlist(model, facts.median_per_class, distance, channels, (facts.classes, head))
     same_scale = pipeline_of(found.parts["train"].dataset) is not None
     return Advice(
         train.model,

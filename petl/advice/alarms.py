@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from petl.advice.duplicates import Copies
 from petl.advice.readings import Readings, Verdict
-from petl.advice.result import Facts, shown_file
+from petl.advice.result import Facts, are, shown_file
 
 MANY_COPIES = 0.05  # share of the training images from which duplicates make left-out readings too good
 REMEDIES = "larger images (size=), another backbone (petl.rank), or methods that reach the first layers may help"
@@ -19,8 +19,8 @@ def alarms(facts: Facts, readings: Readings, verdict: Verdict) -> Iterator[str]:
     if copies.across:
         found = next(one for one in copies.groups if {"train", "own split"} <= {*one.parts})
         yield (
-            f"{copies.across} of the {facts.own_split} images of its own split are also training images ({_two(found)}): scores "
-            "there are too good; take them out."
+            f"{copies.across} of the {facts.own_split} images of its own split {are(copies.across)} also in the training part ({_two(found)}): "
+            "scores there are too good; take them out."
         )
     if copies.conflicting:
         found = next(one for one in copies.groups if len({label for label in one.labels if label is not None}) > 1)

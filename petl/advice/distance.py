@@ -64,11 +64,16 @@ class StemFacts:
 def profile_of(model: nn.Module, moments: Mapping[str, ChannelMoments]) -> Profile:
     """Returns how far what each norm layer receives is from the running statistics that it carries."""
     norms = running_norms(model)
-    known = {name: (norms[name].running_mean, norms[name].running_var, float(getattr(norms[name], "eps", 0.0))) for name in moments}
+    known = {
+        name: (norms[name].running_mean, norms[name].running_var, float(getattr(norms[name], "eps", 0.0)))
+        for name in moments
+    }
     return _profile({name: _gap(moments[name], *known[name]) for name in moments})
 
 
-def profile_between(moments: Mapping[str, ChannelMoments], known: Mapping[str, ChannelMoments], model: nn.Module) -> Profile:
+def profile_between(
+    moments: Mapping[str, ChannelMoments], known: Mapping[str, ChannelMoments], model: nn.Module
+) -> Profile:
     """Returns how far what each norm layer receives of some images is from what it receives of others."""
     norms = running_norms(model)
     both = [name for name in moments if name in known]

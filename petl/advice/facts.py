@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from petl.advice.distance import profile_between
 from petl.advice.duplicates import Duplicates, PartPictures, find_duplicates
@@ -17,6 +18,8 @@ from petl.data.unlabelled import ONLY_CLASS
 from petl.errors import DataError
 from petl.extraction.feature_set import Features
 from petl.measures.norm_gap import feature_gap
+
+DRAWS = 5  # of training images beside which a gap is judged
 
 
 def facts_of(found: Opened, read: Measured) -> Facts:
@@ -48,9 +51,7 @@ def facts_of(found: Opened, read: Measured) -> Facts:
 
 
 def _with_unreadable(facts: FileFacts, unreadable: dict[str, str]) -> FileFacts:
-    return FileFacts(
-        facts.files, facts.width, facts.height, facts.bits, facts.channels, facts.transparent, unreadable
-    )
+    return FileFacts(facts.files, facts.width, facts.height, facts.bits, facts.channels, facts.transparent, unreadable)
 
 
 def _per_class(pictures: PartPictures, read: Features) -> dict[str, int]:
@@ -88,10 +89,18 @@ def _labels(part: ImagePart) -> list[str | None]:
 def new_facts(found: Opened, read: Measured, duplicates: Duplicates) -> NewImages:
     """Returns what the new images are like beside the training images."""
     part, new, train = found.parts["new"], read.features["new"], read.train
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-    half = len(order) // 2
-    usual = feature_gap(train.x[order[:half]], train.x[order[half:]])
+    usual = _usual_gap(train.x, len(new))
     between = profile_between(read.moments.get("new", {}), read.moments.get("train", {}), found.model)
     unreadable = {**part.unreadable, **new.unreadable}
     gap = feature_gap(new.x, train.x)
     return NewImages(len(part.dataset), len(new), duplicates.new or 0, between, gap, usual, unreadable)
+
+
+def _usual_gap(x: Tensor, count: int) -> float:
+    """Returns the mean gap between so many of the training images (at most half of them) and the others, in a few draws."""
+    draws, generator = [], torch.Generator().manual_seed(0)
+    for _ in range(DRAWS):
+        order = torch.randperm(len(x), generator=generator)
+        part = min(count, len(x) // 2)
+        draws.append(feature_gap(x[order[:part]], x[order[part:]]))
+    return sum(draws) / len(draws)

@@ -125,7 +125,9 @@ def _fingerprint(contents: Any) -> str:
 def _header(contents: Any, owner: Images) -> _Header:
     """Returns what is known of an image from the beginning of its file; where that isn't enough, the file is decoded."""
     if isinstance(contents, bytes):
-        contents = decode(contents, owner.transform.reading) if _is_special(contents) else Image.open(io.BytesIO(contents))
+        contents = (
+            decode(contents, owner.transform.reading) if _is_special(contents) else Image.open(io.BytesIO(contents))
+        )
     if isinstance(contents, Image.Image):
         deep = contents.mode.startswith("I;16") or (contents.mode, contents.format) == ("I", "PNG")
         bits = 16 if deep else MODE_BITS.get(contents.mode, 8)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +31,7 @@ class Measuring:
 
     images: int
     seed: int
+    head: bool | str | Sequence[str]
     batch_size: int
     workers: int
     cache: bool | str | Path | None
@@ -94,13 +97,14 @@ def _refuse_listed(part: ImagePart) -> None:
 
 
 def _features_of(model: nn.Module, part: ImagePart, how: Measuring, *, blocks: bool) -> Features:
-    options = {"batch_size": how.batch_size, "workers": how.workers, "cache": how.cache, "progress": how.progress}
+    options: dict[str, Any] = {"batch_size": how.batch_size, "workers": how.workers, "cache": how.cache}
+    options |= {"progress": how.progress, "head": how.head}
     if blocks:
         try:
-            return features(model, part.drawn, blocks=True, inputs=SIDE, **options)  # type: ignore[arg-type]  # by name
+            return features(model, part.drawn, blocks=True, inputs=SIDE, **options)
         except SiteError:  # of blocks that can't be read; what concerns the classifier is raised again below
             pass
-    return features(model, part.drawn, inputs=SIDE, **options)  # type: ignore[arg-type]  # as above
+    return features(model, part.drawn, inputs=SIDE, **options)
 
 
 def _few(part: ImagePart, how: Measuring) -> object:
@@ -114,9 +118,7 @@ def _moments(model: nn.Module, part: ImagePart, how: Measuring) -> dict[str, Cha
     return norm_moments(model, picture_batches(model, _few(part, how), batch_size=how.batch_size, workers=how.workers))
 
 
-def _random_features(
-    model: nn.Module, part: ImagePart, how: Measuring, read: Features
-) -> tuple[Tensor | None, str]:
+def _random_features(model: nn.Module, part: ImagePart, how: Measuring, read: Features) -> tuple[Tensor | None, str]:
     """Returns the features of the copy with random weights, or None with the reason."""
     try:
         copied, by = random_copy(model, how.seed)

@@ -197,5 +197,3 @@ def original(dataset: Any, index: int) -> Any:
     owner, number = locate(dataset, index)
     found = owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
     return np.asarray(found.array if isinstance(found, Bands) else found)
-
-

@@ -17,7 +17,9 @@ from petl.evidence.reading import ClassReading, read_classes
 SIDES = (8, 32)  # of the raw pictures
 LEVEL = 0.95  # of the interval of a difference
 SURE = 0.05  # the p-value below which two readings differ
-VERY_SURE = 0.01  # the same where one of several is chosen first: the best of the blocks, or whether anything is above chance
+VERY_SURE = (
+    0.01  # the same where one of several is chosen first: the best of the blocks, or whether anything is above chance
+)
 ABOVE = 2.33  # standard errors above chance, for the same probability on one side
 Transfer = Literal["positive", "ambiguous", "negative"]
 
@@ -146,14 +148,12 @@ def read_all(
     best = max(curve, key=lambda score: score.accuracy)
     ahead = best.accuracy > pretrained.accuracy and reader.above_chance(best.what)
     earlier = reader.compare(best.what, pretrained.what) if ahead else None
-    return Readings(
-        pretrained, untrained, random[1], raw, curve, best.what if earlier else pretrained.what, earlier
-    )
+    return Readings(pretrained, untrained, random[1], raw, curve, best.what if earlier else pretrained.what, earlier)
 
 
 def _read_pictures(reader: Reader, pictures: Tensor, side: int) -> Score:
     small = pictures if pictures.shape[-1] == side else F.adaptive_avg_pool2d(pictures, side)
-    return reader.read(f"raw pixels, {side} x {side}", small.flatten(1))
+    return reader.read(f"raw pixels ({side} x {side})", small.flatten(1))
 
 
 def verdict_of(reader: Reader, readings: Readings) -> Verdict:

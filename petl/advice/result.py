@@ -55,7 +55,7 @@ class NewImages:
         duplicates: How many of them are also in the training part.
         profile: The gap of what BatchNorms receive of the new images to what they receive of the training images.
         feature_gap: The same of what the classifier takes; for any model.
-        usual_gap: That gap between two halves of the training images: what chance alone gives.
+        usual_gap: That gap of as many training images to the others: what chance alone gives.
         unreadable: Files that can't be read.
     """
 
@@ -158,14 +158,14 @@ class Advice(Findings):
             yield f"They are gray: {stem.reach:.0%} of the energy of the first layer ({stem.layer}) can be reached by gray."
 
     def _about_new(self, new: NewImages) -> str:
-        gap = f"{new.feature_gap:.2f} (halves of the training images: {new.usual_gap:.2f})"
+        gap = f"{new.feature_gap:.2f} (as many of the training images: {new.usual_gap:.2f})"
         norms = (
             f", by BatchNorm {new.profile.first:.2f}, {new.profile.middle:.2f} and {new.profile.last:.2f} by depth"
             if new.profile.applicable
             else ""
         )
         return (
-            f"New images: {new.images}, of which {new.duplicates} are also among the training images; their gap to these is {gap} in "
+            f"New images: {new.images}, of which {new.duplicates} {are(new.duplicates)} among the training images; their gap to these is {gap} in "
             f"features{norms}. petl.shift says what has changed."
         )
 
@@ -176,6 +176,11 @@ class Advice(Findings):
         yield f"To try, by rules (priors, not measured on these images; petl.compare measures them){still if few else ''}:"
         for number, row in enumerate(self.shortlist, 1):
             yield f"  {number}. {row.code}: {row.reason}{_rates(row)}."
+
+
+def are(count: int) -> str:
+    """Returns the verb for so many images."""
+    return "is" if count == 1 else "are"
 
 
 def _score(score: Score) -> str:
@@ -195,7 +200,11 @@ def _about_files(files: FileFacts) -> str:
     sizes = f"{_range(files.width)} x {_range(files.height)} pixels"
     bits = " and ".join(files.bits)
     channels = " and ".join(files.channels)
-    bad = f"; {len(files.unreadable)} can't be read ({listing(map(shown_file, files.unreadable), 3)})" if files.unreadable else ""
+    bad = (
+        f"; {len(files.unreadable)} can't be read ({listing(map(shown_file, files.unreadable), 3)})"
+        if files.unreadable
+        else ""
+    )
     return f"Files: {sizes}, {bits} bits, {channels} channel{'s' * (channels != '1')}{bad}."
 
 
@@ -209,7 +218,7 @@ def _about_copies(found: Duplicates, *, has_split: bool) -> str:
         return "No duplicates."
     near = found.within - found.within_exact
     parts = [f"{found.within_exact} exact and {near} near duplicates among the training images"]
-    parts += [f"{found.across} of its own split are in the training part"] if has_split else []
+    parts += [f"{found.across} of its own split {are(found.across)} in the training part"] if has_split else []
     return f"Duplicates: {', '.join(parts)} ({_example(found.groups[0])})."
 
 

@@ -96,19 +96,21 @@ def _level(profile: Profile) -> str:
     return max(named, key=lambda name: named[name])
 
 
-def shortlist(model: nn.Module, each: float, distance: Distance, channels: int | None, classes: int) -> list[Suggestion]:
+def shortlist(
+    model: nn.Module, each: float, distance: Distance, channels: int | None, wanted: tuple[int, Any]
+) -> list[Suggestion]:
     """Returns the methods to try, the likeliest first.
 
     Args:
         model: The user's model, wrapped or not; methods that have nothing to do in its backbone are left out.
         each: Images of a class in the training part, the median.
         channels: Of the images where the backbone takes another number; else None.
-        classes: How many there are.
+        wanted: How many classes there are, and ``head=`` of `petl.wrap`.
     """
     found, before = [], () if channels is None else (Input(in_chans=channels),)
     for methods, reason, options in _candidates(model, each, distance):
         whole = (*before, *methods)
-        rates = _default_rates(model, whole, classes)
+        rates = _default_rates(model, whole, *wanted)
         if rates == "unfit":
             continue
         said = f"{reason}; the images have {channels} channels" if before else reason
@@ -146,13 +148,13 @@ def _for_far_images(distance: Distance) -> Iterator[Candidate]:
     yield (Probe(layers="all"),), "earlier blocks may know what the last one has lost", {}
 
 
-def _default_rates(model: nn.Module, methods: Sequence[Method], classes: int) -> Any:
+def _default_rates(model: nn.Module, methods: Sequence[Method], classes: int, head: Any) -> Any:
     """Returns the default rates of methods on this backbone; None where it can't be built, "unfit" where they don't fit it."""
     outline = _outline(model)
     if outline is None:
         return None
     try:
-        wrap(outline, list(methods), num_classes=classes)
+        wrap(outline, list(methods), num_classes=classes if head is True else None, head=head)
     except PetlError:
         return "unfit"
     if all(isinstance(method, Probe) for method in methods):
@@ -184,6 +186,10 @@ def _code(methods: Sequence[Method]) -> str:
     """
     texts = []
     for method in methods:
-        own = [(f.name, getattr(method, f.name)) for f in dataclasses.fields(method) if getattr(method, f.name) != f.default]
+        own = [
+            (f.name, getattr(method, f.name))
+            for f in dataclasses.fields(method)
+            if getattr(method, f.name) != f.default
+        ]
         texts.append(f"petl.{type(method).__name__}({', '.join(f'{name}={value!r}' for name, value in own)})")
     return texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"

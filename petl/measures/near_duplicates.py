@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 COSINE = 0.999  # of features: with it, pictures may differ more
-DIFFERENCE, LOOSE_DIFFERENCE = 0.1, 0.15  # root mean square of pictures' difference, in standard deviations of all pictures
+DIFFERENCE, LOOSE_DIFFERENCE = (
+    0.1,
+    0.15,
+)  # root mean square of pictures' difference, in deviations of all pictures from their mean
 CORRELATION, LOOSE_CORRELATION = 0.99, 0.95  # of two pictures' pixels
 FLAT = 0.02  # a picture varies less, in the same units: it has no content to correlate
 SAME = 0.005  # the difference of two flat ones
@@ -32,13 +35,17 @@ def near_duplicates(x: Tensor, pictures: Tensor, others: tuple[Tensor, Tensor] |
         pictures: The same images at a few pixels, [N, C, side, side].
         others: Features [M, D] and pictures of a second set: pairs have one image of each. None: pairs within the first.
 
-    The pictures differ by at most a tenth of the deviation of all pictures, and correlate to .99; where the features have a
+    The pictures differ by at most a tenth of their usual deviation from the mean picture, and correlate to .99; where the features have a
     cosine of .999, they may differ a little more. Features alone can't tell: a JPEG of a small picture had cosines of .86 to .99 to the
     original (EfficientNet-Lite0 on Fashion-MNIST at quality 90), and a model that knows little about images has .999 for all of
     them. Of 2000 pictures of Fashion-MNIST one pair in two million is taken for a duplicate, of 1797 scanned digits none.
     """
     whole = pictures if others is None else torch.cat([pictures, others[1]])
-    centre, unit = whole.double().mean(0).flatten(), float(whole.double().std()) or 1.0
+    flat = whole.double().flatten(1)
+    centre = flat.mean(0)
+    unit = (
+        float((flat - centre).square().mean().sqrt()) or 1.0
+    )  # channels and places that are bright in all pictures don't count
     mine = _Side(x, pictures, centre, unit)
     theirs = mine if others is None else _Side(*others, centre, unit)
     return [pair for pair in _alike(mine, theirs) if others is not None or pair.first < pair.second]
@@ -49,9 +56,8 @@ class _Side:
 
     def __init__(self, x: Tensor, pictures: Tensor, centre: Tensor, unit: float) -> None:
         self.x = torch.nn.functional.normalize(x.float(), dim=1)
-        self.pixels = ((pictures.flatten(1).double() - centre) / unit).float()
-        whole = pictures.flatten(1).double() / unit
-        self.centred = (whole - whole.mean(1, keepdim=True)).float()
+        own = (pictures.flatten(1).double() - centre) / unit
+        self.pixels, self.centred = own.float(), (own - own.mean(1, keepdim=True)).float()
         self.spread = self.centred.double().square().mean(1).sqrt()
         self.squares = self.pixels.square().sum(1)
 
@@ -61,7 +67,9 @@ def _alike(mine: _Side, theirs: _Side) -> Iterator[NearPair]:
     for start in range(0, len(mine.x), PART):
         rows = slice(start, start + PART)
         squares = mine.squares[rows, None] + theirs.squares - 2 * mine.pixels[rows] @ theirs.pixels.T
-        a, b = (squares <= 1.1 * size * LOOSE_DIFFERENCE**2 + 1e-3).nonzero(as_tuple=True)  # rounded: the exact test follows
+        a, b = (squares <= 1.1 * size * LOOSE_DIFFERENCE**2 + 1e-3).nonzero(
+            as_tuple=True
+        )  # rounded: the exact test follows
         for begin in range(0, len(a), PART):
             first, second = a[begin : begin + PART] + start, b[begin : begin + PART]
             cosines = (mine.x[first] * theirs.x[second]).sum(1).clamp(-1, 1)

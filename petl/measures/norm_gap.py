@@ -18,7 +18,9 @@ def norm_gap(mean: Tensor, variance: Tensor, known_mean: Tensor, known_variance:
     >>> norm_gap(torch.ones(2), torch.ones(2), torch.zeros(2), torch.ones(2))
     1.0
     """
-    wide, known_wide = ((part.double().clamp_min(0) + eps).sqrt().clamp_min(1e-12) for part in (variance, known_variance))
+    wide, known_wide = (
+        (part.double().clamp_min(0) + eps).sqrt().clamp_min(1e-12) for part in (variance, known_variance)
+    )
     shift = (mean.double() - known_mean.double()) / known_wide
     return float((shift.square() + (wide / known_wide).log().square()).mean())
 

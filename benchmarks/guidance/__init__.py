@@ -1,0 +1,1 @@
+"""What the verbs of guidance say of real images and real backbones, and synthetic tasks with a known right answer."""
