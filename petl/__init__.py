@@ -19,6 +19,8 @@ if _isdir(f"{__path__[0]}/transform"):  # the other petl's; its errors.py and ve
 
 if TYPE_CHECKING:
     from petl import data
+    from petl.advice.advise import advise
+    from petl.advice.result import Advice
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
@@ -63,6 +65,8 @@ if TYPE_CHECKING:
 
 # Each public name is brought when it is first asked for: torch and timm take seconds, which `petl --version` needn't.
 _HOMES = {
+    "advice.advise": "advise",
+    "advice.result": "Advice",
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
@@ -110,6 +114,7 @@ _HOME = {name: home for home, names in _HOMES.items() for name in names.split()}
 __all__ = [
     "BN",
     "Adapter",
+    "Advice",
     "Bias",
     "Callback",
     "DataError",
@@ -151,6 +156,7 @@ __all__ = [
     "WeightGraft",
     "Where",
     "__version__",
+    "advise",
     "bare",
     "check",
     "data",

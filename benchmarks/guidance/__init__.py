@@ -1,1 +1,2 @@
 """Guidance, measured: what each verb says of real backbones and images, against what trainings on them reach."""
+"""What the verbs of guidance say of real images and real backbones, and synthetic tasks with a known right answer."""

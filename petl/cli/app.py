@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from petl.cli.advise_command import advise_command
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
@@ -38,6 +39,7 @@ def root(
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function, example
+    ("advise", advise_command, "petl advise resnet50 pets --new new --out advice.json"),
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
     ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),

@@ -101,6 +101,10 @@ class Images(Dataset[tuple[Tensor, Any]]):
         except (OSError, EOFError, SyntaxError, struct.error, zlib.error) as error:  # of PIL's codecs, in a reader
             raise Unreadable(f"{self.filename(index)}: it can't be read: {error}") from error
 
+    def contents(self, index: int) -> Any:
+        """Returns what the source has of image ``index``: the bytes of its file, or a PIL image or an array without a file."""
+        return self._apply(lambda image: image, index)[0]
+
     def raw(self, index: int) -> Any:
         """Returns image ``index`` as it is in its file: a PIL image, an array, or bands."""
         return self._apply(self._decoded, index)[0]

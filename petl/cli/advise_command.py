@@ -1,0 +1,74 @@
+"""``petl advise``: which method, and whether pretraining helps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from petl.cli.arguments import CreateOption, DataArgument, DataOption, JsonOption, OverwriteOption, PositiveInt
+from petl.cli.data_options import DATASET, PIPELINE, data_keywords
+from petl.cli.key_values import parse_pairs
+from petl.cli.models import create_backbone, load_delta, weights_file
+from petl.cli.terminal import note, say
+from petl.errors import MethodError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def advise_command(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="Backbone NAME (timm fetches its weights), NAME:WEIGHTS_FILE, or a delta."
+        ),
+    ],
+    data: DataArgument,
+    new: Annotated[
+        str | None,
+        typer.Option(help="Images that the model will be used on, with labels or without: a folder, a table."),
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="At most so many images are read by the model.")] = 1000,
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the images. [the backbone's; ViTs take --arg img_size=N]")
+    ] = None,
+    seed: int = 0,
+    args: CreateOption = None,
+    reading: DataOption = None,
+    batch_size: PositiveInt = 64,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Also write everything as JSON.")] = None,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Say what the images are like, whether pretraining helps, and which methods to try."""
+    import petl
+    from petl.cli.outputs import destination, try_writing
+    from petl.findings import as_text
+
+    said = data_keywords(reading, known=PIPELINE | DATASET)
+    if size and "size" in said.pipeline:
+        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+    inputs = [data, *filter(None, [new]), *([model] if Path(model).is_file() else weights_file(model))]
+    path = destination(out, inputs=inputs, overwrite=overwrite) if out else None
+    if path is not None:
+        try_writing(path, Path.touch)
+    net = _named(model, parse_pairs(args))
+    pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
+    options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
+    advice = petl.advise(net, data, new, pipeline=pipeline, **options, **said.dataset)
+    if path is not None:
+        path.write_text(as_text(advice), encoding="utf-8")
+        note(f"wrote {path}")
+    say(as_text(advice).rstrip("\n") if as_json else advice)
+
+
+def _named(model: str, args: dict[str, Any]) -> nn.Module:
+    """Returns the backbone of this name, or the model of this delta file."""
+    if Path(model).is_file():
+        if args:
+            raise MethodError(f"--arg is for a backbone, and {model} is a file, whose backbone is known; leave it out")
+        return load_delta(model, None)[0]
+    return create_backbone(model, args).eval()
