@@ -180,8 +180,8 @@ def _plan(workshop: Workshop, settings: list[Setting], asked: dict[str, Any]) ->
         one_of = {setting.text: setting for setting in trained}  # whatever its rates are, a method takes the same time
         timed, jobs = workshop.time([workshop.trial(setting, 0, 1) for setting in one_of.values()])
         costs = {setting.name: timed.get(one_of[setting.text].name, Cost(0, 0)) for setting in trained}
-        left = asked["seconds"] - workshop.journal.elapsed
-        plan = plan_within(left, costs, epochs=asked["epochs"], updates=updates, seeds=asked["seeds"], jobs=jobs)
+        limits = {name: asked[name] for name in ("seconds", "epochs", "seeds")}
+        plan = plan_within(costs=costs, updates=updates, jobs=jobs, used=workshop.journal.elapsed, **limits)
         return {**vars(plan), "jobs": jobs}
 
     found = workshop.journal.decided("plan", decide)

@@ -56,29 +56,38 @@ def fixed_plan(epochs: int | None, updates: int, seeds: int) -> Plan:
 
 
 def plan_within(
-    seconds: float, costs: Mapping[str, Cost], *, epochs: int | None, updates: int, seeds: int, jobs: float
+    seconds: float,
+    costs: Mapping[str, Cost],
+    *,
+    epochs: int | None,
+    updates: int,
+    seeds: int,
+    jobs: float,
+    used: float = 0.0,
 ) -> Plan:
     """Returns the longest plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
 
     Args:
         costs: Of each setting that trains by gradient, by name.
         epochs: The most that the last rung has; None for as many as `petl.fit` chooses.
+        used: Seconds that have passed already.
 
     Raises:
         PetlError: not even one epoch of each setting fits.
     """
     most, least = epochs or default_epochs(updates), math.ceil(LEAST_UPDATES / updates)
-    time = seconds * (1 - RESERVE) * jobs
+    time = (seconds * (1 - RESERVE) - used) * jobs
     for count, first in ((seeds, least), (1, least), (1, 1)):
         fitting = [rungs for rungs in _all_rungs(min(first, most), most) if expected(rungs, count, costs) <= time]
         if fitting:
             rungs = max(fitting, key=lambda found: (found[-1], len(found)))
             about = expected(rungs, count, costs) / jobs
             return Plan(rungs, count, f"{_listed(rungs)}, about {about:.0f} of {seconds:.0f} s")
-    first_rung = sum(cost.of(1) for cost in costs.values()) / (1 - RESERVE) / jobs
+    first = sum(cost.of(1) for cost in costs.values()) / jobs
     raise PetlError(
-        f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings, which take about "
-        f"{first_rung:.3g} s: pass seconds={math.ceil(first_rung * 3)}, fewer images (images=300), or fewer methods"
+        f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings: about {first:.3g} s, after "
+        f"{used:.3g} s of measuring that; pass seconds={math.ceil((first + used) / (1 - RESERVE) * 1.5)} or more, fewer images "
+        "by images=, or fewer methods"
     )
 
 
