@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from petl.training.fit import fit
     from petl.training.history import History
     from petl.training.optimizers import param_groups
+    from petl.trials.compare import compare
+    from petl.trials.comparison import Comparison
     from petl.version import __version__
     from petl.wrapping.lookup import bare, in_chans, record, trainable
     from petl.wrapping.merge import merge
@@ -101,6 +103,8 @@ _HOMES = {
     "training.fit": "fit",
     "training.history": "History",
     "training.optimizers": "param_groups",
+    "trials.compare": "compare",
+    "trials.comparison": "Comparison",
     "version": "__version__",
     "wrapping.lookup": "bare in_chans record trainable",
     "wrapping.merge": "merge",
@@ -117,6 +121,7 @@ __all__ = [
     "Advice",
     "Bias",
     "Callback",
+    "Comparison",
     "DataError",
     "DeltaError",
     "Features",
@@ -159,6 +164,7 @@ __all__ = [
     "advise",
     "bare",
     "check",
+    "compare",
     "data",
     "evaluate",
     "features",

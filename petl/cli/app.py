@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from petl.cli.advise_command import advise_command
+from petl.cli.compare_command import compare_command
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
@@ -46,6 +47,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
+    ("compare", compare_command, "petl compare resnet50 pets --method lora --method norm --seconds 600 --folder runs"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),
 )

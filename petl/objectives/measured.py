@@ -83,7 +83,7 @@ class TaskMetrics:
         >>> metrics.compare(metrics).tie
         True
         """
-        one, two = _per_image_of(self), _per_image_of(other)
+        one, two = per_image_of(self), per_image_of(other)
         if one.what != two.what or one.data != two.data or len(one.scores) < 2:
             raise PetlError(
                 f"{one.what} of {len(one.scores)} images and {two.what} of {len(two.scores)} images can't be compared image by "
@@ -153,7 +153,8 @@ def edge_errors(errors: Mapping[str, float], images: int) -> dict[str, float]:
     return {name: error if error != 0 else accuracy_error(1.0, images) for name, error in errors.items()}
 
 
-def _per_image_of(metrics: TaskMetrics) -> PerImage:
+def per_image_of(metrics: TaskMetrics) -> PerImage:
+    """Returns the score of each image; a PetlError for metrics that were read from a file and have none."""
     found = getattr(metrics, "_per_image", None) if isinstance(metrics, TaskMetrics) else None
     if found is None:
         raise PetlError(

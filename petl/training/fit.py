@@ -45,6 +45,7 @@ def fit(
     unfreeze: int | Literal["stall"] | None = None,
     schedule: str | None = None,
     scheduler: Any = None,
+    cycles: Sequence[int] | None = None,
     warmup_epochs: float | None = None,
     min_lr: float = 0.0,
     accumulate: int = 1,
@@ -128,6 +129,8 @@ def fit(
             after a linear warm-up (a tenth of the epochs unless said otherwise; with default rates at least 30 updates).
         scheduler: In their place, an LRScheduler of torch's, a Scheduler of timm's, or a function that returns one for the
             optimizer (and gets the number of updates, if it has a parameter ``updates``). It takes a step after each update.
+        cycles: Epochs after which the schedule starts anew, such as (3, 9, 27): three parts, each with a warm-up and a decay
+            of its own. With ``checkpoint`` and ``resume`` a training of 3 epochs goes on to 9, and is as one of 9, bit for bit.
         clip: Largest norm of the gradient. None is 1 with default rates, and none where ``lr`` is a number; inf is none.
         mixup, cutmix: timm's alpha; 0 is off. A last batch of an odd number of images isn't mixed.
         class_weights: One per class, or "balanced". The mean in each batch is then a weighted one, as torch has it.

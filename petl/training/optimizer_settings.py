@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 
 from petl.errors import PetlError
+from petl.training.cycles import checked_cycles
 from petl.training.own_scheduler import is_scheduler, refuse_per_epoch, schedulers
 from petl.training.setting_checks import (
     ABOVE_ZERO,
@@ -58,6 +59,7 @@ class OptimizerSettings:
     unfreeze: int | Literal["stall"] | None
     schedule: str | None
     scheduler: Any
+    cycles: Sequence[int] | None
     warmup_epochs: float | None
     min_lr: float
     accumulate: int
@@ -74,6 +76,8 @@ class OptimizerSettings:
         if self.start not in (None, "auto", "probe"):
             raise PetlError(f"start={self.start!r}; expected 'auto', 'probe', or None")
         self._refuse_rates()
+        if self.cycles is not None:
+            self._check_cycles()
         most, words = (INFINITY, "0 or more") if self.epochs is None else (self.epochs, f"0 to epochs={self.epochs}")
         refuse_numbers(self, {"warmup_epochs": Bounds(Real, 0, most, f"{words}, or None", optional=True)})
         if self.one_rate is not None and self.min_lr > self.one_rate:
@@ -94,6 +98,13 @@ class OptimizerSettings:
             refuse_number("layer_decay", self.layer_decay, DECAY)
         if self.unfreeze != STALL:
             refuse_number("unfreeze", self.unfreeze, UNFREEZE)
+
+    def _check_cycles(self) -> None:
+        object.__setattr__(self, "cycles", checked_cycles(self.cycles, self.epochs))
+        if self.epochs is None and self.minutes is None:
+            object.__setattr__(self, "epochs", self.cycles[-1])  # type: ignore[index]  # checked
+        if self.minutes is not None or self.unfreeze is not None or self.schedule == "none":
+            raise PetlError("cycles= are parts of a schedule of known length: leave minutes=, unfreeze= and 'none' out")
 
     def _refuse_other_optimizers(self) -> None:
         name = self.optimizer if isinstance(self.optimizer, str) else "adam"
@@ -124,9 +135,9 @@ class OptimizerSettings:
         refuse_kinds(
             self, {"scheduler": ((Callable, *schedulers()), "a scheduler, or a function optimizer -> scheduler")}
         )
-        if self.schedule is not None or self.warmup_epochs is not None or self.min_lr:
+        if self.schedule is not None or self.warmup_epochs is not None or self.min_lr or self.cycles is not None:
             raise PetlError(
-                "schedule=, warmup_epochs= and min_lr= are for fit's own schedule; leave them out beside scheduler="
+                "schedule=, cycles=, warmup_epochs= and min_lr= are for fit's own schedule; leave them out beside scheduler="
             )
         if isinstance(self.lr, str) or self.layer_decay == GRADIENTS or self.minutes is not None:
             raise PetlError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from petl.errors import PetlError, StateError
 from petl.graft.sharded import is_sharded_model
+from petl.training.cycles import CycledSchedule
 from petl.training.length import warmup
 from petl.training.optimizer_settings import GRADIENTS, OptimizerSettings
 from petl.training.rate_groups import PEAK, with_default_rates
@@ -102,7 +103,13 @@ def _groups(model: nn.Module, settings: OptimizerSettings) -> tuple[list[dict[st
 
 
 def create_scheduler(optimizer: Any, settings: OptimizerSettings, updates: int, epochs: int) -> Any:
-    """Returns timm's schedule, which takes a step per update, or None for "none"."""
+    """Returns timm's schedule, which takes a step per update, or None for "none"; with ``cycles`` one for each of them."""
+    if settings.cycles and settings.schedule != "none":
+        return CycledSchedule(lambda part: _one_schedule(optimizer, settings, updates, part), settings.cycles, updates)
+    return _one_schedule(optimizer, settings, updates, epochs)
+
+
+def _one_schedule(optimizer: Any, settings: OptimizerSettings, updates: int, epochs: int) -> Any:
     from timm.scheduler import create_scheduler_v2
 
     rate = top_rate(optimizer) if settings.one_rate is None else settings.one_rate

@@ -26,7 +26,19 @@ Part = TypeVar("Part")
 # settings that only a training by gradient has, with the values that mean that nobody asked for one
 WITHOUT_GRADIENT: dict[str, Any] = {
     **dict.fromkeys(
-        ("epochs", "minutes", "lr", "layer_decay", "unfreeze", "schedule", "scheduler", "warmup_epochs", "clip", "ema")
+        (
+            "epochs",
+            "minutes",
+            "lr",
+            "layer_decay",
+            "unfreeze",
+            "schedule",
+            "scheduler",
+            "cycles",
+            "clip",
+            "ema",
+            "warmup_epochs",
+        )
     ),
     **dict.fromkeys(("min_lr", "label_smoothing", "mixup", "cutmix"), 0.0),
     "optimizer": "adamw",

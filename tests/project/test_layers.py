@@ -141,6 +141,10 @@ TESTS_AS_WELL = {
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
     "training/test_callbacks": "training/callback_calls",
+    "trials/test_compare": (
+        "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"
+    ),
+    "trials/test_workshop": "trials/journal",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
     "training/test_head_start": "training/head_layers training/head_plan training/head_starters",

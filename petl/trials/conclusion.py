@@ -1,0 +1,169 @@
+"""Makes the `Comparison` of a race that is over: the winner, its score on images that chose nothing, the table, the files."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from petl.delta.load import load
+from petl.findings import as_text
+from petl.format.atomic_files import open_atomically
+from petl.objectives.measured import TaskMetrics, per_image_of
+from petl.training.evaluation import evaluate
+from petl.trials.choosing import Standing, winner
+from petl.trials.comparison import Comparison, Row, claims_of
+from petl.trials.race import Entry, Race
+from petl.trials.settings import PROBE
+from petl.trials.telling import Baseline, baseline, chance_of, raw_pixel_scores, told_of
+from petl.trials.trial import DELTA, measuring
+from petl.trials.workshop import file_name
+
+RESULT, PIXELS = "comparison.json", "raw pixels"
+
+
+def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comparison:
+    """Returns the comparison, and with ``keep`` writes it and the finalists' deltas into the folder."""
+    trainable = {one.name: race.entries[one.name].outcomes[0].trainable for one in ranked}
+    best, leader, parts = winner(ranked, trainable), ranked[0].name, race.workshop.materials.parts
+    entry = race.entries[best]
+    entry.end, entry.why = "winner", "the fewest trainable numbers within one standard error of the leader"
+    metrics = _measured(race, entry)
+    scores = per_image_of(metrics).scores
+    told, chance = told_of(scores, per_image_of(metrics).what), chance_of(metrics)
+    baselines = _baselines(race, entry, scores)
+    path = _delta(race, entry)
+    found = Comparison(
+        best_name=best,
+        leader=leader,
+        rows=_rows(race, ranked),
+        measure=per_image_of(metrics).what,
+        held_out=told,
+        held_out_is="own" if parts.own else "fifth",
+        chance=chance,
+        baselines=baselines,
+        claims=claims_of(told, chance, baselines),
+        rungs=race.rungs,
+        folds=len(parts.folds),
+        images=parts.chosen_by,
+        seconds=race.workshop.journal.elapsed,
+        budget=race.seconds,
+        plan=_plan_sentences(race),
+        repeat=_repeat(race, entry),
+        delta=str(_kept(race, entry)) if keep else None,
+    )
+    if keep:
+        _write(race, found)
+    return found.with_base(race.workshop.materials.model, None if keep else path.read_bytes())
+
+
+def _delta(race: Race, entry: Entry) -> Path:
+    """Returns the file of the delta of a setting's first seed."""
+    return Path(race.workshop.trial(entry.setting, 0, entry.epochs).folder) / DELTA
+
+
+def _measured(race: Race, entry: Entry) -> TaskMetrics:
+    """Returns how well a setting's model does on the images that chose nothing."""
+    materials = race.workshop.materials
+    model = load(_delta(race, entry), copy.deepcopy(materials.model))
+    return evaluate(model, materials.parts.told, progress=False, **measuring(materials.options))
+
+
+def _baselines(race: Race, entry: Entry, scores: torch.Tensor) -> list[Baseline]:
+    """Returns the probe in closed form and, for classes, raw pixels, on the same images."""
+    parts, measure = race.workshop.materials.parts, entry.outcomes[0].measure
+    probe = next((e for e in race.entries.values() if e.setting.closed and e.end != "failed"), None)
+    found = []
+    if probe is not None and probe is not entry:
+        found.append(baseline(PROBE, scores, per_image_of(_measured(race, probe)).scores, measure))
+    if parts.task == "classification":
+        pixels = raw_pixel_scores(race.workshop.materials.model, parts)
+        if pixels is not None and len(pixels) == len(scores):
+            found.append(baseline(PIXELS, scores, pixels, measure))
+    return found
+
+
+def _rows(race: Race, ranked: Sequence[Standing]) -> list[Row]:
+    """Returns the row of every setting, those that got furthest first, and the best of these first."""
+    leader = ranked[0].name
+    rows = [_row(race, entry, leader) for entry in race.entries.values()]
+    places = {one.name: place for place, one in enumerate(ranked)}
+
+    def order(row: Row) -> tuple[Any, ...]:
+        return (row.end == "failed", places.get(row.name, len(places)), -row.rung, -(row.accuracy or 0.0))
+
+    return sorted(rows, key=order)
+
+
+def _row(race: Race, entry: Entry, leader: str) -> Row:
+    setting, outcomes = entry.setting, [entry.outcomes[seed] for seed in sorted(entry.outcomes)]
+    known: dict[str, Any] = dict.fromkeys(("accuracy", "error", "gap", "gap_error"))
+    if entry.end != "failed":
+        scores = entry.scores(len(outcomes))
+        told, gap = told_of(scores, outcomes[0].measure), race.gap(setting.name, leader)
+        known = {"accuracy": told.accuracy, "error": told.error, "gap": gap[0], "gap_error": gap[1]}
+    first = outcomes[0] if outcomes else None
+    return Row(
+        name=setting.name,
+        method=setting.text,
+        factor=setting.factor,
+        rates=first.rates if first else {},
+        rung=entry.rung,
+        epochs=entry.epochs,
+        **known,
+        images=sum(len(outcome.scores) for outcome in outcomes),
+        seeds=len(outcomes),
+        seed_accuracies=[sum(outcome.scores) / len(outcome.scores) for outcome in outcomes],
+        seconds=entry.seconds,
+        bytes=first.bytes if first else 0,
+        trainable=first.trainable if first else 0,
+        end=entry.end,
+        why=entry.why or _why(race, setting.name, leader, known),
+        notes=first.notes if first else [],
+    )
+
+
+def _why(race: Race, name: str, leader: str, known: dict[str, Any]) -> str:
+    if name == leader:
+        return "the leader; another one within one standard error of it trains fewer numbers"
+    near = "within" if known["gap"] <= known["gap_error"] else "more than"
+    return f"{known['gap']:.3f} +- {known['gap_error']:.3f} behind {leader}: {near} one standard error"
+
+
+def _plan_sentences(race: Race) -> list[str]:
+    seeds = f"{race.plan.seeds} seed{'s' * (race.plan.seeds != 1)} of the finalists"
+    budget = "" if race.seconds is None else f", of {race.seconds:g} s that were given"
+    took = f"The comparison took {race.workshop.journal.elapsed:.0f} s{budget}."
+    return [f"Plan: {race.plan.said}; {seeds}. {took}", *race.notes]
+
+
+def _repeat(race: Race, entry: Entry) -> str:
+    """Returns the line that trains the winner."""
+    methods, options = entry.setting.text, race.workshop.materials.options
+    if entry.setting.closed:
+        return f"To repeat it: wrap with {methods}; petl.fit(model, train)."
+    cycles = tuple(end for end in race.plan.rungs if end <= entry.epochs)
+    return (
+        f"To repeat it: wrap with {methods}; petl.fit(model, train, lr={entry.setting.lr!r}, epochs={entry.epochs}, "
+        f"cycles={cycles}, batch_size={options['batch_size']})."
+    )
+
+
+def _kept(race: Race, entry: Entry) -> Path:
+    """Returns where the folder keeps a finalist's delta; of two settings with one file name, the later one has its number too."""
+    name = file_name(entry.setting.name)
+    same = [one for one in race.entries.values() if file_name(one.setting.name) == name]
+    return race.workshop.folder / f"{name if same[0] is entry else f'{name}-{entry.setting.number}'}.safetensors"
+
+
+def _write(race: Race, found: Comparison) -> None:
+    for entry in race.entries.values():
+        if entry.end in ("winner", "finalist", "closed form"):
+            with open_atomically(_kept(race, entry)) as file, open(_delta(race, entry), "rb") as delta:
+                shutil.copyfileobj(delta, file)
+    with open_atomically(race.workshop.folder / RESULT) as file:
+        file.write(as_text(found).encode())

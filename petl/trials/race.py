@@ -1,0 +1,160 @@
+"""Successive halving: short trainings of all settings, longer ones of the best, and several seeds of the finalists."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from petl.errors import PetlError
+from petl.trials.choosing import FEWEST, Standing, finalists, gap_of, promoted, standings
+from petl.trials.plan import Plan, as_time_allows
+from petl.trials.settings import Setting
+from petl.trials.trial import Outcome
+from petl.trials.workshop import Workshop
+
+
+@dataclass
+class Entry:
+    """How far a setting has come: the outcomes of its longest runs by seed, and how it ended."""
+
+    setting: Setting
+    outcomes: dict[int, Outcome] = field(default_factory=dict)
+    rung: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    pace: float = 0.0  # seconds an epoch, of the last run
+    end: str = ""
+    why: str = ""
+
+    def take(self, outcome: Outcome, seed: int, epochs: int) -> None:
+        """Keeps an outcome of a run that trained for ``epochs`` more than the one before."""
+        self.seconds += outcome.seconds
+        self.pace = outcome.seconds / max(1, epochs)
+        if outcome.failed:
+            self.end, self.why = "failed", outcome.failed
+        else:
+            self.outcomes[seed] = outcome
+
+    def scores(self, seeds: int = 1) -> Tensor:
+        """Returns the scores of the first seeds' images, one after the other."""
+        return torch.cat([torch.tensor(self.outcomes[seed].scores) for seed in range(seeds)])
+
+    @property
+    def loss(self) -> float:
+        return sum(outcome.loss for outcome in self.outcomes.values()) / len(self.outcomes)
+
+
+class Race:
+    """A comparison under way: who is in it, and what is decided after each rung."""
+
+    def __init__(self, workshop: Workshop, settings: list[Setting], plan: Plan, seconds: float | None, jobs: float):
+        self.workshop, self.plan, self.seconds, self.jobs = workshop, plan, seconds, jobs
+        self.entries = {setting.name: Entry(setting) for setting in settings}
+        self.notes: list[str] = []
+        self.seeds = plan.seeds
+        self.rungs: tuple[int, ...] = ()
+
+    def run(self) -> list[Standing]:
+        """Returns who was in the final, the best first, with probes in closed form among them."""
+        closed = [entry for entry in self.entries.values() if entry.setting.closed]
+        self._run(closed, 0, 0, 0, "probe")
+        alive, ranked = [entry for entry in self.entries.values() if not entry.setting.closed], []
+        for number, epochs in enumerate(self.plan.rungs if alive else (), start=1):
+            self._run(alive, 0, epochs, number, f"rung {number}")
+            alive, self.rungs = [entry for entry in alive if not entry.end], (*self.rungs, epochs)
+            ranked = self._ranked(alive, 1)
+            if len(self.rungs) == len(self.plan.rungs) or not alive:
+                break
+            kept = self.workshop.journal.decided(f"after rung {number}", lambda: self._promoted(ranked))  # noqa: B023  # called at once
+            if not kept:
+                self.notes.append(f"There was no time for rung {number + 1}: the final is of {epochs} epochs.")
+                break
+            self._drop(ranked, kept)
+            alive = [entry for entry in alive if not entry.end]
+        return self._final(ranked, closed)
+
+    def _final(self, ranked: list[Standing], closed: list[Entry]) -> list[Standing]:
+        """Trains the finalists with more seeds, each on a fold of its own, and returns all of them, the best first."""
+        self._refuse_all_failed(ranked)
+        decided = self.workshop.journal.decided("final", lambda: self._finalists(ranked))
+        self.seeds = decided["seeds"]
+        if self.seeds < self.plan.seeds:
+            self.notes.append(f"There was time for {self.seeds} seed{'s' * (self.seeds != 1)} of the finalists.")
+        self._drop(ranked, decided["names"])
+        within = [self.entries[name] for name in decided["names"]]
+        for seed in range(1, self.seeds):
+            self._run(
+                [*within, *closed], seed, self.rungs[-1] if self.rungs else 0, len(self.rungs), f"seed {seed + 1}"
+            )
+        for entry in (*within, *closed):
+            entry.end = entry.end or ("closed form" if entry.setting.closed else "finalist")
+        return self._ranked([entry for entry in (*within, *closed) if entry.end != "failed"], self.seeds)
+
+    def _run(self, entries: list[Entry], seed: int, epochs: int, rung: int, what: str) -> None:
+        trials = [self.workshop.trial(entry.setting, seed, epochs) for entry in entries if not entry.end]
+        for name, outcome in self.workshop.run(trials, what).items():
+            entry = self.entries[name]
+            entry.take(outcome, seed, epochs - (entry.epochs if seed == 0 else 0))
+            if not entry.setting.closed and not outcome.failed:
+                entry.rung, entry.epochs = rung, epochs
+
+    def _ranked(self, entries: list[Entry], seeds: int) -> list[Standing]:
+        named = {entry.setting.name: entry for entry in entries}
+        losses = {name: entry.loss for name, entry in named.items()}
+        return standings({name: entry.scores(seeds) for name, entry in named.items()}, losses)
+
+    def _promoted(self, ranked: list[Standing]) -> list[str]:
+        """Returns who goes on to the next rung; none where there is no time for the top third, and for more seeds of two."""
+        names, now, following = promoted(ranked), self.rungs[-1], self.plan.rungs[len(self.rungs)]
+        if self.seconds is None:
+            return names
+        pace = {one.name: self.entries[one.name].pace for one in ranked}
+        final = sum(pace[name] for name in names[:FEWEST]) * following * (self.plan.seeds - 1)
+        needed = min(len(names), max(FEWEST, math.ceil(len(ranked) / 3)))
+        return as_time_allows(names, needed, {n: p * (following - now) for n, p in pace.items()}, self._left() - final)
+
+    def _finalists(self, ranked: list[Standing]) -> dict[str, Any]:
+        names, seeds = finalists(ranked), self.plan.seeds
+        if self.seconds is None or not names:
+            return {"names": names, "seeds": seeds}
+        pace = {name: self.entries[name].pace * self.rungs[-1] for name in names}
+        while seeds > 1 and sum(pace[name] for name in names[:FEWEST]) * (seeds - 1) > self._left():
+            seeds -= 1
+        if seeds > 1:
+            times = {name: value * (seeds - 1) for name, value in pace.items()}
+            names = as_time_allows(names, min(FEWEST, len(names)), times, self._left()) or names[:FEWEST]
+        return {"names": names, "seeds": seeds}
+
+    def _left(self) -> float:
+        """Returns the seconds of runs that still fit, all workers together."""
+        return ((self.seconds or math.inf) - self.workshop.journal.elapsed) * self.jobs
+
+    def _drop(self, ranked: list[Standing], kept: list[str]) -> None:
+        """Ends the settings that aren't kept, says why, and removes their files."""
+        for one in ranked:
+            entry = self.entries[one.name]
+            if one.name in kept:
+                continue
+            behind = f"{one.gap:.3f} +- {one.error:.3f} behind {ranked[0].name} after {entry.epochs} epochs"
+            cut = "; within one standard error, but there was no room for more" if one.tied else ""
+            entry.end, entry.why = "dropped", behind + cut
+            place = Path(self.workshop.trial(entry.setting, 0, 0).folder)
+            shutil.rmtree(place.parent, ignore_errors=True)
+
+    def _refuse_all_failed(self, ranked: list[Standing]) -> None:
+        asked = [entry for entry in self.entries.values() if not entry.setting.closed] or [*self.entries.values()]
+        if all(entry.end == "failed" for entry in asked):
+            reasons = dict.fromkeys(entry.why for entry in asked)
+            raise PetlError(f"all {len(asked)} settings failed: {'; '.join([*reasons][:3])}")
+
+    def gap(self, name: str, leader: str) -> tuple[float, float]:
+        """Returns how far a setting is behind the leader on the images that both were measured on."""
+        one, first = self.entries[name], self.entries[leader]
+        seeds = min(len(one.outcomes), len(first.outcomes))
+        return gap_of(first.scores(seeds), one.scores(seeds))

@@ -1,0 +1,125 @@
+"""What is compared: methods under their names, each with several learning rates, and the probe in closed form."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from petl.errors import MethodError, PetlError, SiteError, listing
+from petl.methods.default import methods_for, option_values
+from petl.methods.method import Method
+from petl.methods.probe import Probe
+from petl.wrapping.wrap import wrap
+
+FACTORS = (1 / 3, 1.0, 3.0)  # of petl's default rates
+SHORTLIST = ("best", "norm", "lora", "adapter", "full")  # where nobody names methods, as far as they fit the model
+PROBE = "probe"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to train: methods, and the factor of their default rates; None for a classifier in closed form, which has none.
+
+    ``number`` is its place in the list, which decides where nothing else does.
+    """
+
+    name: str
+    methods: tuple[Method, ...]
+    factor: float | None
+    number: int
+
+    @property
+    def closed(self) -> bool:
+        return self.factor is None
+
+    @property
+    def text(self) -> str:
+        """Returns the methods with those options that aren't their defaults: ``norm + lora(rank=16)``."""
+        return " + ".join(method_text(method) for method in self.methods)
+
+    @property
+    def lr(self) -> str | None:
+        """Returns ``lr=`` of `petl.fit`, such as "x3"."""
+        return None if self.factor is None else f"x{self.factor:.4g}"
+
+
+def method_text(method: Method) -> str:
+    """Returns a method's name, with the options that differ from its defaults.
+
+    >>> import petl
+    >>> method_text(petl.LoRA(rank=4)), method_text(petl.Norm())
+    ('lora(rank=4)', 'norm')
+    """
+    try:
+        defaults = option_values(type(method)())
+    except (TypeError, PetlError):  # it can't be made without options
+        defaults = {}
+    changed = {key: value for key, value in option_values(method).items() if defaults.get(key) != value}
+    return (
+        f"{method.name}({', '.join(f'{key}={value!r}' for key, value in changed.items())})" if changed else method.name
+    )
+
+
+def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outputs: int) -> list[Setting]:
+    """Returns all settings: each method with each factor, and the probe in closed form as the last one.
+
+    Every method is put onto a copy of the model first, so that one that can't be there is refused before any training.
+
+    Raises:
+        MethodError, SiteError: a method that isn't known, or has no place in this model; two of one name.
+    """
+    named = _named(model, methods)
+    fitting = {
+        name: chosen for name, chosen in named.items() if _fits(model, chosen, outputs, asked=methods is not None)
+    }
+    found: list[Setting] = []
+    for name, chosen in fitting.items():
+        for factor in (None,) if _closed(chosen) else factors:
+            own = name if factor is None else f"{name} x{factor:.2g}"
+            found.append(Setting(own, tuple(chosen), factor, len(found)))
+    if not any(setting.closed and setting.methods == (Probe(),) for setting in found):
+        name = PROBE if all(setting.name != PROBE for setting in found) else "probe in closed form"
+        found.append(Setting(name, (Probe(),), None, len(found)))
+    return found
+
+
+def _named(model: nn.Module, methods: Any) -> dict[str, list[Method]]:
+    if methods is None:
+        return {name: methods_for(model, name, {}) for name in SHORTLIST}
+    if isinstance(methods, Mapping):
+        if not methods or not all(isinstance(name, str) and name for name in methods):
+            raise MethodError(
+                f"methods={methods!r:.100}; expected names with what petl.wrap takes: {{'small': 'norm'}}"
+            )
+        return {name: methods_for(model, asked, {}) for name, asked in methods.items()}
+    each = list(methods) if isinstance(methods, (list, tuple)) else [methods]
+    if not each:
+        raise MethodError("methods is an empty list; name at least one, such as 'lora', or leave it out")
+    found = [(_name(asked, methods_for(model, asked, {})), methods_for(model, asked, {})) for asked in each]
+    names = [name for name, _ in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise MethodError(f"methods names {listing(twice)} twice; give them names: methods={{'a': ..., 'b': ...}}")
+    return dict(found)
+
+
+def _name(asked: Any, methods: Sequence[Method]) -> str:
+    return asked if isinstance(asked, str) else "+".join(method_text(method) for method in methods)
+
+
+def _closed(methods: Sequence[Method]) -> bool:
+    return len(methods) == 1 and isinstance(methods[0], Probe) and methods[0].solver != "sgd"
+
+
+def _fits(model: nn.Module, methods: Sequence[Method], outputs: int, *, asked: bool) -> bool:
+    """Returns whether ``wrap`` takes these methods; where the user asked for them, its error is the user's."""
+    try:
+        wrap(copy.deepcopy(model), list(methods), num_classes=outputs)
+    except SiteError:
+        if asked:
+            raise
+        return False
+    return True

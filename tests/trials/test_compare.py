@@ -1,0 +1,249 @@
+"""`petl.compare` as a whole, on timm's smallest models: known answers, interruption, files, errors."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import petl
+from petl.trials import trial as trials
+from petl.trials.comparison import claims_of
+from petl.trials.race import Race
+from petl.trials.telling import Told, raw_pixel_scores, told_of
+from petl.trials.trial import Materials, Trial, run_trial
+from tests.support.commands import bright_and_dark
+from tests.support.data import noise_pairs, pairs
+from tests.support.phases import blurred, phases
+
+MODEL = timm.create_model("test_vit")
+SHORT: dict[str, Any] = {"seconds": None, "epochs": 1, "seeds": 1, "factors": (1.0,), "progress": False}
+
+
+def compared(data: Any, methods: Any = "norm", model: nn.Module = MODEL, **options: Any) -> petl.Comparison:
+    return petl.compare(model, data, methods, **{**SHORT, **options})
+
+
+def plain(found: petl.Comparison) -> dict[str, Any]:
+    """All of a comparison that doesn't depend on time or place."""
+    values = found.to_json()
+    for row in values["rows"]:
+        del row["seconds"]
+    return {key: value for key, value in values.items() if key not in ("seconds", "delta", "plan")}
+
+
+def test_where_the_first_layers_must_move_a_method_that_moves_them_wins() -> None:
+    first = {"first": petl.Partial(first=1, last=0)}
+    options = {"epochs": 9, "factors": (1.0, 3.0), "batch_size": 16}
+    found = compared((phases(80), phases(100, seed=1)), first, blurred(), **options)
+    assert found.best_name.startswith("first")
+    assert found.held_out.accuracy > 0.95
+    probe, pixels = found.baselines
+    assert (probe.name, pixels.name) == ("probe", "raw pixels")
+    assert probe.accuracy < 0.6
+    assert found.claims == {"above_chance": True, "above probe": True, "above raw pixels": True}
+    assert found.rungs == (3, 9)
+    assert found.held_out_is == "own"
+    assert f"{found.best_name} is chosen" in str(found)
+    assert petl.evaluate(found.best, phases(100, seed=1), progress=False).accuracy == found.held_out.accuracy
+
+
+def test_of_shuffled_labels_no_winner_is_claimed() -> None:
+    found = compared(noise_pairs(60), ["norm"], seeds=2, factors=(1.0, 3.0))
+    assert found.held_out.accuracy <= found.chance + 2 * found.held_out.error
+    assert found.claims["above_chance"] is False
+    assert "No setting is claimed to be better than chance" in str(found)
+
+
+def test_claims_need_two_standard_errors() -> None:
+    assert claims_of(Told(0.5, 0.1, 30), 0.31, []) == {"above_chance": False}
+    assert claims_of(Told(0.5, 0.1, 30), 0.29, []) == {"above_chance": True}
+    assert told_of(torch.ones(10), "accuracy").error > 0.05
+
+
+def test_every_setting_is_in_the_table_and_nothing_of_the_callers_changes(tmp_path: Path) -> None:
+    before, flags = copy.deepcopy(MODEL.state_dict()), [p.requires_grad for p in MODEL.parameters()]
+    torch.manual_seed(7)
+    state = torch.get_rng_state()
+    found = compared(
+        pairs(36), ["norm", "bias"], factors=(1 / 3, 1, 3), epochs=3, seeds=2, folder=tmp_path, batch_size=8
+    )
+    assert torch.equal(state, torch.get_rng_state())
+    assert all(torch.equal(before[key], value) for key, value in MODEL.state_dict().items())
+    assert MODEL.training
+    assert flags == [p.requires_grad for p in MODEL.parameters()]
+    kinds = {f"{name} x{factor}" for name in ("norm", "bias") for factor in ("0.33", "1", "3")}
+    assert {row.name for row in found.rows} == {*kinds, "probe"}
+    assert all(row.why for row in found.rows)
+    leader = next(row for row in found.rows if row.name == found.leader)
+    assert leader.gap == 0
+    inside = [
+        row for row in found.rows if row.end in ("winner", "finalist", "closed form") and row.gap <= row.gap_error
+    ]
+    assert found.winner.trainable == min(row.trainable for row in inside)
+    assert all(row.gap > row.gap_error or "no room" in row.why for row in found.rows if row.end == "dropped")
+    kept = {path.name for path in tmp_path.glob("*.safetensors")}
+    finalists = [row for row in found.rows if row.end in ("winner", "finalist", "closed form")]
+    assert len(kept) == len(finalists)
+    assert all(row.bytes in {path.stat().st_size for path in tmp_path.glob("*.safetensors")} for row in finalists)
+    assert json.loads((tmp_path / "comparison.json").read_text())["best_name"] == found.best_name
+    loaded = petl.load(found.delta, copy.deepcopy(MODEL)).eval()
+    assert all(
+        torch.equal(one, two)
+        for one, two in zip(loaded.state_dict().values(), found.best.state_dict().values(), strict=True)
+    )
+    assert found.best is found.best
+    assert pickle.loads(pickle.dumps(found)).best_name == found.best_name
+
+
+class Interrupts:
+    """Raises KeyboardInterrupt when the n-th run has trained and isn't measured yet."""
+
+    def __init__(self, at: int):
+        self.left, self.evaluate = at, trials.evaluate
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.left -= 1
+        if not self.left:
+            raise KeyboardInterrupt
+        return self.evaluate(*args, **options)
+
+
+@pytest.mark.parametrize("at", [3, 6])
+def test_an_interrupted_comparison_goes_on_to_the_same_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    options: dict[str, Any] = {"epochs": 3, "seeds": 2, "factors": (1, 3), "batch_size": 8}
+    whole = compared(pairs(30), **options)
+    with monkeypatch.context() as patched:
+        patched.setattr(trials, "evaluate", Interrupts(at))
+        with pytest.raises(KeyboardInterrupt):
+            compared(pairs(30), folder=tmp_path, **options)
+    found = compared(pairs(30), folder=tmp_path, **options)
+    assert plain(found) == plain(whole)
+    trained = load_file(found.delta)
+    monkeypatch.setattr(trials, "fit", None)  # all is there: nothing trains
+    again = compared(pairs(30), folder=tmp_path, **options)
+    assert plain(again) == plain(found)
+    assert all(torch.equal(trained[key], value) for key, value in load_file(again.delta).items())
+
+
+def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
+    compared(pairs(30), folder=tmp_path)
+    before = (tmp_path / "runs.json").read_text()
+    other = copy.deepcopy(MODEL)
+    next(other.parameters()).data.add_(1)
+    calls: list[tuple[dict[str, Any], str]] = [
+        ({"epochs": 2}, "epochs=1, now 2"), ({"methods": "bias"}, "other settings"), ({"model": other}, "other model"),
+        ({"data": pairs(33)}, "other data"), ({"seed": 1}, "seed=0, now 1"), ({"batch_size": 8}, "batch_size=32, now 8"),
+    ]  # fmt: skip
+    for changed, said in calls:
+        with pytest.raises(petl.StateError, match=said):
+            compared(**{"data": pairs(30), "folder": tmp_path, **changed})
+    assert (tmp_path / "runs.json").read_text() == before
+    (tmp_path / "runs.json").write_text("{")
+    with pytest.raises(petl.StateError, match="no file of petl.compare"):
+        compared(pairs(30), folder=tmp_path)
+
+
+def test_a_run_that_goes_on_equals_an_unbroken_one(tmp_path: Path) -> None:
+    parts = trials.Parts([(pairs(24), pairs(9, seed=1))], pairs(9), False, "classification", 3, None)
+    materials = Materials(MODEL, parts, {"objective": None, "batch_size": 8, "workers": 0})
+    setting = petl.trials.settings.settings_for(MODEL, "lora", (3.0,), 3)[0]
+
+    def run(folder: str, *lengths: int) -> trials.Outcome:
+        for epochs in lengths:
+            place = str(tmp_path / folder)
+            found = run_trial(materials, Trial(setting, 0, 0, epochs, (1, 3), place, torch.get_num_threads()))
+        return found
+
+    broken, whole = run("a", 1, 3), run("b", 3)
+    assert not whole.failed
+    assert dataclasses.replace(broken, seconds=0.0) == dataclasses.replace(whole, seconds=0.0)
+    assert (tmp_path / "a/delta.safetensors").read_bytes() == (tmp_path / "b/delta.safetensors").read_bytes()
+
+
+@petl.register("fails-in-training")
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fails(petl.Method):
+    """Trains norms, and breaks when it is asked for a learning rate."""
+
+    where: petl.Where = "norm"
+
+    def trains(self, module: nn.Module, site: petl.Site) -> list[str]:
+        return ["weight"]
+
+    def rate(self, tensor: Any) -> float:
+        raise ValueError("this method breaks")
+
+
+def test_a_setting_that_fails_is_in_the_table_and_the_others_go_on() -> None:
+    found = compared(pairs(30), ["fails-in-training", "norm"])
+    row = next(row for row in found.rows if row.end == "failed")
+    assert (row.name, row.why) == ("fails-in-training x1", "ValueError: this method breaks")
+    assert found.best_name in ("norm x1", "probe")
+    assert "failed" in str(found)
+    with pytest.raises(petl.PetlError, match="all 1 settings failed: ValueError: this method breaks"):
+        compared(pairs(30), "fails-in-training")
+
+
+def test_a_limit_of_time_shortens_the_plan_and_not_the_results() -> None:
+    with pytest.raises(petl.PetlError, match=r"seconds=0.01 isn't enough .* pass seconds=\d+"):
+        compared(pairs(30), seconds=0.01)
+    found = compared(pairs(30), seconds=3600, epochs=2)
+    assert found.rungs == (2,)
+    assert found.budget == 3600
+    assert "3600 s that were given" in str(found)
+    assert plain(found) == {**plain(compared(pairs(30), epochs=2)), "budget": 3600}
+
+
+def test_without_time_the_final_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Race, "_left", lambda race: 0.0)
+    found = compared(pairs(30), seconds=3600, epochs=3, seeds=2, batch_size=2)
+    assert len(found.rungs) == 1
+    assert found.winner.seeds == 1
+    assert "There was no time for rung 2" in str(found)
+    assert "There was time for 1 seed of the finalists" in str(found)
+
+
+def test_folders_and_numbers(tmp_path: Path) -> None:
+    bright_and_dark(tmp_path / "pets" / "train", 8)
+    bright_and_dark(tmp_path / "pets" / "val", 5, seed=1)
+    found = compared(tmp_path / "pets")
+    assert found.held_out.images == 10
+    assert petl.record(found.best).labels == ["bright", "dark"]
+    images = torch.randn(30, 3, 64, 64)
+    numbers = compared(TensorDataset(images, images.mean((1, 2, 3)) * 100), objective="regression")
+    assert numbers.measure == "mean absolute error, negated"
+    assert [one.name for one in numbers.baselines] in (["probe"], [])
+
+
+def test_raw_pixels_tell_what_they_can() -> None:
+    parts = trials.Parts([(pairs(40), pairs(20, seed=3))], pairs(30, seed=1), True, "classification", 3, None)
+    assert raw_pixel_scores(MODEL, parts).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seconds": 0}, "seconds=0"), ({"epochs": 0}, "epochs=0"), ({"seeds": 0}, "seeds=0"),
+        ({"factors": ()}, "factors"), ({"factors": (1, -1)}, "factors=-1"), ({"factors": (1, 1)}, "twice"),
+        ({"batch_size": 0}, "batch_size=0"), ({"executor": 3}, "executor=int"), ({"folder": 3}, "folder=3"),
+        ({"methods": "lorra"}, "lorra"), ({"model": "test_vit"}, "got a str"), ({"images": 0}, "images=0"),
+        ({"objective": "ordinal"}, "objective='ordinal'"), ({"seed": -1}, "seed=-1"),
+        ({"model": petl.wrap(timm.create_model("test_vit"), "norm")}, "is wrapped"),
+    ],
+)  # fmt: skip
+def test_arguments_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(petl.PetlError, match=said):
+        compared(**{"data": pairs(24), **options})
