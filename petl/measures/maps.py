@@ -75,7 +75,7 @@ def trustworthiness(x: Tensor, points: Tensor, neighbours: int) -> float:
     if not 1 <= neighbours < count / 2:
         raise ValueError(f"{neighbours} neighbours of {count} images; expected 1 or more, and fewer than half of them")
     real, shown = (_distances(table) for table in (x, points))
-    ranks = real.argsort(1, stable=True).argsort(1) + 1  # 1 for the nearest; the image itself is the last
+    ranks = real.argsort(stable=True, dim=1).argsort(dim=1) + 1  # 1 for the nearest; the image itself is the last
     near = shown.topk(neighbours, dim=1, largest=False).indices
     excess = (ranks.gather(1, near) - neighbours).clamp_min(0).sum()
     return 1 - float(excess) * 2 / (count * neighbours * (2 * count - 3 * neighbours - 1))
