@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from petl.ranking.results import Ranking
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
+    from petl.start.start import start
+    from petl.start.started import Started
     from petl.training.callbacks import Callback, Training
     from petl.training.evaluation import evaluate
     from petl.training.find_rate import find_lr
@@ -97,6 +99,8 @@ _HOMES = {
     "objectives.retrieval_metrics": "RetrievalMetrics",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
+    "start.start": "start",
+    "start.started": "Started",
     "training.callbacks": "Callback Training",
     "training.evaluation": "evaluate",
     "training.find_rate": "find_lr",
@@ -155,6 +159,7 @@ __all__ = [
     "Site",
     "SiteError",
     "Sites",
+    "Started",
     "StateError",
     "TaskMetrics",
     "Training",
@@ -184,6 +189,7 @@ __all__ = [
     "record",
     "register",
     "save",
+    "start",
     "summary",
     "trainable",
     "unwrap",

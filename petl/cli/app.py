@@ -15,6 +15,7 @@ from petl.cli.compare_command import compare_command
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
+from petl.cli.start_command import start_command
 from petl.cli.terminal import Commands, say
 from petl.version import __version__
 
@@ -40,6 +41,7 @@ def root(
 
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function, example
+    ("start", start_command, "petl start pets --minutes 10"),
     ("advise", advise_command, "petl advise resnet50 pets --new new --out advice.json"),
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),

@@ -9,12 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from petl.cli.key_values import parse_pairs
 from petl.errors import MethodError, PetlError, near
-from petl.wrapping.named_backbones import create_backbone, existing_file, name_and_file
+from petl.wrapping import named_backbones
+from petl.wrapping.named_backbones import existing_file, name_and_file
 
 if TYPE_CHECKING:
     from torch import nn
 
     from petl.methods.method import Method
+
+
+DEMO = "demo"  # as a model: the backbone of the extra ``demo``, EfficientNet-Lite0
 
 
 def build_methods(
@@ -67,6 +71,19 @@ def _build_method(name: str, options: Mapping[str, Any]) -> Method:
         raise MethodError(f"{name} can't have {dict(options)}: {error}") from error
 
 
+def create_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
+    """Returns the timm model ``NAME`` with the weights that timm fetches, ``NAME:FILE`` with those of a file, or ``demo``."""
+    if text == DEMO:
+        from petl.demo import lite0
+
+        if args:
+            raise MethodError(
+                f"--model {DEMO} is ready-made, and can't have {', '.join(args)}; name the network: NAME:FILE"
+            )
+        return lite0()
+    return named_backbones.create_backbone(text, args, pretrained=pretrained)
+
+
 def weights_file(model: str | None) -> list[str]:
     """Returns the weights file in ``NAME:FILE`` or ``:FILE`` as a list, which is empty where there is none."""
     return [file] if model and (file := name_and_file(model)[1]) else []
@@ -80,7 +97,7 @@ def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[st
     recorded = header["backbone"]
     if model and model.startswith(":"):
         model = f"{recorded['name']}{model}"
-    base = create_backbone(model, recorded.get("args", {})) if model else None
+    base = create_backbone(model, {} if model == DEMO else recorded.get("args", {})) if model else None
     try:
         return load(delta, base).eval(), header
     except PetlError as error:

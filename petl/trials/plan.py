@@ -16,6 +16,10 @@ RESERVE = 0.1  # share of the time for what isn't measured: writing, starting wo
 TIES = 1.5  # so many times the top third are expected to stay in
 
 
+class TooLittleTime(PetlError):
+    """The seconds aren't enough for one epoch of each setting."""
+
+
 @dataclass(frozen=True)
 class Cost:
     """What one run of a setting takes: ``once`` seconds, and ``epoch`` seconds for each epoch."""
@@ -73,7 +77,7 @@ def plan_within(
         used: Seconds that have passed already.
 
     Raises:
-        PetlError: not even one epoch of each setting fits.
+        TooLittleTime: not even one epoch of each setting fits.
     """
     most, least = epochs or default_epochs(updates), math.ceil(LEAST_UPDATES / updates)
     time = (seconds * (1 - RESERVE) - used) * jobs
@@ -84,7 +88,7 @@ def plan_within(
             about = expected(rungs, count, costs) / jobs
             return Plan(rungs, count, f"{_listed(rungs)}, about {about:.0f} of {seconds:.0f} s")
     first = sum(cost.of(1) for cost in costs.values()) / jobs
-    raise PetlError(
+    raise TooLittleTime(
         f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings: about {first:.3g} s, after "
         f"{used:.3g} s of measuring that; pass seconds={math.ceil((first + used) / (1 - RESERVE) * 1.5)} or more, fewer images "
         "by images=, or fewer methods"

@@ -78,7 +78,7 @@ def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outpu
     }
     found: list[Setting] = []
     for name, chosen in fitting.items():
-        for factor in (None,) if _closed(chosen) else factors:
+        for factor in (None,) if is_closed(chosen) else factors:
             own = name if factor is None else f"{name} x{factor:.2g}"
             found.append(Setting(own, tuple(chosen), factor, len(found)))
     if not any(setting.closed and setting.methods == (Probe(),) for setting in found):
@@ -110,7 +110,8 @@ def _name(asked: Any, methods: Sequence[Method]) -> str:
     return asked if isinstance(asked, str) else "+".join(method_text(method) for method in methods)
 
 
-def _closed(methods: Sequence[Method]) -> bool:
+def is_closed(methods: Sequence[Method]) -> bool:
+    """Returns whether these methods are a classifier in closed form alone, which has no learning rate."""
     return len(methods) == 1 and isinstance(methods[0], Probe) and methods[0].solver != "sgd"
 
 

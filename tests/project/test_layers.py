@@ -48,6 +48,7 @@ GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each othe
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
+ROOMS["start"] = BELOW_GUIDES | {*GUIDES, "report", "demo"}
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 FILES = sorted(PACKAGE.rglob("*.py"))
 # files of petl/methods that hold no method of their own
