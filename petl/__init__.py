@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from petl.objectives.retrieval_metrics import RetrievalMetrics
     from petl.prediction.predict import predict
     from petl.prediction.results import Predictions
+    from petl.report.report import report
+    from petl.report.result import Report
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.callbacks import Callback, Training
@@ -85,6 +87,8 @@ _HOMES = {
     "objectives.regression": "Regression",
     "objectives.regression_metrics": "RegressionMetrics",
     "objectives.retrieval_metrics": "RetrievalMetrics",
+    "report.report": "report",
+    "report.result": "Report",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "training.callbacks": "Callback Training",
@@ -136,6 +140,7 @@ __all__ = [
     "Record",
     "Regression",
     "RegressionMetrics",
+    "Report",
     "RetrievalMetrics",
     "Site",
     "SiteError",
@@ -165,6 +170,7 @@ __all__ = [
     "rebase",
     "record",
     "register",
+    "report",
     "save",
     "summary",
     "trainable",
