@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from petl.report.charts import COLOURS, point_map
+from petl.report.charts import COLOURS, point_key, point_map
 from petl.report.page_parts import (
     Doc,
     figure,
@@ -169,7 +169,7 @@ def maps_section(doc: Doc) -> str:
             'aria-label="from before adaptation to after it"><label for="when">after</label></p>'
         )
     keys = "".join(
-        f'<li><button class="{colour}" data-toggle="{group}" aria-pressed="true">{text(name)}</button></li>'
+        f'<li><button data-toggle="{group}" aria-pressed="true">{point_key(group, colour)}{text(name)}</button></li>'
         for group, colour, name in entries
     )
     key = f'<ul class="legend toggles">{keys}</ul>' if keys else ""

@@ -111,7 +111,7 @@ def _grid(scale: _Scale, axes: Axes) -> str:
 def _tick(value: float, form: str, step: float) -> str:
     digits = max(0, -math.floor(math.log10(step) + 1e-9))
     if form == "percent":
-        return f"{value:.{max(0, digits - 2)}%}".replace("%", " %")
+        return f"{value:.{max(0, digits - 2)}%}".replace("%", "\u00a0%")
     return f"{value:.{digits}f}" if digits <= 4 else f"{value:.1e}"
 
 
@@ -155,13 +155,21 @@ def point_map(name: str, points: Sequence[Sequence[float]], kinds: Sequence[tupl
     """
     marks = []
     for number, ((x, y), (group, colour)) in enumerate(zip(points, kinds, strict=True)):
-        shape = OUTLINES[(max(group, 0) // COLOURS) % SHAPES]
         place = f"translate({map_x(x)},{map_y(y)})"
-        marks.append(f'<path class="{colour}" data-i="{number}" data-group="{group}" transform="{place}" d="{shape}"/>')
+        marks.append(f'<path class="{colour}" data-i="{number}" data-group="{group}" transform="{place}" d="{_outline(group)}"/>')
     return (
         f'<svg class="map" data-map="{name}" viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="application" tabindex="0" '
         f'aria-label="{text(label)}: arrow keys go from image to image">{"".join(marks)}</svg>'
     )
+
+
+def point_key(group: int, colour: str) -> str:
+    """Returns the point of a group, for the key of a map."""
+    return f'<svg viewBox="-5 -5 10 10" aria-hidden="true"><path class="{colour}" d="{_outline(group)}"/></svg>'
+
+
+def _outline(group: int) -> str:
+    return OUTLINES[(max(group, 0) // COLOURS) % SHAPES]
 
 
 def map_x(value: float) -> float:

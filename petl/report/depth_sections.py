@@ -50,9 +50,8 @@ def _cka(doc: Doc, rows: list[dict[str, Any]], labels: list[str], marks: dict[in
         Line("within", "the same, inside classes", [row.get("cka_within_classes") for row in rows]),
         Line("before", "before, on mirrored images", [row.get("cka_mirrored") for row in rows]),
     ]
-    guides = [("chance", "shuffled images", doc.get("depth.cka_shuffled"))]
-    least = min((value for line in lines for value in line.values if value is not None), default=0.0)
-    axes = Axes(labels, "block", "unbiased CKA", "3", min(0.0, least), 1.0, marks, guides)
+    least = min(value for line in lines for value in line.values if value is not None)
+    axes = Axes(labels, "block", "unbiased CKA", "3", None if least > 0.5 else min(0.0, least), 1.0, marks)
     caption = (
         "1 is the same up to rotation and scale, 0 is nothing in common. Where the blue line leaves the grey one, the block sees images "
         f"anew. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the measure invents nothing at "

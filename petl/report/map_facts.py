@@ -50,14 +50,16 @@ def _mapped(tables: dict[str, Any], joint: bool, draw: Any) -> dict[str, Any] | 
             return None
         points = {when: drawn.points for when, drawn in maps.items()}
         shares = {when: drawn.shares for when, drawn in maps.items()}
-    scale = max(float(p.abs().max()) for p in points.values()) or 1.0
-    return {when: _one(tables[when], points[when], shares[when], scale) for when in tables}
+    every = torch.cat([*points.values()])
+    middle = (every.amin(0) + every.amax(0)) / 2
+    scale = float((every - middle).abs().max()) or 1.0
+    return {when: _one(tables[when], (points[when] - middle) / scale, shares[when]) for when in tables}
 
 
-def _one(x: Tensor, points: Tensor, shares: tuple[float, float] | None, scale: float) -> dict[str, Any]:
+def _one(x: Tensor, points: Tensor, shares: tuple[float, float] | None) -> dict[str, Any]:
     neighbours = trust_neighbours(len(x))
     return {
-        "points": [[round(value / scale, DIGITS) for value in point] for point in points.tolist()],
+        "points": [[round(value, DIGITS) for value in point] for point in points.tolist()],
         "shares": None if shares is None else list(shares),
         "trustworthiness": trustworthiness(x, points, neighbours) if neighbours else None,
     }

@@ -1,5 +1,5 @@
 "use strict";
-const R = JSON.parse(document.getElementById("data").textContent);
+const R = JSON.parse(document.getElementById("numbers").textContent);
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
 const tip = document.getElementById("tip");
 

@@ -67,14 +67,14 @@ def draw_page(content: Mapping[str, Any]) -> str:
         f"{_header(doc)}<nav>{links}</nav>\n<main>\n{body}\n</main>\n"
         f"<footer>Made by petl {text(content['petl'])}. Every number is also in the JSON beside this page.</footer>\n"
         '<div id="tip" role="status" hidden></div>\n'
-        f'<script type="application/json" id="data">{script_json(_for_script(content))}</script>\n<script>{script}</script>\n'
+        f'<script type="application/json" id="numbers">{script_json(_for_script(content))}</script>\n<script>{script}</script>\n'
         "</body>\n</html>\n"
     )
 
 
 def _header(doc: Doc) -> str:
     tiles = joined(_tiles(doc), lambda tile: f"<li><b>{tile[1]}</b><span>{text(tile[0])}</span></li>")
-    said = joined(doc.content["sentences"], lambda line: f"<li>{text(line)}</li>")
+    said = joined(doc.content["sentences"], lambda line: f"<li>{text(line).replace('+-', '±')}</li>")
     methods = " + ".join(method["name"] for method in doc.get("cost.methods") or [])
     below = f"{doc.content['model']}{f' with {methods}' if methods else ''}"
     reason = doc.content["why_no_before"]

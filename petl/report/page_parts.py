@@ -9,7 +9,7 @@ from typing import Any
 
 from petl.errors import printable
 
-NOTHING = "–"
+NOTHING = "-"
 BEFORE_AFTER = (("before", "before"), ("after", "after adaptation"))  # series of a chart: CSS class, name
 
 
@@ -35,24 +35,24 @@ def script_json(value: Any) -> str:
 def shown_number(value: Any, form: str) -> str:
     """Returns a number as the page shows it; ``form`` is percent, count, bytes, text, g, or a number of digits.
 
-    >>> shown_number(0.8333, "percent"), shown_number(12000, "count"), shown_number(None, "3")
-    ('83.3 %', '12,000', '–')
+    >>> shown_number(0.8333, "3"), shown_number(12000, "count"), shown_number(None, "3")
+    ('0.833', '12,000', '-')
     """
     if value is None:
         return NOTHING
     if form == "text" or isinstance(value, (str, bool)):
         return printable(str(value))
     if form == "percent":
-        return f"{value:.1%}".replace("%", " %")
+        return f"{100 * value:.1f}\u00a0%"
     if form == "count":
         return f"{value:,.0f}"
     if form == "bytes":
-        return f"{value / 1e6:.2f} MB" if value >= 1e6 else f"{value / 1e3:.1f} kB"
+        return f"{value / 1e6:.2f}\u00a0MB" if value >= 1e6 else f"{value / 1e3:.1f}\u00a0kB"
     return f"{value:.4g}" if form == "g" else f"{value:.{int(form)}f}"
 
 
 class Doc:
-    """What a page is drawn from, the dict of `Report.to_json`; values are asked for by their place, such as ``depth.rows.0.cka``."""
+    """What a page is drawn from: the dict of `Report.to_json`. A value's place in it is written ``depth.rows.0.cka``."""
 
     def __init__(self, content: Mapping[str, Any]) -> None:
         self.content = content

@@ -112,7 +112,7 @@ def report(
     own = measured.answers is not None and not measured.answers.is_reading
     settings = {"base": base if isinstance(base, bool) else "...", "images": images, "seed": seed}
     content: dict[str, Any] = {
-        "title": title or f"{model_name(bare(model))}: {told}",
+        "title": title or f"{model_name(bare(model)).split('.')[0]} on {told}",
         "model": model_name(bare(model)),
         "why_no_before": why,
         **measured.parts,
