@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 from petl.report.page_parts import legend, shown_number, text
 
-WIDTH, HEIGHT = 560, 280
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 12, 44
+WIDTH, HEIGHT = 560, 288
+LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 50
 COLOURS, SHAPES = 8, 3  # of classes in a map; more classes begin again
 # outlines of a point, around (0, 0): a disc, a square, a triangle
 OUTLINES = ("M-3.6,0a3.6,3.6 0 1,0 7.2,0a3.6,3.6 0 1,0 -7.2,0", "M-3.2,-3.2h6.4v6.4h-6.4z", "M0,-4.4L4.1,3.2H-4.1z")
@@ -102,7 +102,10 @@ def _grid(scale: _Scale, axes: Axes) -> str:
     for place, label in enumerate(axes.labels):
         if place % every == 0:
             x, y = scale.x(place), HEIGHT - BOTTOM + 24
-            parts.append(f'<text class="tick" x="{x}" y="{y}" text-anchor="middle">{text(label)}</text>')
+            kind = (
+                "tick alt" if len(axes.labels) > 9 and (place // every) % 2 else "tick"
+            )  # left out where it is narrow
+            parts.append(f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{text(label)}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{text(axes.x)}</text>')
     return "".join(parts)
@@ -156,7 +159,9 @@ def point_map(name: str, points: Sequence[Sequence[float]], kinds: Sequence[tupl
     marks = []
     for number, ((x, y), (group, colour)) in enumerate(zip(points, kinds, strict=True)):
         place = f"translate({map_x(x)},{map_y(y)})"
-        marks.append(f'<path class="{colour}" data-i="{number}" data-group="{group}" transform="{place}" d="{_outline(group)}"/>')
+        marks.append(
+            f'<path class="{colour}" data-i="{number}" data-group="{group}" transform="{place}" d="{_outline(group)}"/>'
+        )
     return (
         f'<svg class="map" data-map="{name}" viewBox="0 0 {MAP_WIDTH} {MAP_HEIGHT}" role="application" tabindex="0" '
         f'aria-label="{text(label)}: arrow keys go from image to image">{"".join(marks)}</svg>'

@@ -1,10 +1,9 @@
-"""The parts of a page about the images, what else petl found, and the training."""
+"""The parts of a page about the images, and about what petl's other guidance found."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from petl.report.charts import Axes, Line, line_chart
 from petl.report.page_parts import (
     Doc,
     figure,
@@ -13,10 +12,8 @@ from petl.report.page_parts import (
     numbers_below,
     picture,
     section,
-    shown_number,
     table,
     text,
-    why_not,
 )
 
 
@@ -39,7 +36,7 @@ def data_section(doc: Doc) -> str:
 
 
 def _size(doc: Doc) -> str:
-    sides = f"{doc.number('data.height', 'count')} × {doc.number('data.width', 'count')} pixels"
+    sides = f"{doc.number('data.height', 'count')} x {doc.number('data.width', 'count')} pixels"
     return f"{sides}, {doc.number('data.channels', 'count')} channels"
 
 
@@ -47,8 +44,8 @@ def _facts_caption(doc: Doc) -> str:
     if not doc.get("data.twins.equal") and not doc.get("data.twins.near"):
         return "No image is there twice, so no answer is counted twice."
     return (
-        "Images that are there twice count twice in every figure; where their labels differ, at least one label is wrong. Look at "
-        "them first."
+        "Images that are there twice count twice in every figure; where their labels differ, at least one label is wrong. Look "
+        "at them first."
     )
 
 
@@ -96,7 +93,7 @@ def _twins(doc: Doc) -> str:
         alike = doc.number(f"data.twins.pairs.{row}.2", "3")
         cards.append(f"<li>{shown}<span>{said}, {alike}</span><span class='file'>{names}</span></li>")
     caption = (
-        "Pairs with the correlation of their pictures at 16 × 16 pixels, those whose labels differ first. Correct the labels, "
+        "Pairs with the correlation of their pictures at 16 x 16 pixels, those whose labels differ first. Correct the labels, "
         "or leave one of each pair out."
     )
     return figure("There twice", f'<ul class="cards">{"".join(cards)}</ul>', caption, wide=True)
@@ -128,75 +125,3 @@ def _found_table(doc: Doc, place: str, part: dict[str, Any]) -> str:
     ]
     more = f"<p class='note'>The first {len(rows)} of {part['of']:,} rows.</p>" if part["of"] > len(rows) else ""
     return f"<h4>{text(part['title'])}</h4>{table(part['columns'], rows)}{more}"
-
-
-def curves_section(doc: Doc) -> str:
-    """Returns the learning curves of the training."""
-    curves = doc.content["curves"]
-    if "why_not" in curves:
-        return section("training", "How it was trained", why_not(curves["why_not"]))
-    rows, monitor = curves["rows"], curves["monitor"]
-    labels = [str(row.get("epoch", number + 1)) for number, row in enumerate(rows)]
-    best = curves["best_epoch"]
-    marks = {k: f"epoch {best}, the best {monitor}" for k, row in enumerate(rows) if best and row.get("epoch") == best}
-    losses = [
-        Line(kind, name, [row.get(key) for row in rows])
-        for kind, name, key in (("train", "training loss", "train_loss"), ("after", "validation loss", "loss"))
-    ]
-    charts = [
-        figure(
-            "Losses",
-            line_chart(Axes(labels, "epoch", "loss", "3", marks=marks), losses, mark_name="best epoch"),
-            "Where the validation loss rises while the training loss falls, the model learns images by heart.",
-        )
-    ]
-    if monitor in curves["columns"] and monitor != "loss":
-        form = "percent" if all(0 <= (row.get(monitor) or 0) <= 1 for row in rows) else "3"
-        line = Line("after", monitor.replace("_", " "), [row.get(monitor) for row in rows])
-        chart = line_chart(Axes(labels, "epoch", line.name, form, marks=marks), [line], mark_name="best epoch")
-        caption = "The epoch that was kept was chosen by this curve, so its height there is a little optimistic."
-        charts.append(figure(f"Validation: {line.name}", chart, caption))
-    notes = joined(curves["notes"], lambda note: f'<p class="note">{text(note)}</p>')
-    return section("training", "How it was trained", grid(*charts), notes, numbers_below(_epochs(doc)))
-
-
-def _epochs(doc: Doc) -> str:
-    columns = doc.get("curves.columns")
-    rows = [
-        [doc.number(f"curves.rows.{row}.{name}", "g") for name in columns] for row in range(len(doc.get("curves.rows")))
-    ]
-    return table([name.replace("_", " ") for name in columns], rows)
-
-
-def cost_section(doc: Doc) -> str:
-    """Returns what the delta costs, and how the page is made again."""
-    cost, again = doc.content["cost"], doc.content["reproduce"]
-    rows = [["Numbers of the whole model", doc.number("cost.parameters", "count")]]
-    if "trained" in cost:
-        share = doc.number("cost.share", "percent")
-        rows.append(["Of these the task's own", f"{doc.number('cost.trained', 'count')} ({share})"])
-    if cost.get("delta_bytes"):
-        rows.append(["The delta", doc.number("cost.delta_bytes", "bytes")])
-    if cost.get("seconds"):
-        rows.append(["Seconds of training", doc.number("cost.seconds", "1")])
-        rows.append(["Epochs", doc.number("cost.epochs", "count")])
-    for k, method in enumerate(cost.get("methods") or []):
-        rows.append([f"Method {text(method['name'])}", f"{doc.number(f'cost.methods.{k}.sites', 'count')} sites"])
-    facts = figure(
-        "What it costs", table(["", ""], rows, classes="facts"), "The delta is the whole of what this task adds."
-    )
-    versions = [[text(name), text(version)] for name, version in again["versions"].items()]
-    settings = [[text(name), text(shown_number(value, "text"))] for name, value in again["settings"].items()]
-    methods = joined(cost.get("methods") or [], lambda method: f"<li><code>{text(method['options'])}</code></li>")
-    more = f"<h4>Methods</h4><ul>{methods}</ul>" if methods else ""
-    more += f"<h4>Settings of the training</h4>{table(['', ''], settings, classes='facts')}" if settings else ""
-    more += f"<h4>Versions</h4>{table(['', ''], versions, classes='facts')}"
-    command = f"<pre>{text(again['command'])}</pre>" if again["command"] else ""
-    body = f"<pre>{text(chr(10).join(again['code']))}</pre>{command}"
-    backbone = "".join(f" {text(key)}: {text(value)}." for key, value in again["backbone"].items())
-    caption = f"data: {text(again['data'])}.{(' Backbone ' + backbone.strip()) if backbone else ''}"
-    return section(
-        "again",
-        "What it costs, and how to make it again",
-        grid(facts, figure("In Python", body, caption, numbers_below(more))),
-    )

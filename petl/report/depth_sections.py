@@ -53,8 +53,8 @@ def _cka(doc: Doc, rows: list[dict[str, Any]], labels: list[str], marks: dict[in
     least = min(value for line in lines for value in line.values if value is not None)
     axes = Axes(labels, "block", "unbiased CKA", "3", None if least > 0.5 else min(0.0, least), 1.0, marks)
     caption = (
-        "1 is the same up to rotation and scale, 0 is nothing in common. Where the blue line leaves the grey one, the block sees images "
-        f"anew. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the measure invents nothing at "
+        "1 is the same up to rotation and scale, 0 is nothing in common. Where the blue line falls below the grey one, a block "
+        f"has changed by more than a mirror does. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the measure invents nothing at "
         f"{doc.number('depth.images', 'count')} images."
     )
     return figure("Alike before and after", line_chart(axes, lines, mark_name="places of the delta"), caption)
@@ -63,17 +63,14 @@ def _cka(doc: Doc, rows: list[dict[str, Any]], labels: list[str], marks: dict[in
 def _probing(rows: list[dict[str, Any]], labels: list[str], marks: dict[int, str]) -> str:
     if all(row.get("accuracy_after") is None for row in rows):
         return ""
-    lines = [
-        Line(when, name, [row.get(f"accuracy_{when}") for row in rows], [row.get(f"error_{when}") for row in rows])
-        for when, name in BEFORE_AFTER
-    ]
+    lines = [_with_errors(when, name, rows) for when, name in BEFORE_AFTER]
     chart = line_chart(
         Axes(labels, "block", "accuracy", "percent", marks=marks), lines, mark_name="places of the delta"
     )
     caption = (
-        "How many images a leave-one-out reading of each block gets right (the better of ridge regression and nearest neighbours); bars "
-        "are one standard error. Where the lines part is where adaptation pays; where they fall toward the end, an earlier block reads "
-        "better."
+        "How many images a leave-one-out reading of each block gets right (the better of ridge regression and nearest "
+        "neighbours); bars are one standard error. Where the lines part is where adaptation pays; where they fall toward the "
+        "end, an earlier block reads better."
     )
     return figure("What can be read from each block", chart, caption)
 
@@ -140,33 +137,43 @@ def bands_section(doc: Doc) -> str:
     bands = doc.content["bands"]
     if "why_not" in bands:
         return section("bands", "Which detail matters", why_not(bands["why_not"]))
-    rows = bands["rows"]
+    charts = grid(_changes(bands), _still_read(doc, bands))
+    return section("bands", "Which detail matters", charts, numbers_below(_band_table(doc, bands["rows"])))
+
+
+def _band_axes(bands: dict[str, Any], y: str, form: str, **more: Any) -> Axes:
     labels = [
         "mean" if row["band"] == 0 else f">{row['from']:.3g}" if row["to"] is None else f"{row['to']:.3g}"
-        for row in rows
+        for row in bands["rows"]
     ]
-    changes = [Line(when, name, [row.get(f"change_{when}") for row in rows]) for when, name in BEFORE_AFTER]
-    x = "band left out, up to so many cycles per image side"
-    change = figure(
-        "How far features move",
-        line_chart(Axes(labels, x, "relative change", "2", low=0.0), changes),
-        "Distance that features move without a band, in units of their spread over images. A peak to the left: shapes and shades "
-        "count; to the right: fine texture does.",
+    return Axes(labels, "band left out, up to so many cycles per image side", y, form, **more)
+
+
+def _changes(bands: dict[str, Any]) -> str:
+    lines = [Line(when, name, [row.get(f"change_{when}") for row in bands["rows"]]) for when, name in BEFORE_AFTER]
+    chart = line_chart(_band_axes(bands, "relative change", "2", low=0.0), lines)
+    caption = (
+        "Distance that features move without a band, in units of their spread over images. A peak to the left: shapes and "
+        "shades count; to the right: fine texture does."
     )
-    read = [
-        Line(when, name, [row.get(f"accuracy_{when}") for row in rows], [row.get(f"error_{when}") for row in rows])
-        for when, name in BEFORE_AFTER
-    ]
+    return figure("How far features move", chart, caption)
+
+
+def _still_read(doc: Doc, bands: dict[str, Any]) -> str:
+    lines = [_with_errors(when, name, bands["rows"]) for when, name in BEFORE_AFTER]
+    if all(value is None for line in lines for value in line.values):
+        return ""
     guides = [(f"whole {when}", f"whole image, {name}", bands.get(f"accuracy_{when}")) for when, name in BEFORE_AFTER]
-    accuracy = ""
-    if any(line.values and any(value is not None for value in line.values) for line in read):
-        accuracy = figure(
-            "What is still read",
-            line_chart(Axes(labels, x, "accuracy", "percent", guides=guides), read),
-            f"Accuracy of a reading that was fitted on whole images, on {doc.number('bands.images', 'count')} images without the band. Where "
-            "a line dips below its level line, the answer hangs on that detail; bars are one standard error.",
-        )
-    return section("bands", "Which detail matters", grid(change, accuracy), numbers_below(_band_table(doc, rows)))
+    chart = line_chart(_band_axes(bands, "accuracy", "percent", guides=guides), lines)
+    caption = (
+        f"Accuracy of a reading that was fitted on whole images, on {doc.number('bands.images', 'count')} images without the "
+        "band. Where a line dips below its level line, the answer hangs on that detail; bars are one standard error."
+    )
+    return figure("What is still read", chart, caption)
+
+
+def _with_errors(when: str, name: str, rows: list[dict[str, Any]]) -> Line:
+    return Line(when, name, [row.get(f"accuracy_{when}") for row in rows], [row.get(f"error_{when}") for row in rows])
 
 
 def _band_table(doc: Doc, rows: list[dict[str, Any]]) -> str:

@@ -31,6 +31,11 @@ class Measured:
     parts: dict[str, Any]
     answers: Answers | None
 
+    @property
+    def answers_itself(self) -> bool:
+        """Returns whether the model's own outputs are for these targets."""
+        return self.answers is not None and not self.answers.is_reading
+
 
 def measure_report(
     model: ReportModel, images: ReportImages, before: Before | None, about: str, seed: int, each: Callable[[], object]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from petl.errors import StateError
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.classifier_inputs import classifier_modules
 from petl.extraction.features import model_name
+from petl.extraction.image_batches import refuse_keys_of_images
 from petl.extraction.undisturbed import undisturbed
 from petl.format.outputs import label_texts
 from petl.prediction.predict import is_first_rank
@@ -103,28 +105,37 @@ def report(
     refuse_sample(images, seed)
     for name, value in (("batch_size", batch_size), ("workers", workers)):
         refuse_number(name, value, DATA_BOUNDS[name])
-    file = _delta_file(delta)
+    file, told = _delta_file(delta), about or _about(data)
     found, (past, run) = findings_facts(findings), history_of(history, file)
-    options = {"images": int(images), "seed": int(seed), "split": split, "labels": label_texts(labels)}
-    options |= {"keys": _as_keys(keys), "batch_size": int(batch_size), "workers": int(workers), "strict": strict}
-    told = about or _about(data)
+    options = {
+        "images": int(images),
+        "seed": int(seed),
+        "split": split,
+        "labels": label_texts(labels),
+        "strict": strict,
+    }
+    options |= {"keys": refuse_keys_of_images(keys), "batch_size": int(batch_size), "workers": int(workers)}
     read, measured, why = _measure(bare(model), data, base, head, told, options, progress)
-    own = measured.answers is not None and not measured.answers.is_reading
     settings = {"base": base if isinstance(base, bool) else "...", "images": images, "seed": seed}
     content: dict[str, Any] = {
         "title": title or f"{model_name(bare(model)).split('.')[0]} on {told}",
         "model": model_name(bare(model)),
         "why_no_before": why,
         **measured.parts,
-        "metrics": significant(metric_facts(model, read, own, int(batch_size))),
+        "metrics": significant(metric_facts(model, read, measured.answers_itself, int(batch_size))),
         "findings": found,
         "curves": significant(curve_facts(past)),
         "cost": significant(cost_facts(model, file, past)),
         "reproduce": reproduce_facts(model, told, settings, file, run),
     }
-    made = Report(page, beside, content)
+    return _written(Report(page, beside, content))
+
+
+def _written(made: Report) -> Report:
+    """Returns the report, after its files are written."""
     if is_first_rank():
-        write_report(page, beside, draw_page(made.to_json()), made.to_json())
+        content = made.to_json()
+        write_report(made.path, made.json_path, draw_page(content), content)
     return made
 
 
@@ -157,8 +168,6 @@ def _measure(
 
 def _undisturbed_base(former: nn.Module | None, base: Any) -> Any:
     """Returns a context in which a model of the caller's may run, and which leaves it as it was."""
-    import contextlib
-
     return undisturbed(former, None) if former is not None and isinstance(base, nn.Module) else contextlib.nullcontext()
 
 
@@ -170,12 +179,6 @@ def _delta_file(delta: Any) -> Path | None:
             f"delta={str(delta)!r} is no file; give the model's delta, such as 'pets.safetensors', or leave it out"
         )
     return Path(delta)
-
-
-def _as_keys(keys: Any) -> Any:
-    from petl.extraction.image_batches import refuse_keys_of_images
-
-    return refuse_keys_of_images(keys)
 
 
 def _about(data: Any) -> str:
