@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from petl.prediction.results import Predictions
     from petl.ranking.rank import rank
     from petl.ranking.results import Ranking
+    from petl.report.report import report
+    from petl.report.result import Report
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.start.start import start
@@ -97,6 +99,8 @@ _HOMES = {
     "objectives.regression": "Regression",
     "objectives.regression_metrics": "RegressionMetrics",
     "objectives.retrieval_metrics": "RetrievalMetrics",
+    "report.report": "report",
+    "report.result": "Report",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "start.start": "start",
@@ -155,6 +159,7 @@ __all__ = [
     "Record",
     "Regression",
     "RegressionMetrics",
+    "Report",
     "RetrievalMetrics",
     "Site",
     "SiteError",
@@ -188,6 +193,7 @@ __all__ = [
     "rebase",
     "record",
     "register",
+    "report",
     "save",
     "start",
     "summary",

@@ -143,7 +143,9 @@ def _features(model: nn.Module, batches: ImageBatches, tables: Tables, names: li
     """Returns the tables without the images that couldn't be read, with the names of files, classes and blocks."""
     files = file_names(batches.loader, tables.count)
     bad = {files[row] if files else f"image {row}": "it can't be read" for row in tables.unreadable}
-    y, classes = _targets(tables.y if batches.labelled else None, names or loader_classes(batches.loader), model, names)
+    y, classes = named_targets(
+        tables.y if batches.labelled else None, names or loader_classes(batches.loader), model, names
+    )
     if files is not None and tables.unreadable:
         without = {*tables.unreadable}
         files = [file for row, file in enumerate(files) if row not in without]
@@ -155,12 +157,12 @@ def _features(model: nn.Module, batches: ImageBatches, tables: Tables, names: li
         tables.inputs,
         files,
         {**batches.left_out, **bad},
-        _name(model),
+        model_name(model),
         tables.cached,
     )
 
 
-def _targets(
+def named_targets(
     y: Tensor | None, found: list[str] | None, model: nn.Module, asked: list[str] | None
 ) -> tuple[Tensor | None, list[str]]:
     """Returns the targets and the names of their classes; numbered as in the model's record, if the classes are among its."""
@@ -183,7 +185,7 @@ def _targets(
     return y, found
 
 
-def _name(model: nn.Module) -> str:
+def model_name(model: nn.Module) -> str:
     """Returns a model's name for people: timm's, or that of its class."""
     wrapped, config = record(model), pretrained_cfg(model)
     name = wrapped.backbone.get("name") if wrapped else config.get("architecture") if isinstance(config, dict) else None
