@@ -1,0 +1,1 @@
+"""What petl's guidance is worth, measured: one file for each verb, ``python -m benchmarks.guidance.<verb> --data FOLDER``."""
