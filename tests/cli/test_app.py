@@ -18,7 +18,7 @@ import petl
 from petl.cli import data_options
 from tests.support.commands import call, refused
 
-COMMANDS = ("train", "eval", "predict", "plan", "inspect", "merge", "methods", "demo")
+COMMANDS = ("train", "eval", "predict", "plan", "inspect", "merge", "compare", "methods", "demo")
 NAME = "test_resnet"
 
 
