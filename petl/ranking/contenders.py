@@ -29,10 +29,14 @@ FEWEST_READ = 0.5  # share of the images that a candidate must be able to read
 
 @dataclass(frozen=True)
 class Options:
-    """How candidates are read: ``size`` of the images, ``changes`` of every pipeline, and options of `petl.features`."""
+    """How candidates are read: ``size`` of the images, ``changes`` of every pipeline, and options of `petl.features`.
+
+    ``head`` are the names of the classifier's modules in candidates that were given as models.
+    """
 
     size: int | None
     changes: Mapping[str, Any]
+    head: Any
     device: torch.device
     limits: Limits
     reading: Mapping[str, Any]
@@ -75,7 +79,8 @@ class Contender:
         self.pipeline = self.pipeline or _pipeline(model, self.candidate, options)
         if self.price is None:
             self._note_price(model, options)
-        found = features(model, part.read_with(self.pipeline, rows), progress=False, **options.reading)
+        head = options.head if isinstance(self.candidate.source, nn.Module) else True
+        found = features(model, part.read_with(self.pipeline, rows), head=head, progress=False, **options.reading)
         if len(found) < FEWEST_READ * len(rows):
             raise DataError(
                 f"{len(rows) - len(found)} of {len(rows)} images can't be read for it: {_first_reason(found)}"
