@@ -15,6 +15,7 @@ from torch import nn
 from petl.data.inputs import Data
 from petl.errors import PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar
+from petl.extraction.undisturbed import rng_restored
 from petl.ranking.candidates import Selection, selected
 from petl.ranking.contenders import Contender, Options
 from petl.ranking.contest import Contest, Measure
@@ -89,17 +90,16 @@ def rank(
     """
     start = time.perf_counter()
     candidates, data = in_order(candidates, data)
-    limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences())
+    limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences() if licence is not None else [])
     _refuse_counts(most=most, size=size)
     chosen = selected(candidates, limits, most)
-    found = ranked_images(data, images, seed, options)
     reading = {"batch_size": batch_size, "workers": workers, "strict": strict, "cache": cache}
-    side = size if size is not None else found.train.transformed_side
-    with private_accelerator(None) as accelerator:
+    with rng_restored(data), private_accelerator(None) as accelerator, progress_bar(accelerator, progress) as shown:
+        found = ranked_images(data, images, seed, options)
+        side = size if size is not None else found.train.transformed_side
         settings = Options(side, dict(pipeline or {}), head, accelerator.device, limits, reading)
-        with progress_bar(accelerator, progress) as shown:
-            contest = run_contest(chosen, found, settings, seed, shown)
-            return _ranking(contest, chosen, settings, start)
+        contest = run_contest(chosen, found, settings, seed, shown)
+        return _ranking(contest, chosen, settings, start)
 
 
 def run_contest(chosen: Selection, found: RankedImages, settings: Options, seed: int, shown: Any) -> Contest:
