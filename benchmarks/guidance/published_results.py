@@ -1,12 +1,13 @@
-"""Makes the table of timm's published results that `petl.rank` breaks ties with.
+r"""Makes the table of timm's published results that `petl.rank` breaks ties with.
 
-    python -m benchmarks.guidance.published_results --results pytorch-image-models/results --commit aa4b5850 --date 2026-08-08
+    python -m benchmarks.guidance.published_results --results pytorch-image-models/results \
+        --commit aa4b5850c1543fa488abf260f18390eda46cf85d --date 2026-08-08
 
-``--results`` is the folder ``results`` of a clone of huggingface/pytorch-image-models (Apache-2.0); its csv files are not in timm's
-wheel. The table has one row for each pretrained tag of the installed timm of which anything is known: top-1 on ImageNet, on its
-reassessed labels (real), on ImageNet-R and ImageNet-Sketch, in percent; millions of parameters; and billions of multiply-adds for
-an image of the tag's size. Where timm counted these at another size only, they are scaled by area if the network takes any size.
-An empty cell isn't known. The same input gives the same bytes.
+``--results`` is the folder ``results`` of a clone of huggingface/pytorch-image-models (Apache-2.0), of that commit; its csv files
+are not in timm's wheel. The table has a row for each pretrained tag of the installed timm of which anything is known: top-1 on
+ImageNet, on its reassessed labels (real), on ImageNet-R and ImageNet-Sketch, in percent; millions of parameters; and billions of
+multiply-adds for an image of the tag's size. Where timm counted these at another size only, they are scaled by area if the
+network takes any size. An empty cell isn't known. The same input gives the same bytes.
 """
 
 from __future__ import annotations

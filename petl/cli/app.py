@@ -16,6 +16,7 @@ from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
 from petl.cli.start_command import start_command
+from petl.cli.rank_command import rank_command
 from petl.cli.terminal import Commands, say
 from petl.version import __version__
 
@@ -46,6 +47,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
     ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),
+    ("rank", rank_command, "petl rank pets --max-params 30M --licence open"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),

@@ -28,7 +28,7 @@ def balanced_bootstrap(
     >>> rare, common = torch.ones(100), torch.ones(100)
     >>> common[90:95] = 0
     >>> print(balanced_bootstrap(rare, common, y, 2))
-    +0.250 +- 0.079 on 100 images (90% interval +0.111 to +0.375): the first is better
+    +0.250 +- 0.086 on 100 images (90% interval +0.100 to +0.385): the first is better
     """
     if not first.shape == second.shape == y.shape or first.ndim != 1 or len(y) < 2:
         raise ValueError(

@@ -9,7 +9,7 @@ from petl.evidence.leave_one_out import NEIGHBOURS, TEMPERATURE, ridge
 
 
 def predict_new(by: str, x: Tensor, y: Tensor, classes: int, new: Tensor) -> Tensor:
-    """Returns the classes, int64 [M], of ``new`` images [M, D] by the head "ridge" or "knn", fitted on features [N, D] of classes [N].
+    """Returns the classes, int64 [M], of ``new`` images [M, D] by the head "ridge" or "knn", fitted on ``x`` and ``y``.
 
     >>> x, y = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]), torch.tensor([0, 0, 1, 1])
     >>> [predict_new(by, x, y, 2, torch.tensor([[0.2, 0.7], [0.8, 0.1]])).tolist() for by in ("ridge", "knn")]

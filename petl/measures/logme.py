@@ -1,7 +1,7 @@
 """LogME: how well linear regression explains labels by features, as the logarithm of the evidence.
 
-You et al. 2021 (arXiv:2102.11005). Exact for any number of images and features: for fewer images than features, two implementations
-that are in use leave out the term of the directions that no image has, and are off by tens.
+You et al. 2021 (arXiv:2102.11005). Exact for any number of images and features: for fewer images than features, two
+implementations that are in use leave out the term of the directions that no image has, and are off by tens.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ def logme(x: Tensor, y: Tensor, classes: int) -> float:
 
 
 def evidences(x: Tensor, targets: Tensor) -> list[Evidence]:
-    """Returns the largest evidence of ``targets[:, k]``, a normal distribution of mean 0 and covariance x x'/alpha + 1/beta, for each k.
+    """Returns for each target its log density under the normal distribution with mean 0 and covariance x x'/alpha + 1/beta.
 
-    alpha and beta come from a fixed point; the value is exactly that of the distribution with these.
+    alpha and beta are those that make it large, from a fixed point; the value is exact for these.
 
     Args:
         x: float64 [N, D]; targets: float64 [N, K].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from torch import nn
 from petl.errors import ITEM, PetlError, StateError, shortened
 from petl.ranking.licences import known_licence
 from petl.ranking.limits import Limits
-from petl.ranking.published import Published
+from petl.ranking.published import UNPUBLISHED, Published
 from petl.ranking.timm_tags import LADDER, Tag, diverse, has_weights, matching_tags, tag_of
 from petl.sites.meta import pretrained_cfg
 from petl.wrapping.lookup import bare, record
@@ -33,7 +34,7 @@ class Candidate:
 
     name: str
     source: str | nn.Module
-    results: Published = Published()
+    results: Published = UNPUBLISHED
     licence: str | None = None
     side: int | None = None
 
@@ -47,8 +48,17 @@ class Candidate:
             return self.source
         if not name_and_file(self.source)[1] and ":" not in self.source and not has_weights(self.source):
             raise StateError(f"timm has no pretrained weights of {self.source}; to use weights from a file: NAME:FILE")
-        img_size = fitting_size(name_and_file(self.source)[0], size)
-        return create_backbone(self.source, {} if img_size is None else {"img_size": img_size})
+        name, file = name_and_file(self.source)
+        img_size = fitting_size(name, size)
+        args = {} if img_size is None else {"img_size": img_size}
+        try:
+            return create_backbone(self.source, args)
+        except StateError:
+            if not file:
+                raise
+            with contextlib.suppress(StateError):  # features need no classifier, and the file may have none
+                return create_backbone(self.source, args, headless=True)
+            raise
 
 
 @dataclass(frozen=True)
@@ -69,7 +79,7 @@ def fitting_size(name: str, size: int | None) -> int | None:
     (98, None)
     """
     patch = re.search(r"patch(\d+)", name)
-    if size is None or not patch or "window" in name or not tag_of(name).fixed:
+    if size is None or not patch or "window" in name or ":" in name or not tag_of(name).fixed:
         return None
     return max(1, round(size / int(patch[1]))) * int(patch[1])
 

@@ -15,7 +15,6 @@ from petl.errors import DataError, PetlError, StateError
 from petl.evidence.reading import ClassReading, read_classes
 from petl.extraction.feature_set import Features
 from petl.extraction.features import features
-from petl.extraction.undisturbed import rng_restored
 from petl.ranking.candidates import Candidate
 from petl.ranking.licences import known_licence
 from petl.ranking.limits import Limits
@@ -29,10 +28,14 @@ FEWEST_READ = 0.5  # share of the images that a candidate must be able to read
 
 @dataclass(frozen=True)
 class Options:
-    """How candidates are read: ``size`` of the images, ``changes`` of every pipeline, and options of `petl.features`."""
+    """How candidates are read: ``size`` of the images, ``changes`` of every pipeline, and options of `petl.features`.
+
+    ``head`` are the names of the classifier's modules in candidates that were given as models.
+    """
 
     size: int | None
     changes: Mapping[str, Any]
+    head: Any
     device: torch.device
     limits: Limits
     reading: Mapping[str, Any]
@@ -70,12 +73,17 @@ class Contender:
 
     def features_of(self, part: Part, rows: np.ndarray, options: Options) -> tuple[Features, np.ndarray]:
         """Returns the features of images, and the numbers of those that could be read."""
-        with rng_restored(None):  # building a model draws numbers
-            model = self.candidate.build(self.candidate.side or options.size)
+        model = self.candidate.build(self.candidate.side or options.size)
         self.pipeline = self.pipeline or _pipeline(model, self.candidate, options)
         if self.price is None:
             self._note_price(model, options)
-        found = features(model, part.read_with(self.pipeline, rows), progress=False, **options.reading)
+        head = options.head if isinstance(self.candidate.source, nn.Module) else True
+        images = part.read_with(self.pipeline, rows)
+        try:
+            found = features(model, images, head=head, progress=False, **options.reading)
+        except DataError:
+            images[0]  # of channels that don't fit, the image itself says more
+            raise
         if len(found) < FEWEST_READ * len(rows):
             raise DataError(
                 f"{len(rows) - len(found)} of {len(rows)} images can't be read for it: {_first_reason(found)}"

@@ -123,7 +123,8 @@ class Contest:
             gap = self.behind[contender.name]
             if gap.low > 0:
                 contender.dropped_at = gap.count
-                contender.why = f"{gap.mean:.3f} below {self.leader.name} on {gap.count} images ({LEVEL:.0%} interval {gap.low:.3f} to {gap.high:.3f})"
+                interval = f"{LEVEL:.0%} interval {gap.low:.3f} to {gap.high:.3f}"
+                contender.why = f"{gap.mean:.3f} below {self.leader.name} on {gap.count} images ({interval})"
         self.dropped += [one for one in self.alive if one.dropped_at]
         self.alive = [one for one in self.alive if not one.dropped_at]
 
@@ -140,7 +141,10 @@ class Contest:
             return
         if len(self.failed) == 1 and isinstance(self.error, PetlError):
             raise self.error
-        reasons = "; ".join(f"{name}: {why}" for name, why in self.failed.items())
+        one = len({*self.failed.values()}) == 1
+        reasons = (
+            next(iter(self.failed.values())) if one else "; ".join(f"{k}: {why}" for k, why in self.failed.items())
+        )
         raise StateError(f"no candidate could be measured: {reasons}") from self.error
 
     @property

@@ -36,8 +36,8 @@ def allowed_licences(limit: LicenceLimit, known: Sequence[str]) -> tuple[str, ..
         name = known_licence(word)
         if name != "open" and (name is None or name not in (*known, *OPEN)):
             raise PetlError(
-                f"licence={word!r}{near(str(word), ('open', *known))}; expected 'open' (Apache, MIT or BSD), or names of licences "
-                f"such as {listing(known)}"
+                f"licence={word!r}{near(str(word), ('open', *known))}; expected 'open' (Apache, MIT or BSD), or names of "
+                f"licences, such as {listing(known)}"
             )
         allowed += OPEN if name == "open" else (name,)
     return tuple(allowed)

@@ -26,7 +26,8 @@ class Limits:
     def of(cls, max_params: Any, max_gmacs: Any, max_side: Any, licence: LicenceLimit, known: list[str]) -> Limits:
         """Returns the limits that a user gave; a PetlError for what can't be one."""
         sizes = [("max_params", max_params), ("max_gmacs", max_gmacs), ("max_side", max_side)]
-        return cls(*(positive(name, value) for name, value in sizes), allowed_licences(licence, known))
+        params, gmacs, side = (positive(name, value) for name, value in sizes)
+        return cls(params, gmacs, side, allowed_licences(licence, known))
 
     def __bool__(self) -> bool:
         return self != Limits()

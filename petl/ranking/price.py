@@ -20,10 +20,10 @@ BATCH, REPEATS = 8, 3
 
 @dataclass(frozen=True)
 class Price:
-    """``params``: all parameters; ``gmacs``: billions of multiply-adds an image of this size; ``ms_per_image``: measured here.
+    """What an image of the pipeline's size costs: ``params``, all parameters; ``gmacs``, billions of multiply-adds; time.
 
-    Multiply-adds are those of convolutions, matrix products and attention. The time is the median of three passes of eight images,
-    without reading them.
+    Multiply-adds are those of convolutions, matrix products and attention. The time is the median of three passes of eight
+    images, without reading them.
     """
 
     params: int

@@ -30,6 +30,9 @@ class Published:
     gmacs: float | None = None
 
 
+UNPUBLISHED = Published()
+
+
 @functools.cache
 def published() -> dict[str, Published]:
     """Returns the results by tag, such as "resnet50.a1_in1k"."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch import nn
 from petl.data.inputs import Data
 from petl.errors import PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar
+from petl.extraction.undisturbed import rng_restored
 from petl.ranking.candidates import Selection, selected
 from petl.ranking.contenders import Contender, Options
 from petl.ranking.contest import Contest, Measure
@@ -39,6 +40,7 @@ def rank(
     most: int = 8,
     size: int | None = None,
     pipeline: Mapping[str, Any] | None = None,
+    head: bool | str | Sequence[str] = True,
     batch_size: int = 64,
     workers: int = 0,
     strict: bool = False,
@@ -55,17 +57,19 @@ def rank(
     highest score is ordered by timm's published accuracy, then by cost. Models are afterwards as before, bit for bit.
 
     Args:
-        candidates: Names of timm's weights ("resnet50.a1_in1k", whose weights timm fetches), "NAME:WEIGHTS_FILE", models, wrapped
-            or not, patterns ("convnext*"), or a list or dict of these. None: weights of timm within the limits, ``most`` of them,
+        candidates: Names of timm's weights ("resnet50.a1_in1k": timm fetches them), "NAME:WEIGHTS_FILE", models, wrapped or
+            not, patterns ("convnext*"), or a list or dict of these. None: weights of timm within the limits, ``most`` of them,
             of different kinds of networks and of pretraining.
         data: A folder of class folders, a table, a Dataset with a class for each image, or a pair (train, val) of these. Its own
             images for validation choose nothing; where it has none, a fifth of the images is held out.
         images: At most so many are read, every class in its share.
         max_params: The most parameters, also as "30M". A pattern or filter takes at most 100 million unless this says otherwise.
         max_gmacs: The most billions of multiply-adds an image. ``max_side``: the largest input side in pixels.
-        licence: "open" (Apache, MIT, BSD), or names of licences. Of candidates that you name, those whose licence isn't known stay.
-        size: Side of the images in pixels, instead of each backbone's own; transformers take the nearest multiple of their patches.
+        licence: "open" (Apache, MIT, BSD), or names of licences. Candidates that you name stay if their licence isn't known.
+        size: Side of the images in pixels, instead of each backbone's own; transformers take the nearest multiple of their
+            patches.
         pipeline: Changes for every backbone's input pipeline, such as ``{"crop_pct": 1.0}``, see `petl.data.pipeline`.
+        head: The names of the classifier's modules in candidates that are models and not timm's, as for `petl.features`.
         strict: Whether a file that can't be read is an error; without it, such files are left out for all.
         cache: Where features are kept, as for `petl.features`.
         options: For tables and folders, more for `petl.data.dataset`, such as ``label="species"``.
@@ -86,17 +90,16 @@ def rank(
     """
     start = time.perf_counter()
     candidates, data = in_order(candidates, data)
-    limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences())
+    limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences() if licence is not None else [])
     _refuse_counts(most=most, size=size)
     chosen = selected(candidates, limits, most)
-    found = ranked_images(data, images, seed, options)
     reading = {"batch_size": batch_size, "workers": workers, "strict": strict, "cache": cache}
-    side = size if size is not None else found.train.transformed_side
-    with private_accelerator(None) as accelerator:
-        settings = Options(side, dict(pipeline or {}), accelerator.device, limits, reading)
-        with progress_bar(accelerator, progress) as shown:
-            contest = run_contest(chosen, found, settings, seed, shown)
-            return _ranking(contest, chosen, settings, start)
+    with rng_restored(data), private_accelerator(None) as accelerator, progress_bar(accelerator, progress) as shown:
+        found = ranked_images(data, images, seed, options)
+        side = size if size is not None else found.train.transformed_side
+        settings = Options(side, dict(pipeline or {}), head, accelerator.device, limits, reading)
+        contest = run_contest(chosen, found, settings, seed, shown)
+        return _ranking(contest, chosen, settings, start)
 
 
 def run_contest(chosen: Selection, found: RankedImages, settings: Options, seed: int, shown: Any) -> Contest:

@@ -132,7 +132,8 @@ def _held(whole: Part, rest: Any, classes: list[str], seed: int) -> tuple[Part |
             raise DataError(
                 "the images for validation have other classes than those to learn from; expected the same, numbered alike"
             )
-        return part, np.arange(len(part.y)), "the data's own images for validation", every
+        known_rows = np.flatnonzero(np.isin(part.y.numpy(), whole.y.numpy()))  # others can't be told by anyone
+        return part, known_rows, "the data's own images for validation", every
     held = _held_out_rows(whole, seed)
     if held is None:
         why = f"a fifth held out would leave fewer than {LEAST} images of a class"

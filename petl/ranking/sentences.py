@@ -23,9 +23,10 @@ def ranking_lines(ranking: Ranking) -> list[str]:
 def _first_line(ranking: Ranking) -> str:
     counts = list(ranking.classes.values())
     spread = f"{min(counts)}" if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+    what = f"{_plural(len(ranking.rows), 'backbone')} on {ranking.images} of {_plural(ranking.total, 'image')}"
     return (
-        f"{_plural(len(ranking.rows), 'backbone')} on {ranking.images} of {_plural(ranking.total, 'image')}, {len(counts)} classes with "
-        f"{spread} each; the score is the {ranking.measure} of leave-one-out predictions (the better of ridge and nearest neighbours)."
+        f"{what}, {len(counts)} classes with {spread} each; the score is the {ranking.measure} of leave-one-out predictions (the "
+        "better of ridge and nearest neighbours)."
     )
 
 
@@ -69,7 +70,9 @@ def shortened_path(name: str) -> str:
 def _verdict(ranking: Ranking) -> list[str]:
     """Returns which is the best, what ties with it, and how good it is on images that chose nothing."""
     best, others = ranking[ranking.best], [name for name in ranking.ties if name != ranking.best]
-    lines = [f"Best (*): {best.name}, {best.score:.3f} +- {best.error:.3f}{_against_ties(ranking, best, others)}."]
+    lines = [
+        f"Best (*): {_short(best.name)}, {best.score:.3f} +- {best.error:.3f}{_against_ties(ranking, best, others)}."
+    ]
     if ranking.held_out is None:
         lines.append(
             f"No image is left that chose nothing ({ranking.held_out_note}): the score of the best of {len(ranking.rows)} is a "
@@ -77,13 +80,12 @@ def _verdict(ranking: Ranking) -> list[str]:
         )
     else:
         held = ranking.held_out
-        lines.append(
-            f"Its {ranking.measure} on {_plural(held.images, 'image')} that chose nothing ({held.source}): {held.score:.3f} +- {held.error:.3f}."
-        )
+        on = f"{_plural(held.images, 'image')} that chose nothing ({held.source})"
+        lines.append(f"Its {ranking.measure} on {on}: {held.score:.3f} +- {held.error:.3f}.")
     raw = ranking.raw_pixels
-    lines.append(
-        f"Raw pixels alone reach {raw.score:.3f}; the best is {raw.gain:+.3f} better (90% interval {raw.gain_low:+.3f} to {raw.gain_high:+.3f})."
-    )
+    interval = f"90% interval {raw.gain_low:+.3f} to {raw.gain_high:+.3f}"
+    side = "above" if raw.gain >= 0 else "below"
+    lines.append(f"Raw pixels alone reach {raw.score:.3f}; the best is {abs(raw.gain):.3f} {side} that ({interval}).")
     return lines
 
 
@@ -95,7 +97,7 @@ def _against_ties(ranking: Ranking, best: RankedBackbone, others: list[str]) -> 
     cost = (
         "; it is the cheapest of them"
         if cheapest is best
-        else f"; the cheapest of them is {cheapest.name} ({cheapest.gmacs:.2f} GMACs, {best.gmacs:.2f} for the best)"
+        else f"; the cheapest of them is {_short(cheapest.name)} ({cheapest.gmacs:.2f} GMACs, {best.gmacs:.2f} for the best)"
     )
     known = sum(row.top1 is not None for row in [best, *tied])
     by = (
@@ -105,11 +107,11 @@ def _against_ties(ranking: Ranking, best: RankedBackbone, others: list[str]) -> 
         if known
         else "cost"
     )
-    return f"; a tie with {', '.join(others)} (=), which {by} decides{cost}"
+    return f"; a tie with {', '.join(map(_short, others))} (=), which {by} decides{cost}"
 
 
 def _others(ranking: Ranking) -> list[str]:
-    dropped = [f"{row.name} after {row.dropped_at}" for row in ranking.rows if row.dropped_at]
+    dropped = [f"{_short(row.name)} after {row.dropped_at}" for row in ranking.rows if row.dropped_at]
     lines = [f"Dropped early (images): {', '.join(dropped)}."] if dropped else []
     lines += [f"Not measured: {name} ({shortened(why, 200)})." for name, why in ranking.left_out.items()]
     return lines

@@ -37,7 +37,7 @@ PRETRAININGS = {
 
 @dataclass(frozen=True)
 class Tag:
-    """What is known of a tag: timm's results, licence, side of the input in pixels and whether it is fixed, pretraining, family."""
+    """What is known of a tag: timm's results, licence, side of the input in pixels, whether it is fixed, pretraining, family."""
 
     name: str
     results: Published
@@ -103,7 +103,7 @@ def _is_within(tag: Tag, limits: Limits) -> bool:
 
 
 def diverse(tags: Sequence[Tag], most: int) -> list[Tag]:
-    """Returns at most so many tags: those of the ladder, then in turn the best of each kind of pretraining, in new families first.
+    """Returns at most so many tags: those of the ladder, then in turn the best of each kind of pretraining, new families first.
 
     The best has the highest published accuracy; where none is published, the most parameters: on usual benchmarks, size alone
     orders backbones better than the scores do (arXiv:2510.06448).

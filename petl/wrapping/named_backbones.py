@@ -22,14 +22,19 @@ def existing_file(path: str | Path) -> Path:
     return Path(path)
 
 
-def create_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
-    """Returns the timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file."""
+def create_backbone(
+    text: str, args: Mapping[str, Any], *, pretrained: bool = True, headless: bool = False
+) -> nn.Module:
+    """Returns the timm model ``NAME`` with the weights that timm fetches, or ``NAME:FILE`` with those of a checkpoint file.
+
+    ``headless``: the file has no classifier; all else has to be in it, as always.
+    """
     import timm
 
     name, file = name_and_file(text)
-    overlay = (
-        {"file": str(existing_file(file))} if file else None
-    )  # timm's loading of pretrained weights also resizes position embeddings
+    # timm's loading of pretrained weights also resizes position embeddings; of a changed num_classes it wouldn't ask for all
+    overlay = {"file": str(existing_file(file)), **({"num_classes": 0} if headless else {})} if file else None
+    args = {**args, **({"num_classes": 0} if headless else {})}
     try:
         return timm.create_model(name, pretrained=bool(pretrained or file), pretrained_cfg_overlay=overlay, **args)
     except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
