@@ -6,12 +6,12 @@
 
 | task | the label is | what is right |
 |---|---|---|
-| `high_frequency` | the phase of a faint checkerboard of single pixels | first layers have to change; features and small pictures don't have it |
-| `colour_opponent` | which of two bands is brighter; their mean, which a gray backbone would see, is the same | `input` |
-| `textures` | the kind of a texture, of any colour, size and turn, at 50 images | a probe: the features have it, and pixels don't |
+| `high_frequency` | the phase of a checkerboard of single pixels | the first layers: features and small pictures don't have it |
+| `colour_opponent` | which of two bands is brighter; their mean is the same | `input` |
+| `textures` | the kind of a texture, at 50 images | a probe: the features have it, and pixels don't |
 | `shuffled` | drawn at random | nothing is above chance |
-| `fixed_place` | the sign of a faint pattern at a fixed place, under a texture | raw pixels: features that are averaged over places lose it |
-| `sensor` | as `textures`, but each channel has another gain and offset | norms or `input`: the first layer's statistics are off |
+| `fixed_place` | the sign of a faint pattern at a fixed place, under a texture | raw pixels: features lose places |
+| `sensor` | as `textures`, by a camera of other gains and offsets | norms or `input`: the first layer's statistics are off |
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ SIDE = 64  # a multiple of 64: pictures of 32 x 32 and 8 x 8 then average whole 
 class SyntheticTask:
     """Images uint8 [N, side, side, C] with labels int64 [N].
 
-    ``right`` are the names of methods that should do best, ``wrong`` those that can't be better than chance (or than the raw pixels); "raw"
-    and "probe" are raw pixels and a classifier on the features. ``transfer`` is what advice should say of pretraining.
+    ``right`` are the names of methods that should do best, ``wrong`` those that can't be better than chance (or than raw pixels);
+    "raw" and "probe" are raw pixels and a classifier on the features. ``transfer`` is what advice may say of pretraining.
     """
 
     name: str

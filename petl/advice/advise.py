@@ -11,13 +11,14 @@ from torch import nn
 from petl.advice.alarms import alarms
 from petl.advice.distance import profile_of, stem_facts
 from petl.advice.facts import facts_of, new_facts
-from petl.advice.measuring import Measuring, measured
-from petl.advice.opened import opened
-from petl.advice.readings import Reader, read_all, verdict_of
+from petl.advice.measuring import Measured, Measuring, measured
+from petl.advice.opened import Opened, opened
+from petl.advice.readings import ClassReader, read_all, verdict_of
 from petl.advice.result import Advice, HeadAdvice
 from petl.advice.rules import distance_of, shortlist
 from petl.data.inputs import Data
 from petl.data.wrappers import pipeline_of
+from petl.extraction.undisturbed import rng_restored
 from petl.heads.closed_form import best_head
 
 
@@ -66,16 +67,21 @@ def advise(
     ('ambiguous', {'0': 12, '1': 12})
     """
     settings = Measuring(images, seed, head, batch_size, workers, cache, progress)
-    found = opened(model, data, new, pipeline, (images, seed), reading)
-    read = measured(found, settings)
-    train, y, reader = read.train, read.y, Reader(read.y, seed)
+    with rng_restored(data):
+        found = opened(model, data, new, pipeline, (images, seed), reading)
+        return _advice(model, found, measured(found, settings), settings)
+
+
+def _advice(model: nn.Module, found: Opened, read: Measured, settings: Measuring) -> Advice:
+    """Returns what follows from what was measured."""
+    train, y, reader = read.train, read.y, ClassReader(read.y, settings.seed)
     readings = read_all(reader, train.x, train.blocks or {}, read.pictures, read.random)
     verdict, facts = verdict_of(reader, readings), facts_of(found, read)
     profile = profile_of(found.model, read.moments["train"])
     distance = distance_of(readings, verdict, profile)
-    head = best_head(train.x, y, int(y.max()) + 1)
+    best = best_head(train.x, y, int(y.max()) + 1)
     channels = found.channels if found.widened else None
-    rows = shortlist(model, facts.median_per_class, distance, channels, (facts.classes, head))
+    rows = shortlist(model, facts.median_per_class, distance, channels, (facts.classes, settings.head))
     same_scale = pipeline_of(found.parts["train"].dataset) is not None
     return Advice(
         train.model,
@@ -86,7 +92,7 @@ def advise(
         profile,
         stem_facts(found.model, read.pictures, same_scale=same_scale),
         distance,
-        HeadAdvice(head.kind, head.accuracy(y), head.error(y)),
+        HeadAdvice(best.kind, best.accuracy(y), best.error(y)),
         tuple(rows),
-        None if new is None else new_facts(found, read, facts.duplicates),
+        new_facts(found, read, facts.duplicates) if "new" in found.parts else None,
     )

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from petl.advice.duplicates import Copies
 from petl.advice.readings import Readings, Verdict
-from petl.advice.result import Facts, are, shown_file
+from petl.advice.result import Facts
+from petl.advice.wording import are, shown_file
 
 MANY_COPIES = 0.05  # share of the training images from which duplicates make left-out readings too good
 REMEDIES = "larger images (size=), another backbone (petl.rank), or methods that reach the first layers may help"
@@ -19,8 +20,8 @@ def alarms(facts: Facts, readings: Readings, verdict: Verdict) -> Iterator[str]:
     if copies.across:
         found = next(one for one in copies.groups if {"train", "own split"} <= {*one.parts})
         yield (
-            f"{copies.across} of the {facts.own_split} images of its own split {are(copies.across)} also in the training part ({_two(found)}): "
-            "scores there are too good; take them out."
+            f"{copies.across} of the {facts.own_split} images of its own split {are(copies.across)} also in the training part "
+            f"({_two(found)}): scores there are too good; take them out."
         )
     if copies.conflicting:
         found = next(one for one in copies.groups if len({label for label in one.labels if label is not None}) > 1)
@@ -39,12 +40,13 @@ def _about_pretraining(readings: Readings, verdict: Verdict) -> Iterator[str]:
         yield f"{found.second} tell the classes better than what was pretrained: {REMEDIES}."
     elif verdict.transfer == "ambiguous" and not any(verdict.above_chance):
         yield (
-            "neither the pretrained network nor raw pixels tell the classes better than chance: look at the labels; if they are right, "
-            "what they are about is too fine for these readings, and only a training can tell."
+            "neither the pretrained network nor raw pixels tell the classes better than chance: look at the labels; if "
+            "they are right, what they are about is too fine for these readings, and only a training can tell."
         )
     elif verdict.transfer == "ambiguous":
         better = "no worse than" if found.difference <= 0 else "about as well as"
-        yield f"nothing shows that pretraining helps: {found.second} tell the classes {better} the pretrained network; {REMEDIES}."
+        text = f"{found.second} tell the classes {better} the pretrained network"
+        yield f"nothing shows that pretraining helps: {text}; {REMEDIES}."
 
 
 def _two(copies: Copies) -> str:

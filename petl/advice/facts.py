@@ -10,7 +10,7 @@ from petl.advice.distance import profile_between
 from petl.advice.duplicates import Duplicates, PartPictures, find_duplicates
 from petl.advice.file_facts import FileFacts, file_facts
 from petl.advice.measuring import Measured
-from petl.advice.opened import ImagePart, Opened, item_name, part_files
+from petl.advice.opened import ImagePart, Opened, part_files, picture_name
 from petl.advice.result import Facts, NewImages
 from petl.data.class_labels import dataset_classes
 from petl.data.grouping import every_target
@@ -19,7 +19,7 @@ from petl.errors import DataError
 from petl.extraction.feature_set import Features
 from petl.measures.norm_gap import feature_gap
 
-DRAWS = 5  # of training images beside which a gap is judged
+GAP_DRAWS = 5  # of training images beside which a gap is judged
 
 
 def facts_of(found: Opened, read: Measured) -> Facts:
@@ -65,7 +65,7 @@ def _per_class(pictures: PartPictures, read: Features) -> dict[str, int]:
 
 def _pictures(part: ImagePart, read: Features, prints: list[str | None]) -> PartPictures:
     files = part_files(part.dataset)
-    names = files or [item_name(part.dataset, index) for index in range(len(part.dataset))]
+    names = files or [picture_name(part.dataset, index) for index in range(len(part.dataset))]
     rows = part.rows
     if read.files is not None and len(read) != len(part.rows):  # some of the sample couldn't be read after all
         places = {name: row for row, name in enumerate(names)}
@@ -99,7 +99,7 @@ def new_facts(found: Opened, read: Measured, duplicates: Duplicates) -> NewImage
 def _usual_gap(x: Tensor, count: int) -> float:
     """Returns the mean gap between so many of the training images (at most half of them) and the others, in a few draws."""
     draws, generator = [], torch.Generator().manual_seed(0)
-    for _ in range(DRAWS):
+    for _ in range(GAP_DRAWS):
         order = torch.randperm(len(x), generator=generator)
         part = min(count, len(x) // 2)
         draws.append(feature_gap(x[order[:part]], x[order[part:]]))

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from petl.advice.opened import ImagePart, item_name, raw_channels
+from petl.advice.opened import ImagePart, picture_name, raw_channels
 from petl.data.bands import PNG_MAGIC, Bands
 from petl.data.datasets import Images
 from petl.data.decoding import NUMPY_MAGIC, decode
@@ -91,7 +91,7 @@ def file_facts(part: ImagePart) -> tuple[FileFacts, list[str | None]]:
             elif type(owner) is TensorDataset:
                 contents = owner.tensors[0][number].detach().cpu().numpy()
         except (PetlError, OSError, ValueError, SyntaxError) as error:
-            bad[item_name(part.dataset, index)] = str(error)
+            bad[picture_name(part.dataset, index)] = str(error)
             contents = None
         prints.append(None if contents is None else _fingerprint(contents))
     return _facts(headers, bad), prints

@@ -21,7 +21,7 @@ from petl.extraction.features import features
 from petl.extraction.norm_moments import ChannelMoments, norm_moments, picture_batches, running_norms
 from petl.measures.enough_labels import refuse_few_labels
 
-SIDE = 32  # pixels of the small pictures
+PICTURE_SIDE = 32  # pixels of the small pictures
 STATISTICS_IMAGES = 256  # images that BatchNorm's statistics are measured on
 
 
@@ -101,10 +101,10 @@ def _features_of(model: nn.Module, part: ImagePart, how: Measuring, *, blocks: b
     options |= {"progress": how.progress, "head": how.head}
     if blocks:
         try:
-            return features(model, part.drawn, blocks=True, inputs=SIDE, **options)
+            return features(model, part.drawn, blocks=True, inputs=PICTURE_SIDE, **options)
         except SiteError:  # of blocks that can't be read; what concerns the classifier is raised again below
             pass
-    return features(model, part.drawn, inputs=SIDE, **options)
+    return features(model, part.drawn, inputs=PICTURE_SIDE, **options)
 
 
 def _few(part: ImagePart, how: Measuring) -> object:

@@ -28,9 +28,9 @@ from petl.training.head_start import unaugmented
 from petl.wrapping.lookup import bare, in_chans, wrapped_inside
 from petl.wrapping.wrap import wrap
 
-PATHS = (str, Path)
+PATH_KINDS = (str, Path)
 KEPT = ("crop_pct", "crop_mode", "interpolation", "window", "frame", "tiff")  # of a pipeline, whatever the channels
-COLOURS = (1, 3)  # petl reads one as the other
+GRAY_OR_COLOUR = (1, 3)  # petl reads one as the other
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _part(name: str, dataset: Any, count: int, seed: int) -> ImagePart:
 def image_channels(dataset: Any, expected: int) -> int:
     """Returns how many channels the images have; ``expected`` where petl makes these of the images' own, or nobody can tell."""
     found = _own_channels(dataset)
-    return expected if found is None or (found in COLOURS and expected in COLOURS) else found
+    return expected if found is None or (found in GRAY_OR_COLOUR and expected in GRAY_OR_COLOUR) else found
 
 
 def _own_channels(dataset: Any) -> int | None:
@@ -129,7 +129,7 @@ def _picture(item: Any) -> Any:
 
 
 def raw_channels(image: Any) -> int | None:
-    """Returns the channels of an image as it is in its file, without transparency: of a palette three, None of what is unknown."""
+    """Returns the channels of an image as it is in its file, without transparency: three of a palette, None if unknown."""
     if isinstance(image, Bands):
         return len(image.visible().array)
     if isinstance(image, Tensor):
@@ -147,7 +147,7 @@ def _with_channels(model: nn.Module, channels: int, expected: int) -> nn.Module:
     """Returns a copy of the model that takes this number of channels, as `petl.Input` starts."""
     if wrapped_inside(model):
         raise DataError(
-            f"the images have {channels} channels, and this model, which is wrapped, takes {expected}; give images of {expected}, "
+            f"the images have {channels} channels, and this wrapped model takes {expected}; give images of {expected}, "
             f"or wrap a backbone with petl.Input(in_chans={channels})"
         )
     return wrap(copy.deepcopy(model), Input(in_chans=channels), head=False).eval()
@@ -162,17 +162,22 @@ def _new_images(new: Any, pipeline: Mapping[str, Any]) -> Any:
     """Returns a dataset of new images, with labels or without: a folder, a list of files, a table, a tensor or a Dataset."""
     if isinstance(new, Tensor):
         return torch.utils.data.TensorDataset(new)
-    if isinstance(new, PATHS) and Path(new).is_file() and Path(new).suffix.lower() in extensions():
+    if isinstance(new, PATH_KINDS) and Path(new).is_file() and Path(new).suffix.lower() in extensions():
         return unlabelled_images([new], pipeline)
-    if isinstance(new, PATHS) and (files := flat_folder(new)) is not None:
+    if isinstance(new, PATH_KINDS) and (files := flat_folder(new)) is not None:
         return unlabelled_images(files, pipeline)
-    if isinstance(new, Sequence) and not isinstance(new, str) and new and all(isinstance(one, PATHS) for one in new):
+    if (
+        isinstance(new, Sequence)
+        and not isinstance(new, str)
+        and new
+        and all(isinstance(one, PATH_KINDS) for one in new)
+    ):
         return unlabelled_images(new, pipeline)
     if is_table_file(new) or is_frame(new):
         alone = unlabelled_table(new, pipeline, None)
         if alone is not None:
             return alone
-    if isinstance(new, PATHS) or is_image_table(new):
+    if isinstance(new, PATH_KINDS) or is_image_table(new):
         split = images.held_out(new) or "."
         return unaugmented(images.dataset(new, pipeline, split=split))
     return unaugmented(own_parts(new, pipeline).train)
@@ -186,7 +191,7 @@ def part_files(dataset: Any) -> list[str] | None:
     return [owner.filename(number) for owner, number in places]
 
 
-def item_name(dataset: Any, index: int) -> str:
+def picture_name(dataset: Any, index: int) -> str:
     """Returns the path of an image, or its number where it is no file."""
     owner, number = locate(dataset, index)
     return owner.filename(number) if isinstance(owner, Images) else f"image {index}"

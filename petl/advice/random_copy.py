@@ -71,7 +71,7 @@ def _initialised_again(model: nn.Module) -> nn.Module:
         if callable(reset) and not isinstance(module, Graft):
             with contextlib.suppress(Exception):  # a layer's own code
                 reset()
-                done |= {p for p in module.parameters(recurse=False)}
+                done |= set(module.parameters(recurse=False))
     for parameter in copied.parameters():
         if parameter not in done and parameter.ndim > 1:
             with torch.no_grad():

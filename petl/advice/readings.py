@@ -1,4 +1,4 @@
-"""How well classes are told by raw pixels, by the network with random weights, by the pretrained one, and by each of its blocks."""
+"""How well raw pixels, the network with random weights, the pretrained one, and each of its blocks tell classes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Readings:
     earlier: Comparison | None
 
 
-class Reader:
+class ClassReader:
     """Reads features of the same N images, of which ``y`` [N] are the classes, and compares readings."""
 
     def __init__(self, y: Tensor, seed: int = 0) -> None:
@@ -138,9 +138,9 @@ class Reader:
 
 
 def read_all(
-    reader: Reader, x: Tensor, blocks: Mapping[str, Tensor], pictures: Tensor, random: tuple[Tensor | None, str]
+    reader: ClassReader, x: Tensor, blocks: Mapping[str, Tensor], pictures: Tensor, random: tuple[Tensor | None, str]
 ) -> Readings:
-    """Returns the readings of features ``x``, ``blocks``, ``pictures`` [N, C, 32, 32], and those of the random copy with a note."""
+    """Returns the readings of features ``x``, ``blocks``, ``pictures`` [N, C, 32, 32], and the random copy's with a note."""
     raw = max((_read_pictures(reader, pictures, side) for side in SIDES), key=lambda score: score.accuracy)
     pretrained = reader.read("pretrained", x)
     untrained = None if random[0] is None else reader.read("random weights", random[0])
@@ -151,12 +151,12 @@ def read_all(
     return Readings(pretrained, untrained, random[1], raw, curve, best.what if earlier else pretrained.what, earlier)
 
 
-def _read_pictures(reader: Reader, pictures: Tensor, side: int) -> Score:
+def _read_pictures(reader: ClassReader, pictures: Tensor, side: int) -> Score:
     small = pictures if pictures.shape[-1] == side else F.adaptive_avg_pool2d(pictures, side)
     return reader.read(f"raw pixels ({side} x {side})", small.flatten(1))
 
 
-def verdict_of(reader: Reader, readings: Readings) -> Verdict:
+def verdict_of(reader: ClassReader, readings: Readings) -> Verdict:
     """Returns whether pretraining helps: positive or negative where the paired tests say so, and the better one beats chance."""
     baselines = [score for score in (readings.raw, readings.random) if score is not None]
     baseline = max(baselines, key=lambda score: score.accuracy).what

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from petl.advice.distance import Profile, StemFacts
-from petl.advice.duplicates import Copies, Duplicates
+from petl.advice.duplicates import Duplicates
 from petl.advice.file_facts import FileFacts
-from petl.advice.readings import Comparison, Readings, Score, Verdict
-from petl.advice.rules import STATISTICS, Distance, Suggestion
-from petl.errors import listing
+from petl.advice.readings import Readings, Verdict
+from petl.advice.rules import ENOUGH_FOR_STATISTICS, Distance, Suggestion
+from petl.advice.wording import are, copies_text, curve_text, difference_text, files_text, rates_text, score_text
 from petl.findings import Findings, json_value
 from petl.methods.method import Method
 
-GRAY = 0.95  # share of gray images from which the data is called gray
+MOSTLY_GRAY = 0.95  # share of gray images from which the data is called gray
 UNEVEN = 3.0  # times as many images in the largest class as in the smallest, from which it is said
 
 
@@ -25,7 +24,7 @@ class Facts:
     """What there is.
 
     Attributes:
-        images: In the training part; ``measured`` of them were read by the model; ``own_split`` are in the data's own val or test.
+        images: In the training part; the model read ``measured`` of them; ``own_split`` are in the data's own val or test.
         classes: How many; ``per_class`` images of each, ``median_per_class``, and ``imbalance``, the largest over the smallest.
         channels: Of the images as the model is given them; ``expected`` by the model.
         files: Sizes, bits and channels of the files; `own_split_unreadable` are those of the data's own split.
@@ -132,18 +131,19 @@ class Advice(Findings):
         split = f", and {facts.own_split} images in their own split" if facts.own_split else ""
         read = f"; {facts.measured} of them are read" if facts.measured < facts.images else ""
         yield f"{self.model} on {facts.images} images of {facts.classes} classes, {spread} each{uneven}{split}{read}."
-        yield f"{_about_files(files)} {_about_copies(facts.duplicates, has_split=bool(facts.own_split))}"
+        yield f"{files_text(files)} {copies_text(facts.duplicates, has_split=bool(facts.own_split))}"
 
     def _about_readings(self) -> Iterator[str]:
         readings, verdict = self.readings, self.verdict
-        random = f"random weights {_score(readings.random)}, " if readings.random else f"{readings.random_by}, "
+        random = f"random weights {score_text(readings.random)}, " if readings.random else f"{readings.random_by}, "
         yield (
-            f"Classes are told (leave-one-out, chance {verdict.chance:.3f}): pretrained {_score(readings.pretrained)}, {random}"
-            f"{readings.raw.what} {_score(readings.raw)}."
+            f"Classes are told (leave-one-out, chance {verdict.chance:.3f}): pretrained {score_text(readings.pretrained)}, "
+            f"{random}"
+            f"{readings.raw.what} {score_text(readings.raw)}."
         )
-        yield f"Pretraining: {verdict.transfer}; {_difference(verdict.comparison)}."
+        yield f"Pretraining: {verdict.transfer}; {difference_text(verdict.comparison)}."
         if len(readings.curve) > 1:
-            yield _about_curve(readings)
+            yield curve_text(readings)
 
     def _about_distance(self) -> Iterator[str]:
         profile, stem = self.profile, self.stem
@@ -154,7 +154,7 @@ class Advice(Findings):
             else "no BatchNorm statistics to compare with"
         )
         yield f"The images are {self.distance.verdict}: {'; '.join(self.distance.reasons)}; {gap}."
-        if stem.gray >= GRAY and stem.layer and stem.channels > 1:
+        if stem.gray >= MOSTLY_GRAY and stem.layer and stem.channels > 1:
             yield f"They are gray: {stem.reach:.0%} of the energy of the first layer ({stem.layer}) can be reached by gray."
 
     def _about_new(self, new: NewImages) -> str:
@@ -165,88 +165,14 @@ class Advice(Findings):
             else ""
         )
         return (
-            f"New images: {new.images}, of which {new.duplicates} {are(new.duplicates)} among the training images; their gap to these is {gap} in "
-            f"features{norms}. petl.shift says what has changed."
+            f"New images: {new.images}, of which {new.duplicates} {are(new.duplicates)} among the training images; their gap to "
+            f"these is {gap} in features{norms}. petl.shift says what has changed."
         )
 
     def _about_methods(self) -> Iterator[str]:
         yield f"Classifier: {self.head.kind} in closed form, {self.head.accuracy:.3f} +- {self.head.error:.3f} left out."
-        still = f"; keep BatchNorm statistics as they are (below {STATISTICS} images a class)"
-        few = self.facts.median_per_class < STATISTICS and self.profile.applicable
+        still = f"; keep BatchNorm statistics as they are (below {ENOUGH_FOR_STATISTICS} images a class)"
+        few = self.facts.median_per_class < ENOUGH_FOR_STATISTICS and self.profile.applicable
         yield f"To try, by rules (priors, not measured on these images; petl.compare measures them){still if few else ''}:"
         for number, row in enumerate(self.shortlist, 1):
-            yield f"  {number}. {row.code}: {row.reason}{_rates(row)}."
-
-
-def are(count: int) -> str:
-    """Returns the verb for so many images."""
-    return "is" if count == 1 else "are"
-
-
-def _score(score: Score) -> str:
-    return f"{score.accuracy:.3f} +- {score.error:.3f}"
-
-
-def _difference(found: Comparison) -> str:
-    return (
-        f"{found.difference:+.3f} to {found.second} ({found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, "
-        f"p={found.p:.2g})"
-    )
-
-
-def _about_files(files: FileFacts) -> str:
-    if not files.files:
-        return "The images are no files: their sizes and bits aren't known."
-    sizes = f"{_range(files.width)} x {_range(files.height)} pixels"
-    bits = " and ".join(files.bits)
-    channels = " and ".join(files.channels)
-    bad = (
-        f"; {len(files.unreadable)} can't be read ({listing(map(shown_file, files.unreadable), 3)})"
-        if files.unreadable
-        else ""
-    )
-    return f"Files: {sizes}, {bits} bits, {channels} channel{'s' * (channels != '1')}{bad}."
-
-
-def _range(spread: Any) -> str:
-    least, middle, most = (f"{value:.0f}" for value in (spread.least, spread.median, spread.most))
-    return least if least == most else f"{least} to {most} (median {middle})"
-
-
-def _about_copies(found: Duplicates, *, has_split: bool) -> str:
-    if not found.groups:
-        return "No duplicates."
-    near = found.within - found.within_exact
-    parts = [f"{found.within_exact} exact and {near} near duplicates among the training images"]
-    parts += [f"{found.across} of its own split {are(found.across)} in the training part"] if has_split else []
-    return f"Duplicates: {', '.join(parts)} ({_example(found.groups[0])})."
-
-
-def _example(copies: Copies) -> str:
-    return " = ".join(shown_file(file) for file in copies.files[:2])
-
-
-def shown_file(file: str) -> str:
-    return "/".join(Path(file).parts[-2:])
-
-
-def _about_curve(readings: Readings) -> str:
-    """Returns a line about the probing curve: a few places of it, and where it is highest."""
-    curve, count = readings.curve, len(readings.curve)
-    places = sorted({0, count // 4, count // 2, 3 * count // 4, count - 1})
-    shown = ", ".join(f"{curve[place].accuracy:.2f}" for place in places)
-    best = next(place for place, score in enumerate(curve) if score.what == readings.best_block)
-    if readings.earlier is None:
-        return f"Over the depth: {shown}; highest at the end."
-    gain = f"{readings.earlier.difference:+.3f} to the end, p={readings.earlier.p:.2g}"
-    return f"Over the depth: {shown}; highest after {readings.best_block} ({best + 1} of {count}; {gain})."
-
-
-def _rates(row: Suggestion) -> str:
-    if row.rates is None:
-        return ""
-    if not row.rates:
-        return " (no learning rate: closed form)"
-    rates = ", ".join(f"{name} {rate:.2g}" for name, rate in row.rates.items())
-    more = "".join(f", {name}={value}" for name, value in row.options.items())
-    return f" (rates {rates}{more})"
+            yield f"  {number}. {row.code}: {row.reason}{rates_text(row)}."

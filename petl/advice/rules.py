@@ -1,4 +1,4 @@
-"""The rules that turn readings into a shortlist of methods: priors from publications and petl's own trainings, no measurements."""
+"""The rules that turn readings into a shortlist of methods: priors, from publications and petl's own trainings."""
 
 from __future__ import annotations
 
@@ -26,9 +26,13 @@ from petl.wrapping.lookup import record
 from petl.wrapping.rates import rated_tensors, started_head_rate
 from petl.wrapping.wrap import wrap
 
-FEW, SOME, MANY = 5, 50, 1000  # images of a class, at most: a head and norms; small methods; all but full fine-tuning
-STATISTICS = 1000  # images of a class below which moving BatchNorm statistics are noise
-DECAY = 0.75  # of full fine-tuning, from block to block
+VERY_FEW, QUITE_FEW, MANY_IMAGES = (
+    5,
+    50,
+    1000,
+)  # images of a class, at most: a head and norms; small methods; all but full fine-tuning
+ENOUGH_FOR_STATISTICS = 1000  # images of a class below which moving BatchNorm statistics are noise
+FULL_DECAY = 0.75  # of full fine-tuning, from block to block
 PRIOR = "a prior, not measured on these images"
 
 
@@ -123,8 +127,12 @@ Candidate = tuple[tuple[Method, ...], str, dict[str, Any]]
 
 def _candidates(model: nn.Module, each: float, distance: Distance) -> Iterator[Candidate]:
     recipe, far = tuple(best_methods(model)), distance.verdict == "far"
-    if each <= FEW:
-        yield (Probe(),), f"with {FEW} images of a class or fewer, a classifier in closed form overfits least", {}
+    if each <= VERY_FEW:
+        yield (
+            (Probe(),),
+            f"with {VERY_FEW} images of a class or fewer, a classifier in closed form overfits least",
+            {},
+        )
         yield (Probe(layers="all"),), "the outputs of all blocks gave 2 to 4 points more at 5 images of a class", {}
         yield (Norm(),), "norms are the few numbers that such few images can move", {}
         return
@@ -134,12 +142,12 @@ def _candidates(model: nn.Module, each: float, distance: Distance) -> Iterator[C
     yield (Norm(),), "norms alone are a strong few-shot baseline", {}
     if far:
         yield from _for_far_images(distance)
-    if each > SOME:
-        yield (Adapter(),), f"with more than {SOME} images of a class, new layers can be learnt", {}
-        yield (Partial(last=1),), f"with more than {SOME} images of a class, whole blocks can train", {}
-    if each > MANY:
-        why = f"with more than {MANY} images of a class, all weights can train, early ones slowly"
-        yield (Full(),), why, {"layer_decay": DECAY}
+    if each > QUITE_FEW:
+        yield (Adapter(),), f"with more than {QUITE_FEW} images of a class, new layers can be learnt", {}
+        yield (Partial(last=1),), f"with more than {QUITE_FEW} images of a class, whole blocks can train", {}
+    if each > MANY_IMAGES:
+        why = f"with more than {MANY_IMAGES} images of a class, all weights can train, early ones slowly"
+        yield (Full(),), why, {"layer_decay": FULL_DECAY}
 
 
 def _for_far_images(distance: Distance) -> Iterator[Candidate]:

@@ -12,11 +12,11 @@ COSINE = 0.999  # of features: with it, pictures may differ more
 DIFFERENCE, LOOSE_DIFFERENCE = (
     0.1,
     0.15,
-)  # root mean square of pictures' difference, in deviations of all pictures from their mean
+)  # root mean square of the difference, in deviations from the mean picture
 CORRELATION, LOOSE_CORRELATION = 0.99, 0.95  # of two pictures' pixels
 FLAT = 0.02  # a picture varies less, in the same units: it has no content to correlate
-SAME = 0.005  # the difference of two flat ones
-PART = 512  # rows that are compared at once
+SAME_FLAT = 0.005  # the difference of two flat ones
+AT_ONCE = 512  # rows that are compared at once
 
 
 class NearPair(NamedTuple):
@@ -35,10 +35,11 @@ def near_duplicates(x: Tensor, pictures: Tensor, others: tuple[Tensor, Tensor] |
         pictures: The same images at a few pixels, [N, C, side, side].
         others: Features [M, D] and pictures of a second set: pairs have one image of each. None: pairs within the first.
 
-    The pictures differ by at most a tenth of their usual deviation from the mean picture, and correlate to .99; where the features have a
-    cosine of .999, they may differ a little more. Features alone can't tell: a JPEG of a small picture had cosines of .86 to .99 to the
-    original (EfficientNet-Lite0 on Fashion-MNIST at quality 90), and a model that knows little about images has .999 for all of
-    them. Of 2000 pictures of Fashion-MNIST one pair in two million is taken for a duplicate, of 1797 scanned digits none.
+    The pictures differ by at most a tenth of their usual deviation from the mean picture, and correlate to .99; where features
+    have a cosine of .999, they may differ a little more. Features alone can't tell: a JPEG of a small picture had cosines of .86
+    to .99 to the original (EfficientNet-Lite0 on Fashion-MNIST at quality 90), and a model that knows little about images has
+    .999 for all of them. Of 2000 pictures of Fashion-MNIST one pair in two million is taken for a duplicate, of 898 scanned
+    digits none.
     """
     whole = pictures if others is None else torch.cat([pictures, others[1]])
     flat = whole.double().flatten(1)
@@ -64,14 +65,14 @@ class _Side:
 
 def _alike(mine: _Side, theirs: _Side) -> Iterator[NearPair]:
     size = mine.pixels.shape[1]
-    for start in range(0, len(mine.x), PART):
-        rows = slice(start, start + PART)
+    for start in range(0, len(mine.x), AT_ONCE):
+        rows = slice(start, start + AT_ONCE)
         squares = mine.squares[rows, None] + theirs.squares - 2 * mine.pixels[rows] @ theirs.pixels.T
         a, b = (squares <= 1.1 * size * LOOSE_DIFFERENCE**2 + 1e-3).nonzero(
             as_tuple=True
         )  # rounded: the exact test follows
-        for begin in range(0, len(a), PART):
-            first, second = a[begin : begin + PART] + start, b[begin : begin + PART]
+        for begin in range(0, len(a), AT_ONCE):
+            first, second = a[begin : begin + AT_ONCE] + start, b[begin : begin + AT_ONCE]
             cosines = (mine.x[first] * theirs.x[second]).sum(1).clamp(-1, 1)
             same = _same_pictures(mine, theirs, first, second, cosines >= COSINE)
             found = zip(first[same].tolist(), second[same].tolist(), cosines[same].tolist(), strict=True)
@@ -79,14 +80,14 @@ def _alike(mine: _Side, theirs: _Side) -> Iterator[NearPair]:
 
 
 def _same_pictures(mine: _Side, theirs: _Side, a: Tensor, b: Tensor, near: Tensor) -> Tensor:
-    """Returns for pairs of numbers [P] whether the pictures are almost one, bool [P]; more may differ where features are ``near``."""
+    """Returns for pairs of numbers [P] whether the pictures are almost one, bool [P]; ``near``: whether features are."""
     difference = (mine.pixels[a].double() - theirs.pixels[b].double()).square().mean(1).sqrt()
     spreads = (mine.spread[a] * theirs.spread[b]).clamp_min(1e-12)
     correlation = (mine.centred[a].double() * theirs.centred[b].double()).mean(1) / spreads
     close = (difference <= DIFFERENCE) & (correlation >= CORRELATION)
     loose = near & (difference <= LOOSE_DIFFERENCE) & (correlation >= LOOSE_CORRELATION)
     flat = torch.minimum(mine.spread[a], theirs.spread[b]) < FLAT
-    return torch.where(flat, near & (difference <= SAME), close | loose)
+    return torch.where(flat, near & (difference <= SAME_FLAT), close | loose)
 
 
 def groups_of(pairs: list[tuple[int, int]]) -> list[list[int]]:

@@ -9,9 +9,9 @@ from torch import Tensor
 def norm_gap(mean: Tensor, variance: Tensor, known_mean: Tensor, known_variance: Tensor, eps: float = 0.0) -> float:
     """Returns the mean over channels of ``((m - k) / s)^2 + ln(t / s)^2``: m and t of the images, k and s the known ones.
 
-    All four are [C]; s and t are deviations, the roots of the variances with ``eps`` added, as a BatchNorm has it. The gap is 0 where the
-    images have the known mean and variance in every channel; it is 1 where all channels are off by one deviation, or e times as
-    wide. A channel in which the known deviation and that of the images are both below 1e-12 counts by its mean alone.
+    All four are [C]; s and t are deviations, the roots of the variances with ``eps`` added, as a BatchNorm has it. The gap is 0
+    where the images have the known mean and variance in every channel; it is 1 where all channels are off by one deviation, or
+    e times as wide. A channel in which the known deviation and that of the images are both below 1e-12 counts by its mean alone.
 
     >>> norm_gap(torch.zeros(2), torch.ones(2), torch.zeros(2), torch.ones(2))
     0.0
