@@ -1,1 +1,1 @@
-"""The whole way in one step: `petl.start` ranks backbones, advises, compares methods, trains the winner, and writes its report."""
+"""The whole way: `petl.start` ranks backbones, advises and compares methods, trains the winner, and writes its report."""

@@ -36,7 +36,7 @@ def _weights(name: str) -> Path | None:
     if repository and (Path(constants.HF_HUB_CACHE) / f"models--{repository.replace('/', '--')}").is_dir():
         own = getattr(config, "hf_hub_filename", None)
         for file in (own,) if own else WEIGHTS:
-            found = try_to_load_from_cache(repository, file)
+            found = try_to_load_from_cache(repository, file, cache_dir=constants.HF_HUB_CACHE)
             if isinstance(found, str) and Path(found).is_file():
                 return Path(found)
     file = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2] if address else None

@@ -41,9 +41,7 @@ def places_for(data: Any, out: str | Path | None, *, overwrite: bool) -> Places:
         if path.is_dir():
             raise StateError(f"{path} is a folder; pass another name: out='pets'")
         if os.path.lexists(path) and not overwrite:
-            raise StateError(
-                f"{path} exists; pass another name (out=), or overwrite=True to replace it (petl start: --overwrite)"
-            )
+            raise StateError(f"{path} exists; pass another name (out=), or overwrite=True (petl start: --overwrite)")
     _try_writing(found.delta)
     return found
 

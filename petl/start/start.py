@@ -64,9 +64,9 @@ def start(
 ) -> Started:
     """Goes from images to a delta: ranks backbones, advises methods, compares them, trains the winner, and writes its report.
 
-    The data's own validation or test images choose nothing and tell the result; where there are none, a fifth is held out for that
-    first. The winner is trained on all other images. Three files are left: the delta, a page (`petl.report`), and its numbers
-    with those of every step.
+    The data's own validation or test images choose nothing and tell the result; where there are none, a fifth is held out for
+    that first. The winner is trained on all other images. Three files are left: the delta, a page (`petl.report`), and its
+    numbers with those of every step.
 
     Args:
         data: A folder of class folders (of splits, too), a table, a Dataset with a class for each image, or a pair (train, val).
@@ -81,8 +81,8 @@ def start(
         options: More for `petl.data.dataset`, where ``data`` is a folder or table.
 
     Raises:
-        DataError: the data can't be opened, has one class, or fewer than four images of one. PetlError: an argument that can't be.
-        StateError: a file is there already, or can't be written; no backbone can be had.
+        DataError: the data can't be opened, has one class, or fewer than four images of one. StateError: a file is there already,
+            or can't be written; no backbone can be had. PetlError: an argument that can't be.
 
     Example::
 

@@ -16,8 +16,8 @@ class Started(Findings):
     Attributes:
         backbone: The candidate that was chosen, as it was named.
         methods: What was put onto it, as text; ``factor``: of petl's default learning rates, None in closed form.
-        measure: What ``score`` is, such as "accuracy"; ``error`` is its standard error on ``images`` images that chose nothing, and
-            ``told_is`` says whose they are: "own" for the data's own validation or test images, else "fifth".
+        measure: What ``score`` is, such as "accuracy"; ``error`` is its standard error on ``images`` images that chose nothing,
+            and ``told_is`` says whose they are: "own" for the data's own validation or test images, else "fifth".
         claimed: Whether the score is above chance by more than two standard errors. ``verdict``: of `petl.advise`.
         delta, page, numbers: The files: the delta, the report, and its numbers, together with those of every step.
         steps: Seconds of each step. ``skipped``: steps that were left out, with the reasons.

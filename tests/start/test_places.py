@@ -1,0 +1,49 @@
+"""The files of `petl.start` are named after the data, and nothing is replaced unasked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import petl
+from petl.start.places import places_for
+
+
+def test_names(tmp_path: Path) -> None:
+    (tmp_path / "pets.v2").mkdir()
+    (tmp_path / "table.csv").write_text("path,label\n")
+    found = places_for(tmp_path / "pets.v2", None, overwrite=False)
+    assert [p.name for p in (found.delta, found.page, found.numbers)] == [
+        "pets.v2.safetensors",
+        "pets.v2.html",
+        "pets.v2.json",
+    ]
+    assert found.delta.parent == tmp_path
+    assert places_for(f"{tmp_path}/pets.v2/", None, overwrite=False) == found
+    assert places_for(tmp_path / "table.csv", None, overwrite=False).page == tmp_path / "table.html"
+    for name in ("new/run", "new/run.safetensors", "new/run.html"):
+        assert places_for(object(), tmp_path / name, overwrite=False).delta == tmp_path / "new" / "run.safetensors"
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_the_folder_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pets").mkdir()
+    monkeypatch.chdir(tmp_path / "pets")
+    assert places_for(".", None, overwrite=False).delta == tmp_path / "pets.safetensors"
+
+
+def test_what_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "pets").mkdir()
+    (tmp_path / "pets.json").write_text("mine")
+    with pytest.raises(petl.StateError, match="exists"):
+        places_for(tmp_path / "pets", None, overwrite=False)
+    places_for(tmp_path / "pets", None, overwrite=True)
+    assert (tmp_path / "pets.json").read_text() == "mine"
+    with pytest.raises(petl.StateError, match="has no name"):
+        places_for(object(), None, overwrite=False)
+    with pytest.raises(petl.StateError, match="can't write"):
+        places_for(object(), tmp_path / "pets.json" / "run", overwrite=False)
+    (tmp_path / "other.html").mkdir()
+    with pytest.raises(petl.StateError, match="is a folder"):
+        places_for(object(), tmp_path / "other", overwrite=True)
