@@ -20,6 +20,7 @@ from petl.delta.save import save
 from petl.demo import Scans, digits, lite0
 from petl.inspection.summary import summary
 from petl.methods import BN, Input, LoRA
+from petl.report.report import report
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
 from petl.wrapping.lookup import record
@@ -95,6 +96,15 @@ def logits_of_new_process(result: DemoResult) -> Tensor:
         path = Path(folder) / "logits.pt"
         subprocess.run([sys.executable, "-m", __name__, str(result.path), str(path)], check=True)
         return torch.load(path, weights_only=True)
+
+
+def write_demo_report(trial: DemoTrial, result: DemoResult, *, quick: bool = False) -> Path:
+    """Writes the report of a trial's delta, on the demo's test images, into its folder; returns the page's path."""
+    model = load(result.path, lite0())
+    test = digits(DEMO_SIZE, channels=trial.channels).test
+    page = result.path.with_suffix(".html")
+    about, images = "scanned digits that weren't trained on", 100 if quick else 500
+    return report(model, test, page, about=about, delta=result.path, images=images, overwrite=True).path
 
 
 def write_logits(delta: str, path: str) -> None:

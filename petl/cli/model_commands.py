@@ -23,6 +23,9 @@ from petl.cli.phrases import kilobytes
 from petl.cli.terminal import note, say, show
 
 
+REPORTED = 2  # of the demo's trials: LoRA, whose changes in every block are shown
+
+
 def plan_command(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A timm model's name; no weights are needed.")],
     method: MethodOption = None,
@@ -65,13 +68,15 @@ def demo_command(
     ] = False,
     overwrite: OverwriteOption = False,
 ) -> None:
-    """Adapt ImageNet's EfficientNet-Lite0 to scanned digits in four ways, save each delta, and reload one elsewhere."""
+    """Adapt ImageNet's EfficientNet-Lite0 to scanned digits in four ways, save each delta, and report on one."""
     import torch
 
     from petl.cli import demo_trials as material
     from petl.cli.outputs import destination, try_writing
 
     places = [destination(str(to / trial.file), overwrite=overwrite) for trial in material.DEMO_TRIALS]
+    for suffix in (".html", ".json"):  # of the report
+        destination(str(places[REPORTED].with_suffix(suffix)), overwrite=overwrite)
     try_writing(places[0], lambda trial: trial.write_bytes(bytes(material.DELTAS_BYTES)))
     results = []
     for trial in material.DEMO_TRIALS:
@@ -82,4 +87,7 @@ def demo_command(
     show(head, rows, title="EfficientNet-Lite0 on scikit-learn's digits")
     equal = torch.equal(material.logits_of_new_process(results[-1]), results[-1].logits)
     say(f"{results[-1].path}, reloaded in a fresh process: its logits {'are bit-equal' if equal else 'DIFFER'}")
+    note("report ...")
+    page = material.write_demo_report(material.DEMO_TRIALS[REPORTED], results[REPORTED], quick=quick)
+    say(f"the report of {results[REPORTED].name}, a page to open in a browser: {page}")
     raise typer.Exit(0 if equal else 1)
