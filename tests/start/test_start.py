@@ -1,0 +1,116 @@
+"""`petl.start`: from a folder to a delta, its report and every number, whatever the time allows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from torch.utils.data import TensorDataset
+from typer.testing import CliRunner
+
+import petl
+from petl.cli.app import app
+from petl.start import way
+from petl.start.backbones import Backbones
+from petl.trials.plan import TooLittleTime
+from tests.support.compare import equal, state
+
+pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+
+
+def striped(folder: Path, each: int = 12, seed: int = 0) -> Path:
+    """Two classes of images that differ in colour and texture, so that any method finds them."""
+    rng = np.random.default_rng(seed)
+    for name, colour in (("cat", (200, 40, 40)), ("dog", (40, 40, 200))):
+        (folder / name).mkdir(parents=True)
+        for number in range(each):
+            noise = rng.integers(0, 50, (32, 32, 3))
+            Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8)).save(
+                folder / name / f"{number}.png"
+            )
+    return folder
+
+
+def small(name: str, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    return timm.create_model(name).eval()
+
+
+def gone_the_way(data: Any, **options: Any) -> Any:
+    return petl.start(data, **{"minutes": 0.2, "size": 32, "progress": False, **options})
+
+
+def test_a_folder_becomes_a_delta_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models = {"a": small("test_resnet"), "b": small("test_efficientnet", 1)}
+    before = {name: state(model) for name, model in models.items()}
+    torch.manual_seed(5)
+    draw = torch.rand(1)
+    torch.manual_seed(5)
+    started = gone_the_way(striped(tmp_path / "pets"), models=models)
+    assert torch.equal(torch.rand(1), draw)  # nobody's random numbers were used up
+    assert all(equal(before[name], state(model)) for name, model in models.items())
+    assert {path.name for path in tmp_path.iterdir()} == {"pets", "pets.safetensors", "pets.html", "pets.json"}
+    assert {"rank", "advise"} <= {*started.findings} and started.backbone in models
+    assert started.images == 4 and started.told_is == "fifth" and 0 <= started.score <= 1
+    numbers = json.loads((tmp_path / "pets.json").read_text())
+    assert numbers["kind"] == "report" and numbers["start"]["findings"]["advise"]["kind"] == "advice"
+    assert json.loads(json.dumps(started.to_json()))["score"] == started.score
+    assert f"{started.score:.3f}" in str(started) and "petl predict" in str(started)
+    model = petl.load(tmp_path / "pets.safetensors", models[started.backbone])
+    assert petl.record(model).labels == ["cat", "dog"] and petl.record(model).results["accuracy"] == started.score  # type: ignore[union-attr]
+    with pytest.raises(petl.StateError, match="exists"):
+        gone_the_way(tmp_path / "pets", models=models)
+
+
+def test_without_time_for_a_comparison_the_first_advice_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_little(*args: Any, **options: Any) -> Any:
+        raise TooLittleTime("seconds=1 isn't enough; more")
+
+    monkeypatch.setattr(way, "compare", too_little)
+    folder = striped(tmp_path / "t" / "train")
+    striped(tmp_path / "t" / "val", 6, seed=1)
+    started = gone_the_way(folder.parent, models=small("test_resnet"), out=tmp_path / "out" / "run")
+    assert started.skipped == {"rank": "there is one backbone", "compare": "seconds=1 isn't enough"}
+    assert started.told_is == "own" and started.images == 12
+    assert (tmp_path / "out" / "run.html").exists() and "compare" not in started.findings
+
+
+def test_bad_input_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = striped(tmp_path / "pets", 2)
+    with pytest.raises(petl.DataError, match="4 images of each class"):
+        gone_the_way(folder, models=small("test_resnet"))
+    with pytest.raises(petl.DataError, match="no such|not there|exist"):
+        gone_the_way(tmp_path / "none", models=small("test_resnet"))
+    with pytest.raises(petl.StateError, match="has no name"):
+        gone_the_way(TensorDataset(torch.zeros(8, 3, 32, 32), torch.arange(8) % 2), models=small("test_resnet"))
+    for models in ([], 5, [5], petl.wrap(small("test_resnet"), "norm")):
+        with pytest.raises(petl.PetlError):
+            gone_the_way(folder, models=models)
+    assert {path.name for path in tmp_path.iterdir()} == {"pets"}
+
+
+def test_options_that_name_weights_again(tmp_path: Path) -> None:
+    file = tmp_path / "a b.safetensors"
+    file.touch()
+    asked = Backbones.of([f"resnet18:{file}", "resnet18"])
+    assert asked.option("resnet18") == "" and asked.option(f"resnet18:{file}") == f" --model 'resnet18:{file}'"
+    assert Backbones.of("demo").option("demo") == " --model demo"
+    assert type(Backbones.of("demo").build("demo", None)).__name__ == "EfficientNet"
+
+
+@pytest.mark.deep
+def test_the_command_goes_the_whole_way(tmp_path: Path) -> None:
+    folder = striped(tmp_path / "pets")
+    result = CliRunner().invoke(app, ["start", str(folder), "--minutes", "0.3", "--size", "48", "--model", "demo"])
+    assert result.exit_code == 0, result.output
+    assert "images that chose nothing" in result.output and "--model demo" in result.output
+    again = CliRunner().invoke(app, ["predict", f"{folder}.safetensors", str(folder / "cat"), "--model", "demo"])
+    assert again.exit_code == 0 and "cat" in again.output
