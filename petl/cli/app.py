@@ -13,6 +13,7 @@ import typer
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
+from petl.cli.report_command import report_command
 from petl.cli.terminal import Commands, say
 from petl.version import __version__
 
@@ -41,6 +42,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
     ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),
+    ("report", report_command, "petl report pets.safetensors pets --out pets.html"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
