@@ -46,7 +46,7 @@ class Answers:
 def answers_of(model: nn.Module, run: ModelPass, images: ReportImages) -> Answers | None:
     """Returns the classifier's answers; where it isn't one for these classes, those of a leave-one-out reading; else None."""
     meaning = _meaning(model, run, images)
-    if meaning is not None and _fits(meaning, images):
+    if meaning is not None and _fits(meaning, images, record(model) is not None):
         values = meaning.answers(run.scores)  # type: ignore[arg-type]  # a meaning is of scores
         names = images.classes if len(images.classes) == values.shape[1] else meaning.labels
         if meaning.task in ("classification", "ordinal"):
@@ -69,14 +69,17 @@ def _meaning(model: nn.Module, run: ModelPass, images: ReportImages) -> Meaning 
     return None if meaning.task == "metric" else meaning
 
 
-def _fits(meaning: Meaning, images: ReportImages) -> bool:
-    """Returns whether the outputs are for these targets: an ImageNet classifier's are not for three kinds of flowers."""
+def _fits(meaning: Meaning, images: ReportImages, is_wrapped: bool) -> bool:
+    """Returns whether the outputs are for these targets: an ImageNet classifier's are not for three kinds of flowers.
+
+    Those of a wrapped model may be for more classes than the data has, as its labels or their numbers say.
+    """
     outputs, y = len(meaning.labels), images.y
     if images.kind == "":
         return True
     if images.kind == "classes":
         right = meaning.task in ("classification", "ordinal")
-        return right and (outputs == len(images.classes) or {*images.classes} <= {*meaning.labels})
+        return right and (outputs == len(images.classes) or (is_wrapped and {*images.classes} <= {*meaning.labels}))
     width = 1 if y is None or y.ndim == 1 else y.shape[1]
     return outputs == width and meaning.task == ("multilabel" if images.kind == "labels" else "regression")
 

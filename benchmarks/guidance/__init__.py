@@ -1,0 +1,1 @@
+"""Benchmarks of guidance: whether what its verbs say is right, and what saying it costs."""
