@@ -17,6 +17,7 @@ from petl.cli.image_commands import evaluate_command, predict_command, train_com
 from petl.cli.model_commands import demo_command, methods_command, plan_command
 from petl.cli.start_command import start_command
 from petl.cli.rank_command import rank_command
+from petl.cli.report_command import report_command
 from petl.cli.terminal import Commands, say
 from petl.version import __version__
 
@@ -48,6 +49,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
     ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),
     ("rank", rank_command, "petl rank pets --max-params 30M --licence open"),
+    ("report", report_command, "petl report pets.safetensors pets --out pets.html"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),

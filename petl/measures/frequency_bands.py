@@ -43,14 +43,14 @@ def band_parts(images: Tensor, bands: int = BANDS) -> Tensor:
     >>> torch.allclose(band_parts(images).sum(0), images)
     True
     """
-    masks = band_masks(*images.shape[2:], bands).to(images.device)
+    masks = band_masks(images.shape[2], images.shape[3], bands).to(images.device)
     transformed = torch.fft.rfft2(images)
     return torch.stack([torch.fft.irfft2(transformed * mask, s=images.shape[2:]) for mask in masks])
 
 
 def without_band(images: Tensor, band: int, bands: int = BANDS) -> Tensor:
     """Returns the images without the frequencies of one band."""
-    mask = band_masks(*images.shape[2:], bands)[band].to(images.device)
+    mask = band_masks(images.shape[2], images.shape[3], bands)[band].to(images.device)
     return images - torch.fft.irfft2(torch.fft.rfft2(images) * mask, s=images.shape[2:])
 
 

@@ -15,7 +15,9 @@ from petl.evidence.leave_one_out import ridge
 from petl.prediction.meaning import Meaning, description_of, meaning_of
 from petl.report.images import ReportImages
 from petl.report.model_passes import ModelPass
+from petl.wrapping.lookup import record
 
+TASKS = {"labels": "multilabel", "numbers": "regression"}  # of targets, where the model's record has none
 MOST_CLASSES = 20  # of the confusion matrix that is drawn
 MOST_WRONG = 24  # images that are shown
 READING = "a leave-one-out reading"
@@ -43,8 +45,8 @@ class Answers:
 
 def answers_of(model: nn.Module, run: ModelPass, images: ReportImages) -> Answers | None:
     """Returns the classifier's answers; where it isn't one for these classes, those of a leave-one-out reading; else None."""
-    meaning = _meaning(model, run)
-    if meaning is not None and _fits(meaning, images):
+    meaning = _meaning(model, run, images)
+    if meaning is not None and _fits(meaning, images, record(model) is not None):
         values = meaning.answers(run.scores)  # type: ignore[arg-type]  # a meaning is of scores
         names = images.classes if len(images.classes) == values.shape[1] else meaning.labels
         if meaning.task in ("classification", "ordinal"):
@@ -55,24 +57,29 @@ def answers_of(model: nn.Module, run: ModelPass, images: ReportImages) -> Answer
     return reading_of(run.x, images)
 
 
-def _meaning(model: nn.Module, run: ModelPass) -> Meaning | None:
+def _meaning(model: nn.Module, run: ModelPass, images: ReportImages) -> Meaning | None:
     if run.scores is None:
         return None
+    told = getattr(record(model), "task", None)
+    task = None if told else TASKS.get(images.kind)
     try:
-        meaning = meaning_of(description_of(model), run.scores.shape[1])
+        meaning = meaning_of(description_of(model, task=task), run.scores.shape[1])
     except PetlError:
         return None
     return None if meaning.task == "metric" else meaning
 
 
-def _fits(meaning: Meaning, images: ReportImages) -> bool:
-    """Returns whether the outputs are for these targets: an ImageNet classifier's are not for three kinds of flowers."""
+def _fits(meaning: Meaning, images: ReportImages, is_wrapped: bool) -> bool:
+    """Returns whether the outputs are for these targets: an ImageNet classifier's are not for three kinds of flowers.
+
+    Those of a wrapped model may be for more classes than the data has, as its labels or their numbers say.
+    """
     outputs, y = len(meaning.labels), images.y
     if images.kind == "":
         return True
     if images.kind == "classes":
         right = meaning.task in ("classification", "ordinal")
-        return right and (outputs == len(images.classes) or {*images.classes} <= {*meaning.labels})
+        return right and (outputs == len(images.classes) or (is_wrapped and {*images.classes} <= {*meaning.labels}))
     width = 1 if y is None or y.ndim == 1 else y.shape[1]
     return outputs == width and meaning.task == ("multilabel" if images.kind == "labels" else "regression")
 

@@ -58,7 +58,9 @@ def reproduce_facts(
     """Returns the versions, the seed, the calls that make this report again, and the settings of the training."""
     wrapped = record(model)
     backbone = dict(wrapped.backbone) if wrapped is not None else {}
-    options = ", ".join(f"{key}={value!r}" for key, value in settings.items())
+    options = ", ".join(
+        f"{key}={'other' if isinstance(value, nn.Module) else repr(value)}" for key, value in settings.items()
+    )
     load = f'model = petl.load("{delta.name}")' if delta is not None else "# model: as it was when this page was made"
     shown = {key: value for key, value in ((run or {}).get("settings") or {}).items() if _is_told(value)}
     return {

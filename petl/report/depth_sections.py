@@ -54,8 +54,8 @@ def _cka(doc: Doc, rows: list[dict[str, Any]], labels: list[str], marks: dict[in
     axes = Axes(labels, "block", "unbiased CKA", "3", None if least > 0.5 else min(0.0, least), 1.0, marks)
     caption = (
         "1 is the same up to rotation and scale, 0 is nothing in common. Where the blue line falls below the grey one, a block "
-        f"has changed by more than a mirror does. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the measure invents nothing at "
-        f"{doc.number('depth.images', 'count')} images."
+        f"has changed by more than a mirror does. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the "
+        f"measure invents nothing at {doc.number('depth.images', 'count')} images."
     )
     return figure("Alike before and after", line_chart(axes, lines, mark_name="places of the delta"), caption)
 

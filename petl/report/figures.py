@@ -12,14 +12,15 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from petl.errors import DataError, PetlError
+from petl.extraction.undisturbed import rng_restored
 from petl.findings import json_value
+from petl.report.answers import TASKS
 from petl.report.images import ReportImages
 from petl.training.evaluation import evaluate
 from petl.training.history import History
 from petl.training.run_file import read_run_file
 from petl.wrapping.lookup import record
 
-OBJECTIVES = {"labels": "multilabel", "numbers": "regression"}  # of targets, where the model's record has none
 MOST_LABELS = 30
 
 
@@ -34,10 +35,11 @@ def metric_facts(model: nn.Module, images: ReportImages, own: bool, batch_size: 
     task = getattr(wrapped, "task", None)
     if not own and task != "metric":
         return {"why_not": "the model's outputs aren't for these targets"}
-    objective = None if task else OBJECTIVES.get(images.kind)
+    objective = None if task else TASKS.get(images.kind)
     try:
         data = TensorDataset(images.pictures, images.y)
-        found = evaluate(model, data, batch_size=batch_size, objective=objective, progress=False)
+        with rng_restored(data):
+            found = evaluate(model, data, batch_size=batch_size, objective=objective, progress=False)
     except PetlError as error:
         return {"why_not": str(error)}
     figures = [

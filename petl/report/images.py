@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,16 +147,16 @@ class _Rows:
             raise DataError(
                 f"images of shapes {tuple(self.pictures[0].shape)} and {tuple(picture.shape)}; a report needs images of one size"
             )
-        target = None if target is None else target.detach().cpu()
-        for rows, value in ((self.pictures, picture), (self.targets, target), (self.numbers, number)):
-            if place < len(rows):
-                rows[place] = value
-            else:
-                rows.append(value)
+        if place == len(self.pictures):
+            self.pictures.append(picture)
+            self.targets.append(None)
+            self.numbers.append(number)
+        self.pictures[place], self.numbers[place] = picture, number
+        self.targets[place] = None if target is None else target.detach().cpu()
 
     def whole(self, labelled: bool) -> tuple[Tensor, Tensor | None]:
-        targets: Sequence[Any] = self.targets
-        y = torch.stack([*targets]) if labelled and targets[0] is not None else None
+        targets = [target for target in self.targets if target is not None]
+        y = torch.stack(targets) if labelled and len(targets) == len(self.targets) else None
         return torch.stack(self.pictures), y
 
 

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from petl.report.answer_sections import answers_section, looks_section, maps_section
+from petl.report.answer_sections import answers_section
 from petl.report.charts import MAP_HEIGHT, MAP_SCALE, MAP_WIDTH
-from petl.report.data_sections import cost_section, curves_section, data_section, findings_section
+from petl.report.data_sections import data_section, findings_section
 from petl.report.depth_sections import bands_section, collapse_section, depth_section
+from petl.report.map_sections import looks_section, maps_section
 from petl.report.page_files import GENERATOR
 from petl.report.page_parts import Doc, joined, script_json, text
+from petl.report.training_sections import cost_section, curves_section
 
 SECTIONS = (
     answers_section,

@@ -103,8 +103,8 @@ def report(
     """
     page, beside = report_paths(path, overwrite=overwrite)
     refuse_sample(images, seed)
-    for name, value in (("batch_size", batch_size), ("workers", workers)):
-        refuse_number(name, value, DATA_BOUNDS[name])
+    refuse_number("batch_size", batch_size, DATA_BOUNDS["batch_size"])
+    refuse_number("workers", workers, DATA_BOUNDS["workers"])
     file, told = _delta_file(delta), about or _about(data)
     found, (past, run) = findings_facts(findings), history_of(history, file)
     options = {
@@ -116,17 +116,17 @@ def report(
     }
     options |= {"keys": refuse_keys_of_images(keys), "batch_size": int(batch_size), "workers": int(workers)}
     read, measured, why = _measure(bare(model), data, base, head, told, options, progress)
-    settings = {"base": base if isinstance(base, bool) else "...", "images": images, "seed": seed}
+    name = model_name(bare(model))
     content: dict[str, Any] = {
-        "title": title or f"{model_name(bare(model)).split('.')[0]} on {told}",
-        "model": model_name(bare(model)),
+        "title": title or f"{name.split('.')[0]} on {told}",
+        "model": name,
         "why_no_before": why,
         **measured.parts,
         "metrics": significant(metric_facts(model, read, measured.answers_itself, int(batch_size))),
         "findings": found,
         "curves": significant(curve_facts(past)),
         "cost": significant(cost_facts(model, file, past)),
-        "reproduce": reproduce_facts(model, told, settings, file, run),
+        "reproduce": reproduce_facts(model, told, {"base": base, "images": images, "seed": seed}, file, run),
     }
     return _written(Report(page, beside, content))
 

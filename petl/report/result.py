@@ -69,12 +69,17 @@ def _answers(content: Mapping[str, Any]) -> str:
             is_class, said, count = worst
             mixed = f"; what is taken wrongly most often is {_name(names, is_class)} for {_name(names, said)} ({count} images)"
         return (
-            f"{answers['accuracy']:.1%} +- {answers['error']:.1%} of the answers by {answers['by']} are right, "
+            f"{_share(answers['accuracy'], answers['error'])} of the answers by {answers['by']} are right, "
             f"{answers['wrong_images']} of {content['data']['images']} are wrong{mixed}."
         )
     figures = content["metrics"].get("figures") or []
     told = [f"{one['name'].replace('_', ' ')} {one['value']:.4g}" for one in figures[1:4] if one["value"] is not None]
     return f"Measured on these images: {', '.join(told)}." if told else ""
+
+
+def _share(value: float, error: float | None) -> str:
+    """Returns a share with its standard error, which few images don't have."""
+    return f"{value:.1%}" if error is None else f"{value:.1%} +- {error:.1%}"
 
 
 def _name(names: list[str], number: int) -> str:
@@ -87,8 +92,8 @@ def _reading(content: Mapping[str, Any]) -> str:
     if after is None:
         return ""
     before = row.get("accuracy_before")
-    start = f"{before:.1%} +- {row['error_before']:.1%} before adaptation and " if before is not None else ""
-    return f"A leave-one-out reading of the features is right for {start}{after:.1%} +- {row['error_after']:.1%} now."
+    start = f"{_share(before, row['error_before'])} before adaptation and " if before is not None else ""
+    return f"A leave-one-out reading of the features is right for {start}{_share(after, row['error_after'])} now."
 
 
 def _depth(content: Mapping[str, Any]) -> str:

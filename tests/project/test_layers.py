@@ -138,6 +138,15 @@ TESTS_AS_WELL = {
     "prediction/test_writers": "prediction/columns",
     "project/test_demo": "cli/demo_trials",
     "project/test_package": "__main__ version",
+    "report/test_page": (
+        "report/answer_sections report/charts report/data_sections report/depth_sections report/map_sections "
+        "report/page_parts report/thumbnails report/training_sections"
+    ),
+    "report/test_report": (
+        "report/answers report/band_facts report/before report/cost_facts report/data_facts report/depth_facts report/figures "
+        "report/findings_facts report/images report/look_choice report/look_facts report/map_facts report/measured "
+        "report/model_passes report/page_files report/result"
+    ),
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
