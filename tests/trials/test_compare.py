@@ -6,6 +6,9 @@ import copy
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -260,3 +263,30 @@ def test_seeds_on_one_fold_count_its_images_once() -> None:
     entry = Entry(settings_for(MODEL, "norm", (1.0,), 3)[0], 2)
     entry.outcomes = {seed: trials.Outcome("", scores=[float(seed == 0), 1.0]) for seed in range(3)}
     assert entry.scores(3).tolist() == [0.5, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.deep
+def test_after_kill_9_it_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import petl, timm, torch, sys\n"
+        "from tests.support.data import pairs\n"
+        "torch.manual_seed(0)\n"
+        "model = timm.create_model('test_vit')\n"
+        "options = dict(epochs=3, seeds=2, factors=(1, 3), batch_size=8, progress=False)\n"
+        "petl.compare(model, pairs(30), 'norm', None, folder=sys.argv[1], **options)\n"
+    )
+    folder = tmp_path / "runs"
+    process = subprocess.Popen([sys.executable, str(script), str(folder)], cwd=Path(__file__).parents[2])
+    while process.poll() is None and '"key"' not in (read(folder / "runs.json")):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit")
+    options: dict[str, Any] = {"epochs": 3, "seeds": 2, "factors": (1, 3), "batch_size": 8, "model": model}
+    assert plain(compared(pairs(30), folder=folder, **options)) == plain(compared(pairs(30), **options))
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
