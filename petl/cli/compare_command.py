@@ -17,7 +17,7 @@ from petl.cli.arguments import (
     PositiveInt,
     SetOption,
 )
-from petl.cli.data_options import DATASET, PIPELINE, TRAINING, data_keywords
+from petl.cli.data_options import DATASET, PIPELINE, TRAINING, DataKeywords, data_keywords
 from petl.cli.key_values import parse_pairs
 from petl.cli.models import build_methods, create_backbone, weights_file
 from petl.cli.terminal import say
@@ -60,33 +60,34 @@ def compare_command(
     """Compare methods and learning rates by short trainings of all and longer ones of the best."""
     import petl
     from petl.cli.outputs import destination
-    from petl.data.own_parts import own_parts
     from petl.findings import as_text
     from petl.format.atomic_files import open_atomically
 
     said = data_keywords(reading, known={**PIPELINE, **DATASET, "augment": TRAINING["augment"]})
-    if size and "size" in said.pipeline:
-        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
     path = destination(out, inputs=[data, *weights_file(model)], overwrite=overwrite) if out else None
     net = create_backbone(model, parse_pairs(args))
-    pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
-    train, rest = own_parts(data, pipeline, **said.dataset, **said.training)
     options: dict[str, Any] = {"epochs": epochs, "seeds": seeds, "images": images, "objective": objective, "seed": seed}
+    options |= {"batch_size": batch_size, "folder": folder}
+    images_of = _images(data, net, said, size)
+    methods = compared_methods(method, settings, net)
     with _processes(jobs) as executor:
-        found = petl.compare(
-            net,
-            train if rest is None else (train, rest),
-            compared_methods(method, settings, net),
-            seconds or None,
-            batch_size=batch_size,
-            folder=folder,
-            executor=executor,
-            **options,
-        )
+        found = petl.compare(net, images_of, methods, seconds or None, executor=executor, **options)
     if path is not None:
         with open_atomically(path) as file:
             file.write(as_text(found).encode())
     say(as_text(found).rstrip() if as_json else found)
+
+
+def _images(data: str, net: nn.Module, said: DataKeywords, size: int | None) -> Any:
+    """Returns the dataset, or the pair of datasets where DATA has its own validation or test images."""
+    import petl
+    from petl.data.own_parts import own_parts
+
+    if size and "size" in said.pipeline:
+        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+    pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
+    train, rest = own_parts(data, pipeline, **said.dataset, **said.training)
+    return train if rest is None else (train, rest)
 
 
 def compared_methods(

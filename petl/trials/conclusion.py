@@ -28,20 +28,15 @@ RESULT, PIXELS = "comparison.json", "raw pixels"
 
 def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comparison:
     """Returns the comparison, and with ``keep`` writes it and the finalists' deltas into the folder."""
-    trainable = {one.name: race.entries[one.name].outcomes[0].trainable for one in ranked}
-    best, leader, parts = winner(ranked, trainable), ranked[0].name, race.workshop.materials.parts
-    entry = race.entries[best]
-    entry.end, entry.why = "winner", "the fewest trainable numbers within one standard error of the leader"
-    metrics = _measured(race, entry)
-    scores = per_image_of(metrics).scores
-    told, chance = told_of(scores, per_image_of(metrics).what), chance_of(metrics)
-    baselines = _baselines(race, entry, scores)
-    path = _delta(race, entry)
+    best, parts = _winner(race, ranked), race.workshop.materials.parts
+    metrics = _measured(race, best)
+    scores, measure = per_image_of(metrics).scores, per_image_of(metrics).what
+    told, chance, baselines = told_of(scores, measure), chance_of(metrics), _baselines(race, best, scores)
     found = Comparison(
-        best_name=best,
-        leader=leader,
+        best_name=best.setting.name,
+        leader=ranked[0].name,
         rows=_rows(race, ranked),
-        measure=per_image_of(metrics).what,
+        measure=measure,
         held_out=told,
         held_out_is="own" if parts.own else "fifth",
         chance=chance,
@@ -53,12 +48,20 @@ def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comp
         seconds=race.workshop.journal.elapsed,
         budget=race.seconds,
         plan=_plan_sentences(race),
-        repeat=_repeat(race, entry),
-        delta=str(_kept(race, entry)) if keep else None,
+        repeat=_repeat(race, best),
+        delta=str(_kept(race, best)) if keep else None,
     )
     if keep:
         _write(race, found)
-    return found.with_base(race.workshop.materials.model, None if keep else path.read_bytes())
+    return found.with_base(race.workshop.materials.model, None if keep else _delta(race, best).read_bytes())
+
+
+def _winner(race: Race, ranked: Sequence[Standing]) -> Entry:
+    """Returns the setting that wins, and marks it."""
+    trainable = {one.name: race.entries[one.name].outcomes[0].trainable for one in ranked}
+    entry = race.entries[winner(ranked, trainable)]
+    entry.end, entry.why = "winner", "the fewest trainable numbers within one standard error of the leader"
+    return entry
 
 
 def _delta(race: Race, entry: Entry) -> Path:
@@ -115,7 +118,7 @@ def _row(race: Race, entry: Entry, leader: str) -> Row:
         rung=entry.rung,
         epochs=entry.epochs,
         **known,
-        images=sum(len(outcome.scores) for outcome in outcomes),
+        images=len(entry.scores(len(outcomes))) if outcomes else 0,
         seeds=len(outcomes),
         seed_accuracies=[sum(outcome.scores) / len(outcome.scores) for outcome in outcomes],
         seconds=entry.seconds,

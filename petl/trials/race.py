@@ -24,6 +24,7 @@ class Entry:
     """How far a setting has come: the outcomes of its longest runs by seed, and how it ended."""
 
     setting: Setting
+    folds: int
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     rung: int = 0
     epochs: int = 0
@@ -42,8 +43,9 @@ class Entry:
             self.outcomes[seed] = outcome
 
     def scores(self, seeds: int = 1) -> Tensor:
-        """Returns the scores of the first seeds' images, one after the other."""
-        return torch.cat([torch.tensor(self.outcomes[seed].scores) for seed in range(seeds)])
+        """Returns the scores of the first seeds, one number an image: of several seeds on one fold the mean."""
+        columns = [torch.tensor(self.outcomes[seed].scores) for seed in range(seeds)]
+        return torch.cat([torch.stack(columns[fold :: self.folds]).mean(0) for fold in range(min(seeds, self.folds))])
 
     @property
     def loss(self) -> float:
@@ -55,7 +57,8 @@ class Race:
 
     def __init__(self, workshop: Workshop, settings: list[Setting], plan: Plan, seconds: float | None, jobs: float):
         self.workshop, self.plan, self.seconds, self.jobs = workshop, plan, seconds, jobs
-        self.entries = {setting.name: Entry(setting) for setting in settings}
+        folds = len(workshop.materials.parts.folds)
+        self.entries = {setting.name: Entry(setting, folds) for setting in settings}
         self.notes: list[str] = []
         self.seeds = plan.seeds
         self.rungs: tuple[int, ...] = ()

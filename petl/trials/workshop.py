@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import re
 import sys
@@ -143,7 +144,11 @@ def _told(outcome: Outcome) -> str:
 
 
 def refuse_executor(executor: Any) -> None:
-    """Raises a PetlError for what isn't an executor."""
+    """Raises a PetlError for what isn't an executor, and under several ranks, which would write one another's files."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise PetlError(
+            f"compare was started in {os.environ['WORLD_SIZE']} processes; start it in one, and spread its runs by executor="
+        )
     if executor is not None and not isinstance(executor, Executor):
         raise PetlError(
             f"executor={type(executor).__name__}; expected a concurrent.futures.Executor, such as "

@@ -6,6 +6,9 @@ import copy
 import dataclasses
 import json
 import pickle
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,8 @@ from torch.utils.data import TensorDataset
 import petl
 from petl.trials import trial as trials
 from petl.trials.comparison import claims_of
-from petl.trials.race import Race
+from petl.trials.race import Entry, Race
+from petl.trials.settings import settings_for
 from petl.trials.telling import Told, raw_pixel_scores, told_of
 from petl.trials.trial import Materials, Trial, run_trial
 from tests.support.commands import bright_and_dark
@@ -95,7 +99,7 @@ def test_every_setting_is_in_the_table_and_nothing_of_the_callers_changes(tmp_pa
     assert len(kept) == len(finalists)
     assert all(row.bytes in {path.stat().st_size for path in tmp_path.glob("*.safetensors")} for row in finalists)
     assert json.loads((tmp_path / "comparison.json").read_text())["best_name"] == found.best_name
-    loaded = petl.load(found.delta, copy.deepcopy(MODEL)).eval()
+    loaded = petl.load(str(found.delta), copy.deepcopy(MODEL)).eval()
     assert all(
         torch.equal(one, two)
         for one, two in zip(loaded.state_dict().values(), found.best.state_dict().values(), strict=True)
@@ -129,11 +133,11 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(
             compared(pairs(30), folder=tmp_path, **options)
     found = compared(pairs(30), folder=tmp_path, **options)
     assert plain(found) == plain(whole)
-    trained = load_file(found.delta)
+    trained = load_file(str(found.delta))
     monkeypatch.setattr(trials, "fit", None)  # all is there: nothing trains
     again = compared(pairs(30), folder=tmp_path, **options)
     assert plain(again) == plain(found)
-    assert all(torch.equal(trained[key], value) for key, value in load_file(again.delta).items())
+    assert all(torch.equal(trained[key], value) for key, value in load_file(str(again.delta)).items())
 
 
 def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
@@ -157,7 +161,7 @@ def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
 def test_a_run_that_goes_on_equals_an_unbroken_one(tmp_path: Path) -> None:
     parts = trials.Parts([(pairs(24), pairs(9, seed=1))], pairs(9), False, "classification", 3, None)
     materials = Materials(MODEL, parts, {"objective": None, "batch_size": 8, "workers": 0})
-    setting = petl.trials.settings.settings_for(MODEL, "lora", (3.0,), 3)[0]
+    setting = settings_for(MODEL, "lora", (3.0,), 3)[0]
 
     def run(folder: str, *lengths: int) -> trials.Outcome:
         for epochs in lengths:
@@ -219,7 +223,7 @@ def test_folders_and_numbers(tmp_path: Path) -> None:
     bright_and_dark(tmp_path / "pets" / "val", 5, seed=1)
     found = compared(tmp_path / "pets")
     assert found.held_out.images == 10
-    assert petl.record(found.best).labels == ["bright", "dark"]
+    assert petl.read(petl.save(found.best, tmp_path / "d.safetensors"))["labels"] == ["bright", "dark"]
     images = torch.randn(30, 3, 64, 64)
     numbers = compared(TensorDataset(images, images.mean((1, 2, 3)) * 100), objective="regression")
     assert numbers.measure == "mean absolute error, negated"
@@ -228,7 +232,9 @@ def test_folders_and_numbers(tmp_path: Path) -> None:
 
 def test_raw_pixels_tell_what_they_can() -> None:
     parts = trials.Parts([(pairs(40), pairs(20, seed=3))], pairs(30, seed=1), True, "classification", 3, None)
-    assert raw_pixel_scores(MODEL, parts).mean() > 0.9
+    scores = raw_pixel_scores(MODEL, parts)
+    assert scores is not None
+    assert scores.mean() > 0.9
 
 
 @pytest.mark.parametrize(
@@ -245,3 +251,42 @@ def test_raw_pixels_tell_what_they_can() -> None:
 def test_arguments_that_cannot_be_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(petl.PetlError, match=said):
         compared(**{"data": pairs(24), **options})
+
+
+def test_under_several_ranks_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(petl.PetlError, match="executor="):
+        compared(pairs(24))
+
+
+def test_seeds_on_one_fold_count_its_images_once() -> None:
+    entry = Entry(settings_for(MODEL, "norm", (1.0,), 3)[0], 2)
+    entry.outcomes = {seed: trials.Outcome("", scores=[float(seed == 0), 1.0]) for seed in range(3)}
+    assert entry.scores(3).tolist() == [0.5, 1.0, 0.0, 1.0]
+
+
+@pytest.mark.deep
+def test_after_kill_9_it_goes_on(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import petl, timm, torch, sys\n"
+        "from tests.support.data import pairs\n"
+        "torch.manual_seed(0)\n"
+        "model = timm.create_model('test_vit')\n"
+        "options = dict(epochs=3, seeds=2, factors=(1, 3), batch_size=8, progress=False)\n"
+        "petl.compare(model, pairs(30), 'norm', None, folder=sys.argv[1], **options)\n"
+    )
+    folder = tmp_path / "runs"
+    process = subprocess.Popen([sys.executable, str(script), str(folder)], cwd=Path(__file__).parents[2])
+    while process.poll() is None and '"key"' not in (read(folder / "runs.json")):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    torch.manual_seed(0)
+    model = timm.create_model("test_vit")
+    options: dict[str, Any] = {"epochs": 3, "seeds": 2, "factors": (1, 3), "batch_size": 8, "model": model}
+    assert plain(compared(pairs(30), folder=folder, **options)) == plain(compared(pairs(30), **options))
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
