@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from petl.prediction.predict import predict
     from petl.prediction.results import Predictions
     from petl.ranking.rank import rank
-    from petl.ranking.results import Ranking
+    from petl.ranking.ranking import Ranking
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.callbacks import Callback, Training
@@ -78,7 +78,7 @@ _HOMES = {
     "prediction.predict": "predict",
     "prediction.results": "Predictions",
     "ranking.rank": "rank",
-    "ranking.results": "Ranking",
+    "ranking.ranking": "Ranking",
     "objectives.measured": "TaskMetrics",
     "objectives.metric_learning": "MetricLearning",
     "objectives.metrics": "Metrics",

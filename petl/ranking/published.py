@@ -11,8 +11,8 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLE = Path(__file__).with_name("published.csv.gz")
-COLUMNS = ("name", "top1", "real", "r", "sketch", "params", "gmacs")
+PUBLISHED_TABLE = Path(__file__).with_name("published.csv.gz")
+PUBLISHED_COLUMNS = ("name", "top1", "real", "r", "sketch", "params", "gmacs")
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ def published_source() -> dict[str, str]:
 
 @functools.cache
 def _lines() -> tuple[str, ...]:
-    return tuple(gzip.decompress(TABLE.read_bytes()).decode().splitlines())
+    return tuple(gzip.decompress(PUBLISHED_TABLE.read_bytes()).decode().splitlines())
 
 
 def _results(row: dict[str, str]) -> Published:
-    values = {name: float(row[name]) if row[name] else None for name in COLUMNS[1:]}
+    values = {name: float(row[name]) if row[name] else None for name in PUBLISHED_COLUMNS[1:]}
     millions = values["params"]
     return Published(**{**values, "params": None if millions is None else round(millions * 1e6)})

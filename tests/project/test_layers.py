@@ -137,6 +137,11 @@ TESTS_AS_WELL = {
     "prediction/test_writers": "prediction/columns",
     "project/test_demo": "cli/demo_trials",
     "project/test_package": "__main__ version",
+    "ranking/test_candidates": (
+        "ranking/licences ranking/limits ranking/published ranking/timm_tags wrapping/named_backbones"
+    ),
+    "ranking/test_contest": "ranking/price ranking/ranked_images ranking/ranking ranking/raw_pixels",
+    "ranking/test_rank": "ranking/contenders ranking/findings_of ranking/results",
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
