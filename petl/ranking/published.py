@@ -36,7 +36,7 @@ UNPUBLISHED = Published()
 @functools.cache
 def published() -> dict[str, Published]:
     """Returns the results by tag, such as "resnet50.a1_in1k"."""
-    return {row["name"]: _results(row) for row in csv.DictReader(line for line in _lines() if line[0] != "#")}
+    return {row["name"]: _results(row) for row in csv.DictReader(line for line in _table_lines() if line[0] != "#")}
 
 
 @functools.cache
@@ -46,12 +46,14 @@ def published_source() -> dict[str, str]:
     >>> sorted(published_source())
     ['commit', 'date', 'timm']
     """
-    words = next(line for line in _lines() if line.startswith("# date=")).partition(";")[0].removeprefix("# ").split()
+    words = (
+        next(line for line in _table_lines() if line.startswith("# date=")).partition(";")[0].removeprefix("# ").split()
+    )
     return dict(word.split("=", 1) for word in words)
 
 
 @functools.cache
-def _lines() -> tuple[str, ...]:
+def _table_lines() -> tuple[str, ...]:
     return tuple(gzip.decompress(PUBLISHED_TABLE.read_bytes()).decode().splitlines())
 
 

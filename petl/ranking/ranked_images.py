@@ -29,7 +29,7 @@ NEUTRAL = {
     "std": (0.5,) * 3,
     "crop_pct": 1.0,
 }
-FEW_IMAGES = (128, 512)  # images that are looked at before all of them are
+EARLY_STEPS = (128, 512)  # images that are looked at before all of them are
 EACH = 5  # images of a class in the first step
 HELD_SHARE = 0.2
 
@@ -170,7 +170,7 @@ def _steps(count: int, classes: int) -> list[int]:
     >>> _steps(1000, 10), _steps(600, 10), _steps(150, 10), _steps(1000, 50)
     ([128, 512], [128], [], [250, 512])
     """
-    return sorted({max(step, EACH * classes) for step in FEW_IMAGES if max(step, EACH * classes) <= 0.75 * count})
+    return sorted({max(step, EACH * classes) for step in EARLY_STEPS if max(step, EACH * classes) <= 0.75 * count})
 
 
 def _notes(whole: RankedPart) -> list[str]:
