@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from petl.ranking.results import Ranking
     from petl.report.report import report
     from petl.report.result import Report
+    from petl.ranking.ranking import Ranking
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.start.start import start
@@ -88,7 +89,7 @@ _HOMES = {
     "prediction.predict": "predict",
     "prediction.results": "Predictions",
     "ranking.rank": "rank",
-    "ranking.results": "Ranking",
+    "ranking.ranking": "Ranking",
     "objectives.measured": "TaskMetrics",
     "objectives.metric_learning": "MetricLearning",
     "objectives.metrics": "Metrics",

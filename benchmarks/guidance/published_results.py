@@ -21,7 +21,7 @@ from typing import Any
 
 import timm
 
-from petl.ranking.published import COLUMNS, TABLE
+from petl.ranking.published import PUBLISHED_COLUMNS, PUBLISHED_TABLE
 
 ACCURACIES = {
     "top1": "results-imagenet.csv",
@@ -52,7 +52,7 @@ def counted(results: Path) -> dict[str, dict[int, dict[str, str]]]:
 def row_of(
     tag: str, accuracies: dict[str, dict[str, dict[str, str]]], counts: dict[str, dict[int, dict[str, str]]]
 ) -> list[str]:
-    """The cells of a tag after its name, in the order of `COLUMNS`."""
+    """The cells of a tag after its name, in the order of `PUBLISHED_COLUMNS`."""
     sides = counts.get(tag.partition(".")[0], {})
     cells = {name: rows[tag]["top1"] for name, rows in accuracies.items() if tag in rows}
     measured = accuracies["top1"].get(tag) or next(iter(sides.values()), None)
@@ -63,7 +63,7 @@ def row_of(
     near = min(sides, key=lambda other: (abs(other - side), other), default=None)
     if near is not None and (near == side or not cfg.fixed_input_size):
         cells["gmacs"] = f"{_number(sides[near]['infer_gmacs']) * (side / near) ** 2:.3g}"
-    return ["" if name not in cells else f"{_number(cells[name]):g}" for name in COLUMNS[1:]]
+    return ["" if name not in cells else f"{_number(cells[name]):g}" for name in PUBLISHED_COLUMNS[1:]]
 
 
 def _number(cell: str) -> float:
@@ -81,7 +81,7 @@ def table(results: Path, commit: str, date: str) -> bytes:
         f"# date={date} commit={commit} timm={timm.__version__}; made by benchmarks/guidance/published_results.py\n"
     )
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    writer.writerow(PUBLISHED_COLUMNS)
     writer.writerows(row for row in rows if any(row[1:]))
     return gzip.compress(text.getvalue().encode(), compresslevel=9, mtime=0)
 
@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--commit", required=True)
     parser.add_argument("--date", required=True, help="of the commit")
-    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--out", type=Path, default=PUBLISHED_TABLE)
     args = parser.parse_args()
     contents = table(args.results, args.commit, args.date)
     args.out.write_bytes(contents)

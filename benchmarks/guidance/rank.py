@@ -4,12 +4,12 @@ r"""What `petl.rank` says of backbones, against the accuracy that a short traini
         --backbones mobilenetv2_100.safetensors vit_small_patch14_dinov2.safetensors
     python -m benchmarks.guidance.rank --data FOLDER --backbones ... --seconds
 
-``--data`` holds npz files as benchmarks/transfer/data.py reads them. EfficientNet-Lite0 (`petl.demo`) and a copy of it with random
-weights, whose batch norms have seen the training images, are candidates beside those of ``--backbones``. Every backbone reads the
-same images at ``--size`` pixels in its own way. The training is one `petl.fit` with its defaults (`norm` and `lora`) but for the
-number of epochs. The order by each score is compared with the order by accuracy on test images, as scipy's weightedtau does. The
-prior is timm's published ImageNet top-1; a network without pretraining has none and stands last, one that timm publishes no top-1
-of stands at the median of those that have one.
+``--data`` holds npz files as benchmarks/transfer/data.py reads them. EfficientNet-Lite0 (`petl.demo`) and a copy of it with
+random weights, whose batch norms have seen the training images, are candidates beside those of ``--backbones``. Every backbone
+reads the same images at ``--size`` pixels in its own way. The training is a short `petl.fit` of `norm` and `lora` from the
+classifier in closed form, with petl's rates. The order by each score is compared with the order by accuracy on test images, as
+scipy's weightedtau does. The prior is timm's published ImageNet top-1; a network without pretraining has none and stands last,
+one that timm publishes no top-1 of stands at the median of those that have one.
 
 ``--seconds``: what 1000 images cost, and the most memory that the process took.
 """
@@ -37,7 +37,6 @@ from petl import demo
 from petl.data.reopened import reopened
 from petl.measures.rank_agreement import weighted_tau
 from petl.ranking.published import published
-from petl.ranking.results import Ranking
 
 CROP = {"crop_pct": 1.0}  # small pictures have no rim to spare
 TAGS = {"tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k", "mobilenetv2_100": "mobilenetv2_100.ra_in1k"}
@@ -63,7 +62,7 @@ class Photos(Dataset[Any]):
 
 def headless(name: str, file: Path, size: int) -> nn.Module:
     """A backbone of a weights file, without a classifier."""
-    args: dict[str, Any] = {"img_size": size // 14 * 14} if "patch14" in name else {}
+    args: dict[str, Any] = {"img_size": round(size / 14) * 14} if "patch14" in name else {}
     overlay = {"file": str(file), "num_classes": 0}
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **args)
 
@@ -98,7 +97,7 @@ def tuned(model: nn.Module, train: Photos, test: Photos, args: argparse.Namespac
     record: Any = petl.record(model)
     fixed = "patch14" in str(record.backbone["name"])
     record.pipeline = petl.data.pipeline(model, size=None if fixed else args.size, **CROP)
-    petl.fit(model, train, epochs=args.epochs, progress=False)
+    petl.fit(model, train, epochs=args.epochs, start="probe", progress=False)
     return petl.evaluate(model, test, progress=False).accuracy
 
 
@@ -137,9 +136,7 @@ def seconds(source: Pictures, args: argparse.Namespace) -> dict[str, Any]:
     train = Photos(source, 0, 1000, 0)
     models = candidates(args.backbones, Photos(source, 0, 100, 0), args.size)
     start = time.process_time()
-    ranking: Ranking = petl.rank(
-        models, (train, Photos(source, 1, 500, 0)), size=args.size, pipeline=CROP, progress=False
-    )
+    ranking = petl.rank(models, (train, Photos(source, 1, 500, 0)), size=args.size, pipeline=CROP, progress=False)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {
         "cpu_seconds": time.process_time() - start,
@@ -156,7 +153,7 @@ def main() -> None:
     parser.add_argument("--backbones", type=Path, nargs="*", default=[])
     parser.add_argument("--images", type=int, default=160, help="few enough that none is dropped before all are read")
     parser.add_argument("--test", type=int, default=300)
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=4)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--seconds", action="store_true")
     args = parser.parse_args()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-LEAST = 1e-12  # of the largest variance: what is smaller is rounding
+NEGLIGIBLE_VARIANCE = 1e-12  # of the largest variance: what is smaller is rounding
 
 
 def h_score(x: Tensor, y: Tensor, classes: int, shrinkage: float | None = None) -> float:
@@ -27,7 +27,7 @@ def h_score(x: Tensor, y: Tensor, classes: int, shrinkage: float | None = None) 
     amount = ledoit_wolf(x) if shrinkage is None else shrinkage
     _, s, axes = torch.linalg.svd(x, full_matrices=False)
     variances = s.square() / count
-    seen = variances > LEAST * variances.max().clamp_min(torch.finfo(torch.float64).tiny)
+    seen = variances > NEGLIGIBLE_VARIANCE * variances.max().clamp_min(torch.finfo(torch.float64).tiny)
     spread = (1 - amount) * variances[seen] + amount * float(variances.sum()) / x.shape[1]
     counts = torch.bincount(y, minlength=classes).double()
     means = torch.zeros(classes, x.shape[1], dtype=torch.float64).index_add_(0, y, x) / counts.clamp_min(1)[:, None]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-STEPS = 11  # of the fixed point of alpha and beta
+FIXED_POINT_STEPS = 11  # of the fixed point of alpha and beta
 TINY = 1e-5
 
 
@@ -67,7 +67,7 @@ def _evidence(squares: Tensor, parts: Tensor, length: float, shape: torch.Size) 
         weights = float((squares * parts / (ratio + squares).square()).sum())
         return weights, float((parts * (ratio / (ratio + squares)).square()).sum()) + outside
 
-    for _ in range(STEPS):
+    for _ in range(FIXED_POINT_STEPS):
         effective = float((squares / (squares + alpha / beta)).sum())
         weights, rest = fit(alpha / beta)
         alpha, beta = effective / (weights + TINY), max(count - effective, 0.0) / (rest + TINY)

@@ -19,7 +19,7 @@ from petl.sites.meta import pretrained_cfg
 from petl.wrapping.lookup import bare, record
 from petl.wrapping.named_backbones import create_backbone, existing_file, name_and_file
 
-EXPECTED = (
+EXPECTED_CANDIDATES = (
     "a name of timm's, NAME:WEIGHTS_FILE, a pattern such as 'convnext*', a model, a list or dict of these, or None"
 )
 WILD = re.compile(r"[*?\[]")
@@ -84,38 +84,43 @@ def fitting_size(name: str, size: int | None) -> int | None:
     return max(1, round(size / int(patch[1]))) * int(patch[1])
 
 
-def selected(asked: Any, limits: Limits, most: int) -> Selection:
+def select_candidates(asked: Any, limits: Limits, most: int) -> Selection:
     """Returns the candidates that were asked for and are within the limits.
 
     Raises:
         PetlError: there is no such name, it isn't of a kind that can be ranked, or nothing is left.
     """
-    found: dict[str, Candidate] = {}
-    left_out: dict[str, str] = {}
-    considered = 0
+    selection = Selection([], {})
     for given, item in _items(asked):
         if isinstance(item, str) and WILD.search(item):
-            tags = matching_tags(item, limits)
-            considered += len(tags)
-            if not tags:
-                raise PetlError(_nothing_fits(item, limits))
-            for tag in diverse(tags, most):
-                found.setdefault(tag.name, _of_tag(tag.name, tag, LADDER.get(tag.name)))
-            continue
-        candidate = _candidate(given, item, [*found.values()])
-        if candidate is None:
-            continue
-        why = limits.forbids(candidate.licence) or limits.excess(
-            candidate.results.params, candidate.results.gmacs, None
-        )
-        left_out |= {candidate.name: why} if why else {}
-        found |= {} if why else {candidate.name: candidate}
-    if not found:
-        listed = "; ".join(f"{name}: {why}" for name, why in left_out.items())
-        raise PetlError(
-            f"no candidate is left to rank: {listed}" if listed else f"there is no candidate; expected {EXPECTED}"
-        )
-    return Selection([*found.values()], left_out, considered)
+            selection = _with_tags(selection, item, limits, most)
+        else:
+            selection = _with_one(selection, _candidate(given, item, selection.candidates), limits)
+    if not selection.candidates:
+        listed = "; ".join(f"{name}: {why}" for name, why in selection.left_out.items())
+        nobody = f"there is no candidate; expected {EXPECTED_CANDIDATES}"
+        raise PetlError(f"no candidate is left to rank: {listed}" if listed else nobody)
+    return selection
+
+
+def _with_tags(selection: Selection, pattern: str, limits: Limits, most: int) -> Selection:
+    """Returns the selection with a diverse few of a pattern's tags."""
+    tags = matching_tags(pattern, limits)
+    if not tags:
+        raise PetlError(_nothing_fits(pattern, limits))
+    there = {candidate.name for candidate in selection.candidates}
+    new = [_of_tag(tag.name, tag, LADDER.get(tag.name)) for tag in diverse(tags, most) if tag.name not in there]
+    return Selection([*selection.candidates, *new], selection.left_out, selection.considered + len(tags))
+
+
+def _with_one(selection: Selection, candidate: Candidate | None, limits: Limits) -> Selection:
+    """Returns the selection with a candidate, or with the reason why it is left out; as it is for None."""
+    if candidate is None:
+        return selection
+    published = candidate.results
+    if why := limits.forbids(candidate.licence) or limits.excess(published.params, published.gmacs, None):
+        return replace(selection, left_out={**selection.left_out, candidate.name: why})
+    return replace(selection, candidates=[*selection.candidates, candidate])
 
 
 def _nothing_fits(pattern: str, limits: Limits) -> str:
@@ -137,7 +142,7 @@ def _items(asked: Any) -> Iterator[tuple[str | None, Any]]:
         for item in asked:
             yield (str(item[0]), item[1]) if isinstance(item, tuple) and len(item) == 2 else (None, item)
     else:
-        raise PetlError(f"got a {type(asked).__name__} of candidates; expected {EXPECTED}")
+        raise PetlError(f"got a {type(asked).__name__} of candidates; expected {EXPECTED_CANDIDATES}")
 
 
 def _candidate(given: str | None, item: Any, others: list[Candidate]) -> Candidate | None:
@@ -148,7 +153,7 @@ def _candidate(given: str | None, item: Any, others: list[Candidate]) -> Candida
         licence = known_licence(_config(item).get("license"))
         return Candidate(_free(given or _model_name(item), others), item, licence=licence)
     if not isinstance(item, str) or not item.strip():
-        raise PetlError(f"got {shortened(repr(item), ITEM)} as a candidate; expected {EXPECTED}")
+        raise PetlError(f"got {shortened(repr(item), ITEM)} as a candidate; expected {EXPECTED_CANDIDATES}")
     if any(other.source == item for other in others):
         return None
     name, file = name_and_file(item)

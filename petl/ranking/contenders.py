@@ -19,7 +19,7 @@ from petl.ranking.candidates import Candidate
 from petl.ranking.licences import known_licence
 from petl.ranking.limits import Limits
 from petl.ranking.price import Price, price
-from petl.ranking.ranked_images import Part
+from petl.ranking.ranked_images import RankedPart
 from petl.sites.meta import pretrained_cfg
 from petl.wrapping.lookup import bare
 
@@ -60,7 +60,7 @@ class Contender:
     def name(self) -> str:
         return self.candidate.name
 
-    def look_at(self, part: Part, rows: np.ndarray, options: Options) -> None:
+    def look_at(self, part: RankedPart, rows: np.ndarray, options: Options) -> None:
         """Adds the features of these images.
 
         Raises:
@@ -71,7 +71,7 @@ class Contender:
         self.rows = np.concatenate([self.rows, kept])[order]
         self.x = torch.cat([self.x, found.x] if len(self.x) else [found.x])[torch.from_numpy(order)]
 
-    def features_of(self, part: Part, rows: np.ndarray, options: Options) -> tuple[Features, np.ndarray]:
+    def features_of(self, part: RankedPart, rows: np.ndarray, options: Options) -> tuple[Features, np.ndarray]:
         """Returns the features of images, and the numbers of those that could be read."""
         model = self.candidate.build(self.candidate.side or options.size)
         self.pipeline = self.pipeline or _pipeline(model, self.candidate, options)
@@ -134,7 +134,7 @@ def _first_reason(found: Features) -> str:
     return next(iter(found.unreadable.values()), "its number of channels doesn't fit")
 
 
-def _rows_read(found: Features, part: Part, rows: np.ndarray) -> np.ndarray:
+def _rows_read(found: Features, part: RankedPart, rows: np.ndarray) -> np.ndarray:
     """Returns the numbers of the images that have features."""
     if len(found) == len(rows):
         return rows
@@ -149,7 +149,7 @@ def _rows_read(found: Features, part: Part, rows: np.ndarray) -> np.ndarray:
     return rows[kept]
 
 
-def _names(part: Part, rows: np.ndarray) -> list[str]:
+def _names(part: RankedPart, rows: np.ndarray) -> list[str]:
     from petl.data.wrappers import locate
 
     found = [locate(part.dataset, int(row)) for row in rows]

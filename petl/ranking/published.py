@@ -11,8 +11,8 @@ import gzip
 from dataclasses import dataclass
 from pathlib import Path
 
-TABLE = Path(__file__).with_name("published.csv.gz")
-COLUMNS = ("name", "top1", "real", "r", "sketch", "params", "gmacs")
+PUBLISHED_TABLE = Path(__file__).with_name("published.csv.gz")
+PUBLISHED_COLUMNS = ("name", "top1", "real", "r", "sketch", "params", "gmacs")
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ UNPUBLISHED = Published()
 @functools.cache
 def published() -> dict[str, Published]:
     """Returns the results by tag, such as "resnet50.a1_in1k"."""
-    return {row["name"]: _results(row) for row in csv.DictReader(line for line in _lines() if line[0] != "#")}
+    return {row["name"]: _results(row) for row in csv.DictReader(line for line in _table_lines() if line[0] != "#")}
 
 
 @functools.cache
@@ -46,16 +46,18 @@ def published_source() -> dict[str, str]:
     >>> sorted(published_source())
     ['commit', 'date', 'timm']
     """
-    words = next(line for line in _lines() if line.startswith("# date=")).partition(";")[0].removeprefix("# ").split()
+    words = (
+        next(line for line in _table_lines() if line.startswith("# date=")).partition(";")[0].removeprefix("# ").split()
+    )
     return dict(word.split("=", 1) for word in words)
 
 
 @functools.cache
-def _lines() -> tuple[str, ...]:
-    return tuple(gzip.decompress(TABLE.read_bytes()).decode().splitlines())
+def _table_lines() -> tuple[str, ...]:
+    return tuple(gzip.decompress(PUBLISHED_TABLE.read_bytes()).decode().splitlines())
 
 
 def _results(row: dict[str, str]) -> Published:
-    values = {name: float(row[name]) if row[name] else None for name in COLUMNS[1:]}
+    values = {name: float(row[name]) if row[name] else None for name in PUBLISHED_COLUMNS[1:]}
     millions = values["params"]
     return Published(**{**values, "params": None if millions is None else round(millions * 1e6)})

@@ -16,7 +16,7 @@ from petl.data.inputs import Data
 from petl.errors import PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.undisturbed import rng_restored
-from petl.ranking.candidates import Selection, selected
+from petl.ranking.candidates import Selection, select_candidates
 from petl.ranking.contenders import Contender, Options
 from petl.ranking.contest import Contest, Measure
 from petl.ranking.findings_of import alarms_of, class_counts, held_out_of, ranked_rows, raw_pixels_of, warnings_of
@@ -24,7 +24,7 @@ from petl.ranking.licences import LicenceLimit
 from petl.ranking.limits import Limits
 from petl.ranking.published import published_source
 from petl.ranking.ranked_images import RankedImages, ranked_images
-from petl.ranking.results import Ranking
+from petl.ranking.ranking import Ranking
 from petl.ranking.timm_tags import known_licences
 
 
@@ -89,10 +89,10 @@ def rank(
     (['a', 'b'], True)
     """
     start = time.perf_counter()
-    candidates, data = in_order(candidates, data)
+    candidates, data = candidates_and_data(candidates, data)
     limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences() if licence is not None else [])
     _refuse_counts(most=most, size=size)
-    chosen = selected(candidates, limits, most)
+    chosen = select_candidates(candidates, limits, most)
     reading = {"batch_size": batch_size, "workers": workers, "strict": strict, "cache": cache}
     with rng_restored(data), private_accelerator(None) as accelerator, progress_bar(accelerator, progress) as shown:
         found = ranked_images(data, images, seed, options)
@@ -144,7 +144,7 @@ def _ranking(contest: Contest, chosen: Selection, settings: Options, start: floa
     )
 
 
-def in_order(candidates: Any, data: Any) -> tuple[Any, Any]:
+def candidates_and_data(candidates: Any, data: Any) -> tuple[Any, Any]:
     """Returns (candidates, data), also where they were given the other way round, or the data alone.
 
     Raises:

@@ -29,13 +29,13 @@ NEUTRAL = {
     "std": (0.5,) * 3,
     "crop_pct": 1.0,
 }
-STEPS = (128, 512)  # images that are looked at before all of them are
+EARLY_STEPS = (128, 512)  # images that are looked at before all of them are
 EACH = 5  # images of a class in the first step
 HELD_SHARE = 0.2
 
 
 @dataclass(frozen=True)
-class Part:
+class RankedPart:
     """Images with classes ``y`` [N], which each model reads in its own way if they aren't transformed already."""
 
     dataset: Any
@@ -66,10 +66,10 @@ class RankedImages:
     ``held_from`` says which these are, or why there are none; ``total`` are all images to learn from.
     """
 
-    train: Part
+    train: RankedPart
     classes: list[str]
     steps: list[np.ndarray]
-    held: Part | None
+    held: RankedPart | None
     held_rows: np.ndarray
     held_from: str
     total: int
@@ -102,10 +102,10 @@ def ranked_images(data: Any, images: int, seed: int, options: Mapping[str, Any])
     return RankedImages(whole, classes, [*steps, rows], held, held_rows, held_from, len(whole.y), _notes(whole))
 
 
-def _labelled(dataset: Any) -> Part:
+def _labelled(dataset: Any) -> RankedPart:
     """Returns a dataset with the classes of its items; ``y`` as it is, also where these are no classes."""
     keys = usual_keys_of(first_item(dataset))
-    return Part(dataset, torch.from_numpy(every_target(pairs_of(dataset, keys, None) if keys else dataset)), keys)
+    return RankedPart(dataset, torch.from_numpy(every_target(pairs_of(dataset, keys, None) if keys else dataset)), keys)
 
 
 def _class_names(dataset: Any, y: Tensor) -> list[str]:
@@ -117,7 +117,9 @@ def _class_names(dataset: Any, y: Tensor) -> list[str]:
     return [*names, *(str(number) for number in range(len(names), int(y.max()) + 1))]
 
 
-def _held(whole: Part, rest: Any, classes: list[str], seed: int) -> tuple[Part | None, np.ndarray, str, np.ndarray]:
+def _held(
+    whole: RankedPart, rest: Any, classes: list[str], seed: int
+) -> tuple[RankedPart | None, np.ndarray, str, np.ndarray]:
     """Returns images that choose nothing and their numbers, where they come from, and the numbers of all others to learn from."""
     every = np.arange(len(whole.y))
     if rest is not None:
@@ -141,7 +143,7 @@ def _held(whole: Part, rest: Any, classes: list[str], seed: int) -> tuple[Part |
     return whole, held, "a fifth of the images, held out before", np.setdiff1d(every, held)
 
 
-def _held_out_rows(whole: Part, seed: int) -> np.ndarray | None:
+def _held_out_rows(whole: RankedPart, seed: int) -> np.ndarray | None:
     """Returns the numbers of a fifth of the images, of every class and of whole groups; None where too few would be left."""
     plain = pairs_of(whole.dataset, whole.keys, None) if whole.keys else whole.dataset
     try:
@@ -168,10 +170,10 @@ def _steps(count: int, classes: int) -> list[int]:
     >>> _steps(1000, 10), _steps(600, 10), _steps(150, 10), _steps(1000, 50)
     ([128, 512], [128], [], [250, 512])
     """
-    return sorted({max(step, EACH * classes) for step in STEPS if max(step, EACH * classes) <= 0.75 * count})
+    return sorted({max(step, EACH * classes) for step in EARLY_STEPS if max(step, EACH * classes) <= 0.75 * count})
 
 
-def _notes(whole: Part) -> list[str]:
+def _notes(whole: RankedPart) -> list[str]:
     """Returns what of the images matters for how far the scores can be trusted."""
     notes = []
     if own_groups(whole.dataset) is not None:

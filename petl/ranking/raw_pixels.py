@@ -12,13 +12,13 @@ from torch import Tensor
 
 from petl.data.batches import loader
 from petl.evidence.reading import ClassReading, read_classes
-from petl.ranking.ranked_images import Part
+from petl.ranking.ranked_images import RankedPart
 
 SIDES = (8, 16)  # pixels; the better of the two counts
 RAW = {"interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"}
 
 
-def read_raw_pixels(part: Part, rows: np.ndarray, pipeline: Mapping[str, Any], classes: int) -> ClassReading:
+def read_raw_pixels(part: RankedPart, rows: np.ndarray, pipeline: Mapping[str, Any], classes: int) -> ClassReading:
     """Returns how well a few pixels of the whole image tell the classes of these images, by the heads that backbones get."""
     side, channels = max(SIDES), pipeline["input_size"][0]
     plain = {

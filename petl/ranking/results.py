@@ -1,14 +1,8 @@
-"""`Ranking`: what `petl.rank` returns."""
+"""The parts of what `petl.rank` returns: a row for each candidate, raw pixels, and the best one on other images."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from typing import Any
-
-from petl.errors import StateError, near
-from petl.findings import Findings
-
-MEASURED_TIMES = ("ms_per_image", "seconds")  # differ from run to run; everything else is repeatable
 
 
 @dataclass(frozen=True)
@@ -92,65 +86,6 @@ class HeldOut:
     balanced: float
     images: int
     source: str
-
-
-@dataclass(frozen=True, repr=False)
-class Ranking(Findings):
-    """What `petl.rank` found. It prints as a table and sentences; `to_json` has every number.
-
-    Attributes:
-        rows: A `RankedBackbone` for each candidate that was measured, the best first: those that tie with the highest score by
-            timm's published accuracy, then cost; then the others by score; then those that were dropped.
-        best: The name of the first. ``ties``: the names of all that tie with the highest score, the best among them.
-        measure: "accuracy" or "balanced accuracy".
-        images: Images that the last ones were read on, of ``total`` to learn from; ``classes``: how many of each class.
-        raw_pixels: What the pixels alone reach.
-        held_out: The best one's score on images that chose nothing; None where there are none, and ``held_out_note`` says why.
-        left_out: Candidates that weren't measured, with the reasons.
-        considered: How many pretrained weights of timm a filter looked at; 0 without one.
-        alarms: What should stop you. ``warnings``: licences, and how far the scores can be trusted.
-        prior: Where the published accuracies come from, with the date.
-        seconds: That it took.
-    """
-
-    rows: list[RankedBackbone]
-    best: str
-    ties: list[str]
-    measure: str
-    images: int
-    total: int
-    classes: dict[str, int]
-    raw_pixels: RawPixels
-    held_out: HeldOut | None
-    held_out_note: str
-    left_out: dict[str, str]
-    considered: int
-    alarms: list[str]
-    warnings: list[str]
-    prior: str
-    seed: int
-    seconds: float = field(compare=False, default=0.0)
-
-    def __getitem__(self, name: str) -> RankedBackbone:
-        """Returns the row of a candidate.
-
-        Raises:
-            StateError: none was measured under this name.
-        """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        names = [row.name for row in self.rows]
-        raise StateError(f"{name!r} was not measured{near(str(name), names)}; there are {', '.join(names)}")
-
-    def sentences(self) -> list[str]:
-        from petl.ranking.sentences import ranking_lines
-
-        return ranking_lines(self)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns every field as plain values; ``measured_times`` names those that are times of this run."""
-        return {**super().to_json(), "measured_times": list(MEASURED_TIMES)}
 
 
 PUBLISHED_FIELDS = tuple(one.name for one in fields(RankedBackbone) if one.name in ("top1", "real", "r", "sketch"))

@@ -24,7 +24,7 @@ def test_a_rare_class_counts_as_much_as_a_common_one() -> None:
     first, second = torch.ones(100).bool(), torch.ones(100).bool()
     second[-2:] = False
     found = balanced_bootstrap(first, second, y, 3)  # of class 2 there is no image
-    assert found.mean == pytest.approx(0.25) and found.tie is False or found.low >= 0
+    assert (found.mean == pytest.approx(0.25) and found.tie is False) or found.low >= 0
     assert balanced_bootstrap(first, first, y, 3).tie
 
 

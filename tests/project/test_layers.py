@@ -147,6 +147,11 @@ TESTS_AS_WELL = {
         "report/findings_facts report/images report/look_choice report/look_facts report/map_facts report/measured "
         "report/model_passes report/page_files report/result"
     ),
+    "ranking/test_candidates": (
+        "ranking/licences ranking/limits ranking/published ranking/timm_tags wrapping/named_backbones"
+    ),
+    "ranking/test_contest": "ranking/price ranking/ranked_images ranking/ranking ranking/raw_pixels",
+    "ranking/test_rank": "ranking/contenders ranking/findings_of ranking/results",
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",

@@ -9,10 +9,10 @@ import timm
 from safetensors.torch import save_file
 
 import petl
-from petl.ranking.candidates import fitting_size, selected
+from petl.ranking.candidates import fitting_size, select_candidates
 from petl.ranking.licences import allowed_licences, licence_warning
 from petl.ranking.limits import Limits, positive
-from petl.ranking.published import TABLE, published, published_source
+from petl.ranking.published import PUBLISHED_TABLE, published, published_source
 from petl.ranking.timm_tags import (
     LADDER,
     MOST_PARAMS,
@@ -30,7 +30,7 @@ NONE = Limits()
 
 
 def names(asked: object, limits: Limits = NONE, most: int = 8) -> list[str]:
-    return [candidate.name for candidate in selected(asked, limits, most).candidates]
+    return [candidate.name for candidate in select_candidates(asked, limits, most).candidates]
 
 
 def test_names_models_files_and_any_container(tmp_path: Path) -> None:
@@ -40,11 +40,11 @@ def test_names_models_files_and_any_container(tmp_path: Path) -> None:
     assert names(one for one in (model, model, wrapped)) == ["test_resnet", "test_efficientnet.r160_in1k + norm, lora"]
     assert names({"mine": model, "other": "resnet18.a1_in1k"}) == ["mine", "other"]
     assert names([("mine", model), "test_resnet", small()]) == ["mine", "test_resnet", "test_resnet (2)"]
-    (only,) = selected(f"test_vit:{file}", NONE, 8).candidates
+    (only,) = select_candidates(f"test_vit:{file}", NONE, 8).candidates
     assert only.results.top1 is None and only.licence is None  # the file may hold any weights
-    (tagged,) = selected(f"test_vit.r160_in1k:{file}", NONE, 8).candidates
+    (tagged,) = select_candidates(f"test_vit.r160_in1k:{file}", NONE, 8).candidates
     assert tagged.results.top1 and tagged.licence == "apache-2.0"
-    assert [c.results.top1 for c in selected(["resnet50"], NONE, 8).candidates] == [
+    assert [c.results.top1 for c in select_candidates(["resnet50"], NONE, 8).candidates] == [
         published()["resnet50.a1_in1k"].top1
     ]
 
@@ -72,18 +72,18 @@ def test_a_file_without_a_classifier_is_enough_and_one_without_a_block_is_not(tm
     whole = small().state_dict()
     trunk = {key: value for key, value in whole.items() if not key.startswith("fc.")}
     save_file(trunk, tmp_path / "trunk.safetensors")
-    (candidate,) = selected(f"test_resnet:{tmp_path / 'trunk.safetensors'}", NONE, 8).candidates
+    (candidate,) = select_candidates(f"test_resnet:{tmp_path / 'trunk.safetensors'}", NONE, 8).candidates
     built = candidate.build(None).state_dict()
     assert all((built[key] == value).all() for key, value in trunk.items())
     save_file({k: v for k, v in whole.items() if "layer4" not in k}, tmp_path / "cut.safetensors")
-    (candidate,) = selected(f"test_resnet:{tmp_path / 'cut.safetensors'}", NONE, 8).candidates
+    (candidate,) = select_candidates(f"test_resnet:{tmp_path / 'cut.safetensors'}", NONE, 8).candidates
     with pytest.raises(petl.StateError, match="timm can't build"):
         candidate.build(None)
 
 
 def test_limits_leave_out_and_say_why() -> None:
     limits = Limits.of("30M", None, None, "open", known_licences())
-    chosen = selected(["resnet50", "vit_base_patch16_224", "resnet50.fb_swsl_ig1b_ft_in1k"], limits, 8)
+    chosen = select_candidates(["resnet50", "vit_base_patch16_224", "resnet50.fb_swsl_ig1b_ft_in1k"], limits, 8)
     assert [c.name for c in chosen.candidates] == ["resnet50"]
     assert "86.6M parameters, more than max_params=30M" in chosen.left_out["vit_base_patch16_224"]
     assert chosen.left_out["resnet50.fb_swsl_ig1b_ft_in1k"] == "its licence is cc-by-nc-4.0"
@@ -117,12 +117,12 @@ def test_transformers_are_built_at_a_multiple_of_their_patches() -> None:
     sizes = [fitting_size(f"vit_small_patch{patch}_224", 100) for patch in (16, 32)]
     assert sizes == [96, 96] and fitting_size("swin_tiny_patch4_window7_224", 96) is None
     assert fitting_size("hf-hub:owner/patch16", 96) is None and fitting_size("resnet50", 96) is None
-    (candidate,) = selected("vit_small_patch14_dinov2.lvd142m", NONE, 8).candidates
-    assert candidate.side is None and selected(None, NONE, 8).candidates[3].side == 224
+    (candidate,) = select_candidates("vit_small_patch14_dinov2.lvd142m", NONE, 8).candidates
+    assert candidate.side is None and select_candidates(None, NONE, 8).candidates[3].side == 224
 
 
 def test_the_table_is_dated_small_and_has_no_zeros_for_what_is_missing() -> None:
-    assert TABLE.stat().st_size < 60_000 and published_source()["date"] == "2026-08-08"
+    assert PUBLISHED_TABLE.stat().st_size < 60_000 and published_source()["date"] == "2026-08-08"
     known = published()
     assert known["resnet50.a1_in1k"].top1 == 80.382 and known["vit_small_patch14_dinov2.lvd142m"].top1 is None
     assert all(value != 0 for results in known.values() for value in vars(results).values())

@@ -14,8 +14,8 @@ from petl.ranking.contest import Measure, preferred
 from petl.ranking.price import Price, price
 from petl.ranking.published import Published
 from petl.ranking.ranked_images import ranked_images
+from petl.ranking.ranking import shortened_path
 from petl.ranking.raw_pixels import read_raw_pixels
-from petl.ranking.sentences import shortened_path
 from tests.support.backbones import Telling, told_by_colour
 from tests.support.feature_data import small
 

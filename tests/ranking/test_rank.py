@@ -13,7 +13,7 @@ from PIL import Image
 from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 import petl
-from petl.ranking.results import MEASURED_TIMES
+from petl.ranking.ranking import MEASURED_TIMES
 from tests.support.backbones import Telling, told_by_colour, weights_file
 from tests.support.commands import bright_and_dark
 from tests.support.feature_data import small

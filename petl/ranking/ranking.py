@@ -1,22 +1,98 @@
-"""A `Ranking` as a table and sentences."""
+"""`Ranking`: what `petl.rank` returns, as a table and sentences, and as plain values."""
 
 from __future__ import annotations
 
-from petl.errors import printable, shortened
-from petl.ranking.results import RankedBackbone, Ranking
+from dataclasses import dataclass, field
+from typing import Any
+
+from petl.errors import StateError, near, printable, shortened
+from petl.findings import Findings
+from petl.ranking.results import HeldOut, RankedBackbone, RawPixels
 from petl.tables import table
 
-NAME = 44  # characters of a name in the table
-HEAD = ("backbone", "score", "+-", "head", "images", "LogME", "H", "top-1", "params", "GMACs", "ms", "px", "licence")
-UNKNOWN = "-"
+NAME_WIDTH = 44  # characters of a name in the table
+RANK_HEAD = (
+    "backbone",
+    "score",
+    "+-",
+    "head",
+    "images",
+    "LogME",
+    "H",
+    "top-1",
+    "params",
+    "GMACs",
+    "ms",
+    "px",
+    "licence",
+)
+NOT_KNOWN = "-"
+MEASURED_TIMES = ("ms_per_image", "seconds")  # differ from run to run; everything else is repeatable
 
 
-def ranking_lines(ranking: Ranking) -> list[str]:
+@dataclass(frozen=True, repr=False)
+class Ranking(Findings):
+    """What `petl.rank` found. It prints as a table and sentences; `to_json` has every number.
+
+    Attributes:
+        rows: A `RankedBackbone` for each candidate that was measured, the best first: those that tie with the highest score by
+            timm's published accuracy, then cost; then the others by score; then those that were dropped.
+        best: The name of the first. ``ties``: the names of all that tie with the highest score, the best among them.
+        measure: "accuracy" or "balanced accuracy".
+        images: Images that the last ones were read on, of ``total`` to learn from; ``classes``: how many of each class.
+        raw_pixels: What the pixels alone reach.
+        held_out: The best one's score on images that chose nothing; None where there are none, and ``held_out_note`` says why.
+        left_out: Candidates that weren't measured, with the reasons.
+        considered: How many pretrained weights of timm a filter looked at; 0 without one.
+        alarms: What should stop you. ``warnings``: licences, and how far the scores can be trusted.
+        prior: Where the published accuracies come from, with the date.
+        seconds: That it took.
+    """
+
+    rows: list[RankedBackbone]
+    best: str
+    ties: list[str]
+    measure: str
+    images: int
+    total: int
+    classes: dict[str, int]
+    raw_pixels: RawPixels
+    held_out: HeldOut | None
+    held_out_note: str
+    left_out: dict[str, str]
+    considered: int
+    alarms: list[str]
+    warnings: list[str]
+    prior: str
+    seed: int
+    seconds: float = field(compare=False, default=0.0)
+
+    def __getitem__(self, name: str) -> RankedBackbone:
+        """Returns the row of a candidate.
+
+        Raises:
+            StateError: none was measured under this name.
+        """
+        for row in self.rows:
+            if row.name == name:
+                return row
+        names = [row.name for row in self.rows]
+        raise StateError(f"{name!r} was not measured{near(str(name), names)}; there are {', '.join(names)}")
+
+    def sentences(self) -> list[str]:
+        return _lines(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns every field as plain values; ``measured_times`` names those that are times of this run."""
+        return {**super().to_json(), "measured_times": list(MEASURED_TIMES)}
+
+
+def _lines(ranking: Ranking) -> list[str]:
     """Returns the table, and what it means."""
     rows = [_cells(row, ranking) for row in ranking.rows]
     raw = ranking.raw_pixels
     pixels = ("  raw pixels", f"{raw.score:.3f}", f"{raw.error:.3f}", raw.by, raw.images, *[""] * 8)
-    listed = table([HEAD, *rows, pixels], left=(0, 12))
+    listed = table([RANK_HEAD, *rows, pixels], left=(0, 12))
     return [_first_line(ranking), listed, *_verdict(ranking), *_others(ranking), *ranking.alarms, *ranking.warnings]
 
 
@@ -44,7 +120,7 @@ def _cells(row: RankedBackbone, ranking: Ranking) -> tuple[object, ...]:
         row.images,
         f"{row.logme:.3f}",
         f"{row.h_score:.2f}",
-        UNKNOWN if row.top1 is None else f"{row.top1:.1f}",
+        NOT_KNOWN if row.top1 is None else f"{row.top1:.1f}",
         f"{row.params / 1e6:.1f}M",
         f"{row.gmacs:.2f}",
         f"{row.ms_per_image:.1f}",
@@ -64,7 +140,7 @@ def shortened_path(name: str) -> str:
     >>> shortened_path("mobilenetv2_100:/a/long/way/to/the/folder/of/weights.safetensors")
     'mobilenetv2_100:/a/l...older/of/weights.safetensors'
     """
-    return name if len(name) <= NAME else f"{name[:20]}...{name[-(NAME - 23) - 7 :]}"
+    return name if len(name) <= NAME_WIDTH else f"{name[:20]}...{name[-(NAME_WIDTH - 23) - 7 :]}"
 
 
 def _verdict(ranking: Ranking) -> list[str]:
