@@ -106,7 +106,8 @@ def pictures(folder: Path) -> Path:
 
 def test_a_folder_with_splits_tells_copies_labels_and_broken_files(tmp_path: Path, resnet: nn.Module) -> None:
     folder = pictures(tmp_path / "pets")
-    advice = advised(resnet, folder, new=folder / "val" / "bright")
+    bright_and_dark(tmp_path / "later", 5, seed=2)
+    advice = advised(resnet, folder, new=tmp_path / "later" / "bright")
     facts = advice.facts
     assert (facts.images, facts.own_split, facts.per_class) == (18, 11, {"bright": 9, "dark": 9})
     assert (facts.files.width.median, facts.files.bits, facts.files.channels) == (32, {"8": 18}, {"1": 18})
