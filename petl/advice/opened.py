@@ -30,6 +30,7 @@ from petl.wrapping.wrap import wrap
 
 PATH_KINDS = (str, Path)
 KEPT = ("crop_pct", "crop_mode", "interpolation", "window", "frame", "tiff")  # of a pipeline, whatever the channels
+FIRST_TRIED = 50  # images, before nothing is known of the channels
 GRAY_OR_COLOUR = (1, 3)  # petl reads one as the other
 
 
@@ -106,19 +107,20 @@ def _part(name: str, dataset: Any, count: int, seed: int) -> ImagePart:
 
 def image_channels(dataset: Any, expected: int) -> int:
     """Returns how many channels the images have; ``expected`` where petl makes these of the images' own, or nobody can tell."""
-    found = _own_channels(dataset)
-    return expected if found is None or (found in GRAY_OR_COLOUR and expected in GRAY_OR_COLOUR) else found
+    item = _first_item(dataset)
+    found = raw_channels(item)
+    converted = not isinstance(item, Tensor) and found in GRAY_OR_COLOUR and expected in GRAY_OR_COLOUR
+    return expected if found is None or converted else found
 
 
-def _own_channels(dataset: Any) -> int | None:
-    """Returns the channels of the first image that can be read, without transparency; None where none can."""
-    for index in range(min(len(dataset), 50)):
+def _first_item(dataset: Any) -> Any:
+    """Returns the first image that can be read, as it is in its file or as a Dataset gives it; None where none can."""
+    for index in range(min(len(dataset), FIRST_TRIED)):
         owner, number = locate(dataset, index)
         try:
-            item = owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
+            return owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
         except (PetlError, OSError, ValueError):
             continue
-        return raw_channels(item)
     return None
 
 

@@ -162,6 +162,8 @@ def test_images_of_four_bands_are_read_through_an_input_layer(tmp_path: Path) ->
     petl.wrap(net(), advice.methods[0], num_classes=2)
     bands = TensorDataset(torch.randn(16, 4, SIDE, SIDE), torch.arange(16) % 2)
     assert advised(model, bands).facts.channels == 4
+    gray = TensorDataset(bands.tensors[0][:, :1], bands.tensors[1])  # a tensor isn't repeated, as a gray file is
+    assert advised(model, gray).methods[0][0] == petl.Input(in_chans=1)
     wrapped = petl.wrap(net(), [petl.Input(in_chans=4), "norm"], num_classes=2)
     assert not any(isinstance(methods[0], petl.Input) for methods in advised(wrapped, bands).methods)
     with pytest.raises(DataError, match="wrap a backbone with petl.Input"):
