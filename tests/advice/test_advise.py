@@ -55,6 +55,7 @@ def test_what_raw_pixels_alone_read_is_negative(resnet: nn.Module) -> None:
     assert [petl.Partial(first=1, last=0)] in advice.methods
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_shuffled_labels_are_ambiguous(resnet: nn.Module, seed: int) -> None:
     advice = advised(resnet, task("shuffled", resnet, images=64, seed=seed))
@@ -170,6 +171,7 @@ def test_images_of_four_bands_are_read_through_an_input_layer(tmp_path: Path) ->
         advised(petl.wrap(net(), "norm", num_classes=2), bands)
 
 
+@pytest.mark.deep
 def test_two_bands_whose_mean_says_nothing_want_an_input_layer(resnet: nn.Module) -> None:
     advice = advised(resnet, task("colour_opponent", resnet))
     assert advice.verdict.transfer == "negative" and advice.facts.channels == 2
@@ -212,3 +214,9 @@ def test_at_most_so_many_images_are_read(resnet: nn.Module) -> None:
     advice = advised(resnet, read_by(resnet, 60), images=20)
     assert (advice.facts.images, advice.facts.measured) == (60, 20) and sum(advice.facts.per_class.values()) == 60
     assert "20 of them are read" in str(advice)
+
+
+def test_a_sample_has_four_images_of_every_class(resnet: nn.Module) -> None:
+    pictures = torch.randn(60, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    advice = advised(resnet, TensorDataset(pictures, torch.arange(60) % 10), images=12)
+    assert (advice.facts.measured, advice.facts.classes) == (40, 10)
