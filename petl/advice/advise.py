@@ -47,7 +47,8 @@ def advise(
         data: A folder or table (its training part, and its own val or test where it has one), a Dataset, or a pair of these.
         new: Images that the model will be used on, with labels or without: a folder, files, a table, a tensor or a Dataset.
         head: The names of the classifier's modules where the model isn't timm's, as for `petl.features`.
-        images: At most so many images of each part are read by the model, every class in its share. Facts about files and
+        images: At most so many images of each part are read by the model, every class in its share (more where it takes that
+            to have four of each class). Facts about files and
             duplicates bit for bit are of all images.
         seed: Of the sample, the random weights, and the tests.
         pipeline: From `petl.data.pipeline`, such as one of another size; None: the model's.

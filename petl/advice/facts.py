@@ -66,17 +66,19 @@ def _per_class(pictures: PartPictures, read: Features) -> dict[str, int]:
 def _pictures(part: ImagePart, read: Features, prints: list[str | None]) -> PartPictures:
     files = part_files(part.dataset)
     names = files or [picture_name(part.dataset, index) for index in range(len(part.dataset))]
-    rows = part.rows
-    if read.files is not None and len(read) != len(part.rows):  # some of the sample couldn't be read after all
+    rows, labels = part.rows, _labels(part, read.classes)
+    assert read.inputs is not None  # asked for
+    if len(read) != len(rows):  # some of the sample couldn't be read after all
+        if read.files is None:
+            return PartPictures(part, names, labels, prints, [], read.x[:0], read.inputs[:0])
         places = {name: row for row, name in enumerate(names)}
         rows = [places[name] for name in read.files]
-    assert read.inputs is not None  # asked for
-    return PartPictures(part, names, _labels(part), prints, rows, read.x, read.inputs)
+    return PartPictures(part, names, labels, prints, rows, read.x, read.inputs)
 
 
-def _labels(part: ImagePart) -> list[str | None]:
-    """Returns the name of each image's class; None for images without labels."""
-    classes = dataset_classes(part.dataset)
+def _labels(part: ImagePart, known: list[str]) -> list[str | None]:
+    """Returns the name of each image's class, in ``known`` where the dataset has no names; None for images without labels."""
+    classes = dataset_classes(part.dataset) or known
     try:
         targets = every_target(part.dataset)
     except DataError:  # images alone

@@ -91,7 +91,7 @@ def measured(found: Opened, how: Measuring) -> Measured:
 def _refuse_listed(part: ImagePart) -> None:
     """Raises the error about labels before any image runs, where the dataset lists them."""
     listed = dataset_targets(part.dataset, reading=False)
-    if listed is not None:
+    if listed is not None and (listed.dtype.kind != "i" or listed.ndim != 1 or listed.min(initial=0) >= 0):
         names = list(getattr(part.dataset, "classes", None) or [])
         refuse_few_labels("advise", torch.as_tensor(np.asarray(listed)), names)
 

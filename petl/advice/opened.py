@@ -16,6 +16,7 @@ from petl import data as images
 from petl.data.bands import Bands
 from petl.data.datasets import Images
 from petl.data.decoding import extensions
+from petl.data.grouping import every_target
 from petl.data.own_parts import own_parts
 from petl.data.pairs import pick_keys
 from petl.data.table_files import is_frame, is_table_file
@@ -23,6 +24,7 @@ from petl.data.table_sources import is_image_table
 from petl.data.unlabelled import flat_folder, unlabelled_images, unlabelled_table
 from petl.data.wrappers import locate, pipeline_of
 from petl.errors import DataError, PetlError
+from petl.measures.enough_labels import LEAST
 from petl.methods.input import Input
 from petl.training.head_start import unaugmented
 from petl.wrapping.lookup import bare, in_chans, wrapped_inside
@@ -30,6 +32,7 @@ from petl.wrapping.wrap import wrap
 
 PATH_KINDS = (str, Path)
 KEPT = ("crop_pct", "crop_mode", "interpolation", "window", "frame", "tiff")  # of a pipeline, whatever the channels
+FIRST_TRIED = 50  # images, before nothing is known of the channels
 GRAY_OR_COLOUR = (1, 3)  # petl reads one as the other
 
 
@@ -99,26 +102,34 @@ def _part(name: str, dataset: Any, count: int, seed: int) -> ImagePart:
     if not len(dataset):
         raise DataError(f"there are no {name} images; expected at least one")
     kept, bad = images.sift(dataset)
-    drawn: Any = images.sample(kept, count, seed=seed)
+    enough = max(count, _four_of_each(kept)) if name == "train" and len(kept) > count else count
+    drawn: Any = images.sample(kept, enough, seed=seed)
     rows = [int(row) for row in drawn.indices] if drawn is not kept else list(range(len(kept)))
     return ImagePart(name, kept, drawn, rows, bad)
 
 
+def _four_of_each(dataset: Any) -> int:
+    """Returns how many images it takes that a sample has four of every class, as `petl.data.sample` draws; 0 without classes."""
+    targets = every_target(dataset)
+    return LEAST * len(np.unique(targets)) if targets.dtype.kind == "i" and targets.ndim == 1 else 0
+
+
 def image_channels(dataset: Any, expected: int) -> int:
     """Returns how many channels the images have; ``expected`` where petl makes these of the images' own, or nobody can tell."""
-    found = _own_channels(dataset)
-    return expected if found is None or (found in GRAY_OR_COLOUR and expected in GRAY_OR_COLOUR) else found
+    item = _first_item(dataset)
+    found = raw_channels(item)
+    converted = not isinstance(item, Tensor) and found in GRAY_OR_COLOUR and expected in GRAY_OR_COLOUR
+    return expected if found is None or converted else found
 
 
-def _own_channels(dataset: Any) -> int | None:
-    """Returns the channels of the first image that can be read, without transparency; None where none can."""
-    for index in range(min(len(dataset), 50)):
+def _first_item(dataset: Any) -> Any:
+    """Returns the first image that can be read, as it is in its file or as a Dataset gives it; None where none can."""
+    for index in range(min(len(dataset), FIRST_TRIED)):
         owner, number = locate(dataset, index)
         try:
-            item = owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
+            return owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
         except (PetlError, OSError, ValueError):
             continue
-        return raw_channels(item)
     return None
 
 

@@ -22,7 +22,7 @@ def score_text(score: Score) -> str:
 
 def difference_text(found: Comparison) -> str:
     return (
-        f"{found.difference:+.3f} to {found.second} ({found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, "
+        f"{found.difference:+.3f} against {found.second} ({found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, "
         f"p={found.p:.2g})"
     )
 

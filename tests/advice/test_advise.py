@@ -55,6 +55,7 @@ def test_what_raw_pixels_alone_read_is_negative(resnet: nn.Module) -> None:
     assert [petl.Partial(first=1, last=0)] in advice.methods
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_shuffled_labels_are_ambiguous(resnet: nn.Module, seed: int) -> None:
     advice = advised(resnet, task("shuffled", resnet, images=64, seed=seed))
@@ -106,7 +107,8 @@ def pictures(folder: Path) -> Path:
 
 def test_a_folder_with_splits_tells_copies_labels_and_broken_files(tmp_path: Path, resnet: nn.Module) -> None:
     folder = pictures(tmp_path / "pets")
-    advice = advised(resnet, folder, new=folder / "val" / "bright")
+    bright_and_dark(tmp_path / "later", 5, seed=2)
+    advice = advised(resnet, folder, new=tmp_path / "later" / "bright")
     facts = advice.facts
     assert (facts.images, facts.own_split, facts.per_class) == (18, 11, {"bright": 9, "dark": 9})
     assert (facts.files.width.median, facts.files.bits, facts.files.channels) == (32, {"8": 18}, {"1": 18})
@@ -161,12 +163,15 @@ def test_images_of_four_bands_are_read_through_an_input_layer(tmp_path: Path) ->
     petl.wrap(net(), advice.methods[0], num_classes=2)
     bands = TensorDataset(torch.randn(16, 4, SIDE, SIDE), torch.arange(16) % 2)
     assert advised(model, bands).facts.channels == 4
+    gray = TensorDataset(bands.tensors[0][:, :1], bands.tensors[1])  # a tensor isn't repeated, as a gray file is
+    assert advised(model, gray).methods[0][0] == petl.Input(in_chans=1)
     wrapped = petl.wrap(net(), [petl.Input(in_chans=4), "norm"], num_classes=2)
     assert not any(isinstance(methods[0], petl.Input) for methods in advised(wrapped, bands).methods)
     with pytest.raises(DataError, match="wrap a backbone with petl.Input"):
         advised(petl.wrap(net(), "norm", num_classes=2), bands)
 
 
+@pytest.mark.deep
 def test_two_bands_whose_mean_says_nothing_want_an_input_layer(resnet: nn.Module) -> None:
     advice = advised(resnet, task("colour_opponent", resnet))
     assert advice.verdict.transfer == "negative" and advice.facts.channels == 2
@@ -209,3 +214,9 @@ def test_at_most_so_many_images_are_read(resnet: nn.Module) -> None:
     advice = advised(resnet, read_by(resnet, 60), images=20)
     assert (advice.facts.images, advice.facts.measured) == (60, 20) and sum(advice.facts.per_class.values()) == 60
     assert "20 of them are read" in str(advice)
+
+
+def test_a_sample_has_four_images_of_every_class(resnet: nn.Module) -> None:
+    pictures = torch.randn(60, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    advice = advised(resnet, TensorDataset(pictures, torch.arange(60) % 10), images=12)
+    assert (advice.facts.measured, advice.facts.classes) == (40, 10)

@@ -62,6 +62,10 @@ OURS = sorted(
 
 # test file -> the files of petl that it tests besides the one of its name: parts of one subject, which only work together
 TESTS_AS_WELL = {
+    "advice/test_advise": (
+        "advice/alarms advice/distance advice/duplicates advice/facts advice/measuring advice/opened advice/random_copy "
+        "advice/readings advice/result advice/wording"
+    ),
     "cli/test_app": (
         "cli/arguments cli/data_options cli/delta_commands cli/image_commands cli/key_values cli/model_commands "
         "cli/models"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ SIDE = 64
 def net(name: str = "test_resnet", seed: int = 5) -> nn.Module:
     """A model with the same random weights at every call, which stand for pretrained ones."""
     torch.manual_seed(seed)
-    size = {"img_size": SIDE} if "vit" in name else {}
+    size: dict[str, Any] = {"img_size": SIDE} if "vit" in name else {}
     return timm.create_model(name, **size).eval()
 
 
