@@ -43,6 +43,9 @@ if TYPE_CHECKING:
     from petl.objectives.retrieval_metrics import RetrievalMetrics
     from petl.prediction.predict import predict
     from petl.prediction.results import Predictions
+    from petl.shifts.correct import correct
+    from petl.shifts.shift import shift
+    from petl.shifts.shift_findings import Shift
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.training.callbacks import Callback, Training
@@ -85,6 +88,9 @@ _HOMES = {
     "objectives.regression": "Regression",
     "objectives.regression_metrics": "RegressionMetrics",
     "objectives.retrieval_metrics": "RetrievalMetrics",
+    "shifts.correct": "correct",
+    "shifts.shift": "shift",
+    "shifts.shift_findings": "Shift",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "training.callbacks": "Callback Training",
@@ -137,6 +143,7 @@ __all__ = [
     "Regression",
     "RegressionMetrics",
     "RetrievalMetrics",
+    "Shift",
     "Site",
     "SiteError",
     "Sites",
@@ -148,6 +155,7 @@ __all__ = [
     "__version__",
     "bare",
     "check",
+    "correct",
     "data",
     "evaluate",
     "features",
@@ -166,6 +174,7 @@ __all__ = [
     "record",
     "register",
     "save",
+    "shift",
     "summary",
     "trainable",
     "unwrap",

@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from petl.cli.correct_command import correct_command
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
+from petl.cli.shift_command import shift_command
 from petl.cli.terminal import Commands, say
 from petl.version import __version__
 
@@ -41,6 +43,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
     ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),
+    ("shift", shift_command, "petl shift pets.safetensors pets new --out shift.json"),
+    ("correct", correct_command, "petl correct pets.safetensors --shift shift.json --out corrected.safetensors"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),

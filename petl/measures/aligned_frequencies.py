@@ -37,7 +37,7 @@ class ClassClouds:
 
 
 def class_clouds(scores: Tensor, y: Tensor) -> ClassClouds:
-    """Returns the classes' Gaussians from scores [N, K] of images of known classes, by a classifier that hasn't learned from them."""
+    """Returns the classes' Gaussians from scores [N, K] of images of known classes ``y`` [N], new to the classifier."""
     scores = _centred(scores)
     classes = scores.shape[1]
     counts = torch.bincount(y, minlength=classes).double()

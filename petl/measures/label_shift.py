@@ -93,9 +93,7 @@ def estimated_frequencies(probabilities: Tensor, prior: Tensor, rounds: int = RO
     return q / q.sum()
 
 
-def bootstrapped_frequencies(
-    probabilities: Tensor, prior: Tensor, *, draws: int = 200, seed: int = 0
-) -> Tensor:
+def bootstrapped_frequencies(probabilities: Tensor, prior: Tensor, *, draws: int = 200, seed: int = 0) -> Tensor:
     """Returns the estimates [draws, K] of as many images, drawn with replacement from probabilities [N, K]."""
     tables = _drawn_counts(len(probabilities), len(probabilities), draws, torch.Generator().manual_seed(seed))
     return _weighted_em(probabilities, prior.double().expand(draws, -1), tables)

@@ -24,7 +24,8 @@ class KernelTest:
 
 
 def kernel_table(x: Tensor) -> Tensor:
-    """Returns the kernel values float32 [N, N] of features [N, D]: ``exp(-distance^2 / median distance^2)``, with a diagonal of 0.
+    """Returns the kernel values float32 [N, N] of features [N, D]: ``exp(-distance^2 / median distance^2)``; the
+    diagonal is 0.
 
     >>> [round(float(value), 2) for value in kernel_table(torch.tensor([[0.0], [1.0], [2.0]]))[0]]
     [0.0, 0.37, 0.02]
@@ -83,7 +84,9 @@ def _weights(second: Tensor, strata: Tensor | None) -> Tensor:
     return weights.float()
 
 
-def residual_test(table: Tensor, second: Tensor, expected: Tensor, *, draws: int = PERMUTATIONS, seed: int = 0) -> KernelTest:
+def residual_test(
+    table: Tensor, second: Tensor, expected: Tensor, *, draws: int = PERMUTATIONS, seed: int = 0
+) -> KernelTest:
     """Tests whether images are of the second set as often as ``expected`` [N] says, wherever they are.
 
     ``expected`` is each image's probability of being of the second set, by what is to be left out of account. The statistic is

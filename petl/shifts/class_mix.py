@@ -85,7 +85,9 @@ def mix_by_labels(sides: Sides, y: Tensor, *, seed: int) -> ClassMix:
     drawn = torch.tensor(
         [variation(both[torch.randperm(len(both), generator=generator)]) for _ in range(DRAWS)], dtype=torch.float64
     )
-    again = torch.stack([_shares(y[torch.randint(len(y), (len(y),), generator=generator)], classes) for _ in range(DRAWS)])
+    again = torch.stack(
+        [_shares(y[torch.randint(len(y), (len(y),), generator=generator)], classes) for _ in range(DRAWS)]
+    )
     source, target = _shares(sides.y, classes), _shares(y, classes)
     counts = torch.bincount(y, minlength=classes).tolist()
     return ClassMix(

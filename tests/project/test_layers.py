@@ -38,7 +38,7 @@ ROOMS = {
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
-    "objectives": GROUND | {"evidence", "format", "graft", "sites", "wrapping", "data"},
+    "objectives": GROUND | {"evidence", "measures", "format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
