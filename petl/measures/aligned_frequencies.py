@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROUNDS = 60
+ROUNDS = 40
 SHRINK = 0.1  # the share of the mean variance in each direction's
-DRAWS = 100
+DRAWS = 60
 MOST_NUMBERS = 3e6  # of a table [draws, images, classes] at a time
 
 

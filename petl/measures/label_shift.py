@@ -47,7 +47,7 @@ def fitted_scaling(scores: Tensor, targets: Tensor) -> Scaling:
     >>> fitted_scaling(noisy, y).scale < 0.5
     True
     """
-    scores = scores.double().clamp_min(-1e4)
+    scores = _finite(scores.double())
     wanted = targets if targets.is_floating_point() else targets.long()
     power = torch.zeros((), dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(scores.shape[1], dtype=torch.float64, requires_grad=True)
@@ -66,10 +66,17 @@ def fitted_scaling(scores: Tensor, targets: Tensor) -> Scaling:
     return Scaling(float(power.detach().exp()), bias.detach().clone())
 
 
+def _finite(scores: Tensor) -> Tensor:
+    """Returns the scores with -inf, as of a class without images, far below all others."""
+    known = scores[torch.isfinite(scores)]
+    low, high = (float(known.min()), float(known.max())) if known.numel() else (0.0, 1.0)
+    return scores.clamp_min(low - 50 * ((high - low) or 1.0))
+
+
 @torch.no_grad()
 def _starting_power(scores: Tensor, targets: Tensor) -> float:
     """Returns the best of some powers of the scale, so that scores in any unit converge."""
-    spread = float(scores.clamp_min(-1e3).std(1).mean()) or 1.0
+    spread = float(scores.std(1).median()) or 1.0
     powers = torch.linspace(-4, 4, 33, dtype=torch.float64) - torch.tensor(spread, dtype=torch.float64).log()
     losses = torch.stack([F.cross_entropy(scores * power.exp(), targets) for power in powers])
     return float(powers[int(losses.nan_to_num(torch.inf).argmin())])
@@ -88,8 +95,10 @@ def estimated_frequencies(probabilities: Tensor, prior: Tensor, rounds: int = RO
     prior = prior.double()
     q, per_prior = prior.clone(), probabilities.double() / prior.clamp_min(1e-12)
     for _ in range(rounds):
-        weighted = per_prior * q
+        before, weighted = q, per_prior * q
         q = (weighted / weighted.sum(1, keepdim=True).clamp_min(1e-300)).mean(0)
+        if float((q - before).abs().max()) < 1e-10:
+            break
     return q / q.sum()
 
 

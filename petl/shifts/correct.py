@@ -104,7 +104,9 @@ def _values(shift: Any) -> dict[str, Any]:
             "the shift is of appearance, where class frequencies are uncertain; petl.correct(model, None) undoes it"
         )
     classes = label_texts(found["classes"]) or []
-    lists = [values.get(key) if isinstance(values, Mapping) else None for key in ("source", "target", "bias")]
+    lists: list[Any] = [
+        values.get(key) if isinstance(values, Mapping) else None for key in ("source", "target", "bias")
+    ]
     sane = all(isinstance(one, Sequence) and len(one) == len(classes) > 1 and _finite(one) for one in lists)
     if not sane or not is_temperature(values.get("scale")) or min(*lists[0], *lists[1]) < 0:
         raise DataError(

@@ -100,8 +100,8 @@ class Shift(Findings):
         )
         return (
             f"Features: p = {one.p:.3f} ({one.deviations:+.1f} deviations from chance){matched}. A linear classifier tells "
-            f"the sides apart on {apart.accuracy:.0%} of {apart.images} held-out images (95% {apart.low:.0%} to {apart.high:.0%}; proxy "
-            f"A-distance {apart.distance:.2f})."
+            f"the sides apart on {apart.accuracy:.0%} of {apart.images} held-out images (95% {apart.low:.0%} to "
+            f"{apart.high:.0%}; proxy A-distance {apart.distance:.2f})."
         )
 
     def _about_mix(self) -> list[str]:

@@ -66,6 +66,7 @@ TESTS_AS_WELL = {
         "cli/models"
     ),
     "cli/test_measured_columns": "cli/objectives",
+    "cli/test_shift_command": "cli/correct_command delta/kept_temperature",
     "cli/test_predictions": "training/held_out training/run_file",
     "cli/test_terminal": "cli/phrases errors tables",
     "data/test_bands": "data/channel_statistics",
@@ -140,6 +141,10 @@ TESTS_AS_WELL = {
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
+    "measures/test_calibration": "measures/temperature",
+    "shifts/test_shift": (
+        "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
+    ),
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
