@@ -154,10 +154,8 @@ def correct(found: Pool, count: int, mixes: int = 12, target_count: int = 200) -
             rows_of.append([float((one.argmax(1) == y).double().mean()) for one in options])
         table = np.array(rows_of)
         gaps = table[:, 2] - table[:, 0]
-        figures = ", ".join(
-            f"{name} {value:.3f}"
-            for name, value in zip(("as it is", "EM alone", "corrected", "true q"), table.mean(0), strict=True)
-        )
+        names = ("as it is", "EM alone", "corrected", "true q")
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, table.mean(0), strict=True))
         error = gaps.std(ddof=1) / len(gaps) ** 0.5
         print(f"  correct, {count} source, {cell}: {figures}; gain {gaps.mean():+.3f} +- {error:.3f}", flush=True)
 

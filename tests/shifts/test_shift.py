@@ -141,9 +141,7 @@ def test_a_model_is_asked_and_stays_as_it_is(probe: nn.Module, tmp_path: Path) -
     petl.correct(probe, path)
     answers = petl.predict(probe, target.images, progress=False)
     assert torch.equal(torch.from_numpy(answers.probabilities).argmax(1), wanted)
-    right = [
-        float((answer.argmax(1) == OTHER).double().mean()) for answer in (scores[1], wanted[:, None] == torch.arange(3))
-    ]
+    right = [float((answer == OTHER).double().mean()) for answer in (scores[1].argmax(1), wanted)]
     assert right[1] >= right[0]
     petl.correct(probe, None)
     assert all(torch.equal(value, before[key]) for key, value in probe.state_dict().items())
@@ -186,7 +184,7 @@ def test_data_that_cannot_be_used(probe: nn.Module) -> None:
         (Pictures(torch.zeros(30, dtype=torch.long)), images, "two classes"),
         (Pictures(torch.tensor([0] * 27 + [1] * 3)), images, "4 images"),
         (fine, images[:19], "20 or more"),
-        (fine, images[:0], ""),
+        (fine, images[:0], "image"),
         (fine, images[:, :1], "channels"),
         (fine, TensorDataset(images, torch.arange(30) % 7), "label"),
         (fine, TensorDataset(images, torch.rand(30)), "numbers"),
@@ -194,14 +192,7 @@ def test_data_that_cannot_be_used(probe: nn.Module) -> None:
     for source, target, said in wrong:
         with pytest.raises(petl.PetlError, match=said):
             petl.shift(probe, source, target, progress=False)
-    settings: list[dict[str, Any]] = [
-        {"images": 5},
-        {"images": 10**6},
-        {"level": 0},
-        {"level": "a"},
-        {"seed": -1},
-        {"images": True},
-    ]
-    for options in settings:
-        with pytest.raises(petl.PetlError, match="expected"):
-            petl.shift(probe, fine, images, progress=False, **options)
+    for name, value in (("images", 5), ("images", 10**6), ("images", True), ("level", 0), ("level", "a"), ("seed", -1)):
+        options: dict[str, Any] = {name: value, "progress": False}
+        with pytest.raises(petl.PetlError, match="expected|seed"):
+            petl.shift(probe, fine, images, **options)
