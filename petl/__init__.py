@@ -50,6 +50,9 @@ if TYPE_CHECKING:
     from petl.report.report import report
     from petl.report.result import Report
     from petl.ranking.ranking import Ranking
+    from petl.shifts.correct import correct
+    from petl.shifts.shift import shift
+    from petl.shifts.shift_findings import Shift
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
     from petl.start.start import start
@@ -102,6 +105,9 @@ _HOMES = {
     "objectives.retrieval_metrics": "RetrievalMetrics",
     "report.report": "report",
     "report.result": "Report",
+    "shifts.correct": "correct",
+    "shifts.shift": "shift",
+    "shifts.shift_findings": "Shift",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
     "start.start": "start",
@@ -162,6 +168,7 @@ __all__ = [
     "RegressionMetrics",
     "Report",
     "RetrievalMetrics",
+    "Shift",
     "Site",
     "SiteError",
     "Sites",
@@ -176,6 +183,7 @@ __all__ = [
     "bare",
     "check",
     "compare",
+    "correct",
     "data",
     "evaluate",
     "features",
@@ -197,6 +205,7 @@ __all__ = [
     "report",
     "save",
     "start",
+    "shift",
     "summary",
     "trainable",
     "unwrap",

@@ -120,6 +120,10 @@ def evaluate_command(
     ] = None,
     batch_size: PositiveInt = 64,
     views: ViewsOption = None,
+    calibrate: Annotated[
+        bool,
+        typer.Option("--calibrate", help="Fit the temperature of confidences and keep it in DELTA, for petl predict."),
+    ] = False,
     strict: StrictOption = False,
     reading: DataOption = None,
     as_json: JsonOption = False,
@@ -127,6 +131,7 @@ def evaluate_command(
     """Figures of the delta's task on labelled images: accuracy and figures per class, errors of numbers ..."""
     import petl
     from petl.cli.measured_columns import columns_of_labels, measured_classes, refuse_other_tasks
+    from petl.delta.kept_temperature import keep_temperature_in
     from petl.training.held_out import images_to_measure
 
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
@@ -135,7 +140,10 @@ def evaluate_command(
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
     images, which = images_to_measure(delta, data, pipeline, split=split, classes=measured_classes(header), **columns)
     refuse_other_tasks(header, getattr(net, "num_classes", None), images, data)
-    metrics = petl.evaluate(net, images, batch_size=batch_size, views=said_views(views), strict=strict)
+    options: dict[str, Any] = {"views": said_views(views), "calibrate": calibrate, "strict": strict}
+    metrics = petl.evaluate(net, images, batch_size=batch_size, **options)
+    if calibrate:
+        keep_temperature_in(delta, metrics.calibration.temperature)
     say(
         as_json_text({**dataclasses.asdict(metrics), "measured": which})
         if as_json

@@ -58,7 +58,8 @@ def pipeline_by_timm(model: nn.Module) -> dict[str, Any] | None:
 
 
 def described_outputs(record: Record, outputs: int, task: str | None, units: Any, thresholds: Any) -> dict[str, Any]:
-    """Returns what the header says of the outputs' meaning: task, units, thresholds and quantiles.
+    """Returns what the header says of the outputs' meaning: task, units, thresholds, quantiles, temperature and
+    correction.
 
     What the record says holds for its own task only.
 
@@ -71,7 +72,9 @@ def described_outputs(record: Record, outputs: int, task: str | None, units: Any
     units = unit_texts(units) if units is not None else record.units if same else None
     limits = threshold_list(thresholds) if thresholds is not None else record.thresholds if same else None
     refuse_description(name, outputs, units, limits)
-    return {"task": name, "units": units, "thresholds": limits, "quantiles": record.quantiles if same else None}
+    kept: dict[str, Any] = {"quantiles": record.quantiles if same else None}
+    kept |= {key: getattr(record, key) if name == "classification" else None for key in ("temperature", "correction")}
+    return {"task": name, "units": units, "thresholds": limits, **kept}
 
 
 def frozen_names(record: Record) -> dict[str, Any]:

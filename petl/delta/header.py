@@ -27,6 +27,7 @@ from petl.delta.sealed_text import KEY, SEAL, seal_of, sealed_values
 from petl.delta.tensors import delta_checksum, float_type_name
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import FLOAT_TYPES, backbone_fault, is_backbone
+from petl.format.calibration_values import is_correction, is_temperature
 from petl.format.method_values import are_methods, oversized
 from petl.format.outputs import are_shares, is_units, labels_for, results_table
 from petl.format.pipeline_values import is_pipeline, pipeline_fault
@@ -82,6 +83,8 @@ class Header:
     units: str | list[str] | None = field(metadata=_checked(is_units, optional=True))
     thresholds: list[float] | None = field(metadata=_checked(are_shares, optional=True))
     quantiles: list[float] | None = field(metadata=_checked(are_shares, optional=True))
+    temperature: float | None = field(metadata=_checked(is_temperature, optional=True))
+    correction: dict[str, Any] | None = field(metadata=_checked(is_correction, optional=True))
     pipeline: dict[str, Any] | None = field(metadata=_checked(is_pipeline, optional=True))
     results: dict[str, Any] | None = field(metadata=_checked(lambda value: isinstance(value, dict), optional=True))
     checksum: str | None = field(metadata=_checked(is_text, optional=True))

@@ -215,3 +215,4 @@ def _note(record: Record, header: Header) -> None:
     record.labels, record.pipeline, record.results = header.labels, header.pipeline, header.results
     record.task, record.units = header.task, header.units
     record.thresholds, record.quantiles = header.thresholds, header.quantiles
+    record.temperature, record.correction = header.temperature, header.correction

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from petl.evidence.bootstrap import bootstrap_errors
 from petl.evidence.intervals import accuracy_error, binomial_interval, standard_error
+from petl.measures.calibration import Calibration
 from petl.objectives.measured import TaskMetrics, edge_errors, known
 
 CLASSES_SHOWN = 30  # classes in a printed table
@@ -38,7 +39,8 @@ class Metrics(TaskMetrics):
     the mean recall over the classes that occur. precision and f1 are means over the classes that occur or were predicted,
     as scikit-learn's "macro" has them. ``confusion[i][j]`` counts the images of class i for which class j was predicted.
     ``standard_errors`` has the standard error of each of these numbers, ``accuracy_interval`` the exact 95 % interval
-    (Clopper and Pearson) of the accuracy, ``baseline`` what always answering the most frequent class reaches.
+    (Clopper and Pearson) of the accuracy, ``baseline`` what always answering the most frequent class reaches. ``calibration`` is
+    there after ``petl.evaluate(..., calibrate=True)``: the temperature, and the calibration error before and after.
     """
 
     metric_names: ClassVar[tuple[str, ...]] = METRIC_NAMES
@@ -51,6 +53,7 @@ class Metrics(TaskMetrics):
     classes: list[ClassMetrics]
     confusion: list[list[int]]
     accuracy_interval: tuple[float, float] | None = field(default=None, kw_only=True)
+    calibration: Calibration | None = field(default=None, kw_only=True)
 
     def _rows(self) -> list[tuple[str, ...]]:
         return [
@@ -67,7 +70,8 @@ class Metrics(TaskMetrics):
 
     def _rest(self) -> list[str]:
         rest = len(self.classes) - CLASSES_SHOWN
-        return [f"and {rest} more classes in .classes"] if rest > 0 else []
+        calibrated = [str(self.calibration)] if self.calibration is not None else []
+        return [*([f"and {rest} more classes in .classes"] if rest > 0 else []), *calibrated]
 
 
 def _decimals(one: ClassMetrics) -> tuple[str, ...]:

@@ -35,7 +35,14 @@ DECODINGS: dict[str, Callable[[Tensor], Tensor]] = {
     "regression": _as_they_are,
     "metric": _as_they_are,
 }
-HEADER_KEYS = ("task", "labels", "units", "thresholds", "quantiles")  # of a delta, and of a wrapped model's record
+HEADER_KEYS = (
+    "task",
+    "labels",
+    "units",
+    "thresholds",
+    "quantiles",
+    "temperature",
+)  # of a delta, and of a wrapped model's record
 WITH_PROBABILITIES = ("classification", "ordinal", "multilabel")
 
 
@@ -47,6 +54,7 @@ class Meaning:
     labels: list[str]
     units: list[str] | None = None  # of a regression's values
     thresholds: np.ndarray | None = None  # [K], of a multi-label task
+    temperature: float | None = None  # that a classification's scores are divided by
 
     @property
     def has_probabilities(self) -> bool:
@@ -54,7 +62,8 @@ class Meaning:
 
     def answers(self, outputs: Tensor) -> Tensor:
         """Returns the answers float32 [N, K] for the outputs of a model."""
-        return DECODINGS[self.task](outputs.float())
+        plain = DECODINGS[self.task](outputs.float())
+        return plain if self.temperature is None else tempered(plain, outputs, self.temperature)
 
     def chosen(self, values: np.ndarray, top: int | None = None) -> list[int]:
         """Returns the numbers of the labels of one answer [K], the likeliest first: ``top`` of them, else the task's own choice.
@@ -149,7 +158,24 @@ def meaning_of(description: Mapping[str, Any], outputs: int) -> Meaning:
         list(lists["labels"] or _numbers(outputs, quantiles)),
         units=None if lists.get("units") is None else [str(unit or "") for unit in units or ()],
         thresholds=_thresholds(thresholds, outputs) if task == "multilabel" else None,
+        temperature=description.get("temperature") if task == "classification" else None,
     )
+
+
+def tempered(plain: Tensor, outputs: Tensor, temperature: float) -> Tensor:
+    """Returns ``softmax(outputs / temperature)`` float32 [N, K], whose first largest number is where that of ``plain`` is.
+
+    Rounding may make two numbers equal, and no temperature may change a label.
+
+    >>> scores = torch.tensor([[2.0, 0.0]])
+    >>> tempered(scores.softmax(1), scores, 2.0).round(decimals=2).tolist()
+    [[0.7300000190734863, 0.27000001072883606]]
+    """
+    found = (outputs.double() / temperature).softmax(1).float()
+    label, largest = plain.argmax(1, keepdim=True), found.max(1, keepdim=True).values
+    moved = found.argmax(1, keepdim=True) != label
+    up = torch.nextafter(largest, torch.full_like(largest, 2.0))
+    return torch.where(moved, found.scatter(1, label, up), found)
 
 
 def _one_each(units: Any, outputs: int, quantiles: int) -> Any:

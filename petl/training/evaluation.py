@@ -23,6 +23,7 @@ from petl.format.outputs import label_texts
 from petl.objectives.choice import task_for, task_of
 from petl.objectives.measured import TaskMetrics
 from petl.objectives.protocol import Objective
+from petl.training.calibrating import Calibrating, keep_temperature, refuse_calibration
 from petl.training.objectives import open_objective, write_record
 from petl.training.opened_data import own_names, recorded_labels, recorded_task
 from petl.training.rehearsal import save_or_rescue
@@ -47,6 +48,7 @@ def evaluate(
     strict: bool = False,
     transform: Callable[..., Any] | None = None,
     views: Views = None,
+    calibrate: bool | Literal["temperature"] | None = None,
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> TaskMetrics:
@@ -71,6 +73,11 @@ def evaluate(
             each 7/8 of height and width and enlarged again; 10 these five and their mirror images; a list has functions of
             images [N, C, H, W] as the model takes them.
 
+        calibrate: True (or "temperature") also fits the temperature that makes a classification's confidences fit these images,
+            in ``metrics.calibration``, with the calibration error before and after; images that the model hasn't learned from
+            are needed. A wrapped model's record gets it, so that `petl.predict` answers with it and `petl.save` keeps it; no
+            weight and no label changes.
+
     Under several ranks each one measures its share, and all return the same metrics.
 
     Raises:
@@ -85,6 +92,7 @@ def evaluate(
     plain = bare(model)
     refuse_keys(keys)
     make_views(views)
+    refuse_calibration(calibrate)
     batching: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
     for name, value in batching.items():
         refuse_number(name, value, DATA_BOUNDS[name])
@@ -104,7 +112,11 @@ def evaluate(
         viewed = model if views in (None, 1) else with_views(model, views, averaged_task(opened.task.task))
         batches = on_device(accelerator, loader)
         task = shown.add_task("evaluate", total=operator.length_hint(batches) or None, note="")
-        return measure(accelerator, viewed, batches, opened.objective, lambda: shown.advance(task))
+        objective_of_it: Any = Calibrating(opened.objective) if calibrate else opened.objective
+        metrics = measure(accelerator, viewed, batches, objective_of_it, lambda: shown.advance(task))
+    if calibrate:
+        keep_temperature(plain, metrics)
+    return metrics
 
 
 log = logging.getLogger(__name__)

@@ -23,7 +23,17 @@ from petl.training.trained_state import cloned, copy_into
 from petl.wrapping.lookup import bare, record
 
 OF_TRAINING = ("lr", "epochs", "minutes", "checkpoint", "resume", "out", "patience", "keep", "on_epoch", "unfreeze")
-WRITTEN = ("labels", "pipeline", "task", "units", "thresholds", "quantiles", "results")  # into a record, by a training
+WRITTEN = (
+    "labels",
+    "pipeline",
+    "task",
+    "units",
+    "thresholds",
+    "quantiles",
+    "temperature",
+    "correction",
+    "results",
+)  # into a record, by a training
 
 
 def find_lr(model: nn.Module, train: Data, **options: Any) -> RateSearch:

@@ -84,6 +84,7 @@ def write_record(model: nn.Module, opened: OpenObjective) -> None:
     if wrapped is None:
         return
     wrapped.task = opened.task.task or ""
+    wrapped.temperature = wrapped.correction = None  # they were of the classifier before this training
     described = getattr(opened.objective, "described", dict)()
     for name in ("units", "thresholds", "quantiles"):
         setattr(wrapped, name, described.get(name))

@@ -38,7 +38,7 @@ ROOMS = {
     "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
-    "objectives": GROUND | {"evidence", "format", "graft", "sites", "wrapping", "data"},
+    "objectives": GROUND | {"evidence", "measures", "format", "graft", "sites", "wrapping", "data"},
     "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
@@ -71,6 +71,7 @@ TESTS_AS_WELL = {
         "cli/models"
     ),
     "cli/test_measured_columns": "cli/objectives",
+    "cli/test_shift_command": "cli/correct_command delta/kept_temperature",
     "cli/test_predictions": "training/held_out training/run_file",
     "cli/test_terminal": "cli/phrases errors tables",
     "data/test_bands": "data/channel_statistics",
@@ -159,6 +160,10 @@ TESTS_AS_WELL = {
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
+    "measures/test_calibration": "measures/temperature",
+    "shifts/test_shift": (
+        "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
+    ),
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
         "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"

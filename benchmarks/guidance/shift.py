@@ -1,0 +1,204 @@
+"""Which kind of shift `petl.shift` finds, how often it is wrong, and what `petl.correct` is worth, on real images.
+
+    python -m benchmarks.guidance.shift --data FOLDER [--backbone NAME:FILE] [--only size kinds correct seconds]
+
+FOLDER has npz files as benchmarks/transfer/data.py reads them. Features are computed once; all else is arithmetic on them. The
+appearance change is a 3 x 3 blur and contrast x .8, applied before the enlargement; class mixes are drawn from Dirichlet(.5).
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import petl
+from benchmarks.transfer.data import Pictures, read
+from petl import demo
+from petl.heads.closed_form import fitted_head
+from petl.measures.label_shift import estimated_frequencies, fitted_scaling
+from petl.shifts.sides import Sides
+from petl.shifts.told_apart import frequency_ratio, tell_apart
+
+SIDE, TRAIN, TEST = 96, 1000, 1200
+CELLS = ("none", "classes", "appearance", "both")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """Features and classes of training images, of test images, and of the same test images blurred."""
+
+    train: Tensor
+    train_y: Tensor
+    test: Tensor
+    blurred: Tensor
+    test_y: Tensor
+    classes: int
+
+
+def backbone(words: str) -> tuple[nn.Module, float, float]:
+    """A network without classifier, and the mean and deviation that it takes; "lite0" is the demo's."""
+    import timm
+
+    if words == "lite0":
+        net = demo.lite0()
+        net.reset_classifier(0)  # type: ignore[operator]
+        return net.eval(), 0.5, 0.5
+    name, _, file = words.partition(":")
+    return timm.create_model(name, num_classes=0, checkpoint_path=file).eval(), 0.449, 0.226
+
+
+def small_images(pictures: Pictures, rows: np.ndarray, *, blur: bool, mean: float, deviation: float) -> Tensor:
+    x = torch.from_numpy(pictures.images[rows]).permute(0, 3, 1, 2).float() / 255
+    x = x.expand(-1, 3, -1, -1)
+    if blur:
+        x = (F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1) - 0.5) * 0.8 + 0.5
+    x = F.interpolate(x, SIDE, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
+    return (x - mean) / deviation
+
+
+def pool(pictures: Pictures, words: str) -> Pool:
+    net, mean, deviation = backbone(words)
+    chance = np.random.default_rng(0)
+    train = chance.permutation(np.flatnonzero(pictures.split == 0))[:TRAIN]
+    test = chance.permutation(np.flatnonzero(pictures.split == 1))[:TEST]
+    tables = []
+    for rows, blur in ((train, False), (test, False), (test, True)):
+        x = small_images(pictures, rows, blur=blur, mean=mean, deviation=deviation)
+        y = torch.from_numpy(pictures.labels[rows])
+        data = torch.utils.data.TensorDataset(x, y)
+        tables.append(petl.features(net, data, head=False, cache=False, progress=False).x)
+    labels = [torch.from_numpy(pictures.labels[rows]) for rows in (train, test)]
+    return Pool(tables[0], labels[0], tables[1], tables[2], labels[1], len(pictures.classes))
+
+
+def drawn(found: Pool, cell: str, count: int, source: Tensor, chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Target images of a cell, of the test images: with the source's frequencies, or those of a Dirichlet draw."""
+    shares = torch.bincount(source, minlength=found.classes).double().numpy() / len(source)
+    mix = chance.dirichlet([0.5] * found.classes) if cell in ("classes", "both") else shares
+    members = {k: [*chance.permutation(np.flatnonzero(found.test_y.numpy() == k))] for k in range(found.classes)}
+    rows = [members[k].pop() for k in chance.choice(found.classes, count, p=mix) if members[k]]
+    features = found.blurred if cell in ("appearance", "both") else found.test
+    return features[rows], found.test_y[rows]
+
+
+def sides_of(found: Pool, count: int, target: tuple[Tensor, Tensor], rows: Tensor) -> tuple[Sides, Tensor]:
+    x, y = found.train[rows], found.train_y[rows]
+    head = fitted_head(x, y, found.classes, "auto")
+    scores = target[0].double() @ head.weight.T + head.bias
+    names = [str(k) for k in range(found.classes)]
+    return Sides(x, y, target[0], None, names, head.left_out, scores), target[1]
+
+
+def source_rows(found: Pool, count: int, chance: np.random.Generator) -> Tensor:
+    """Training images with as many of each class as can be."""
+    order = chance.permutation(len(found.train_y))
+    turns = np.empty(len(order))
+    for k in range(found.classes):
+        members = order[found.train_y.numpy()[order] == k]
+        turns[members] = np.arange(len(members))
+    return torch.from_numpy(order[np.argsort(turns[order], kind="stable")][:count])
+
+
+def kinds(found: Pool, trials: int, count: int = 120) -> None:
+    for cell in CELLS:
+        verdicts: Counter[str] = Counter()
+        for seed in range(trials):
+            chance = np.random.default_rng([1, seed])
+            rows = source_rows(found, count, chance)
+            sides, _ = sides_of(found, count, drawn(found, cell, count, found.train_y[rows], chance), rows)
+            verdicts[tell_apart(sides, level=0.05, seed=seed).verdict] += 1
+        print(f"  kinds, {count} a side, truth {cell}: {dict(verdicts)}", flush=True)
+
+
+def size(found: Pool, splits: int, count: int = 120) -> None:
+    """How often something is found in random splits of the training and test images together."""
+    x, y = torch.cat([found.train, found.test]), torch.cat([found.train_y, found.test_y])
+    hits: Counter[str] = Counter()
+    for seed in range(splits):
+        order = torch.from_numpy(np.random.default_rng([2, seed]).permutation(len(y)))
+        one = dataclasses.replace(found, train=x, train_y=y)
+        target = x[order[count : 2 * count]], y[order[count : 2 * count]]
+        sides, _ = sides_of(one, count, target, order[:count])
+        told = tell_apart(sides, level=0.05, seed=seed)
+        hits["verdict"] += told.verdict != "none"
+        for name, test in (("features", told.features), ("matched", told.matched), ("frequencies", told.mix)):
+            hits[name] += test is not None and test.p <= 0.05
+    print(f"  size, {splits} splits, {count} a side: found {dict(hits)} (each test alone at .05)", flush=True)
+
+
+def correct(found: Pool, count: int, mixes: int = 12, target_count: int = 200) -> None:
+    for cell in ("none", "classes"):
+        rows_of: list[list[float]] = []
+        for seed in range(mixes):
+            chance = np.random.default_rng([3, seed])
+            rows = source_rows(found, count, chance)
+            sides, y = sides_of(found, count, drawn(found, cell, target_count, found.train_y[rows], chance), rows)
+            scaling = fitted_scaling(sides.scores, sides.y)
+            p, prior = scaling.probabilities(sides.target_scores), scaling.probabilities(sides.scores).mean(0)
+            raw, source_raw = sides.target_scores.softmax(1), sides.scores.softmax(1).mean(0)
+            truth = torch.bincount(y, minlength=found.classes).double() / len(y)
+            options = (
+                raw,
+                raw * frequency_ratio(source_raw, estimated_frequencies(raw, source_raw)),
+                p * frequency_ratio(prior, estimated_frequencies(p, prior)),
+                p * frequency_ratio(prior, truth),
+            )
+            rows_of.append([float((one.argmax(1) == y).double().mean()) for one in options])
+        table = np.array(rows_of)
+        gaps = table[:, 2] - table[:, 0]
+        names = ("as it is", "EM alone", "corrected", "true q")
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, table.mean(0), strict=True))
+        error = gaps.std(ddof=1) / len(gaps) ** 0.5
+        print(f"  correct, {count} source, {cell}: {figures}; gain {gaps.mean():+.3f} +- {error:.3f}", flush=True)
+
+
+def seconds(pictures: Pictures) -> None:
+    """The whole of petl.shift and petl.correct on 1000 images a side at 96 px, with a probe on the demo's network."""
+    import resource
+
+    net = demo.lite0()
+    rows = np.flatnonzero(pictures.split == 0)[:1000], np.flatnonzero(pictures.split == 1)[:1000]
+    x, z = (small_images(pictures, one, blur=False, mean=0.5, deviation=0.5) for one in rows)
+    y = torch.from_numpy(pictures.labels[rows[0]])
+    model = petl.wrap(net, "probe", num_classes=len(pictures.classes))
+    petl.fit(model, torch.utils.data.TensorDataset(x, y), start="probe", epochs=1, progress=False)
+    start = time.perf_counter()
+    found = petl.shift(model, torch.utils.data.TensorDataset(x, y), z, cache=False, progress=False)
+    taken = time.perf_counter() - start
+    petl.correct(model, found)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"  {len(x)} and {len(z)} images at {SIDE} px: {taken:.0f} s, {peak:.2f} GB at most\n{found}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--sets", nargs="*", default=["fashion_mnist"])
+    parser.add_argument("--backbone", default="lite0", help="lite0, or NAME:FILE of timm")
+    parser.add_argument("--only", nargs="*", default=["kinds", "size", "correct", "seconds"])
+    parser.add_argument("--source", type=int, default=200, help="source images of the corrections")
+    parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--splits", type=int, default=200)
+    args = parser.parse_args()
+    for name in args.sets:
+        pictures = read(args.data / f"{name}.npz")
+        print(f"{name}, {args.backbone}", flush=True)
+        found = pool(pictures, args.backbone) if {*args.only} - {"seconds"} else None
+        steps = {"kinds": (kinds, args.trials), "correct": (correct, args.source), "size": (size, args.splits)}
+        for step, (function, number) in steps.items():
+            if step in args.only and found is not None:
+                function(found, number)
+        if "seconds" in args.only:
+            seconds(pictures)
+
+
+if __name__ == "__main__":
+    main()

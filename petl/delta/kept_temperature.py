@@ -1,0 +1,17 @@
+"""Writes a temperature into a delta file, whose tensors stay as they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from petl.delta.file import Paths, as_path, read_delta, write_delta
+
+
+def keep_temperature_in(path: Paths, temperature: float | None) -> None:
+    """Writes the temperature of confidences into the header of a delta; its tensors stay bit for bit.
+
+    Raises:
+        DeltaError: the file is no delta, or can't be written; it is as it was.
+    """
+    header, tensors = read_delta(as_path(path))
+    write_delta(as_path(path), tensors, replace(header, temperature=temperature))

@@ -1,0 +1,158 @@
+"""The classes' share: how frequent each class is in the source and in the target, and whether that differs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from petl.evidence.intervals import binomial_interval
+from petl.measures.aligned_frequencies import aligned_draws, aligned_frequencies, class_clouds
+from petl.measures.label_shift import (
+    ROUNDS,
+    Scaling,
+    bootstrapped_frequencies,
+    estimated_frequencies,
+    fitted_scaling,
+    total_variation,
+    variations_by_chance,
+)
+from petl.shifts.sides import Sides
+
+BETTER_THAN_CHANCE = 1.5  # times: a classifier that knows less can't say how frequent classes are
+DRAWS = 200
+MOST_WORK = 2e10  # multiplications of a bootstrap
+ALLOWANCE = 0.1  # of the total variation: what a change of appearance alone moves the estimate by (docs/shift.md)
+
+
+@dataclass(frozen=True)
+class ClassMix:
+    """Class frequencies of source and target.
+
+    Attributes:
+        source, target: Frequencies [K], each summing to 1: the prior that a correction divides by, and the new ones.
+        intervals: 95 % intervals of ``target`` [K].
+        variation: The total variation: half of the summed absolute differences; 0 for equal frequencies, 1 without overlap.
+        variation_interval: Its 95 % interval.
+        p: The p-value of "the frequencies are equal".
+        by: How the target's were found: "labels", "scores" (calibrated scores, EM) or "moved classes" (also by EM, where the
+            images look different).
+    """
+
+    source: list[float]
+    target: list[float]
+    intervals: list[tuple[float, float]]
+    variation: float
+    variation_interval: tuple[float, float]
+    p: float
+    by: str
+
+
+@dataclass(frozen=True)
+class CalibratedScores:
+    """Class probabilities of both sides, [n, K] and [m, K], the scaling that made them, and the source's mean [K]."""
+
+    scaling: Scaling
+    source: Tensor
+    target: Tensor
+    prior: Tensor
+
+
+def calibrated_scores(sides: Sides) -> CalibratedScores | str:
+    """Returns probabilities by bias-corrected temperature scaling, or why there are none: the classifier knows too little."""
+    right = float((sides.scores.argmax(1) == sides.y).double().mean())
+    chance = 1 / len(sides.y.unique())
+    if right < BETTER_THAN_CHANCE * chance:
+        return (
+            f"the classifier is right on {right:.0%} of source images that it hasn't learned from, and chance is {chance:.0%}: "
+            "that is too little to tell how frequent classes are; train the model longer, or label target images"
+        )
+    scaling = fitted_scaling(sides.scores, sides.y)
+    source = scaling.probabilities(sides.scores)
+    return CalibratedScores(scaling, source, scaling.probabilities(sides.target_scores), source.mean(0))
+
+
+def mix_by_labels(sides: Sides, y: Tensor, *, seed: int) -> ClassMix:
+    """Returns the mix where the target's classes [m] are known; p by permutations of the total variation."""
+    classes, generator = len(sides.classes), torch.Generator().manual_seed(seed)
+    both, n = torch.cat([sides.y, y]), len(sides.y)
+
+    def variation(labels: Tensor) -> float:
+        return total_variation(_shares(labels[:n], classes), _shares(labels[n:], classes))
+
+    observed = variation(both)
+    drawn = torch.tensor(
+        [variation(both[torch.randperm(len(both), generator=generator)]) for _ in range(DRAWS)], dtype=torch.float64
+    )
+    again = torch.stack(
+        [_shares(y[torch.randint(len(y), (len(y),), generator=generator)], classes) for _ in range(DRAWS)]
+    )
+    source, target = _shares(sides.y, classes), _shares(y, classes)
+    counts = torch.bincount(y, minlength=classes).tolist()
+    return ClassMix(
+        source.tolist(),
+        target.tolist(),
+        [binomial_interval(count, len(y)) for count in counts],
+        observed,
+        _interval((again - source).abs().sum(1) / 2),
+        _share_at_least(drawn, observed),
+        "labels",
+    )
+
+
+def mix_by_scores(found: CalibratedScores, *, seed: int) -> ClassMix:
+    """Returns the mix by EM on calibrated scores; p against as many source images, drawn with replacement."""
+    prior, images = found.prior, len(found.target)
+    target = estimated_frequencies(found.target, prior)
+    draws = _affordable(len(found.source) + images, len(prior))
+    chance = variations_by_chance(found.source, images, draws=draws, seed=seed)
+    again = bootstrapped_frequencies(found.target, prior, draws=draws, seed=seed + 1)
+    return _mix(prior, target, chance, again, 0.0, "scores")
+
+
+def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) -> ClassMix:
+    """Returns the mix where the target looks different: the classes may all have moved alike in the space of scores.
+
+    What is left of the appearance biases the estimate, so the total variation counts as different from `ALLOWANCE` on.
+    """
+    clouds = class_clouds(sides.scores, sides.y)
+    target = aligned_frequencies(clouds, sides.target_scores)
+    draws = 60  # fewer could not reach a p-value below .05 / 3
+    same = aligned_draws(clouds, sides.target_scores, draws=draws, seed=seed)
+    chance = (same - clouds.frequencies).abs().sum(1) / 2
+    again = aligned_draws(clouds, sides.target_scores, frequencies=target, draws=draws, seed=seed + 1)
+    here = _mix(clouds.frequencies, target, chance, again, ALLOWANCE, "moved classes")
+    return ClassMix(**{**vars(here), "source": found.prior.tolist()})
+
+
+def _mix(prior: Tensor, target: Tensor, chance: Tensor, again: Tensor, allowance: float, by: str) -> ClassMix:
+    """Returns the mix from total variations by chance [draws], and from the frequencies in sets like the target [draws, K]."""
+    variation = total_variation(prior, target)
+    ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).T.tolist()
+    return ClassMix(
+        prior.tolist(),
+        target.tolist(),
+        [(low, high) for low, high in ends],
+        variation,
+        _interval((again - prior).abs().sum(1) / 2),
+        _share_at_least(chance, variation - allowance),
+        by,
+    )
+
+
+def _affordable(images: int, classes: int) -> int:
+    return int(max(60, min(DRAWS, MOST_WORK // (ROUNDS * images * classes))))
+
+
+def _share_at_least(drawn: Tensor, observed: float) -> float:
+    return (1 + int((drawn >= observed - 1e-12).sum())) / (1 + len(drawn))
+
+
+def _interval(values: Tensor) -> tuple[float, float]:
+    low, high = torch.quantile(values, torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return low, high
+
+
+def _shares(y: Tensor, classes: int) -> Tensor:
+    return torch.bincount(y, minlength=classes).double() / len(y)
