@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from petl.data.inputs import Data
-from petl.errors import PetlError
+from petl.data.table_sources import is_image_table
+from petl.errors import PetlError, near
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.undisturbed import rng_restored
 from petl.ranking.candidates import Selection, select_candidates
@@ -92,6 +93,7 @@ def rank(
     candidates, data = candidates_and_data(candidates, data)
     limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences() if licence is not None else [])
     _refuse_counts(most=most, size=size)
+    _refuse_options(data, options)
     chosen = select_candidates(candidates, limits, most)
     reading = {"batch_size": batch_size, "workers": workers, "strict": strict, "cache": cache}
     with rng_restored(data), private_accelerator(None) as accelerator, progress_bar(accelerator, progress) as shown:
@@ -184,3 +186,14 @@ def _refuse_counts(**counts: Any) -> None:
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise PetlError(f"{name}={value!r}; expected a whole number of at least 1")
+
+
+def _refuse_options(data: Any, options: Mapping[str, Any]) -> None:
+    """Raises a PetlError for options that nothing would read: those of tables and folders, for a Dataset."""
+    parts = data if isinstance(data, tuple) else (data,)
+    if options and not any(isinstance(part, (str, Path)) or is_image_table(part) for part in parts):
+        name, own = next(iter(options)), [key for key in rank.__annotations__ if key not in ("options", "return")]
+        raise PetlError(
+            f"rank has no option {name!r}{near(name, own)}; more options are for folders and tables, and the data is a "
+            f"{type(data).__name__}"
+        )
