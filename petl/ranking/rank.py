@@ -65,14 +65,18 @@ def rank(
             images for validation choose nothing; where it has none, a fifth of the images is held out.
         images: At most so many are read, every class in its share.
         max_params: The most parameters, also as "30M". A pattern or filter takes at most 100 million unless this says otherwise.
-        max_gmacs: The most billions of multiply-adds an image. ``max_side``: the largest input side in pixels.
+        max_gmacs: The most billions of multiply-adds an image.
+        max_side: The largest side of a backbone's images, in pixels.
         licence: "open" (Apache, MIT, BSD), or names of licences. Candidates that you name stay if their licence isn't known.
+        most: How many candidates a pattern or a filter brings at most.
         size: Side of the images in pixels, instead of each backbone's own; transformers take the nearest multiple of their
             patches.
         pipeline: Changes for every backbone's input pipeline, such as ``{"crop_pct": 1.0}``, see `petl.data.pipeline`.
         head: The names of the classifier's modules in candidates that are models and not timm's, as for `petl.features`.
         strict: Whether a file that can't be read is an error; without it, such files are left out for all.
+        batch_size, workers: How images are read, as for `petl.features`.
         cache: Where features are kept, as for `petl.features`.
+        seed: Of the choice of images, and of the intervals.
         options: For tables and folders, more for `petl.data.dataset`, such as ``label="species"``.
 
     A candidate that can't be had (no network, no weights, no memory) is listed with the reason, and the others go on. The result
