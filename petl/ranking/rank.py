@@ -159,9 +159,7 @@ def candidates_and_data(candidates: Any, data: Any) -> tuple[Any, Any]:
     if data is None and _is_data(candidates):
         return None, candidates
     if data is None:
-        raise PetlError(
-            "rank needs data: petl.rank(candidates, data), where data is a folder of class folders, a table or a Dataset"
-        )
+        raise PetlError("rank needs data: after the candidates, a folder of class folders, a table or a Dataset")
     return (
         (data, candidates)
         if _is_data(candidates) and not _is_data(data) and _names_models(data)
