@@ -73,7 +73,7 @@ class Contender:
 
     def features_of(self, part: RankedPart, rows: np.ndarray, options: Options) -> tuple[Features, np.ndarray]:
         """Returns the features of images, and the numbers of those that could be read."""
-        model = self.candidate.build(self.candidate.side or options.size)
+        model = self.candidate.build(options.size or self.candidate.side)
         self.pipeline = self.pipeline or _pipeline(model, self.candidate, options)
         if self.price is None:
             self._note_price(model, options)
@@ -107,7 +107,7 @@ class Contender:
     def read(self, y: Tensor, classes: int) -> ClassReading:
         """Reads the classes ``y`` of all images so far from the features."""
         if not bool(torch.isfinite(self.x).all()):
-            raise PetlError("its features are not finite (nan or inf)")
+            raise PetlError(f"the features of {self.name} are not finite (nan or inf)")
         self.reading = read_classes(self.x, y[torch.from_numpy(self.rows)], classes)
         return self.reading
 
@@ -115,7 +115,7 @@ class Contender:
 def _pipeline(model: nn.Module, candidate: Candidate, options: Options) -> dict[str, Any]:
     """Returns a model's own pipeline, at another size where that was asked for and the model isn't built for one size."""
     fixed = bool(_value(pretrained_cfg(bare(model)), "fixed_input_size"))
-    return pipeline_for(model, size=None if fixed else candidate.side or options.size, **options.changes)
+    return pipeline_for(model, size=None if fixed else options.size or candidate.side, **options.changes)
 
 
 def _value(config: Any, key: str) -> Any:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from petl.data.inputs import Data
-from petl.errors import PetlError
+from petl.data.table_sources import is_image_table
+from petl.errors import PetlError, near
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.undisturbed import rng_restored
 from petl.ranking.candidates import Selection, select_candidates
@@ -64,14 +65,18 @@ def rank(
             images for validation choose nothing; where it has none, a fifth of the images is held out.
         images: At most so many are read, every class in its share.
         max_params: The most parameters, also as "30M". A pattern or filter takes at most 100 million unless this says otherwise.
-        max_gmacs: The most billions of multiply-adds an image. ``max_side``: the largest input side in pixels.
+        max_gmacs: The most billions of multiply-adds an image.
+        max_side: The largest side of a backbone's images, in pixels.
         licence: "open" (Apache, MIT, BSD), or names of licences. Candidates that you name stay if their licence isn't known.
+        most: How many candidates a pattern or a filter brings at most.
         size: Side of the images in pixels, instead of each backbone's own; transformers take the nearest multiple of their
             patches.
         pipeline: Changes for every backbone's input pipeline, such as ``{"crop_pct": 1.0}``, see `petl.data.pipeline`.
         head: The names of the classifier's modules in candidates that are models and not timm's, as for `petl.features`.
         strict: Whether a file that can't be read is an error; without it, such files are left out for all.
+        batch_size, workers: How images are read, as for `petl.features`.
         cache: Where features are kept, as for `petl.features`.
+        seed: Of the choice of images, and of the intervals.
         options: For tables and folders, more for `petl.data.dataset`, such as ``label="species"``.
 
     A candidate that can't be had (no network, no weights, no memory) is listed with the reason, and the others go on. The result
@@ -92,6 +97,7 @@ def rank(
     candidates, data = candidates_and_data(candidates, data)
     limits = Limits.of(max_params, max_gmacs, max_side, licence, known_licences() if licence is not None else [])
     _refuse_counts(most=most, size=size)
+    _refuse_options(data, options)
     chosen = select_candidates(candidates, limits, most)
     reading = {"batch_size": batch_size, "workers": workers, "strict": strict, "cache": cache}
     with rng_restored(data), private_accelerator(None) as accelerator, progress_bar(accelerator, progress) as shown:
@@ -153,9 +159,7 @@ def candidates_and_data(candidates: Any, data: Any) -> tuple[Any, Any]:
     if data is None and _is_data(candidates):
         return None, candidates
     if data is None:
-        raise PetlError(
-            "rank needs data: petl.rank(candidates, data), where data is a folder of class folders, a table or a Dataset"
-        )
+        raise PetlError("rank needs data: after the candidates, a folder of class folders, a table or a Dataset")
     return (
         (data, candidates)
         if _is_data(candidates) and not _is_data(data) and _names_models(data)
@@ -184,3 +188,14 @@ def _refuse_counts(**counts: Any) -> None:
     for name, value in counts.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise PetlError(f"{name}={value!r}; expected a whole number of at least 1")
+
+
+def _refuse_options(data: Any, options: Mapping[str, Any]) -> None:
+    """Raises a PetlError for options that nothing would read: those of tables and folders, for a Dataset."""
+    parts = data if isinstance(data, tuple) else (data,)
+    if options and not any(isinstance(part, (str, Path)) or is_image_table(part) for part in parts):
+        name, own = next(iter(options)), [key for key in rank.__annotations__ if key not in ("options", "return")]
+        raise PetlError(
+            f"rank has no option {name!r}{near(name, own)}; more options are for folders and tables, and the data is a "
+            f"{type(data).__name__}"
+        )

@@ -216,6 +216,7 @@ def test_data_that_cannot_be_used(data: Any, error: type[Exception], words: str)
         ({"seed": -1}, "seed=-1"),
         ({"batch_size": 0}, "batch_size=0"),
         ({"pipeline": {"crop": 1}}, "no 'crop'"),
+        ({"image": 100}, "no option 'image'; near names: images"),
         ({"max_params": 1000}, "more than max_params"),
     ],
 )
