@@ -19,6 +19,7 @@ from petl.data.decoding import extensions
 from petl.data.grouping import every_target
 from petl.data.own_parts import own_parts
 from petl.data.pairs import pick_keys
+from petl.data.samples import refuse_sample
 from petl.data.table_files import is_frame, is_table_file
 from petl.data.table_sources import is_image_table
 from petl.data.unlabelled import flat_folder, unlabelled_images, unlabelled_table
@@ -75,8 +76,13 @@ def opened(
     """Returns the images of ``data`` and ``new``, of each part a sample of so many images (``sample`` is this number and a seed).
 
     Raises:
-        DataError: they can't be opened, or have channels that the model can't be given.
+        PetlError: the model is none, or the sample can't be. DataError: the images can't be opened, or have channels that the model can't be given.
     """
+    refuse_sample(*sample)
+    if not isinstance(model, nn.Module):
+        raise PetlError(
+            f"got a {type(model).__name__} as the model; expected one with weights, such as timm.create_model gives"
+        )
     plain = bare(model)
     expected, how = in_chans(plain), dict(pipeline or images.pipeline(plain))
     train, rest = _learning_parts(data, how, options)

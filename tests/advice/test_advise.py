@@ -215,6 +215,14 @@ def test_labels_that_cannot_be_used_are_one_error(resnet: nn.Module, labels: tor
         advised(resnet, TensorDataset(torch.randn(12, 3, SIDE, SIDE), labels))
 
 
+def test_settings_that_cannot_be_are_one_error(resnet: nn.Module) -> None:
+    data = TensorDataset(torch.randn(12, 3, SIDE, SIDE), torch.arange(12) % 2)
+    with pytest.raises(petl.PetlError, match="images=0; expected"):
+        advised(resnet, data, images=0)
+    with pytest.raises(petl.PetlError, match="got a str as the model"):
+        advised("resnet50", data)  # type: ignore[arg-type]  # that is the test
+
+
 def test_images_without_labels_are_one_error(resnet: nn.Module) -> None:
     with pytest.raises(DataError):
         advised(resnet, TensorDataset(torch.randn(12, 3, SIDE, SIDE)))
