@@ -1,6 +1,8 @@
 """What `petl.advise` says of sets of images: readings, verdict, alarms, BatchNorm gaps, and its seconds and memory.
 
     python -m benchmarks.guidance.advise                                 # scikit-learn's digits on EfficientNet-Lite0
+    python -m benchmarks.guidance.advise --synthetic                     # the six synthetic tasks at 64 pixels
+    python -m benchmarks.guidance.advise --synthetic                     # the six synthetic tasks at 64 pixels
     python -m benchmarks.guidance.advise --data FOLDER --sets fashion_mnist=200 emoji_noto=400 --backbones FILE ...
 
 FOLDER holds npz files as `benchmarks.transfer.data` reads them. Each set gives so many images of its training part, as even among
@@ -21,6 +23,7 @@ import torch
 from torch import nn
 
 import petl
+from benchmarks.guidance.synthetic_tasks import SIDE, TASKS
 from benchmarks.transfer.data import Backbone, Pictures, backbones, pictures
 
 
@@ -41,17 +44,23 @@ def row(backbone: Backbone, found: Pictures, images: int, size: int, seed: int, 
     if shuffled:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
         data = torch.utils.data.TensorDataset(data.tensors[0], data.tensors[1][order])
+    return measured(model, data, found.name + (" shuffled" if shuffled else ""), seed)
+
+
+def synthetic_row(backbone: Backbone, name: str, seed: int) -> dict[str, Any]:
+    """What advice says of a synthetic task."""
+    model, task = built(backbone).eval(), TASKS[name](seed=seed)
+    return measured(model, task.tensors(petl.data.pipeline(model, size=SIDE)), name, seed)
+
+
+def measured(model: nn.Module, data: Any, name: str, seed: int) -> dict[str, Any]:
+    """What advice says, with its seconds."""
     start = time.perf_counter()
-    advice = petl.advise(model, data, cache=False, progress=False, images=images, seed=seed)
+    advice = petl.advise(model, data, cache=False, progress=False, images=len(data), seed=seed)
     seconds = time.perf_counter() - start
-    print(f"\n{advice}\n({seconds:.1f} seconds)", flush=True)
-    return {
-        "set": found.name + (" shuffled" if shuffled else ""),
-        "images": len(data),
-        "seconds": seconds,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        **advice.to_json(),
-    }
+    print(f"\n{name}: {advice}\n({seconds:.1f} seconds)", flush=True)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {"set": name, "images": len(data), "seconds": seconds, "memory": memory, **advice.to_json()}
 
 
 def table(rows: list[dict[str, Any]]) -> str:
@@ -77,7 +86,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.guidance.advise",
         description=__doc__,
@@ -89,17 +98,31 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96, help="side of the images [%(default)s]")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--shuffled", action="store_true", help="also with shuffled labels")
+    parser.add_argument("--synthetic", action="store_true", help="the six synthetic tasks instead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--out", type=Path, help="also write all figures to this JSON file")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
+    return parser.parse_args()
+
+
+def all_rows(args: argparse.Namespace) -> list[dict[str, Any]]:
+    """What advice says of every set on every backbone."""
     asked = dict(text.split("=") for text in args.sets)
     found = {one.name: one for one in pictures(args.data, list(asked) if args.data else [])}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for backbone in backbones(args.backbones):
+        if args.synthetic:
+            rows += [synthetic_row(backbone, name, args.seed) for name in TASKS]
+            continue
         for name, count in asked.items():
             for shuffled in (False, True) if args.shuffled else (False,):
                 rows.append(row(backbone, found[name], int(count), args.size, args.seed, shuffled=shuffled))
+    return rows
+
+
+def main() -> None:
+    args = arguments()
+    torch.set_num_threads(args.threads)
+    rows = all_rows(args)
     print(f"\n{table(rows)}\nlargest memory: {max(one['memory'] for one in rows) / 1e6:.0f} MB")
     if args.out:
         args.out.write_text(json.dumps({"rows": rows}, indent=1) + "\n")

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from petl.advice.opened import ImagePart, original
+from petl.advice.opened import ImagePart
+from petl.advice.single_images import original
 from petl.measures.near_duplicates import groups_of, near_duplicates
 
 

@@ -10,8 +10,9 @@ from petl.advice.distance import profile_between
 from petl.advice.duplicates import Duplicates, PartPictures, find_duplicates
 from petl.advice.file_facts import FileFacts, file_facts
 from petl.advice.measuring import Measured
-from petl.advice.opened import ImagePart, Opened, part_files, picture_name
+from petl.advice.opened import ImagePart, Opened
 from petl.advice.result import Facts, NewImages
+from petl.advice.single_images import part_files, picture_name
 from petl.data.class_labels import dataset_classes
 from petl.data.grouping import every_target
 from petl.data.unlabelled import ONLY_CLASS

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import TensorDataset
 
-from petl.advice.opened import ImagePart, picture_name, raw_channels
+from petl.advice.opened import ImagePart
+from petl.advice.single_images import picture_name, raw_channels
 from petl.data.bands import PNG_MAGIC, Bands
 from petl.data.datasets import Images
 from petl.data.decoding import NUMPY_MAGIC, decode

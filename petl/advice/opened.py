@@ -13,16 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from petl import data as images
-from petl.data.bands import Bands
-from petl.data.datasets import Images
+from petl.advice.single_images import image_channels
 from petl.data.decoding import extensions
 from petl.data.grouping import every_target
 from petl.data.own_parts import own_parts
-from petl.data.pairs import pick_keys
+from petl.data.samples import refuse_sample
 from petl.data.table_files import is_frame, is_table_file
 from petl.data.table_sources import is_image_table
 from petl.data.unlabelled import flat_folder, unlabelled_images, unlabelled_table
-from petl.data.wrappers import locate, pipeline_of
+from petl.data.wrappers import pipeline_of
 from petl.errors import DataError, PetlError
 from petl.measures.enough_labels import LEAST
 from petl.methods.input import Input
@@ -32,8 +31,6 @@ from petl.wrapping.wrap import wrap
 
 PATH_KINDS = (str, Path)
 KEPT = ("crop_pct", "crop_mode", "interpolation", "window", "frame", "tiff")  # of a pipeline, whatever the channels
-FIRST_TRIED = 50  # images, before nothing is known of the channels
-GRAY_OR_COLOUR = (1, 3)  # petl reads one as the other
 
 
 @dataclass(frozen=True)
@@ -75,8 +72,14 @@ def opened(
     """Returns the images of ``data`` and ``new``, of each part a sample of so many images (``sample`` is this number and a seed).
 
     Raises:
-        DataError: they can't be opened, or have channels that the model can't be given.
+        PetlError: the model is none, or the sample can't be. DataError: the images can't be opened, or have channels that the
+            model can't be given.
     """
+    refuse_sample(*sample)
+    if not isinstance(model, nn.Module):
+        raise PetlError(
+            f"got a {type(model).__name__} as the model; expected one with weights, such as timm.create_model gives"
+        )
     plain = bare(model)
     expected, how = in_chans(plain), dict(pipeline or images.pipeline(plain))
     train, rest = _learning_parts(data, how, options)
@@ -112,46 +115,6 @@ def _four_of_each(dataset: Any) -> int:
     """Returns how many images it takes that a sample has four of every class, as `petl.data.sample` draws; 0 without classes."""
     targets = every_target(dataset)
     return LEAST * len(np.unique(targets)) if targets.dtype.kind == "i" and targets.ndim == 1 else 0
-
-
-def image_channels(dataset: Any, expected: int) -> int:
-    """Returns how many channels the images have; ``expected`` where petl makes these of the images' own, or nobody can tell."""
-    item = _first_item(dataset)
-    found = raw_channels(item)
-    converted = not isinstance(item, Tensor) and found in GRAY_OR_COLOUR and expected in GRAY_OR_COLOUR
-    return expected if found is None or converted else found
-
-
-def _first_item(dataset: Any) -> Any:
-    """Returns the first image that can be read, as it is in its file or as a Dataset gives it; None where none can."""
-    for index in range(min(len(dataset), FIRST_TRIED)):
-        owner, number = locate(dataset, index)
-        try:
-            return owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
-        except (PetlError, OSError, ValueError):
-            continue
-    return None
-
-
-def _picture(item: Any) -> Any:
-    picked = pick_keys(item, None)
-    first = picked[0] if isinstance(picked, (tuple, list)) else picked
-    return torch.as_tensor(first) if isinstance(first, np.ndarray) and first.ndim == 3 else first
-
-
-def raw_channels(image: Any) -> int | None:
-    """Returns the channels of an image as it is in its file, without transparency: three of a palette, None if unknown."""
-    if isinstance(image, Bands):
-        return len(image.visible().array)
-    if isinstance(image, Tensor):
-        return int(image.shape[0]) if image.ndim == 3 else None
-    if isinstance(image, np.ndarray):
-        return 1 if image.ndim == 2 else int(min(image.shape[0], image.shape[-1])) if image.ndim == 3 else None
-    if not hasattr(image, "getbands"):
-        return None
-    pages = getattr(image, "n_frames", 1) if image.format == "TIFF" and len(image.getbands()) == 1 else 1
-    bands = [band for band in image.getbands() if band not in ("A", "a")]
-    return pages if pages > 1 else 3 if image.mode in ("P", "PA", "CMYK") else len(bands)
 
 
 def _with_channels(model: nn.Module, channels: int, expected: int) -> nn.Module:
@@ -192,24 +155,3 @@ def _new_images(new: Any, pipeline: Mapping[str, Any]) -> Any:
         split = images.held_out(new) or "."
         return unaugmented(images.dataset(new, pipeline, split=split))
     return unaugmented(own_parts(new, pipeline).train)
-
-
-def part_files(dataset: Any) -> list[str] | None:
-    """Returns the path of each image of petl's own datasets, also inside of `Subset` and `ConcatDataset`; else None."""
-    places = [locate(dataset, index) for index in range(len(dataset))]
-    if not places or not all(isinstance(owner, Images) for owner, _ in places):
-        return None
-    return [owner.filename(number) for owner, number in places]
-
-
-def picture_name(dataset: Any, index: int) -> str:
-    """Returns the path of an image, or its number where it is no file."""
-    owner, number = locate(dataset, index)
-    return owner.filename(number) if isinstance(owner, Images) else f"image {index}"
-
-
-def original(dataset: Any, index: int) -> Any:
-    """Returns an image as it is in its file, or as a Dataset gives it, as an array."""
-    owner, number = locate(dataset, index)
-    found = owner.raw(number) if isinstance(owner, Images) else _picture(owner[number])
-    return np.asarray(found.array if isinstance(found, Bands) else found)

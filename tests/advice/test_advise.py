@@ -12,14 +12,37 @@ import pandas as pd
 import pytest
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 import petl
+from benchmarks.guidance.synthetic_tasks import TASKS
 from petl.errors import DataError
-from tests.support.advice_data import SIDE, net, read_by, task
 from tests.support.commands import bright_and_dark
 from tests.support.compare import portrait
+
+SIDE = 64
+
+
+def net(name: str = "test_resnet", seed: int = 5) -> nn.Module:
+    """A model with the same random weights at every call, which stand for pretrained ones."""
+    torch.manual_seed(seed)
+    size: dict[str, Any] = {"img_size": SIDE} if "vit" in name else {}
+    return timm.create_model(name, **size).eval()
+
+
+def task(name: str, model: nn.Module, images: int = 80, seed: int = 0) -> TensorDataset:
+    """A synthetic task as the model reads it."""
+    return TASKS[name](images=images, seed=seed).tensors(petl.data.pipeline(model, size=SIDE))
+
+
+def read_by(model: nn.Module, images: int = 120, component: int = 7) -> TensorDataset:
+    """Images with the two classes that the model's features tell apart: the sides of one of their principal axes."""
+    pictures: Tensor = task("textures", model, images).tensors[0]
+    x = petl.features(model, TensorDataset(pictures), progress=False).x.double()
+    centred = x - x.mean(0)
+    along = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[component]
+    return TensorDataset(pictures, (along > along.median()).long())
 
 
 def advised(model: nn.Module, data: Any, *args: Any, **options: Any) -> petl.Advice:
@@ -190,6 +213,14 @@ def test_two_bands_whose_mean_says_nothing_want_an_input_layer(resnet: nn.Module
 def test_labels_that_cannot_be_used_are_one_error(resnet: nn.Module, labels: torch.Tensor, words: str) -> None:
     with pytest.raises(DataError, match=words):
         advised(resnet, TensorDataset(torch.randn(12, 3, SIDE, SIDE), labels))
+
+
+def test_settings_that_cannot_be_are_one_error(resnet: nn.Module) -> None:
+    data = TensorDataset(torch.randn(12, 3, SIDE, SIDE), torch.arange(12) % 2)
+    with pytest.raises(petl.PetlError, match="images=0; expected"):
+        advised(resnet, data, images=0)
+    with pytest.raises(petl.PetlError, match="got a str as the model"):
+        advised("resnet50", data)  # type: ignore[arg-type]  # that is the test
 
 
 def test_images_without_labels_are_one_error(resnet: nn.Module) -> None:

@@ -65,7 +65,7 @@ OURS = sorted(
 TESTS_AS_WELL = {
     "advice/test_advise": (
         "advice/alarms advice/distance advice/duplicates advice/facts advice/measuring advice/opened advice/random_copy "
-        "advice/readings advice/result advice/wording"
+        "advice/readings advice/result advice/single_images advice/wording"
     ),
     "cli/test_app": (
         "cli/arguments cli/data_options cli/delta_commands cli/image_commands cli/key_values cli/model_commands "
