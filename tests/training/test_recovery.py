@@ -53,6 +53,14 @@ def test_rates_that_are_far_too_high_are_lowered_twice_at_most() -> None:
     assert top <= 1000 * max(history.rates.values()) / 3
 
 
+def test_what_diverges_for_the_third_time_goes_on_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "why_diverged", lambda losses, first: "it was told to")
+    _, history = diverging(None, epochs=2)
+    assert len(history.restarts) == MOST_RESTARTS and len(history.rows) == 2
+    (said,) = (note for note in history.notes if "may be of no use" in note)
+    assert said.startswith("epoch 1 diverged again (it was told to)") and said in repr(history)
+
+
 def test_a_number_for_lr_raises_as_ever() -> None:
     with pytest.raises(PetlError, match="try a lower lr"):
         fit(adapted("norm"), Breaking(8, float("nan")), epochs=2, lr=1e-3, batch_size=8)
