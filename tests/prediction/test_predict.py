@@ -243,6 +243,7 @@ def test_bf16_answers_nearly_the_same(model: nn.Module) -> None:
     assert np.abs(low.probabilities - plain.probabilities).max() < 0.1 and low.probabilities.dtype == np.float32
 
 
+@pytest.mark.deep
 def test_a_stream_holds_one_batch_at_a_time(model: nn.Module) -> None:
     """Counted: tensors that are alive at each batch, whatever has gone by; and no answer is kept where a file takes them."""
     frames = (np.full((32, 32, 3), number, np.uint8) for number in range(60))

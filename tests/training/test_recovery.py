@@ -44,6 +44,7 @@ def test_it_goes_back_and_on_with_a_third(monkeypatch: pytest.MonkeyPatch) -> No
     assert equal(values, again[0]) and without_time(history) == without_time(again[1])
 
 
+@pytest.mark.deep
 def test_rates_that_are_far_too_high_are_lowered_twice_at_most() -> None:
     values, history = diverging("x1000", clip=float("inf"))
     assert 1 <= len(history.restarts) <= MOST_RESTARTS
