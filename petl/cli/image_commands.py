@@ -100,11 +100,13 @@ def train_command(
     images = petl.data.dataset(data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training)
     classes = getattr(images, "target_names", images.classes)
     torch.manual_seed(seed)  # the new classifier is random
-    petl.wrap(net, methods, num_classes=len(classes), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
+    outputs = None if options["objective"] == "metric" and extra.get("num_classes") == 0 else len(classes)
+    petl.wrap(net, methods, num_classes=outputs, create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
     pipeline = petl.record(net).pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})  # type: ignore[union-attr]  # just wrapped
     training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
-    try_writing(path, lambda trial: petl.save(net, trial, labels=classes))
-    history = petl.fit(net, training, validation, out=path, labels=classes, **options)
+    labels = None if outputs is None else classes
+    try_writing(path, lambda trial: petl.save(net, trial, labels=labels))
+    history = petl.fit(net, training, validation, out=path, labels=labels, **options)
     say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")
 
 

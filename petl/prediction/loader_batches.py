@@ -25,8 +25,8 @@ def is_sequential(loader: Any) -> bool:
     )
 
 
-def share_of_loader(loader: DataLoader[Any], rank: int, ranks: int) -> tuple[Iterable[ReadBatch], int]:
-    """Returns a rank's batches of a sequential loader, and the number of batches of all ranks."""
+def share_of_loader(loader: DataLoader[Any], rank: int, ranks: int) -> Iterable[ReadBatch]:
+    """Returns a rank's batches of a sequential loader."""
     size, count = int(loader.batch_size or 1), len(loader.dataset)  # type: ignore[arg-type]  # a map-style dataset has a length
     count -= count % size if loader.drop_last else 0
     ranges = [range(start, min(start + size, count)) for start in range(rank * size, count, ranks * size)]
@@ -39,7 +39,7 @@ def share_of_loader(loader: DataLoader[Any], rank: int, ranks: int) -> tuple[Ite
         generator=torch.Generator(),
     )
     named = ([item_name(loader.dataset, i) for i in indices] for indices in ranges)
-    return (as_read(batch, names) for batch, names in zip(batches, named, strict=True)), -(-count // size)
+    return (as_read(batch, names) for batch, names in zip(batches, named, strict=True))
 
 
 def as_they_come(loader: Iterable[Any], pipeline: Callable[[], Pipeline]) -> Iterator[ReadBatch]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from petl.data.first_image import output_of
 from petl.data.views import Views, average_outputs, averaged_task, views_of
-from petl.errors import DataError, DeltaError, PetlError
+from petl.errors import DataError, DeltaError
+from petl.extraction.feature_pass import exchanged, in_step
 from petl.graft.values import input_dtype
 from petl.objectives.metric_learning import classifier_of, features_and_output
 from petl.prediction.meaning import Meaning, meaning_of, scores_of
@@ -57,31 +58,12 @@ class Pass:
         self.head = classifier_of(bare(net)) if self.embeds else None
         self.meaning: Meaning | None = None
 
-    def blocks(self, batches: Iterable[ReadBatch], steps: int | None = None) -> Iterator[Block]:
-        """Yields the answers of all ranks' batches in their order, at every rank, of which none has more than ``steps``."""
-        own = map(self.answer, batches)
-        if self.accelerator.num_processes == 1:
-            yield from own
-            return
-        for _ in range(steps or 0):
-            yield from self._gathered(own)
-
-    def _gathered(self, own: Iterator[Block]) -> list[Block]:
-        """Returns the next block of each rank; an error of one of them is raised by all, which would else wait for it."""
-        from accelerate.utils import gather_object
-
-        try:
-            part: Any = next(own, None)
-        except PetlError as error:
-            part = error
-        parts = gather_object([part])
-        for other in parts:
-            if isinstance(other, PetlError):
-                raise other
-        if self.meaning is None:  # this rank has had no image yet
-            known = (part for part in parts if part is not None and len(part.names))
-            self.meaning = next((meaning_of(self.description, part.values.shape[1]) for part in known), None)
-        return [part for part in parts if part is not None]
+    def blocks(self, batches: Iterable[ReadBatch]) -> Iterator[Block]:
+        """Yields the answers of all ranks' batches in their order, at every rank; an error of one of them is raised by all."""
+        for block in in_step(self.accelerator, map(self.answer, batches)):
+            if self.meaning is None and block.names:  # this rank has had no image yet
+                self.meaning = meaning_of(self.description, block.values.shape[1])
+            yield block
 
     def answer(self, batch: ReadBatch) -> Block:
         """Returns the answers of one batch."""
@@ -134,9 +116,7 @@ def _without_broken_pixels(
 
 def refuse_different_lists(accelerator: Any, checksum: int, count: int) -> None:
     """Raises a DataError where the ranks have found different images, such as files that are being written meanwhile."""
-    from accelerate.utils import gather_object
-
-    if accelerator.num_processes > 1 and len({*gather_object([(count, checksum)])}) > 1:
+    if len({*exchanged(accelerator, (count, checksum))}) > 1:
         raise DataError(
             "the processes found different images; wait until the files are written, or list them in a table"
         )

@@ -60,11 +60,10 @@ class PassSettings:
 
 @dataclass
 class Batches:
-    """One rank's batches: all ranks' images and their number of steps, where they are known."""
+    """One rank's batches, and the number of all ranks' images, where it is known."""
 
     batches: Iterable[ReadBatch]
     images: int | None = None
-    steps: int | None = None
 
 
 def stream(
@@ -94,7 +93,7 @@ def stream(
         own = open_batches(source, plain, settings, accelerator)
         work = Pass(accelerator, plain if several else model, description, strict=settings.strict, views=settings.views)
         bar = shown.add_task("predict", total=own.images, note="")
-        for block in work.blocks(own.batches, own.steps):
+        for block in work.blocks(own.batches):
             shown.advance(bar, block.seen)
             yield work.meaning, block
 
@@ -151,8 +150,7 @@ def open_batches(source: Any, model: nn.Module, settings: PassSettings, accelera
     rank, ranks = accelerator.process_index, accelerator.num_processes
     read = LazyPipeline(settings.pipeline, model)
     if is_sequential(source):
-        batches, count = share_of_loader(source, rank, ranks)
-        return Batches(batches, len(source.dataset), -(-count // ranks))
+        return Batches(share_of_loader(source, rank, ranks), len(source.dataset))
     if isinstance(source, ImageList) or _is_indexed(source):
         return _indexed_batches(source, read, settings, accelerator)
     if ranks > 1:
@@ -174,8 +172,7 @@ def _indexed_batches(source: Any, read: LazyPipeline, settings: PassSettings, ac
         raise DataError("the dataset is empty; expected at least one image")
     refuse_different_lists(accelerator, source.checksum if listed else 0, len(dataset))
     ranges = rank_ranges(len(dataset), settings.batch_size, rank, ranks)
-    steps = len(rank_ranges(len(dataset), settings.batch_size, 0, ranks))
-    return Batches(batches_in_order(dataset, ranges, settings.workers), len(dataset), steps)
+    return Batches(batches_in_order(dataset, ranges, settings.workers), len(dataset))
 
 
 class LazyPipeline:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -124,7 +125,21 @@ class ParameterReads(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.read.update(self.names[id(t)] for t in tree_leaves((args, kwargs or {})) if id(t) in self.names)
-        return func(*args, **(kwargs or {}))
+        quick = None if kwargs else _normed(func, args)
+        return func(*args, **(kwargs or {})) if quick is None else quick
+
+
+def _normed(func: Any, args: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Returns what a norm layer returns on the meta device; torch works that out in a dozen operations: half a survey's time."""
+    if func is torch.ops.aten.native_batch_norm.default and not args[5] and args[0].is_meta:  # running statistics
+        return torch.empty_like(args[0]), args[0].new_empty(0), args[0].new_empty(0)
+    if func is torch.ops.aten.native_layer_norm.default and args[0].is_meta and args[0].dtype is torch.float32:
+        kept = args[0].dim() - len(args[1])
+        if tuple(args[0].shape[kept:]) != tuple(args[1]):
+            return None  # torch has the error
+        moments = args[0].new_empty((*args[0].shape[:kept], *[1] * len(args[1])))
+        return torch.empty_like(args[0], memory_format=torch.contiguous_format), moments, moments.clone()
+    return None
 
 
 def _received(call: ModuleCall) -> list[Tensor]:

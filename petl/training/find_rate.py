@@ -49,7 +49,7 @@ def find_lr(model: nn.Module, train: Data, **options: Any) -> RateSearch:
         PetlError: what `petl.fit` raises before it trains, or an option that is of no use here.
 
     >>> import petl, timm, torch
-    >>> data = torch.utils.data.TensorDataset(torch.randn(8, 3, 64, 64), torch.arange(8) % 2)
+    >>> data = torch.utils.data.TensorDataset(torch.randn(4, 3, 32, 32), torch.arange(4) % 2)
     >>> model = petl.wrap(timm.create_model("test_resnet"), "norm", num_classes=2)
     >>> found = petl.find_lr(model, data)
     >>> history = petl.fit(model, data, epochs=1, lr=found.lr)

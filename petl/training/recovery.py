@@ -16,6 +16,9 @@ log = logging.getLogger(__name__)
 MOST_RESTARTS, FACTOR = 2, 1 / 3
 EXPLODED = 3.0  # times the first loss, plus one: the mean loss of an epoch that is above has diverged
 LEARNT, FORGOTTEN = 0.3, 0.5  # so has one that loses half of what was learnt, if the loss had fallen by 30 %
+AT_LAST = (
+    "the rates were lowered twice already, so it goes on: this model may be of no use; try lr='x0.1', or start=None"
+)
 
 
 class LossNotFinite(PetlError):
@@ -60,6 +63,8 @@ def train_safely(run: Run, train: Callable[[], dict[str, Any]]) -> dict[str, Any
             row = train()
             first = run.history.first_loss if run.history.first_loss is not None else row["train_loss"]
             why = why_diverged([*(one["train_loss"] for one in run.history.rows), row["train_loss"]], first)
+            if why and not left and not any(note.endswith(AT_LAST) for note in run.history.notes):
+                _note(run, f"epoch {_epoch(run)} diverged again ({why}); {AT_LAST}")
             if not why or not left:
                 return row
         except LossNotFinite as error:
@@ -80,9 +85,17 @@ def _restart(run: Run, why: str) -> None:
     multiply_each(run.optimizer, lambda group: FACTOR)
     if run.scheduler:
         run.scheduler.step_update(run.updates)
-    epoch = len(run.history) + 1
+    epoch = _epoch(run)
     run.history.restarts.append({"epoch": epoch, "why": why, "factor": FACTOR})
-    note = f"epoch {epoch} diverged ({why}): it starts again with a third of the rates"
+    _note(run, f"epoch {epoch} diverged ({why}): it starts again with a third of the rates")
+
+
+def _epoch(run: Run) -> int:
+    return len(run.history) + 1
+
+
+def _note(run: Run, note: str) -> None:
+    """Says the same in log and history."""
     run.history.notes.append(note)
     if run.accelerator.is_main_process:
         log.warning("%s", note)

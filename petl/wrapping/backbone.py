@@ -59,7 +59,7 @@ def create_arguments(
         MethodError: an argument from the user is no number, word, or list of these.
     """
     current = {key: _worded(value) for key, value in {**_created(model), **_features(model)}.items()}
-    explicit = {key: _worded(value) for key, value in (create_args or {}).items()}
+    explicit = {key: _worded(value) for key, value in (create_args or {}).items() if key != "num_classes"}
     if why := fault(explicit):
         raise MethodError(f"create_args: {why}; build the backbone by hand and pass it to petl.load, or leave it out")
     input_size = pretrained_cfg(model).get("input_size") or (channels,)

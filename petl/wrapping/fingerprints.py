@@ -13,6 +13,7 @@ from torch import Tensor
 from petl.graft.sharded import is_shard
 
 THREADS = 4  # hashlib and zlib release the GIL, so several tensors are read at the same time
+FEW = 2**22  # bytes, which one thread reads in a few milliseconds
 
 
 def fingerprints(tensors: Iterable[Tensor]) -> list[str]:
@@ -53,8 +54,11 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def _side_by_side(read: Callable[[Tensor], str], tensors: list[Tensor]) -> list[str]:
-    """Applies ``read`` to the tensors in threads; to sharded ones one after the other, in the same order on every rank."""
-    if any(is_shard(tensor) for tensor in tensors):
+    """Applies ``read`` to the tensors in threads; to sharded ones one after the other, in the same order on every rank.
+
+    Of few bytes the threads would cost more than they save.
+    """
+    if any(is_shard(tensor) for tensor in tensors) or sum(tensor.nbytes for tensor in tensors) < FEW:
         return [read(tensor) for tensor in tensors]
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(read, tensors))

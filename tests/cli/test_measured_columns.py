@@ -40,6 +40,7 @@ def done(*words: Any) -> str:
         (("--data", "labels=red,bright"), "multilabel", ["red", "bright"], None),
         (("--data", "label=grade", "--objective", "ordinal"), "ordinal", ["0", "1", "2"], None),
         (("--data", "label=grade", "--fit", "objective=metric"), "metric", None, None),
+        (("--data", "label=grade", "--objective", "metric", "--arg", "num_classes=0"), "metric", None, None),
     ],
 )
 def test_from_a_table_to_answers(words: Any, task: str, labels: Any, units: Any, here: Path) -> None:

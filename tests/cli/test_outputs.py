@@ -73,6 +73,7 @@ def test_merge_replaces_only_what_it_is_asked_to(here: Path) -> None:
         ("other.safetensors", "other.history.json exists"),
     ],
 )
+@pytest.mark.sweep(6)
 def test_an_out_that_cannot_be_is_refused_before_anything_is_read(out: str, said: str, here: Path) -> None:
     os.symlink("nowhere", "dangling")
     os.mkfifo("pipe")

@@ -107,6 +107,7 @@ def test_patterns_tables_and_several_sources(here: Path) -> None:
         (("pets", "--data", "split=train"), "split"),
     ],
 )
+@pytest.mark.sweep(5)
 def test_what_cant_be_done_is_said_before_the_model_is_built(
     words: tuple[Any, ...], said: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

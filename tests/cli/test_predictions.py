@@ -45,6 +45,7 @@ def test_a_multilabel_delta_answers_by_the_sigmoid(here: Path) -> None:
     assert "multilabel" in refused("eval", "d.safetensors", "pets", *MODEL)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("outputs", "given"), [(1, {"task": "regression"}), (2, {"task": "regression"}), (1, {})])
 def test_numbers_stay_numbers(outputs: int, given: dict[str, Any], here: Path) -> None:
     delta(outputs, **given)

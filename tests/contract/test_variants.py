@@ -48,7 +48,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any], tuple[int, int], dict[str, Any]]]
 }
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("methods", ["lora", "norm", "adapter"])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_variants_save_load_merge_and_unwrap(variant: str, methods: str, tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ def test_a_feature_extractor_has_no_classifier_and_says_so() -> None:
         petl.wrap(untrained("test_resnet", features_only=True), "lora")
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["test_resnet", "test_convnext"])
 def test_half_precision_models(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
@@ -96,6 +96,7 @@ def test_half_precision_models(name: str, dtype: torch.dtype, tmp_path: Path) ->
 # ---- on the meta device
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("methods", ["lora", "norm"])
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 def test_built_on_meta_and_wrapped_before_it_has_values(name: str, methods: str, tmp_path: Path) -> None:
@@ -151,7 +152,7 @@ RESET: dict[str, tuple[Callable[[], nn.Module], int, Any, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("case", RESET)
 def test_a_classifier_reset_after_wrap_trains_is_saved_and_comes_off(case: str, tmp_path: Path) -> None:
     make_base, size, methods, options = RESET[case]

@@ -140,6 +140,7 @@ LOADERS: dict[str, tuple[Callable[[], Any], dict[str, Any]]] = {
 }
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("name", LOADERS)
 def test_it_is_the_same_data(name: str) -> None:
     """Measured as the plain dataset is, and each image once."""

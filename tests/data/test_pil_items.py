@@ -51,6 +51,7 @@ class Stream(IterableDataset):
     [(Pictures("pairs"), None), (Pictures("dicts"), None), (Pictures("odd"), ("a", "b")), (Stream(), None)],
     ids=["pairs", "dicts", "dicts with keys", "a stream"],
 )
+@pytest.mark.sweep(2)
 def test_they_go_through_the_models_pipeline(source: Any, keys: Any) -> None:
     torch.manual_seed(0)
     model = petl.wrap(timm.create_model("test_resnet"), "probe", num_classes=2)

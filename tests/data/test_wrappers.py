@@ -62,6 +62,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_delta_knows_classes_and_pipeline(kind: str, whole: petl.data.Images, tmp_path: Path) -> None:
     """k-fold is the usual case."""

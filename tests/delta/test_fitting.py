@@ -37,6 +37,7 @@ def test_a_moved_statistic_makes_another_base(tmp_path: Path) -> None:
         petl.load(path, other)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["eva", "vit", "resnet"])
 def test_another_architecture_is_refused(name: str, saved: Path) -> None:
     model = make(name)

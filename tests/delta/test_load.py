@@ -22,7 +22,7 @@ from tests.support.trained import WAYS, trained
 from tests.support.zoo import disturb, images, make, output
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("way", WAYS)
 def test_the_same_bits_on_a_fresh_base(way: str, tmp_path: Path) -> None:
     methods, name, channels = WAYS[way]

@@ -39,6 +39,7 @@ def test_the_file_holds_nothing_but_the_delta(way: str, tmp_path: Path) -> None:
     assert path.stat().st_size < numbers + head_bytes
 
 
+@pytest.mark.deep
 def test_size_of_a_lora_of_a_vit_small(tmp_path: Path) -> None:
     with torch.device("meta"):
         base = timm.create_model("vit_small_patch16_224")

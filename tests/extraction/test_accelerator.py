@@ -17,6 +17,7 @@ from tests.support.training import adapted
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
+@pytest.mark.deep
 def test_bf16_and_back() -> None:
     """Two precisions in one process; the model's own forward is back, and it is still a float32 model."""
     states = []

@@ -21,6 +21,7 @@ from tests.support.data import CLASSES, SIZE
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize(("method", "name", "start"), ROADS, ids=lambda v: getattr(v, "__name__", v))
 def test_nothing_below_builds_a_graph(method: Callable[..., nn.Module], name: str, start: str) -> None:
     """Also in training mode, with modules that are held still or in grafted models."""

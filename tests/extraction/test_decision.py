@@ -105,6 +105,7 @@ CASES: list[tuple[Reason, Callable[[], nn.Module], dict[str, Any]]] = [
 ]
 
 
+@pytest.mark.sweep(7)
 @pytest.mark.parametrize(("reason", "model", "options"), CASES, ids=[type(case[0]).__name__ for case in CASES])
 def test_the_whole_model_is_run_for_this_reason(reason: Reason, model: Any, options: dict[str, Any]) -> None:
     decision = decide(model(), **options)

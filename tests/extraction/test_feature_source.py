@@ -18,7 +18,7 @@ from tests.support.data import noise_pairs
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("method", "name", "start"), ROADS, ids=lambda v: getattr(v, "__name__", v))
 def test_features_change_nothing(method: Callable[..., nn.Module], name: str, start: str) -> None:
     """Up to the last bits: the frozen part's kernels round differently for batches of another composition."""
@@ -56,7 +56,7 @@ def test_the_frozen_part_runs_once_per_image() -> None:
     assert not model.blocks[5]._forward_pre_hooks
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("options", [{"precision": "bf16"}, {"ema": 0.9, "keep": "best"}, {"accumulate": 2}])
 def test_with_other_options(options: dict[str, Any]) -> None:
     runs = []

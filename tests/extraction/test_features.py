@@ -78,6 +78,7 @@ def test_the_head_of_a_trained_probe_changes_no_features() -> None:
 @pytest.mark.parametrize(
     "kind", ["tensors", "list", "dataset", "loader", "shuffled", "folder", "files", "tar", "dicts", "subset"]
 )
+@pytest.mark.sweep(5)
 def test_a_second_call_runs_nothing(kind: str, tmp_path: Path) -> None:
     folder = pictures(tmp_path / "new", 5) if kind in ("folder", "files", "tar") else tmp_path
     if kind == "tar":

@@ -61,6 +61,7 @@ def test_targets_stay_what_they_are(model: nn.Module, tmp_path: Path) -> None:
     assert listed.classes == ["z", "a", "m"] and listed.y.tolist() == [[1, 0, 0], [0, 0, 0], [1, 0, 1]]
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("source", [lambda table: table, str, frame_of])
 def test_splits_of_tables(source: Callable[[Path], Any], model: nn.Module, tmp_path: Path) -> None:
     data = source(ages(tmp_path))

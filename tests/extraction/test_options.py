@@ -33,7 +33,7 @@ def forwards(model: nn.Module) -> list[int]:
     return seen
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_efficientnet", "test_convnext", "test_nfnet"])
 def test_the_fast_road_is_the_ordinary_one(name: str) -> None:
     """Up to the last bits: the backbone's kernels round differently for batches of another composition."""
@@ -148,6 +148,7 @@ REASONS: list[Any] = [
 ]
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize(("method", "model_options", "options", "reason"), REASONS, ids=[r[-1] for r in REASONS])
 def test_the_reason_is_told(method: Any, model_options: Any, options: dict[str, Any], reason: str) -> None:
     history = train(method(built(**model_options)), epochs=1, **options)

@@ -144,6 +144,7 @@ def test_a_full_disk_is_one_error_and_leaves_the_older_file(
     assert path.read_bytes() == old and [p.name for p in tmp_path.iterdir()] == ["d.safetensors"]
 
 
+@pytest.mark.deep
 def test_a_reader_beside_a_writer_meets_one_file_at_a_time(tmp_path: Path) -> None:
     """Numbers and labels of one save always come together."""
     path, base, writing = tmp_path / "d.safetensors", fresh(), petl.wrap(fresh(), "bias")

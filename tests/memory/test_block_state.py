@@ -197,6 +197,7 @@ def test_a_model_that_is_unwrapped_before_its_backward_says_so(end: Any, memory:
         loss.backward()
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_results_that_are_written_to_after_the_forward_change_no_gradient(memory: str) -> None:
     """What was kept for the backward is what it was, is computed again from what was kept, or the backward raises."""
@@ -227,6 +228,7 @@ def test_results_that_are_written_to_after_the_forward_change_no_gradient(memory
 # transforms of torch.func
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["vit", "resnet"])
 def test_torch_func_sees_the_plain_layers(name: str, memory: str) -> None:

@@ -167,7 +167,7 @@ CHANGES += [function_writes_between, noise_between, wider_convolution, norms_tha
 CHANGES += [hooks_on_convolutions, hooks_on_norms, hooks_on_gradients, patched_forward, thawed, recomputing]
 
 
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("change", CHANGES, ids=lambda f: f.__name__)
 def test_a_changed_model(change: Callable[[Net], None], memory: str) -> None:

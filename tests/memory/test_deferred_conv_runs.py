@@ -104,7 +104,7 @@ RUNS += [
 RUNS += [with_other_values, run_twice]
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("run", RUNS, ids=lambda f: f.__name__)
 def test_another_way_to_run_it(run: Run, memory: str) -> None:
@@ -113,7 +113,7 @@ def test_another_way_to_run_it(run: Run, memory: str) -> None:
         same(run, cheap, plain, images("resnext").double())
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ["vit", "levit", "coatnet", "efficientnet"])
 def test_hooks_and_parts_of_other_kinds(name: str, memory: str) -> None:

@@ -87,7 +87,7 @@ def without_collector() -> Iterator[None]:
     gc.enable()
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.usefixtures("without_collector")
 @pytest.mark.parametrize("memory", SETTINGS)
 @pytest.mark.parametrize("name", ["resnet", "vit"])

@@ -33,7 +33,7 @@ ARCHITECTURES = [
 ]
 
 
-@pytest.mark.sweep(6)
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None:
@@ -48,7 +48,7 @@ def test_gradients_are_those_of_the_plain_layers(name: str, memory: str) -> None
 OTHERS = ["norm", "adapter", NORMS, petl.BN(), "partial", "full", "input", ["lora", NORMS], ["lora", petl.BN()]]
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["resnet", "efficientnet"])
 @pytest.mark.parametrize("methods", OTHERS, ids=str)
 def test_gradients_of_other_methods(methods: object, name: str) -> None:
@@ -92,7 +92,7 @@ TWICE = [(name, methods) for name in ("resnet", "efficientnet") for methods in D
 TWICE += [("resnet", ["lora", petl.BN()])]  # of the other net, the biases' are rounding and nothing else
 
 
-@pytest.mark.sweep(5)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 @pytest.mark.parametrize(("name", "methods"), TWICE, ids=str)
 def test_second_derivatives(name: str, methods: object, memory: str) -> None:

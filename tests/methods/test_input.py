@@ -12,6 +12,7 @@ from tests.support.compare import differing, state
 from tests.support.zoo import disturb, images, make, output
 
 
+@pytest.mark.sweep(3)
 @pytest.mark.parametrize("name", ["resnet", "efficientnet_same", "beit", "crossvit", "repvgg", "nfnet"])
 def test_gray_equals_the_base_on_replicated_gray(name: str) -> None:
     """Equal up to the order of summation: one channel's kernel is the sum of three."""

@@ -43,6 +43,7 @@ def test_label_smoothing_by_hand() -> None:
     assert history.rows[0]["train_loss"] == pytest.approx(wanted.item(), rel=1e-5)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("mix", [{"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}])
 def test_mixes_change_images_and_targets(mix: dict[str, float], monkeypatch: pytest.MonkeyPatch) -> None:
     """21 images in batches of 8: the last one is odd and isn't mixed; all targets are soft, and smoothed once."""

@@ -110,6 +110,7 @@ def test_a_trained_model_trains_on_from_where_it_is() -> None:
     assert history.rows[0]["mean_absolute_error"] == pytest.approx(before.mean_absolute_error, rel=0.1)
 
 
+@pytest.mark.deep
 def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path: Path) -> None:
     options: dict[str, Any] = {"lr": 1e-2, "batch_size": 8, "objective": "regression", "ema": 0.5}
     train, val = ages(16), ages(8, seed=1)

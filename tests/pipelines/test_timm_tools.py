@@ -38,7 +38,7 @@ FUSED += [(name, "input") for name in ("repvgg", "mobileone", "fastvit", "effici
 FUSED += [(name, "bias") for name in ("repvgg", "levit")]
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("name", "methods"), FUSED)
 def test_timm_reparameterises_with_the_delta_attached(name: str, methods: str) -> None:
     """The fused net equals the adapted one as closely as timm's own fusing is exact, and not the base; else one clear error."""
@@ -62,7 +62,7 @@ def test_timm_reparameterises_with_the_delta_attached(name: str, methods: str) -
         assert float((output(base, x) - expected).abs().max()) > 0.01 * float(expected.std())
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("methods", [["lora", "norm"], ["adapter", "bias"]])
 @pytest.mark.parametrize("name", ["vit", "beit", "swin", "convnext", "resnet", "efficientnet", "levit", "mambaout"])
 def test_checkpointing_gives_the_same_gradients(name: str, methods: list[str]) -> None:

@@ -243,6 +243,7 @@ def test_bf16_answers_nearly_the_same(model: nn.Module) -> None:
     assert np.abs(low.probabilities - plain.probabilities).max() < 0.1 and low.probabilities.dtype == np.float32
 
 
+@pytest.mark.deep
 def test_a_stream_holds_one_batch_at_a_time(model: nn.Module) -> None:
     """Counted: tensors that are alive at each batch, whatever has gone by; and no answer is kept where a file takes them."""
     frames = (np.full((32, 32, 3), number, np.uint8) for number in range(60))
@@ -315,12 +316,12 @@ def test_ranks_share_batches_in_turn() -> None:
         assert all(len(share) <= steps for share in shares) and all(len(indices) <= size for indices in turns)
 
 
-def test_an_error_of_one_rank_is_raised_by_all(model: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [petl.DataError("of the other rank"), ValueError("of the other rank")], ids=repr)
+def test_an_error_of_one_rank_is_raised_by_all(error: Exception, model: nn.Module, monkeypatch: Any) -> None:
     class Two:
         num_processes, device, mixed_precision = 2, torch.device("cpu"), "no"
 
-    error = petl.DataError("of the other rank")
-    monkeypatch.setattr("accelerate.utils.gather_object", lambda own: [*own, error])
+    monkeypatch.setattr("petl.extraction.feature_pass.exchanged", lambda accelerator, own: [own, error])
     work = Pass(Two(), model, {})
-    with pytest.raises(petl.DataError, match="of the other rank"):
-        list(work.blocks(iter([]), 1))
+    with pytest.raises(type(error), match="of the other rank"):
+        list(work.blocks(iter([])))

@@ -122,7 +122,7 @@ TESTS_AS_WELL = {
         "kernels/memory_layout kernels/tensor_version"
     ),
     "memory/test_checkpointed_blocks": "memory/checkpoint_plan memory/observers memory/skip_plan",
-    "memory/test_deferred_conv": "memory/deferral_scope sites/dataflow",
+    "memory/test_deferred_conv": "memory/deferral_scope",
     "memory/test_modes": "memory/conv_norm_pairs memory/explain memory/layer_kinds memory/mlp memory/weight_changes",
     "methods/test_bn": "methods/norm",
     "methods/test_lora": "methods/lora_slices methods/lora_weights",

@@ -51,7 +51,7 @@ def run(name: str, *words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runpy.run_path(str(path), run_name="__main__")
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("name", RECIPES)
 def test_runs_and_writes_a_delta(name: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
     out = tmp_path / "delta.safetensors"

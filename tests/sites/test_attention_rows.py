@@ -149,7 +149,7 @@ def same(one: Tensor, other: Tensor) -> bool:
     return bool((one - other).abs().max() <= 1e-11 * one.abs().max())
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("slices", ["q", "v", "qv", "kv"])
 @pytest.mark.parametrize("family", ["vit", "maxvit", "levit, several heads", "shvit", "vit parallel", "pvt"])
 def test_slices_change_these_rows_and_no_others(family: str, slices: str) -> None:
@@ -184,7 +184,7 @@ SEPARATE = [
 ]
 
 
-@pytest.mark.sweep(3)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", SEPARATE)
 def test_separate_projections_are_taken_whole(name: str) -> None:
     if not timm.is_model(name):
@@ -222,6 +222,7 @@ def test_what_takes_itself_apart_in_another_way_is_a_clear_error() -> None:
         petl.wrap(Odd(), "lora", slices="qv", head="fc")
 
 
+@pytest.mark.deep
 def test_a_sliced_delta_reloads(tmp_path) -> None:
     torch.manual_seed(0)
     model = disturb(petl.wrap(timm.create_model("test_maxvit", img_size=64), "lora", slices="qv", num_classes=3)).eval()

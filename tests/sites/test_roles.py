@@ -31,7 +31,7 @@ def test_roles_are_what_the_classes_say(name: str) -> None:
     assert playing(name, "batchnorm") == batchnorms - head
 
 
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", ZOO)
 def test_head_is_the_classifier_by_timms_word(name: str) -> None:
     model = make(name)
@@ -64,6 +64,7 @@ BLOCKS = {
 }
 
 
+@pytest.mark.sweep(6)
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_are_found_in_the_order_of_execution(name: str) -> None:
     model, order = make(name), []

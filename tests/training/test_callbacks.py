@@ -129,6 +129,7 @@ class Measuring(petl.Callback):
         self.losses.append(petl.evaluate(run.model, pairs(6, seed=1), progress=False).loss)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("methods", "name"), [("partial", "test_vit"), ("probe", "test_resnet")])
 def test_a_callback_may_run_the_model(methods: str, name: str) -> None:
     """Also where what trains runs on cached features, and the layers below are skipped in each step."""

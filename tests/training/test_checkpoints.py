@@ -86,7 +86,7 @@ RESUMED: list[Any] = [
 ]
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("methods", "name", "options"), RESUMED, ids=lambda value: str(value)[:12])
 def test_resuming_is_bit_equal(methods: Any, name: str, options: dict[str, Any], tmp_path: Path) -> None:
     given: dict[str, Any] = {"epochs": 4, "lr": 1e-2, "batch_size": 8, **options}

@@ -51,6 +51,7 @@ def test_the_factors_are_relative_gradient_norms() -> None:
     assert "layer_decay='gradients'" in history.notes[0]
 
 
+@pytest.mark.deep
 def test_the_classifier_keeps_its_rate_and_a_repeat_is_bit_equal() -> None:
     values = []
     for _ in range(2):

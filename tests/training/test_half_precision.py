@@ -71,6 +71,7 @@ def test_skipped_steps_advance_nothing(scaled: list[float]) -> None:
         assert all(p.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.deep
 def test_a_loss_out_of_range_is_skipped_but_not_for_ever(scaled: list[float]) -> None:
     model = adapted()
     history = fit(model, Breaking(LOOKS + 24, float("nan")), **{**OPTIONS, "epochs": 2})

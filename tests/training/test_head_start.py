@@ -141,6 +141,7 @@ def test_augmented_folders_are_seen_as_at_evaluation(tmp_path: Path) -> None:
     torch.testing.assert_close(state(third)["fc.weight"], state(first)["fc.weight"], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.deep
 def test_a_resumed_run_does_not_compute_it_again(tmp_path: Path) -> None:
     whole = adapted("lora")
     history = quiet(whole, epochs=2, lr=1e-2, start="probe", checkpoint=tmp_path / "a")
@@ -188,6 +189,7 @@ class Scaled(nn.Module):
         ("zeros", ""),
     ],
 )
+@pytest.mark.sweep(1)
 def test_other_classifiers_are_written_exactly_or_train_by_gradient(what: str, words: str) -> None:
     heads = {
         "weight norm": nn.utils.parametrizations.weight_norm(nn.Linear(8, CLASSES)),

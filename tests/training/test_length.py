@@ -56,6 +56,7 @@ def test_the_gradient_is_clipped_with_default_rates_alone() -> None:
     assert settings(clip=float("inf")).optim.largest_norm is None
 
 
+@pytest.mark.deep
 def test_the_number_of_epochs_is_chosen_said_and_recorded() -> None:
     model = adapted("norm")
     history = fit(model, pairs(4), batch_size=4, seed=0)

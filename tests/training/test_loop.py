@@ -72,6 +72,7 @@ def test_it_is_the_plain_loop_and_the_plain_average() -> None:
     assert not equal(state(run), state(plain))
 
 
+@pytest.mark.deep
 def test_the_seed_decides() -> None:
     runs = []
     for seed in (0, 0, 1):

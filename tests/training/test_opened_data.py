@@ -49,6 +49,7 @@ SOURCES: list[tuple[Callable[[Path, str], Any], str, list[str]]] = [
 ]
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(("source", "task", "names"), SOURCES)
 def test_the_data_says_the_task(source: Any, task: str, names: list[str], tmp_path: Path) -> None:
     table, model, out = ages(tmp_path), model_of(len(names)), tmp_path / "d.safetensors"

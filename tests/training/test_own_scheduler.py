@@ -58,6 +58,7 @@ def test_torch_s_schedulers_step_per_update() -> None:
     assert seen.rates == pytest.approx([0.1, 0.05, 0.025, 0.0125])
 
 
+@pytest.mark.deep
 def test_a_scheduler_that_is_that_of_fit_gives_the_same_training() -> None:
     """timm's cosine by hand; and the rates of early layers stay lower."""
     one, other = adapted("lora", "test_vit"), adapted("lora", "test_vit")
@@ -79,6 +80,7 @@ SCHEDULERS: dict[str, Callable[..., Any]] = {
 }
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_a_scheduler_is_resumed_bit_for_bit(name: str, tmp_path: Path) -> None:
     def run(folder: str, **more: Any) -> tuple[Any, Any]:

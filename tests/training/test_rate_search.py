@@ -39,7 +39,7 @@ FOUND: list[Any] = [
 ]
 
 
-@pytest.mark.sweep(2)
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(("methods", "name", "options"), FOUND, ids=lambda value: str(value)[:20])
 def test_a_training_with_the_found_number_is_the_same_to_the_bit(methods: Any, name: str, options: Any) -> None:
     """The test changes nothing but the rates: neither model nor statistics, order, random states, or the optimizer."""
@@ -58,6 +58,7 @@ def test_a_training_with_the_found_number_is_the_same_to_the_bit(methods: Any, n
     assert f"chose lr={history.rate_search['lr']!r}" in history.notes[0]
 
 
+@pytest.mark.deep
 def test_a_loader_with_a_generator_of_its_own_gives_the_same_batches() -> None:
     def run(lr: Any) -> Any:
         model = adapted("norm")

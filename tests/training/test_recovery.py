@@ -44,6 +44,7 @@ def test_it_goes_back_and_on_with_a_third(monkeypatch: pytest.MonkeyPatch) -> No
     assert equal(values, again[0]) and without_time(history) == without_time(again[1])
 
 
+@pytest.mark.deep
 def test_rates_that_are_far_too_high_are_lowered_twice_at_most() -> None:
     values, history = diverging("x1000", clip=float("inf"))
     assert 1 <= len(history.restarts) <= MOST_RESTARTS
@@ -51,6 +52,14 @@ def test_rates_that_are_far_too_high_are_lowered_twice_at_most() -> None:
     assert equal(values, again[0]) and history.restarts == again[1].restarts
     top = max(row["lr"] for row in history.rows)
     assert top <= 1000 * max(history.rates.values()) / 3
+
+
+def test_what_diverges_for_the_third_time_goes_on_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "why_diverged", lambda losses, first: "it was told to")
+    _, history = diverging(None, epochs=2)
+    assert len(history.restarts) == MOST_RESTARTS and len(history.rows) == 2
+    (said,) = (note for note in history.notes if "may be of no use" in note)
+    assert said.startswith("epoch 1 diverged again (it was told to)") and said in repr(history)
 
 
 def test_a_number_for_lr_raises_as_ever() -> None:

@@ -140,6 +140,7 @@ OUT_OF_RANGE: dict[str, list[Any]] = {
 }
 
 
+@pytest.mark.sweep(12)
 @pytest.mark.parametrize("name", OUT_OF_RANGE)
 def test_settings_out_of_range(name: str) -> None:
     """One clear error that names the setting, before an image is read."""

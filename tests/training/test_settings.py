@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import pytest
 
 from petl.errors import PetlError
 from petl.training.fit import fit
+from petl.training.settings import WITHOUT_GRADIENT
 from tests.support.compare import equal, state
 from tests.support.data import pairs
 from tests.support.training import adapted
@@ -47,6 +49,11 @@ def test_bad_settings_are_one_clear_error(options: dict[str, Any], message: str)
     with pytest.raises(PetlError, match=message):
         fit(model, pairs(8), **{"epochs": 1, "lr": 1e-3, **options})
     assert equal(state(model), before)
+
+
+def test_settings_of_a_gradient_count_as_not_given_at_their_defaults() -> None:
+    defaults = inspect.signature(fit).parameters
+    assert {name: defaults[name].default for name in WITHOUT_GRADIENT} == WITHOUT_GRADIENT
 
 
 def test_half_precision_needs_a_gpu() -> None:

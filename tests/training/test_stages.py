@@ -54,7 +54,7 @@ def trained(methods: Any, name: str = "test_vit", **options: Any) -> tuple[nn.Mo
     return model, fit(model, pairs(16), pairs(12, seed=1), **options)
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet"])
 @pytest.mark.parametrize("methods", ["lora", "adapter", "norm", "full", LATE], ids=str)
 def test_closed_blocks_have_no_gradient_and_keep_their_bits(methods: Any, name: str) -> None:
@@ -84,7 +84,7 @@ def test_closed_blocks_have_no_gradient_and_keep_their_bits(methods: Any, name: 
     assert "stage 2 of" in history.notes[-1] and "from epoch 2" in history.notes[-1]
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize(("methods", "name"), [("lora", "test_vit"), ("full", "test_resnet")])
 def test_cached_stages_train_as_the_whole_model_does(methods: Any, name: str) -> None:
     cached, plain = trained(methods, name), trained(methods, name, cache=False)
@@ -94,6 +94,7 @@ def test_cached_stages_train_as_the_whole_model_does(methods: Any, name: str) ->
     assert gap(state(cached[0]), state(plain[0])) < 1e-4
 
 
+@pytest.mark.deep
 def test_new_groups_warm_up_while_the_schedule_goes_on() -> None:
     rates = []
     for unfreeze in (None, 2):

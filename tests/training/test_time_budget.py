@@ -46,6 +46,7 @@ def trained(**options: Any) -> tuple[Any, Any]:
     return state(model), history
 
 
+@pytest.mark.deep
 def test_the_epochs_fit_and_a_repeat_with_their_number_is_bit_equal(ticking: Any) -> None:
     """Each update takes a second, and each measured part of the validation one: an epoch of three takes four."""
     ticking(1.0)

@@ -114,7 +114,7 @@ def copy_of(module: nn.Module, base: type[nn.Module]) -> nn.Module:
     return bare
 
 
-@pytest.mark.sweep(1)
+@pytest.mark.deep
 @pytest.mark.parametrize("memory", MEMORY_MODES)
 def test_tools_that_trace_a_model(memory: str) -> None:
     model = petl.wrap(make("resnet"), "lora", num_classes=3, memory=memory)

@@ -39,7 +39,7 @@ def side(model: nn.Module) -> int:
     return model.patch_embed.img_size[0] if hasattr(model, "patch_embed") else 64
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("what", CREATED)
 def test_creation_arguments_are_recorded_by_themselves(what: str, tmp_path: Path) -> None:
     name, args = CREATED[what]
@@ -90,7 +90,7 @@ AFTERWARDS: dict[str, tuple[str, Callable[[Any], Any], bool]] = {  # name, chang
 }
 
 
-@pytest.mark.sweep(4)
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("what", AFTERWARDS)
 def test_a_model_that_was_changed_is_repeated_or_refused(what: str, when: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.support.steps import trained_by_hand
 from tests.support.zoo import CLASSES, ZOO, images, make, output
 
 
-@pytest.mark.sweep(12)
+@pytest.mark.sweep(5)
 @pytest.mark.parametrize("name", sorted(ZOO))
 def test_num_classes_gives_every_architecture_a_new_classifier(name: str) -> None:
     model = petl.wrap(make(name), "probe", num_classes=7)
@@ -101,6 +101,7 @@ def test_the_classifier_by_name() -> None:
         petl.wrap(Encoder(), "lora", head="fcc")
 
 
+@pytest.mark.deep
 def test_torchvision_with_its_classifier_by_name() -> None:
     from torchvision.models import resnet18
 

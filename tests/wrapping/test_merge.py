@@ -16,6 +16,7 @@ from tests.support.zoo import ZOO, disturb, images, make, output
 @pytest.mark.parametrize(
     "name", ["vit2", "beit", "swinv2", "efficientnet_same", "resnext", "nfnet", "coat", "mambaout", "densenet"]
 )
+@pytest.mark.sweep(3)
 def test_merge_gives_timms_keys_and_equal_bits(name: str) -> None:
     model, batch = make(name), images(name)
     petl.wrap(model, [petl.LoRA(rank=2, where=("linear", "conv", "depthwise")), "bias"], num_classes=5)

@@ -58,6 +58,7 @@ def computed(way: str) -> nn.Module:
     return model.eval()
 
 
+@pytest.mark.sweep(8)
 @pytest.mark.parametrize("way", PUT)
 @pytest.mark.parametrize("method", ["lora", "probe", "bias"])
 def test_weights_that_are_computed(way: str, method: str, tmp_path: Path) -> None:
