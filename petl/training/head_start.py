@@ -30,6 +30,8 @@ from petl.training.objectives import Objective
 from petl.training.settings import Settings
 from petl.wrapping.eval_mode import in_eval
 
+HEAD_STARTED = "started from"  # how the history's line about a classifier begins that was computed and then trains
+
 
 @dataclass(frozen=True)
 class HeadStart:
@@ -66,7 +68,7 @@ class HeadStarter:
         self._write(weights, [head.bias] * count)
         score = f"leave-one-out accuracy {head.accuracy(y):.3f} +- {head.error(y):.3f} on {len(y)} images"
         if not self.plan.alone:
-            return HeadStart(f"started from a classifier in closed form ({head.kind}): {score}", written=True)
+            return HeadStart(f"{HEAD_STARTED} a classifier in closed form ({head.kind}): {score}", written=True)
         scores = sum((x.double() @ w.T for x, w in zip(features, weights, strict=True)), torch.zeros(())) / count
         row = {"epoch": 1, "train_loss": float(F.cross_entropy(scores + head.bias, y)), "lr": 0.0}
         row |= {"left_out_accuracy": head.accuracy(y), "left_out_error": head.error(y)}

@@ -14,7 +14,7 @@ from petl.extraction.feature_source import FeatureSource
 from petl.heads.number_head import NumberHead, mean_absolute_error_of, number_head
 from petl.objectives.regression import NumberRegression
 from petl.training.head_layers import ClassLayers, reader_of
-from petl.training.head_start import HeadStart, HeadStarter, in_one_pass
+from petl.training.head_start import HEAD_STARTED, HeadStart, HeadStarter, in_one_pass
 
 
 def why_no_numbers(objective: NumberRegression, kind: str) -> str:
@@ -45,7 +45,7 @@ class NumberStarter(HeadStarter):
         score, error = mean_absolute_error_of(heads, targets)
         line = f"leave-one-out mean absolute error {score:.4g} +- {error:.2g} on {len(targets)} images"
         if not self.plan.alone:
-            return HeadStart(f"started from a regression in closed form (ridge): {line}", written=True)
+            return HeadStart(f"{HEAD_STARTED} a regression in closed form (ridge): {line}", written=True)
         row = {"epoch": 1, "train_loss": self._train_loss(features, heads, bias, targets), "lr": 0.0}
         row |= {"left_out_mean_absolute_error": score, "left_out_error": error}
         return HeadStart(f"the regression was computed in closed form (ridge): {line}", row)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from petl.errors import PetlError
+from petl.training.head_start import HEAD_STARTED
 from petl.training.rate_groups import multiply_each
 from petl.training.run import Run
 from petl.training.trained_state import copy_into
@@ -16,27 +17,32 @@ log = logging.getLogger(__name__)
 MOST_RESTARTS, FACTOR = 2, 1 / 3
 EXPLODED = 3.0  # times the first loss, plus one: the mean loss of an epoch that is above has diverged
 LEARNT, FORGOTTEN = 0.3, 0.5  # so has one that loses half of what was learnt, if the loss had fallen by 30 %
+STARTED = (
+    1.5  # of a classifier computed from the same images, the first loss is small and moves: half as much above it again
+)
 
 
 class LossNotFinite(PetlError):
     """The loss of an update is no number; the weights are those from before the update."""
 
 
-def why_diverged(losses: Sequence[float], first: float) -> str:
+def why_diverged(losses: Sequence[float], first: float, *, started: bool = False) -> str:
     """Returns why the last of these mean losses of epochs shows that a training has diverged; "" where it doesn't.
 
-    ``first`` is the loss of the first update.
+    ``first`` is the loss of the first update, ``started`` whether the classifier was computed before it.
 
     >>> why_diverged([0.4, 2.2], 2.3)
     'the mean loss went up from 0.4 to 2.2'
     >>> why_diverged([2.0, 0.9, 1.0], 2.3)
+    ''
+    >>> why_diverged([0.05, 0.11], 0.15, started=True)
     ''
     """
     *before, now = losses
     if now > EXPLODED * abs(first) + 1:
         return f"the mean loss is {now:.3g}, and began at {first:.3g}"
     best = min(before, default=first)
-    if first - best > LEARNT * abs(first) and now - best > FORGOTTEN * (first - best):
+    if first - best > LEARNT * abs(first) and now - best > (STARTED if started else FORGOTTEN) * (first - best):
         return f"the mean loss went up from {best:.3g} to {now:.3g}"
     return ""
 
@@ -59,7 +65,8 @@ def train_safely(run: Run, train: Callable[[], dict[str, Any]]) -> dict[str, Any
         try:
             row = train()
             first = run.history.first_loss if run.history.first_loss is not None else row["train_loss"]
-            why = why_diverged([*(one["train_loss"] for one in run.history.rows), row["train_loss"]], first)
+            losses = [*(one["train_loss"] for one in run.history.rows), row["train_loss"]]
+            why = why_diverged(losses, first, started=run.history.head.startswith(HEAD_STARTED))
             if not why or not left:
                 return row
         except LossNotFinite as error:

@@ -29,7 +29,7 @@ def test_it_goes_back_and_on_with_a_third(monkeypatch: pytest.MonkeyPatch) -> No
     """The second epoch diverges once: it is as a second epoch with a third of the rates after the first."""
     seen: list[Any] = []
 
-    def once(losses: Any, first: float) -> str:
+    def once(losses: Any, first: float, *, started: bool) -> str:
         seen.append((len(losses), first))
         return "it was told to" if len(losses) == 2 and len(seen) == 2 else ""
 
