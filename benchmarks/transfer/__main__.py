@@ -1,16 +1,17 @@
-"""How well each method transfers, against full fine-tuning and against Hugging Face peft's LoRA.
+"""How well each method transfers with petl's defaults, against full fine-tuning and against Hugging Face peft's LoRA.
 
     python -m benchmarks.transfer --out runs/transfer                        # the demo's backbone, scikit-learn's digits
     python -m benchmarks.transfer --out runs/transfer --data FOLDER --sets fashion_mnist emoji_noto \
-        --weights tf_efficientnet_lite0.safetensors vit_small_patch14_dinov2.safetensors \
-        --set vit_small_patch14_dinov2:epochs=3 vit_small_patch14_dinov2:precision=bf16
+        --weights tf_efficientnet_lite0.safetensors vit_small_patch14_dinov2.safetensors --seeds 0 1 2 \
+        --set vit_small_patch14_dinov2:size=70 vit_small_patch14_dinov2:epochs=10 vit_small_patch14_dinov2:precision=bf16
     python -m benchmarks.transfer --out runs/transfer --report docs/results.md
 
-``FOLDER`` holds npz files with ``images`` (uint8, NHWC), ``labels``, ``split`` (0 train, 1 test) and ``classes``. Every line
-of the table is trained by the same loop, `petl.fit`, with the same images in the same order, epochs, batch size and schedule;
-its learning rate is the best of three on a hold-out of the training images. One JSON line per result goes to ``results.jsonl``
-in the folder of ``--out``: a run that was stopped goes on where it was. With one thread (the default) the CPU seconds hardly
-depend on what else the machine does, and one process per backbone can run beside the other: ``--only NAME``.
+``FOLDER`` holds npz files with ``images`` (uint8, NHWC), ``labels``, ``split`` (0 train, 1 test) and ``classes``; a file named
+``demo`` among ``--weights`` is the demo's backbone. Every row is trained by `petl.fit` with its default rates, start of the
+classifier, clipping and warm-up: nothing is searched for. A seed draws the training images, the new values and their order, the
+same for all rows; the test images are the same for all seeds. One JSON line per result, with which test images were right, goes
+to ``results.jsonl`` in the folder of ``--out``: a run that was stopped goes on where it was. It runs on one thread (by default),
+where the CPU seconds hardly depend on what else the machine does.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ from benchmarks.transfer.work import Plan, Task
 
 
 def tasks(args: argparse.Namespace) -> Iterator[Task]:
-    """Every backbone on every data set, data sets first in turn."""
-    for found in pictures(args.data, args.sets):
-        for backbone in backbones(args.weights):
-            if not args.only or backbone.name in args.only:
-                yield from (Task(backbone, found, plan(args, backbone.name), seed) for seed in args.seeds)
+    """Every backbone on every data set, a seed after the other, so that whole tables of few seeds come first."""
+    sets = pictures(args.data, args.sets)
+    for seed in args.seeds:
+        for found in sets:
+            for backbone in backbones(args.weights):
+                if not args.only or backbone.name in args.only:
+                    yield Task(backbone, found, plan(args, backbone.name), seed)
 
 
 def plan(args: argparse.Namespace, backbone: str) -> Plan:
@@ -56,11 +59,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, required=True, help="folder for results.jsonl")
     parser.add_argument("--data", type=Path, help="folder with npz files; scikit-learn's digits without it")
     parser.add_argument("--sets", nargs="*", default=[], help="names of npz files; all")
-    parser.add_argument("--weights", type=Path, nargs="*", default=[], help="safetensors files named as timm's models")
+    parser.add_argument(
+        "--weights", type=Path, nargs="*", default=[], help="safetensors files named as timm's models, or demo"
+    )
     parser.add_argument("--only", nargs="*", default=[], help="backbones to run, of those given")
     parser.add_argument("--rows", nargs="*", default=[], help="rows to run, by name; all")
-    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
-    parser.add_argument("--rates-from", metavar="SET", help="take the learning rates that were chosen on this data set")
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--set", nargs="*", default=[], help=f"work per row: [BACKBONE:]KEY=VALUE; {Plan()}")
     parser.add_argument("--report", type=Path, help="only write the table of the results to this file")
     return parser.parse_args()
@@ -73,9 +77,9 @@ def main() -> None:
         return write(results.read(), args.report)
     for task in tasks(args):
         torch.set_num_threads(task.plan.threads)
-        for row in rows(task.backbone.build(), gray=task.gray):
+        for row in rows(task.base(), gray=task.gray):
             if not args.rows or row.name in args.rows:
-                run(task, row, results, args.rates_from)
+                run(task, row, results)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,12 @@ import timm
 import torch
 import torch.nn.functional as F
 from safetensors import safe_open
-from torch import Tensor, nn
-from torch.utils.data import Subset, TensorDataset
+from torch import nn
+from torch.utils.data import TensorDataset
 
-import petl
 from petl import demo
 
-SIZES = {"vit_small_patch14_dinov2": 98}  # a multiple of its patch; all others: 112
+DEMO = Path("demo")  # in place of a file of weights
 
 
 @dataclass(frozen=True)
@@ -82,26 +81,23 @@ class Backbone:
     name: str = demo.BACKBONE
     weights: Path | None = None
 
-    @property
-    def size(self) -> int:
-        """Side of the images in pixels."""
-        return SIZES.get(self.name, 112)
-
-    def build(self) -> nn.Module:
-        """A fresh model; where the file says how its inputs are normalised, the model says so too."""
+    def build(self, size: int) -> nn.Module:
+        """A fresh model for images of this size; where the file says how its inputs are normalised, the model says so too."""
         if self.weights is None:
             return demo.lite0()
-        args: dict[str, Any] = {"img_size": self.size} if self.name in SIZES else {}
+        config = timm.get_pretrained_cfg(self.name)
+        args: dict[str, Any] = {"img_size": size} if config and config.fixed_input_size else {}
         found = {"file": str(self.weights), **_normalisation(self.weights)}
         return timm.create_model(self.name, pretrained=True, pretrained_cfg_overlay=found, **args)
 
-    def pipeline(self, model: nn.Module) -> dict[str, Any]:
-        return petl.data.pipeline(model, size=self.size)
-
 
 def backbones(files: Sequence[Path]) -> list[Backbone]:
-    """One per weights file, whose name (or metadata ``timm_model``) is timm's name; without files, the demo's."""
-    return [Backbone(_metadata(path).get("timm_model", path.stem), path) for path in files] or [Backbone()]
+    """One per weights file, whose name (or metadata ``timm_model``) is timm's name; ``demo``, or without files, the demo's."""
+    return [_backbone(path) for path in files or [DEMO]]
+
+
+def _backbone(path: Path) -> Backbone:
+    return Backbone() if path == DEMO else Backbone(_metadata(path).get("timm_model", path.stem), path)
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -112,10 +108,3 @@ def _metadata(path: Path) -> dict[str, str]:
 def _normalisation(path: Path) -> dict[str, tuple[float, ...]]:
     found = {key: text for key, text in _metadata(path).items() if key in ("mean", "std")}
     return {key: tuple(float(part) for part in text.split(",")) for key, text in found.items()}
-
-
-def parted(data: TensorDataset, train: int, held: int, seed: int) -> tuple[Subset[Any], Subset[Any]]:
-    """``train`` images and ``held`` others of a training set, to choose a learning rate with."""
-    order: Tensor = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    held = min(held, len(data) // 5)
-    return Subset(data, order[held:][:train].tolist()), Subset(data, order[:held].tolist())

@@ -1,10 +1,13 @@
-"""The results file: a JSON line per learning rate that was tried, and per row that was measured."""
+"""The results file: a JSON line for each row that was measured, with which test images were right."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 
 class Results:
@@ -26,3 +29,21 @@ class Results:
             file.write(json.dumps(line) + "\n")
         print(json.dumps(line), flush=True)
         return line
+
+
+def packed(right: Tensor) -> str:
+    """Bool [n] as hexadecimal digits, the first image in the highest bit.
+
+    >>> packed(torch.tensor([True, False, True, True]))
+    'b'
+    """
+    return f"{int(''.join(str(int(one)) for one in right), 2):x}"
+
+
+def unpacked(text: str, count: int) -> Tensor:
+    """The same as 1.0 and 0.0, float64 [count].
+
+    >>> unpacked("b", 4).tolist()
+    [1.0, 0.0, 1.0, 1.0]
+    """
+    return torch.tensor([float(one) for one in f"{int(text, 16):0{count}b}"], dtype=torch.float64)

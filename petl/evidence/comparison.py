@@ -116,6 +116,35 @@ def across_seeds(first: list[float], second: list[float]) -> tuple[float, float]
     return (float(gaps.mean()), standard_error(gaps)) if len(gaps) else (math.nan, math.nan)
 
 
+def across_seeds_and_images(values: Tensor) -> tuple[float, float]:
+    """Returns the mean of values [S, N], one for each seed and image, and its standard error, for other seeds and other images.
+
+    Where the same N images are measured under each of S seeds, neither the S N values nor the S means are independent. The
+    squared error is that over seeds, plus that over images, minus what both count (the rest of two-way analysis of
+    variance); it is at least the larger of the two. For two methods pass their differences. With one seed the error is that
+    over images.
+
+    >>> same = torch.tensor([[1.0, 0.0, 1.0, 1.0]] * 3)  # seeds that always agree say nothing new
+    >>> mean, error = across_seeds_and_images(same)
+    >>> mean, round(error, 3)
+    (0.75, 0.25)
+    """
+    if values.ndim != 2 or not values.numel():
+        raise ValueError(f"values of shape {tuple(values.shape)}; expected one for each seed and image [S, N]")
+    values = values.double()
+    seeds, images = values.mean(1), values.mean(0)
+    mean, over_images = float(values.mean()), standard_error(images)
+    if len(values) == 1:
+        return mean, over_images
+    over_seeds = standard_error(seeds)
+    if len(images) == 1:
+        return mean, over_seeds
+    rest = values - seeds[:, None] - images[None, :] + mean
+    freedom = (len(seeds) - 1) * (len(images) - 1)
+    both = float(rest.square().sum()) / freedom / values.numel()
+    return mean, math.sqrt(max(over_seeds**2 + over_images**2 - both, over_seeds**2, over_images**2))
+
+
 def _gaps(first: Tensor, second: Tensor) -> Tensor:
     if first.shape != second.shape or first.ndim != 1 or len(first) < 2:
         raise ValueError(

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from petl.errors import PetlError
+from petl.objectives.classification import CrossEntropy
+from petl.objectives.regression import NumberRegression
 from petl.training.rate_groups import multiply_each
 from petl.training.run import Run
 from petl.training.trained_state import copy_into
@@ -28,7 +31,7 @@ class LossNotFinite(PetlError):
 def why_diverged(losses: Sequence[float], first: float) -> str:
     """Returns why the last of these mean losses of epochs shows that a training has diverged; "" where it doesn't.
 
-    ``first`` is the loss of the first update.
+    ``first`` is the loss of a model that knows nothing yet: that of the first update, or `untaught_loss`, if that is higher.
 
     >>> why_diverged([0.4, 2.2], 2.3)
     'the mean loss went up from 0.4 to 2.2'
@@ -42,6 +45,19 @@ def why_diverged(losses: Sequence[float], first: float) -> str:
     if first - best > LEARNT * abs(first) and now - best > FORGOTTEN * (first - best):
         return f"the mean loss went up from {best:.3g} to {now:.3g}"
     return ""
+
+
+def untaught_loss(objective: Any) -> float:
+    """Returns the loss of a model that knows nothing of the targets; 0 where no formula gives it.
+
+    A training that starts from a classifier in closed form, or from a trained model, has hardly a loss at its first update. An
+    epoch that is no better than that has forgotten nothing.
+    """
+    if isinstance(objective, CrossEntropy):
+        return math.log(max(len(objective.labels), 1))
+    if isinstance(objective, NumberRegression) and objective.scale is not None and objective.option.loss == "mse":
+        return 1.0  # the variance of standardised targets
+    return 0.0
 
 
 def train_safely(run: Run, train: Callable[[], dict[str, Any]]) -> dict[str, Any]:
@@ -62,6 +78,7 @@ def train_safely(run: Run, train: Callable[[], dict[str, Any]]) -> dict[str, Any
         try:
             row = train()
             first = run.history.first_loss if run.history.first_loss is not None else row["train_loss"]
+            first = max(first, untaught_loss(run.objective))
             why = why_diverged([*(one["train_loss"] for one in run.history.rows), row["train_loss"]], first)
             if why and not left and not any(note.endswith(AT_LAST) for note in run.history.notes):
                 _note(run, f"epoch {_epoch(run)} diverged again ({why}); {AT_LAST}")

@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from petl.evidence.comparison import across_seeds, mcnemar, p_value, paired_bootstrap, paired_permutation
+from petl.evidence.comparison import (
+    across_seeds,
+    across_seeds_and_images,
+    mcnemar,
+    p_value,
+    paired_bootstrap,
+    paired_permutation,
+)
+from petl.evidence.intervals import standard_error
 
 
 def right(count: int, share: float, seed: int) -> Tensor:
@@ -70,3 +78,27 @@ def test_seeds_are_paired() -> None:
 def test_scores_of_other_images_are_refused(second: Tensor) -> None:
     with pytest.raises(ValueError, match="one score an image"):
         paired_bootstrap(torch.zeros(4), second)
+
+
+def test_the_error_over_seeds_and_images_is_that_of_means_drawn_anew() -> None:
+    generator = torch.Generator().manual_seed(5)
+
+    def drawn(seeds: int, images: int) -> Tensor:
+        parts = ((seeds, 1), 0.3), ((1, images), 1.0), ((seeds, images), 0.5)
+        return sum((torch.randn(shape, generator=generator) * size for shape, size in parts), torch.zeros(()))
+
+    truth = (0.3**2 / 4 + 1.0**2 / 50 + 0.5**2 / 200) ** 0.5
+    found = [across_seeds_and_images(drawn(4, 50)) for _ in range(500)]
+    assert torch.tensor([mean for mean, _ in found]).std().item() == pytest.approx(truth, rel=0.1)
+    squares = torch.tensor([error for _, error in found]).square().mean().sqrt().item()
+    assert squares == pytest.approx(truth, rel=0.1)  # the mean of the squares has no bias but for the lower bound
+
+
+def test_the_error_of_one_seed_is_that_of_its_images_and_is_never_below_either() -> None:
+    values = torch.stack([right(40, 0.7, seed) for seed in range(3)])
+    _, error = across_seeds_and_images(values)
+    assert error >= max(standard_error(values.mean(0)), standard_error(values.mean(1)))
+    assert across_seeds_and_images(values[:1]) == (float(values[0].mean()), standard_error(values[0]))
+    assert across_seeds_and_images(values[:, :1]) == (float(values[:, 0].mean()), standard_error(values[:, 0]))
+    with pytest.raises(ValueError, match="each seed and image"):
+        across_seeds_and_images(values[0])

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
+from torch.utils.data import TensorDataset
 
 from petl.errors import PetlError
+from petl.objectives.classification import CrossEntropy
 from petl.training import recovery
 from petl.training.fit import fit
-from petl.training.recovery import MOST_RESTARTS, why_diverged
+from petl.training.recovery import MOST_RESTARTS, untaught_loss, why_diverged
 from tests.support.compare import equal, state
-from tests.support.data import pairs
+from tests.support.data import CLASSES, pairs
 from tests.support.training import Breaking, adapted, without_time
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
@@ -70,6 +73,35 @@ def test_a_number_for_lr_raises_as_ever() -> None:
 def test_images_that_are_no_numbers_from_the_start_are_no_fault_of_the_rates() -> None:
     with pytest.raises(PetlError, match="update 1: .* NaN in the images"):
         fit(adapted("norm"), Breaking(0, float("nan")), epochs=2, batch_size=8)
+
+
+def test_a_start_that_knows_the_images_already_has_forgotten_nothing_when_its_loss_doubles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen with full fine-tuning on Fashion-MNIST: 0.05, then 0.11, after a start in closed form at 0.14."""
+    seen: list[float] = []
+
+    def told(losses: Any, first: float) -> str:
+        seen.append(first)
+        return why_diverged([0.0469, 0.109], first)
+
+    monkeypatch.setattr(recovery, "why_diverged", told)
+    model, data = adapted("full"), pairs(12)
+    assert "started from" in fit(model, data, epochs=1).head
+    history = fit(model, data, epochs=2)  # and so does a model that was trained before
+    assert not history.restarts and min(seen) >= math.log(CLASSES)
+    assert why_diverged([0.05, 0.11], 0.14) and not why_diverged([0.05, 0.11], math.log(10))
+    assert why_diverged([0.05, 2.2], math.log(10))
+
+
+def test_what_a_model_that_knows_nothing_loses(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert untaught_loss(CrossEntropy(["a", "b"])) == pytest.approx(math.log(2)) and untaught_loss(object()) == 0
+    seen: list[float] = []
+    monkeypatch.setattr(recovery, "why_diverged", lambda losses, first: seen.append(first) or "")
+    images, _ = pairs(12).tensors
+    numbers = TensorDataset(images, 100 + images.mean((2, 3))[:, :CLASSES] * 50)
+    history = fit(adapted("norm"), numbers, epochs=1, objective="regression")
+    assert history.first_loss is not None and seen == [max(history.first_loss, 1.0)]
 
 
 @pytest.mark.parametrize(
