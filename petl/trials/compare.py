@@ -174,7 +174,9 @@ def _plan(workshop: Workshop, settings: list[Setting], asked: dict[str, Any]) ->
     updates, trained = -(-len(train) // batch), [setting for setting in settings if not setting.closed]
 
     def decide() -> dict[str, Any]:
-        if asked["seconds"] is None or not trained:
+        if not trained:
+            return {**vars(Plan((), asked["seeds"], "no setting trains by gradient")), "jobs": 1.0}
+        if asked["seconds"] is None:
             plan, jobs = fixed_plan(asked["epochs"], updates, asked["seeds"]), 1.0
             return {**vars(plan), "jobs": jobs}
         one_of = {setting.text: setting for setting in trained}  # whatever its rates are, a method takes the same time

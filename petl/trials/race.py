@@ -84,7 +84,7 @@ class Race:
 
     def _final(self, ranked: list[Standing], closed: list[Entry]) -> list[Standing]:
         """Trains the finalists with more seeds, each on a fold of its own, and returns all of them, the best first."""
-        self._refuse_all_failed(ranked)
+        self._refuse_all_failed()
         decided = self.workshop.journal.decided("final", lambda: self._finalists(ranked))
         self.seeds = decided["seeds"]
         if self.seeds < self.plan.seeds:
@@ -97,7 +97,10 @@ class Race:
             )
         for entry in (*within, *closed):
             entry.end = entry.end or ("closed form" if entry.setting.closed else "finalist")
-        return self._ranked([entry for entry in (*within, *closed) if entry.end != "failed"], self.seeds)
+        left = [entry for entry in (*within, *closed) if entry.end != "failed"]
+        if not left:
+            raise PetlError(f"every finalist failed with another seed: {within[0].why if within else closed[0].why}")
+        return self._ranked(left, self.seeds)
 
     def _run(self, entries: list[Entry], seed: int, epochs: int, rung: int, what: str) -> None:
         trials = [self.workshop.trial(entry.setting, seed, epochs) for entry in entries if not entry.end]
@@ -150,7 +153,7 @@ class Race:
             place = Path(self.workshop.trial(entry.setting, 0, 0).folder)
             shutil.rmtree(place.parent, ignore_errors=True)
 
-    def _refuse_all_failed(self, ranked: list[Standing]) -> None:
+    def _refuse_all_failed(self) -> None:
         asked = [entry for entry in self.entries.values() if not entry.setting.closed] or [*self.entries.values()]
         if all(entry.end == "failed" for entry in asked):
             reasons = dict.fromkeys(entry.why for entry in asked)

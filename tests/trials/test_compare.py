@@ -230,6 +230,13 @@ def test_folders_and_numbers(tmp_path: Path) -> None:
     assert [one.name for one in numbers.baselines] in (["probe"], [])
 
 
+def test_probes_alone_can_be_compared() -> None:
+    found = compared(pairs(30), ["probe", petl.Probe(solver="ridge")], seconds=600, seeds=2)
+    assert {row.name for row in found.rows} == {"probe", "probe(solver='ridge')"}
+    assert found.rungs == ()
+    assert "no setting trains by gradient" in str(found)
+
+
 def test_raw_pixels_tell_what_they_can() -> None:
     parts = trials.Parts([(pairs(40), pairs(20, seed=3))], pairs(30, seed=1), True, "classification", 3, None)
     scores = raw_pixel_scores(MODEL, parts)
