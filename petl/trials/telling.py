@@ -19,7 +19,7 @@ from petl.objectives.measured import TaskMetrics, per_image_of
 from petl.trials.choosing import gap_of
 from petl.trials.parts import Parts
 
-SIDE, MOST_PIXELS = 8, 2000  # the small pictures, and how many of them are read
+PIXEL_SIDE, MOST_PIXELS = 8, 2000  # the small pictures, and how many of them are read
 ACCURACY = "accuracy"
 
 
@@ -75,22 +75,22 @@ def chance_of(metrics: TaskMetrics) -> float | None:
 
 def raw_pixel_scores(model: nn.Module, parts: Parts) -> Tensor | None:
     """Returns whether each told image [N] is right by a ridge classifier of 8 x 8 pixels; None where images can't be compared."""
-    learnt = [small_pictures(model, sample(val, MOST_PIXELS // len(parts.folds))) for _, val in parts.folds]
+    learnt = [pixel_rows(model, sample(val, MOST_PIXELS // len(parts.folds))) for _, val in parts.folds]
     x, y = (torch.cat(column) for column in zip(*learnt, strict=True))
-    told, truth = small_pictures(model, parts.told)
+    told, truth = pixel_rows(model, parts.told)
     if told.shape[1] != x.shape[1]:
         return None
     head = ridge(x, y, parts.outputs)
     return ((told.double() @ head.weight.T + head.bias).argmax(1) == truth).double()
 
 
-def small_pictures(model: nn.Module, dataset: Any) -> tuple[Tensor, Tensor]:
+def pixel_rows(model: nn.Module, dataset: Any) -> tuple[Tensor, Tensor]:
     """Returns each readable image of a dataset as 8 x 8 pixels in one row, and its class."""
     rows, classes = [], []
     with marking_unreadable(dataset):
         for batch in as_loader(dataset, model, batch_size=64):
             images, targets = images_and_any_targets(batch, model)
             read = ~unreadable_rows(images, targets)
-            rows.append(F.adaptive_avg_pool2d(images[read].float().cpu(), SIDE).flatten(1))
+            rows.append(F.adaptive_avg_pool2d(images[read].float().cpu(), PIXEL_SIDE).flatten(1))
             classes.append(targets[read].cpu())  # type: ignore[index]  # they were read before
     return torch.cat(rows), torch.cat(classes)

@@ -22,10 +22,10 @@ from torch.utils.data import TensorDataset
 import petl
 from petl.trials import trial as trials
 from petl.trials.comparison import claims_of
-from petl.trials.race import Entry, Race
+from petl.trials.race import Race, Runner
 from petl.trials.settings import settings_for
 from petl.trials.telling import Told, raw_pixel_scores, told_of
-from petl.trials.trial import Materials, Trial, run_trial
+from petl.trials.trial import Materials, TrialRun, carried_out
 from tests.support.commands import bright_and_dark
 from tests.support.data import noise_pairs, pairs
 from tests.support.phases import blurred, phases
@@ -166,7 +166,7 @@ def test_a_run_that_goes_on_equals_an_unbroken_one(tmp_path: Path) -> None:
     def run(folder: str, *lengths: int) -> trials.Outcome:
         for epochs in lengths:
             place = str(tmp_path / folder)
-            found = run_trial(materials, Trial(setting, 0, 0, epochs, (1, 3), place, torch.get_num_threads()))
+            found = carried_out(materials, TrialRun(setting, 0, 0, epochs, (1, 3), place, torch.get_num_threads()))
         return found
 
     broken, whole = run("a", 1, 3), run("b", 3)
@@ -267,7 +267,7 @@ def test_under_several_ranks_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_seeds_on_one_fold_count_its_images_once() -> None:
-    entry = Entry(settings_for(MODEL, "norm", (1.0,), 3)[0], 2)
+    entry = Runner(settings_for(MODEL, "norm", (1.0,), 3)[0], 2)
     entry.outcomes = {seed: trials.Outcome("", scores=[float(seed == 0), 1.0]) for seed in range(3)}
     assert entry.scores(3).tolist() == [0.5, 1.0, 0.0, 1.0]
 
