@@ -151,7 +151,7 @@ class Comparison(Findings):
         chance = [] if self.chance is None else [f"An answer that needs no image has {self.chance:.3f} there."]
         return chance + [
             f"{one.name}: {_with_error(one.accuracy, one.error)} there; the winner is {one.gain:+.3f} +- {one.gain_error:.3f} "
-            f"from it, {'more than two standard errors better' if one.beaten else 'no difference that these images show'}."
+            f"from it, {one.said}."
             for one in self.baselines
         ]
 

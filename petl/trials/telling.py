@@ -47,6 +47,17 @@ class Baseline:
         """Returns whether the winner is above it by more than two standard errors."""
         return self.gain > 2 * self.gain_error and self.gain > 0
 
+    @property
+    def said(self) -> str:
+        """Returns the same in words, also where the winner is below.
+
+        >>> Baseline("raw pixels", 0.71, 0.02, -0.08, 0.03).said
+        'WORSE by more than two standard errors'
+        """
+        if abs(self.gain) <= 2 * self.gain_error or not self.gain:
+            return "no difference that these images show"
+        return f"{'better' if self.gain > 0 else 'WORSE'} by more than two standard errors"
+
 
 def told_of(scores: Tensor, measure: str) -> Told:
     """Returns the mean score with its standard error; where all images are right, or all wrong, that of the exact interval.

@@ -24,7 +24,7 @@ from petl.trials import trial as trials
 from petl.trials.comparison import claims_of
 from petl.trials.race import Race, Runner
 from petl.trials.settings import settings_for
-from petl.trials.telling import Told, raw_pixel_scores, told_of
+from petl.trials.telling import Baseline, Told, raw_pixel_scores, told_of
 from petl.trials.trial import Materials, TrialRun, carried_out
 from tests.support.commands import bright_and_dark
 from tests.support.data import noise_pairs, pairs
@@ -73,6 +73,12 @@ def test_claims_need_two_standard_errors() -> None:
     assert claims_of(Told(0.5, 0.1, 30), 0.31, []) == {"above_chance": False}
     assert claims_of(Told(0.5, 0.1, 30), 0.29, []) == {"above_chance": True}
     assert told_of(torch.ones(10), "accuracy").error > 0.05
+
+
+def test_a_winner_below_raw_pixels_is_called_worse() -> None:
+    said = [Baseline("raw pixels", 0.7, 0.02, gain, 0.03).said for gain in (-0.08, 0.05, 0.08, 0.0)]
+    same = "no difference that these images show"
+    assert [text.partition(" by")[0] for text in said] == ["WORSE", same, "better", same]
 
 
 def test_every_setting_is_in_the_table_and_nothing_of_the_callers_changes(tmp_path: Path) -> None:
