@@ -25,7 +25,7 @@ from petl.objectives.measured import per_image_of
 from petl.trials.parts import open_parts
 from petl.trials.plan import fixed_plan
 from petl.trials.settings import FACTORS, settings_for
-from petl.trials.trial import Materials, Trial, run_trial
+from petl.trials.trial import Materials, TrialRun, carried_out
 
 METHODS = ("norm", "lora", "full")
 
@@ -61,9 +61,7 @@ def measured(model: nn.Module, images: Pictures, asked: argparse.Namespace) -> d
         images.tensors(images.chosen(split, count, 0), pipeline)
         for split, count in enumerate((asked.images, asked.test))
     )
-    start = time.perf_counter()
-    rows, scores = grid(model, data, asked)
-    wall = time.perf_counter() - start
+    (rows, scores), wall = grid(model, data, asked)
     print(f"{images.name}: the grid of {len(rows)} settings took {wall:.0f} s", flush=True)
     options = {"epochs": asked.epochs, "batch_size": asked.batch_size}
     comparison = petl.compare(model, data, list(asked.methods), wall * asked.share, **options)
@@ -80,15 +78,15 @@ def measured(model: nn.Module, images: Pictures, asked: argparse.Namespace) -> d
         },
         "same_setting_at_full_length_behind": {"mean": float(gap.mean()), "error": standard_error(gap)},
     }
-    print(json.dumps(result, indent=1))
-    print(comparison, flush=True)
+    print(json.dumps(result, indent=1), comparison, sep="\n", flush=True)
     return {**result, "comparison": comparison.to_json()}
 
 
 def grid(
     model: nn.Module, data: Any, asked: argparse.Namespace
-) -> tuple[dict[str, dict[str, float]], dict[str, torch.Tensor]]:
-    """Every setting trained to the end: its score on the hold-out and on the test images, and the test scores of each image."""
+) -> tuple[tuple[dict[str, dict[str, float]], dict[str, torch.Tensor]], float]:
+    """Every setting trained to the end: its score on hold-out and test images, the test scores of each image, and seconds."""
+    start = time.perf_counter()
     parts = open_parts(model, data, objective=None, images=None, seed=0)
     materials = Materials(model, parts, {"objective": None, "batch_size": asked.batch_size, "workers": 0})
     updates = -(-len(parts.folds[0][0]) // asked.batch_size)
@@ -97,8 +95,8 @@ def grid(
     with tempfile.TemporaryDirectory() as folder:
         for setting in settings_for(model, list(asked.methods), FACTORS, parts.outputs):
             place = str(Path(folder) / str(setting.number))
-            trial = Trial(setting, 0, 0, asked.epochs, rungs, place, torch.get_num_threads())
-            outcome = run_trial(materials, trial)
+            trial = TrialRun(setting, 0, 0, asked.epochs, rungs, place, torch.get_num_threads())
+            outcome = carried_out(materials, trial)
             if outcome.failed:
                 raise SystemExit(f"{setting.name}: {outcome.failed}")
             trained = petl.load(f"{place}/delta.safetensors", Backbone().build())
@@ -106,7 +104,7 @@ def grid(
             hold_out, test = sum(outcome.scores) / len(outcome.scores), float(scores[setting.name].mean())
             rows[setting.name] = {"hold_out": hold_out, "loss": outcome.loss, "test": test, "seconds": outcome.seconds}
             print(f"  {setting.name}: hold-out {hold_out:.3f}, test {test:.3f}, {outcome.seconds:.1f} s", flush=True)
-    return rows, scores
+    return (rows, scores), time.perf_counter() - start
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from petl.evidence.intervals import standard_error
 
-FEWEST, MOST_FINALISTS = 2, 4
+FEWEST_KEPT, MOST_FINALISTS = 2, 4
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ def _or_last(loss: float | None) -> float:
 
 def promoted(ranked: Sequence[Standing]) -> list[str]:
     """Returns who stays in after a rung: the top third (two at least), and everything within one standard error of the leader."""
-    third = max(FEWEST, math.ceil(len(ranked) / 3))
+    third = max(FEWEST_KEPT, math.ceil(len(ranked) / 3))
     return [one.name for place, one in enumerate(ranked) if place < third or one.tied]
 
 
 def finalists(ranked: Sequence[Standing]) -> list[str]:
     """Returns who is trained again with more seeds: the best two, and what is within one standard error, up to four in all."""
-    inside = [one.name for place, one in enumerate(ranked) if place < FEWEST or one.tied]
+    inside = [one.name for place, one in enumerate(ranked) if place < FEWEST_KEPT or one.tied]
     return inside[:MOST_FINALISTS]
 
 

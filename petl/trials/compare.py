@@ -20,11 +20,11 @@ from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.trials.comparison import Comparison
 from petl.trials.conclusion import comparison_of
 from petl.trials.journal import Journal
-from petl.trials.options import refuse_options
+from petl.trials.options import refuse_arguments
 from petl.trials.parts import open_parts
-from petl.trials.plan import SEEDS, Cost, Plan, fixed_plan, plan_within
+from petl.trials.plan import SEEDS, Cost, RunPlan, fixed_plan, plan_within
 from petl.trials.race import Race
-from petl.trials.settings import FACTORS, Setting, settings_for
+from petl.trials.settings import FACTORS, TrialSetting, settings_for
 from petl.trials.trial import Materials, as_before
 from petl.trials.workshop import Workshop, refuse_executor
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
@@ -97,7 +97,9 @@ def compare(
     >>> sorted(row.name for row in found.rows)
     ['norm x0.33', 'norm x1', 'norm x3', 'probe']
     """
-    refuse_options(seconds=seconds, epochs=epochs, factors=factors, seeds=seeds, batch_size=batch_size, workers=workers)
+    refuse_arguments(
+        seconds=seconds, epochs=epochs, factors=factors, seeds=seeds, batch_size=batch_size, workers=workers
+    )
     refuse_executor(executor)
     plain = _bare(model)
     with as_before(torch.get_num_threads()):
@@ -146,7 +148,7 @@ def _work_folder(folder: str | Path | None) -> Iterator[Path]:
     yield Path(folder)
 
 
-def _fingerprints(materials: Materials, settings: list[Setting]) -> dict[str, Any]:
+def _fingerprints(materials: Materials, settings: list[TrialSetting]) -> dict[str, Any]:
     """Returns what tells this comparison from another in the same folder, as plain values."""
     parts, state = materials.parts, materials.model.state_dict()
     with seeded_rng(0):  # a dataset that draws gives the same images again
@@ -168,13 +170,15 @@ def _text(objective: Any) -> str:
     )
 
 
-def _plan(workshop: Workshop, settings: list[Setting], asked: dict[str, Any]) -> tuple[Plan, float]:
+def _plan(workshop: Workshop, settings: list[TrialSetting], asked: dict[str, Any]) -> tuple[RunPlan, float]:
     """Returns the plan, by the time that a few updates take where there is a limit, and how many runs there are at a time."""
     train, batch = workshop.materials.parts.folds[0][0], workshop.materials.options["batch_size"]
     updates, trained = -(-len(train) // batch), [setting for setting in settings if not setting.closed]
 
     def decide() -> dict[str, Any]:
-        if asked["seconds"] is None or not trained:
+        if not trained:
+            return {**vars(RunPlan((), asked["seeds"], "no setting trains by gradient")), "jobs": 1.0}
+        if asked["seconds"] is None:
             plan, jobs = fixed_plan(asked["epochs"], updates, asked["seeds"]), 1.0
             return {**vars(plan), "jobs": jobs}
         one_of = {setting.text: setting for setting in trained}  # whatever its rates are, a method takes the same time
@@ -185,4 +189,4 @@ def _plan(workshop: Workshop, settings: list[Setting], asked: dict[str, Any]) ->
         return {**vars(plan), "jobs": jobs}
 
     found = workshop.journal.decided("plan", decide)
-    return Plan(tuple(found["rungs"]), found["seeds"], found["said"]), found["jobs"]
+    return RunPlan(tuple(found["rungs"]), found["seeds"], found["said"]), found["jobs"]

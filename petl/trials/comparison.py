@@ -16,11 +16,11 @@ from petl.findings import Findings
 from petl.tables import html_table, table
 from petl.trials.telling import Baseline, Told
 
-HEAD = ("", "setting", "epochs", "seeds", "", "behind", "trains", "bytes", "seconds", "end")
+TABLE_HEAD = ("", "setting", "epochs", "seeds", "", "behind", "trains", "bytes", "seconds", "end")
 
 
 @dataclass(frozen=True)
-class Row:
+class SettingRow:
     """A setting that was tried.
 
     Attributes:
@@ -85,7 +85,7 @@ class Comparison(Findings):
 
     best_name: str
     leader: str
-    rows: list[Row]
+    rows: list[SettingRow]
     measure: str
     held_out: Told
     held_out_is: str
@@ -119,7 +119,7 @@ class Comparison(Findings):
         return self
 
     @property
-    def winner(self) -> Row:
+    def winner(self) -> SettingRow:
         """Returns the winner's row."""
         return next(row for row in self.rows if row.name == self.best_name)
 
@@ -133,7 +133,7 @@ class Comparison(Findings):
         return html_table(self._cells(), self.sentences())
 
     def _cells(self) -> list[tuple[str, ...]]:
-        head = [self.measure if not name and place == 4 else name for place, name in enumerate(HEAD)]
+        head = [self.measure if not name and place == 4 else name for place, name in enumerate(TABLE_HEAD)]
         return [tuple(head), *(row.cells() for row in self.rows)]
 
     def _first(self) -> str:
@@ -151,7 +151,7 @@ class Comparison(Findings):
         chance = [] if self.chance is None else [f"An answer that needs no image has {self.chance:.3f} there."]
         return chance + [
             f"{one.name}: {_with_error(one.accuracy, one.error)} there; the winner is {one.gain:+.3f} +- {one.gain_error:.3f} "
-            f"from it, {'more than two standard errors better' if one.beaten else 'no difference that these images show'}."
+            f"from it, {one.said}."
             for one in self.baselines
         ]
 

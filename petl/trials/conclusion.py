@@ -16,8 +16,8 @@ from petl.format.atomic_files import open_atomically
 from petl.objectives.measured import TaskMetrics, per_image_of
 from petl.training.evaluation import evaluate
 from petl.trials.choosing import Standing, winner
-from petl.trials.comparison import Comparison, Row, claims_of
-from petl.trials.race import Entry, Race
+from petl.trials.comparison import Comparison, SettingRow, claims_of
+from petl.trials.race import Race, Runner
 from petl.trials.settings import PROBE
 from petl.trials.telling import Baseline, baseline, chance_of, raw_pixel_scores, told_of
 from petl.trials.trial import DELTA, measuring
@@ -51,12 +51,11 @@ def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comp
         repeat=_repeat(race, best),
         delta=str(_kept(race, best)) if keep else None,
     )
-    if keep:
-        _write(race, found)
-    return found.with_base(race.workshop.materials.model, None if keep else _delta(race, best).read_bytes())
+    content = _write(race, found) if keep else _delta(race, best).read_bytes()
+    return found.with_base(race.workshop.materials.model, content)
 
 
-def _winner(race: Race, ranked: Sequence[Standing]) -> Entry:
+def _winner(race: Race, ranked: Sequence[Standing]) -> Runner:
     """Returns the setting that wins, and marks it."""
     trainable = {one.name: race.entries[one.name].outcomes[0].trainable for one in ranked}
     entry = race.entries[winner(ranked, trainable)]
@@ -64,19 +63,19 @@ def _winner(race: Race, ranked: Sequence[Standing]) -> Entry:
     return entry
 
 
-def _delta(race: Race, entry: Entry) -> Path:
+def _delta(race: Race, entry: Runner) -> Path:
     """Returns the file of the delta of a setting's first seed."""
     return Path(race.workshop.trial(entry.setting, 0, entry.epochs).folder) / DELTA
 
 
-def _measured(race: Race, entry: Entry) -> TaskMetrics:
+def _measured(race: Race, entry: Runner) -> TaskMetrics:
     """Returns how well a setting's model does on the images that chose nothing."""
     materials = race.workshop.materials
     model = load(_delta(race, entry), copy.deepcopy(materials.model))
     return evaluate(model, materials.parts.told, progress=False, **measuring(materials.options))
 
 
-def _baselines(race: Race, entry: Entry, scores: torch.Tensor) -> list[Baseline]:
+def _baselines(race: Race, entry: Runner, scores: torch.Tensor) -> list[Baseline]:
     """Returns the probe in closed form and, for classes, raw pixels, on the same images."""
     parts, measure = race.workshop.materials.parts, entry.outcomes[0].measure
     probe = next((e for e in race.entries.values() if e.setting.closed and e.end != "failed"), None)
@@ -90,19 +89,19 @@ def _baselines(race: Race, entry: Entry, scores: torch.Tensor) -> list[Baseline]
     return found
 
 
-def _rows(race: Race, ranked: Sequence[Standing]) -> list[Row]:
+def _rows(race: Race, ranked: Sequence[Standing]) -> list[SettingRow]:
     """Returns the row of every setting, those that got furthest first, and the best of these first."""
     leader = ranked[0].name
     rows = [_row(race, entry, leader) for entry in race.entries.values()]
     places = {one.name: place for place, one in enumerate(ranked)}
 
-    def order(row: Row) -> tuple[Any, ...]:
+    def order(row: SettingRow) -> tuple[Any, ...]:
         return (row.end == "failed", places.get(row.name, len(places)), -row.rung, -(row.accuracy or 0.0))
 
     return sorted(rows, key=order)
 
 
-def _row(race: Race, entry: Entry, leader: str) -> Row:
+def _row(race: Race, entry: Runner, leader: str) -> SettingRow:
     setting, outcomes = entry.setting, [entry.outcomes[seed] for seed in sorted(entry.outcomes)]
     known: dict[str, Any] = dict.fromkeys(("accuracy", "error", "gap", "gap_error"))
     if entry.end != "failed":
@@ -110,7 +109,7 @@ def _row(race: Race, entry: Entry, leader: str) -> Row:
         told, gap = told_of(scores, outcomes[0].measure), race.gap(setting.name, leader)
         known = {"accuracy": told.accuracy, "error": told.error, "gap": gap[0], "gap_error": gap[1]}
     first = outcomes[0] if outcomes else None
-    return Row(
+    return SettingRow(
         name=setting.name,
         method=setting.text,
         factor=setting.factor,
@@ -144,7 +143,7 @@ def _plan_sentences(race: Race) -> list[str]:
     return [f"Plan: {race.plan.said}; {seeds}. {took}", *race.notes]
 
 
-def _repeat(race: Race, entry: Entry) -> str:
+def _repeat(race: Race, entry: Runner) -> str:
     """Returns the line that trains the winner."""
     methods, options = entry.setting.text, race.workshop.materials.options
     if entry.setting.closed:
@@ -156,7 +155,7 @@ def _repeat(race: Race, entry: Entry) -> str:
     )
 
 
-def _kept(race: Race, entry: Entry) -> Path:
+def _kept(race: Race, entry: Runner) -> Path:
     """Returns where the folder keeps a finalist's delta; of two settings with one file name, the later one has its number too."""
     name = file_name(entry.setting.name)
     same = [one for one in race.entries.values() if file_name(one.setting.name) == name]

@@ -16,16 +16,16 @@ BOUNDS = {
     "batch_size": Bounds(Integral, 1, INFINITY, "at least 1"),
     "workers": Bounds(Integral, 0, INFINITY, "at least 0"),
 }
-FACTOR = Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "factors above 0 of the default rates, such as (1/3, 1, 3)")
+FACTOR_BOUNDS = Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "factors above 0 of the default rates, such as (1/3, 1, 3)")
 
 
-def refuse_options(*, factors: Any, **numbers: Any) -> None:
+def refuse_arguments(*, factors: Any, **numbers: Any) -> None:
     """Raises a PetlError for the first argument that can't be."""
     for name, value in numbers.items():
         refuse_number(name, value, BOUNDS[name])
     if isinstance(factors, str) or not isinstance(factors, Sequence) or not factors:
-        raise PetlError(f"factors={factors!r}; expected {FACTOR.words}")
+        raise PetlError(f"factors={factors!r}; expected {FACTOR_BOUNDS.words}")
     for factor in factors:
-        refuse_number("factors", factor, FACTOR)
+        refuse_number("factors", factor, FACTOR_BOUNDS)
     if len({f"{factor:.2g}" for factor in factors}) < len(factors):
-        raise PetlError(f"factors={tuple(factors)!r} has the same twice; expected {FACTOR.words}")
+        raise PetlError(f"factors={tuple(factors)!r} has the same twice; expected {FACTOR_BOUNDS.words}")

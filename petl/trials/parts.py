@@ -21,8 +21,8 @@ from petl.errors import DataError, PetlError
 from petl.measures.enough_labels import refuse_few_labels
 from petl.objectives.choice import inferred_task, task_of
 
-MOST_FOLDS, HELD_OUT = 5, 0.2
-TASKS = ("classification", "multilabel", "regression")
+MOST_FOLDS, HELD_SHARE = 5, 0.2
+COMPARED_TASKS = ("classification", "multilabel", "regression")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def open_parts(model: nn.Module, data: Any, *, objective: Any, images: int | Non
     if images is not None:
         refuse_sample(images, seed)
         train, rest = _sampled(train, images, seed), None if rest is None else _sampled(rest, images, seed)
-    work, told = holdout(train, HELD_OUT, seed=seed) if rest is None else (train, rest)
+    work, told = holdout(train, HELD_SHARE, seed=seed) if rest is None else (train, rest)
     outputs = _outputs(targets, task, names)
     return Parts(_folds(work, seed), told, rest is not None, task, outputs, names)
 
@@ -80,7 +80,7 @@ def _sampled(dataset: Any, images: int, seed: int) -> Any:
 
 def _task(train: Any, targets: np.ndarray, objective: Any) -> str:
     meant = task_of(objective, None, dataset_task(train)) or inferred_task(torch.from_numpy(targets[:1]))
-    if meant.task not in TASKS:
+    if meant.task not in COMPARED_TASKS:
         raise PetlError(
             f"compare measures classes, several labels and numbers, and objective={meant.task!r} is none of these; compare such "
             "trainings by petl.fit and metrics.compare"

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from petl.errors import PetlError
 from petl.training.length import default_epochs
 
-MOST_RUNGS, LEAST_UPDATES = 4, 10  # of the first rung, where an epoch has fewer
+MOST_RUNGS, LEAST_FIRST_UPDATES = 4, 10  # of the first rung, where an epoch has fewer
 SEEDS = 3
-RESERVE = 0.1  # share of the time for what isn't measured: writing, starting workers, telling the result
+UNMEASURED_SHARE = 0.1  # share of the time for what isn't measured: writing, starting workers, telling the result
 TIES = 1.5  # so many times the top third are expected to stay in
 
 
@@ -32,7 +32,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """The epochs that runs have in all at the end of each rung, how many seeds the final has, and a sentence about it."""
 
     rungs: tuple[int, ...]
@@ -47,16 +47,16 @@ def rungs_to(last: int, updates: int) -> tuple[int, ...]:
     ((1, 3, 9, 27), (3, 10), (1,))
     """
     found = [last]
-    while len(found) < MOST_RUNGS and found[0] // 3 and (found[0] // 3) * updates >= LEAST_UPDATES:
+    while len(found) < MOST_RUNGS and found[0] // 3 and (found[0] // 3) * updates >= LEAST_FIRST_UPDATES:
         found.insert(0, found[0] // 3)
     return tuple(found)
 
 
-def fixed_plan(epochs: int | None, updates: int, seeds: int) -> Plan:
+def fixed_plan(epochs: int | None, updates: int, seeds: int) -> RunPlan:
     """Returns the plan that depends on no time: to ``epochs``, or to as many as `petl.fit` chooses."""
     last = epochs or default_epochs(updates)
     rungs = rungs_to(last, updates)
-    return Plan(rungs, seeds, f"{_listed(rungs)}, without a limit of time")
+    return RunPlan(rungs, seeds, f"{_listed(rungs)}, without a limit of time")
 
 
 def plan_within(
@@ -68,7 +68,7 @@ def plan_within(
     seeds: int,
     jobs: float,
     used: float = 0.0,
-) -> Plan:
+) -> RunPlan:
     """Returns the longest plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
 
     Args:
@@ -79,19 +79,19 @@ def plan_within(
     Raises:
         TooLittleTime: not even one epoch of each setting fits.
     """
-    most, least = epochs or default_epochs(updates), math.ceil(LEAST_UPDATES / updates)
-    time = (seconds * (1 - RESERVE) - used) * jobs
+    most, least = epochs or default_epochs(updates), math.ceil(LEAST_FIRST_UPDATES / updates)
+    time = (seconds * (1 - UNMEASURED_SHARE) - used) * jobs
     for count, first in ((seeds, least), (1, least), (1, 1)):
         fitting = [rungs for rungs in _all_rungs(min(first, most), most) if expected(rungs, count, costs) <= time]
         if fitting:
             rungs = max(fitting, key=lambda found: (found[-1], len(found)))
             about = expected(rungs, count, costs) / jobs
-            return Plan(rungs, count, f"{_listed(rungs)}, about {about:.0f} of {seconds:.0f} s")
+            return RunPlan(rungs, count, f"{_listed(rungs)}, about {about:.0f} of {seconds:.0f} s")
     first = sum(cost.of(1) for cost in costs.values()) / jobs
+    enough = math.ceil((first + used) / (1 - UNMEASURED_SHARE) * 1.5)
     raise TooLittleTime(
         f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings: about {first:.3g} s, after "
-        f"{used:.3g} s of measuring that; pass seconds={math.ceil((first + used) / (1 - RESERVE) * 1.5)} or more, fewer images "
-        "by images=, or fewer methods"
+        f"{used:.3g} s of measuring that; pass seconds={enough} or more, fewer images by images=, or fewer methods"
     )
 
 

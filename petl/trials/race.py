@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 
 from petl.errors import PetlError
-from petl.trials.choosing import FEWEST, Standing, finalists, gap_of, promoted, standings
-from petl.trials.plan import Plan, as_time_allows
-from petl.trials.settings import Setting
+from petl.trials.choosing import FEWEST_KEPT, Standing, finalists, gap_of, promoted, standings
+from petl.trials.plan import RunPlan, as_time_allows
+from petl.trials.settings import TrialSetting
 from petl.trials.trial import Outcome
 from petl.trials.workshop import Workshop
 
 
 @dataclass
-class Entry:
+class Runner:
     """How far a setting has come: the outcomes of its longest runs by seed, and how it ended."""
 
-    setting: Setting
+    setting: TrialSetting
     folds: int
     outcomes: dict[int, Outcome] = field(default_factory=dict)
     rung: int = 0
@@ -55,10 +55,12 @@ class Entry:
 class Race:
     """A comparison under way: who is in it, and what is decided after each rung."""
 
-    def __init__(self, workshop: Workshop, settings: list[Setting], plan: Plan, seconds: float | None, jobs: float):
+    def __init__(
+        self, workshop: Workshop, settings: list[TrialSetting], plan: RunPlan, seconds: float | None, jobs: float
+    ):
         self.workshop, self.plan, self.seconds, self.jobs = workshop, plan, seconds, jobs
         folds = len(workshop.materials.parts.folds)
-        self.entries = {setting.name: Entry(setting, folds) for setting in settings}
+        self.entries = {setting.name: Runner(setting, folds) for setting in settings}
         self.notes: list[str] = []
         self.seeds = plan.seeds
         self.rungs: tuple[int, ...] = ()
@@ -82,9 +84,9 @@ class Race:
             alive = [entry for entry in alive if not entry.end]
         return self._final(ranked, closed)
 
-    def _final(self, ranked: list[Standing], closed: list[Entry]) -> list[Standing]:
+    def _final(self, ranked: list[Standing], closed: list[Runner]) -> list[Standing]:
         """Trains the finalists with more seeds, each on a fold of its own, and returns all of them, the best first."""
-        self._refuse_all_failed(ranked)
+        self._refuse_all_failed()
         decided = self.workshop.journal.decided("final", lambda: self._finalists(ranked))
         self.seeds = decided["seeds"]
         if self.seeds < self.plan.seeds:
@@ -97,9 +99,12 @@ class Race:
             )
         for entry in (*within, *closed):
             entry.end = entry.end or ("closed form" if entry.setting.closed else "finalist")
-        return self._ranked([entry for entry in (*within, *closed) if entry.end != "failed"], self.seeds)
+        left = [entry for entry in (*within, *closed) if entry.end != "failed"]
+        if not left:
+            raise PetlError(f"every finalist failed with another seed: {within[0].why if within else closed[0].why}")
+        return self._ranked(left, self.seeds)
 
-    def _run(self, entries: list[Entry], seed: int, epochs: int, rung: int, what: str) -> None:
+    def _run(self, entries: list[Runner], seed: int, epochs: int, rung: int, what: str) -> None:
         trials = [self.workshop.trial(entry.setting, seed, epochs) for entry in entries if not entry.end]
         for name, outcome in self.workshop.run(trials, what).items():
             entry = self.entries[name]
@@ -107,7 +112,7 @@ class Race:
             if not entry.setting.closed and not outcome.failed:
                 entry.rung, entry.epochs = rung, epochs
 
-    def _ranked(self, entries: list[Entry], seeds: int) -> list[Standing]:
+    def _ranked(self, entries: list[Runner], seeds: int) -> list[Standing]:
         named = {entry.setting.name: entry for entry in entries}
         losses = {name: entry.loss for name, entry in named.items()}
         return standings({name: entry.scores(seeds) for name, entry in named.items()}, losses)
@@ -118,8 +123,8 @@ class Race:
         if self.seconds is None:
             return names
         pace = {one.name: self.entries[one.name].pace for one in ranked}
-        final = sum(pace[name] for name in names[:FEWEST]) * following * (self.plan.seeds - 1)
-        needed = min(len(names), max(FEWEST, math.ceil(len(ranked) / 3)))
+        final = sum(pace[name] for name in names[:FEWEST_KEPT]) * following * (self.plan.seeds - 1)
+        needed = min(len(names), max(FEWEST_KEPT, math.ceil(len(ranked) / 3)))
         return as_time_allows(names, needed, {n: p * (following - now) for n, p in pace.items()}, self._left() - final)
 
     def _finalists(self, ranked: list[Standing]) -> dict[str, Any]:
@@ -127,11 +132,11 @@ class Race:
         if self.seconds is None or not names:
             return {"names": names, "seeds": seeds}
         pace = {name: self.entries[name].pace * self.rungs[-1] for name in names}
-        while seeds > 1 and sum(pace[name] for name in names[:FEWEST]) * (seeds - 1) > self._left():
+        while seeds > 1 and sum(pace[name] for name in names[:FEWEST_KEPT]) * (seeds - 1) > self._left():
             seeds -= 1
         if seeds > 1:
             times = {name: value * (seeds - 1) for name, value in pace.items()}
-            names = as_time_allows(names, min(FEWEST, len(names)), times, self._left()) or names[:FEWEST]
+            names = as_time_allows(names, min(FEWEST_KEPT, len(names)), times, self._left()) or names[:FEWEST_KEPT]
         return {"names": names, "seeds": seeds}
 
     def _left(self) -> float:
@@ -150,7 +155,7 @@ class Race:
             place = Path(self.workshop.trial(entry.setting, 0, 0).folder)
             shutil.rmtree(place.parent, ignore_errors=True)
 
-    def _refuse_all_failed(self, ranked: list[Standing]) -> None:
+    def _refuse_all_failed(self) -> None:
         asked = [entry for entry in self.entries.values() if not entry.setting.closed] or [*self.entries.values()]
         if all(entry.end == "failed" for entry in asked):
             reasons = dict.fromkeys(entry.why for entry in asked)

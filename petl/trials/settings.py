@@ -21,7 +21,7 @@ PROBE = "probe"
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrialSetting:
     """One way to train: methods, and the factor of their default rates; None for a classifier in closed form, which has none.
 
     ``number`` is its place in the list, which decides where nothing else does.
@@ -64,7 +64,7 @@ def method_text(method: Method) -> str:
     )
 
 
-def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outputs: int) -> list[Setting]:
+def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outputs: int) -> list[TrialSetting]:
     """Returns all settings: each method with each factor, and the probe in closed form as the last one.
 
     Every method is put onto a copy of the model first, so that one that can't be there is refused before any training.
@@ -76,14 +76,14 @@ def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outpu
     fitting = {
         name: chosen for name, chosen in named.items() if _fits(model, chosen, outputs, asked=methods is not None)
     }
-    found: list[Setting] = []
+    found: list[TrialSetting] = []
     for name, chosen in fitting.items():
         for factor in (None,) if is_closed(chosen) else factors:
             own = name if factor is None else f"{name} x{factor:.2g}"
-            found.append(Setting(own, tuple(chosen), factor, len(found)))
+            found.append(TrialSetting(own, tuple(chosen), factor, len(found)))
     if not any(setting.closed and setting.methods == (Probe(),) for setting in found):
         name = PROBE if all(setting.name != PROBE for setting in found) else "probe in closed form"
-        found.append(Setting(name, (Probe(),), None, len(found)))
+        found.append(TrialSetting(name, (Probe(),), None, len(found)))
     return found
 
 

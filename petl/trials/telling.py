@@ -19,7 +19,7 @@ from petl.objectives.measured import TaskMetrics, per_image_of
 from petl.trials.choosing import gap_of
 from petl.trials.parts import Parts
 
-SIDE, MOST_PIXELS = 8, 2000  # the small pictures, and how many of them are read
+PIXEL_SIDE, MOST_PIXELS = 8, 2000  # the small pictures, and how many of them are read
 ACCURACY = "accuracy"
 
 
@@ -46,6 +46,17 @@ class Baseline:
     def beaten(self) -> bool:
         """Returns whether the winner is above it by more than two standard errors."""
         return self.gain > 2 * self.gain_error and self.gain > 0
+
+    @property
+    def said(self) -> str:
+        """Returns the same in words, also where the winner is below.
+
+        >>> Baseline("raw pixels", 0.71, 0.02, -0.08, 0.03).said
+        'WORSE by more than two standard errors'
+        """
+        if abs(self.gain) <= 2 * self.gain_error or not self.gain:
+            return "no difference that these images show"
+        return f"{'better' if self.gain > 0 else 'WORSE'} by more than two standard errors"
 
 
 def told_of(scores: Tensor, measure: str) -> Told:
@@ -75,22 +86,22 @@ def chance_of(metrics: TaskMetrics) -> float | None:
 
 def raw_pixel_scores(model: nn.Module, parts: Parts) -> Tensor | None:
     """Returns whether each told image [N] is right by a ridge classifier of 8 x 8 pixels; None where images can't be compared."""
-    learnt = [small_pictures(model, sample(val, MOST_PIXELS // len(parts.folds))) for _, val in parts.folds]
+    learnt = [pixel_rows(model, sample(val, MOST_PIXELS // len(parts.folds))) for _, val in parts.folds]
     x, y = (torch.cat(column) for column in zip(*learnt, strict=True))
-    told, truth = small_pictures(model, parts.told)
+    told, truth = pixel_rows(model, parts.told)
     if told.shape[1] != x.shape[1]:
         return None
     head = ridge(x, y, parts.outputs)
     return ((told.double() @ head.weight.T + head.bias).argmax(1) == truth).double()
 
 
-def small_pictures(model: nn.Module, dataset: Any) -> tuple[Tensor, Tensor]:
+def pixel_rows(model: nn.Module, dataset: Any) -> tuple[Tensor, Tensor]:
     """Returns each readable image of a dataset as 8 x 8 pixels in one row, and its class."""
     rows, classes = [], []
     with marking_unreadable(dataset):
         for batch in as_loader(dataset, model, batch_size=64):
             images, targets = images_and_any_targets(batch, model)
             read = ~unreadable_rows(images, targets)
-            rows.append(F.adaptive_avg_pool2d(images[read].float().cpu(), SIDE).flatten(1))
+            rows.append(F.adaptive_avg_pool2d(images[read].float().cpu(), PIXEL_SIDE).flatten(1))
             classes.append(targets[read].cpu())  # type: ignore[index]  # they were read before
     return torch.cat(rows), torch.cat(classes)

@@ -11,9 +11,18 @@ from typing import Any
 from petl.data.samples import sample
 from petl.training.evaluation import evaluate
 from petl.trials.plan import Cost
-from petl.trials.trial import IN_TURN, Materials, Trial, as_before, fit_setting, load_materials, measuring, wrapped_copy
+from petl.trials.trial import (
+    IN_TURN,
+    Materials,
+    TrialRun,
+    as_before,
+    fit_setting,
+    load_materials,
+    measuring,
+    wrapped_copy,
+)
 
-BATCHES, UPDATES = 4, 5  # of the sample; timed at least
+TIMED_BATCHES, TIMED_UPDATES = 4, 5  # of the sample; timed at least
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class _Clock:
         self.marks.append(time.perf_counter())
 
 
-def timed_trial(source: Materials | str, trial: Trial) -> Timed:
+def timed_trial(source: Materials | str, trial: TrialRun) -> Timed:
     """Returns what the run of a setting that trains by gradient takes once, and for each epoch."""
     started = time.perf_counter()
     with IN_TURN, as_before(trial.threads):
@@ -46,13 +55,13 @@ def timed_trial(source: Materials | str, trial: Trial) -> Timed:
     return Timed(trial.key, time.perf_counter() - started, cost)
 
 
-def _cost(materials: Materials, trial: Trial, started: float) -> Cost:
+def _cost(materials: Materials, trial: TrialRun, started: float) -> Cost:
     train, val = materials.parts.folds[trial.fold]
     batch = int(materials.options["batch_size"])
-    some = sample(train, BATCHES * batch)
+    some = sample(train, TIMED_BATCHES * batch)
     model, clock = wrapped_copy(materials, trial.setting, trial.seed), _Clock()
-    epochs = math.ceil((UPDATES + 1) / math.ceil(len(some) / batch))
-    short = Trial(trial.setting, trial.seed, trial.fold, epochs, (epochs,), trial.folder, trial.threads)
+    epochs = math.ceil((TIMED_UPDATES + 1) / math.ceil(len(some) / batch))
+    short = TrialRun(trial.setting, trial.seed, trial.fold, epochs, (epochs,), trial.folder, trial.threads)
     fit_setting(model, some, short, materials.options, callbacks=clock)
     trained = time.perf_counter()
     evaluate(model, some, progress=False, **measuring(materials.options))

@@ -23,7 +23,7 @@ from petl.objectives.measured import per_image_of
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
 from petl.trials.parts import Parts
-from petl.trials.settings import Setting
+from petl.trials.settings import TrialSetting
 from petl.wrapping.lookup import trainable
 from petl.wrapping.wrap import wrap
 
@@ -41,13 +41,13 @@ class Materials:
 
 
 @dataclass(frozen=True)
-class Trial:
+class TrialRun:
     """A run: one setting with one seed, measured on one fold, trained to ``epochs`` in all of a schedule of ``cycles``.
 
     Its folder holds its checkpoint, from which a longer run of the same setting, seed and fold goes on, and its delta.
     """
 
-    setting: Setting
+    setting: TrialSetting
     seed: int
     fold: int
     epochs: int
@@ -82,7 +82,7 @@ class Outcome:
     failed: str = ""
 
 
-def run_trial(source: Materials | str, trial: Trial) -> Outcome:
+def carried_out(source: Materials | str, trial: TrialRun) -> Outcome:
     """Returns what a run finds. ``source`` is its materials, or the file that they were pickled to.
 
     An error in it is its outcome, so that the other runs go on; it leaves random generators and threads as they were.
@@ -105,14 +105,14 @@ def load_materials(source: Materials | str) -> Materials:
         return pickle.load(file)
 
 
-def wrapped_copy(materials: Materials, setting: Setting, seed: int) -> nn.Module:
+def wrapped_copy(materials: Materials, setting: TrialSetting, seed: int) -> nn.Module:
     """Returns a copy of the model with the setting's methods on it; what is random there depends on the seed alone."""
     model = copy.deepcopy(materials.model)
     torch.manual_seed(seed)
     return wrap(model, list(setting.methods), num_classes=materials.parts.outputs)
 
 
-def fit_setting(model: nn.Module, train: Any, trial: Trial, options: dict[str, Any], **more: Any) -> Any:
+def fit_setting(model: nn.Module, train: Any, trial: TrialRun, options: dict[str, Any], **more: Any) -> Any:
     """Trains a wrapped copy as the setting says, and returns the history."""
     common: dict[str, Any] = {**options, "seed": trial.seed, "progress": False, **more}
     if trial.setting.closed:
@@ -120,7 +120,7 @@ def fit_setting(model: nn.Module, train: Any, trial: Trial, options: dict[str, A
     return fit(model, train, lr=trial.setting.lr, epochs=trial.epochs, cycles=trial.cycles, **common)
 
 
-def _trained(materials: Materials, trial: Trial, started: float) -> Outcome:
+def _trained(materials: Materials, trial: TrialRun, started: float) -> Outcome:
     train, val = materials.parts.folds[trial.fold]
     model, place = wrapped_copy(materials, trial.setting, trial.seed), Path(trial.folder)
     place.mkdir(parents=True, exist_ok=True)

@@ -18,9 +18,9 @@ import torch
 
 from petl.errors import PetlError, StateError, printable
 from petl.trials.journal import Journal
-from petl.trials.settings import Setting
+from petl.trials.settings import TrialSetting
 from petl.trials.timing import timed_trial
-from petl.trials.trial import Materials, Outcome, Trial, run_trial
+from petl.trials.trial import Materials, Outcome, TrialRun, carried_out
 
 MATERIALS = "materials.pkl"
 
@@ -43,22 +43,22 @@ class Workshop:
             self.source = str((self.folder / MATERIALS).absolute())
             pickled(self.materials, Path(self.source))
 
-    def trial(self, setting: Setting, seed: int, epochs: int) -> Trial:
+    def trial(self, setting: TrialSetting, seed: int, epochs: int) -> TrialRun:
         """Returns the run of a setting: its seed decides the fold, too."""
         fold = seed % len(self.materials.parts.folds)
         place = self.folder / "runs" / f"{setting.number:02}-{file_name(setting.name)}" / f"seed-{seed}"
         threads = torch.get_num_threads()
-        return Trial(setting, self.seed + seed, fold, epochs, self.cycles, str(place.absolute()), threads)
+        return TrialRun(setting, self.seed + seed, fold, epochs, self.cycles, str(place.absolute()), threads)
 
-    def run(self, trials: Sequence[Trial], what: str) -> dict[str, Outcome]:
+    def run(self, trials: Sequence[TrialRun], what: str) -> dict[str, Outcome]:
         """Returns what each run found, by the name of its setting in their order; those that have ended aren't repeated."""
         missing = [trial for trial in trials if trial.key not in self.journal.outcomes]
-        for number, outcome in enumerate(self._each(run_trial, missing), start=1):
+        for number, outcome in enumerate(self._each(carried_out, missing), start=1):
             self.journal.add(outcome)
             self.say(f"{what}, {number} of {len(missing)}: {_told(outcome)}")
         return {trial.setting.name: self.journal.outcomes[trial.key] for trial in trials}
 
-    def time(self, trials: Sequence[Trial]) -> tuple[dict[str, Any], float]:
+    def time(self, trials: Sequence[TrialRun]) -> tuple[dict[str, Any], float]:
         """Returns the cost of each run's setting by name, and how many runs there were at a time."""
         start = time.perf_counter()
         found = {outcome.key: outcome for outcome in self._each(timed_trial, trials)}
@@ -74,14 +74,14 @@ class Workshop:
         if self.show:
             sys.stderr.write(f"{printable(line)}\n")
 
-    def _each(self, function: Any, trials: Sequence[Trial]) -> Iterable[Any]:
+    def _each(self, function: Any, trials: Sequence[TrialRun]) -> Iterable[Any]:
         if self.executor is None:
             return (function(self.source, trial) for trial in trials)
         return self._submitted(function, trials)
 
-    def _submitted(self, function: Any, trials: Sequence[Trial]) -> Iterable[Any]:
+    def _submitted(self, function: Any, trials: Sequence[TrialRun]) -> Iterable[Any]:
         """Yields outcomes as they come; where the executor is interrupted or breaks, runs that haven't begun are cancelled."""
-        futures: dict[Any, Trial] = {}
+        futures: dict[Any, TrialRun] = {}
         try:
             for trial in trials:
                 futures[self.executor.submit(function, self.source, trial)] = trial  # type: ignore[union-attr]  # not None here
@@ -102,7 +102,7 @@ class Workshop:
             (self.folder / MATERIALS).unlink()
 
 
-def _result(future: Any, trial: Trial) -> Any:
+def _result(future: Any, trial: TrialRun) -> Any:
     """Returns the outcome of a future; an error that the run itself couldn't catch is one, too."""
     try:
         return future.result()

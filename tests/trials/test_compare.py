@@ -22,10 +22,10 @@ from torch.utils.data import TensorDataset
 import petl
 from petl.trials import trial as trials
 from petl.trials.comparison import claims_of
-from petl.trials.race import Entry, Race
+from petl.trials.race import Race, Runner
 from petl.trials.settings import settings_for
-from petl.trials.telling import Told, raw_pixel_scores, told_of
-from petl.trials.trial import Materials, Trial, run_trial
+from petl.trials.telling import Baseline, Told, raw_pixel_scores, told_of
+from petl.trials.trial import Materials, TrialRun, carried_out
 from tests.support.commands import bright_and_dark
 from tests.support.data import noise_pairs, pairs
 from tests.support.phases import blurred, phases
@@ -73,6 +73,12 @@ def test_claims_need_two_standard_errors() -> None:
     assert claims_of(Told(0.5, 0.1, 30), 0.31, []) == {"above_chance": False}
     assert claims_of(Told(0.5, 0.1, 30), 0.29, []) == {"above_chance": True}
     assert told_of(torch.ones(10), "accuracy").error > 0.05
+
+
+def test_a_winner_below_raw_pixels_is_called_worse() -> None:
+    said = [Baseline("raw pixels", 0.7, 0.02, gain, 0.03).said for gain in (-0.08, 0.05, 0.08, 0.0)]
+    same = "no difference that these images show"
+    assert [text.partition(" by")[0] for text in said] == ["WORSE", same, "better", same]
 
 
 def test_every_setting_is_in_the_table_and_nothing_of_the_callers_changes(tmp_path: Path) -> None:
@@ -166,7 +172,7 @@ def test_a_run_that_goes_on_equals_an_unbroken_one(tmp_path: Path) -> None:
     def run(folder: str, *lengths: int) -> trials.Outcome:
         for epochs in lengths:
             place = str(tmp_path / folder)
-            found = run_trial(materials, Trial(setting, 0, 0, epochs, (1, 3), place, torch.get_num_threads()))
+            found = carried_out(materials, TrialRun(setting, 0, 0, epochs, (1, 3), place, torch.get_num_threads()))
         return found
 
     broken, whole = run("a", 1, 3), run("b", 3)
@@ -230,6 +236,13 @@ def test_folders_and_numbers(tmp_path: Path) -> None:
     assert [one.name for one in numbers.baselines] in (["probe"], [])
 
 
+def test_probes_alone_can_be_compared() -> None:
+    found = compared(pairs(30), ["probe", petl.Probe(solver="ridge")], seconds=600, seeds=2)
+    assert {row.name for row in found.rows} == {"probe", "probe(solver='ridge')"}
+    assert found.rungs == ()
+    assert "no setting trains by gradient" in str(found)
+
+
 def test_raw_pixels_tell_what_they_can() -> None:
     parts = trials.Parts([(pairs(40), pairs(20, seed=3))], pairs(30, seed=1), True, "classification", 3, None)
     scores = raw_pixel_scores(MODEL, parts)
@@ -260,7 +273,7 @@ def test_under_several_ranks_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_seeds_on_one_fold_count_its_images_once() -> None:
-    entry = Entry(settings_for(MODEL, "norm", (1.0,), 3)[0], 2)
+    entry = Runner(settings_for(MODEL, "norm", (1.0,), 3)[0], 2)
     entry.outcomes = {seed: trials.Outcome("", scores=[float(seed == 0), 1.0]) for seed in range(3)}
     assert entry.scores(3).tolist() == [0.5, 1.0, 0.0, 1.0]
 

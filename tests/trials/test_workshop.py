@@ -16,8 +16,8 @@ from torch.utils.data import TensorDataset
 
 import petl
 from petl.trials.journal import Journal
-from petl.trials.settings import Setting
-from petl.trials.trial import Outcome, Trial, run_trial
+from petl.trials.settings import TrialSetting
+from petl.trials.trial import Outcome, TrialRun, carried_out
 from petl.trials.workshop import file_name
 from tests.support.data import pairs
 from tests.trials.test_compare import compared, plain
@@ -117,7 +117,9 @@ def test_an_error_on_the_way_is_that_runs_alone() -> None:
 
 def test_a_run_leaves_threads_and_generators_as_they_were() -> None:
     before, state, count = torch.get_num_threads(), torch.get_rng_state(), threading.active_count()
-    outcome = run_trial("no/such/file", Trial(Setting("probe", (petl.Probe(),), None, 0), 0, 0, 0, (1,), "x", 1))
+    outcome = carried_out(
+        "no/such/file", TrialRun(TrialSetting("probe", (petl.Probe(),), None, 0), 0, 0, 0, (1,), "x", 1)
+    )
     assert outcome.failed.startswith("FileNotFoundError")
     assert (torch.get_num_threads(), threading.active_count()) == (before, count)
     assert torch.equal(state, torch.get_rng_state())
