@@ -1,1 +1,1 @@
-"""Benchmarks of guidance: whether what its verbs say is right, and what saying it costs."""
+"""What the verbs of guidance say of real images and real backbones, and synthetic tasks with a known right answer."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from petl.report.charts import Axes, Line, line_chart
-from petl.report.page_parts import BEFORE_AFTER, Doc, figure, grid, numbers_below, section, table, text, why_not
+from petl.report.page_parts import BEFORE_AFTER, Doc, figure, grid, html_rows, numbers_below, section, text, why_not
 
 
 def depth_section(doc: Doc) -> str:
@@ -94,7 +94,7 @@ def _depth_table(doc: Doc, rows: list[dict[str, Any]]) -> str:
         ]
         for k, row in enumerate(rows)
     ]
-    return table(["block", *(name for name, _, _ in columns), "delta"], cells)
+    return html_rows(["block", *(name for name, _, _ in columns), "delta"], cells)
 
 
 COLLAPSE_ROWS = (
@@ -128,7 +128,7 @@ def collapse_section(doc: Doc) -> str:
     return section(
         "classes",
         "How classes lie",
-        figure("Neural collapse", table(["", *(name for _, name in whens)], rows), caption),
+        figure("Neural collapse", html_rows(["", *(name for _, name in whens)], rows), caption),
     )
 
 
@@ -190,4 +190,4 @@ def _band_table(doc: Doc, rows: list[dict[str, Any]]) -> str:
         ]
         for k in range(len(rows))
     ]
-    return table(["cycles per image side", *(name for name, _, _ in columns)], cells)
+    return html_rows(["cycles per image side", *(name for name, _, _ in columns)], cells)

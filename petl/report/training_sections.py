@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from petl.report.charts import Axes, Line, line_chart
-from petl.report.page_parts import Doc, figure, grid, joined, numbers_below, section, shown_number, table, text, why_not
+from petl.report.page_parts import (
+    Doc,
+    each_drawn,
+    figure,
+    grid,
+    html_rows,
+    numbers_below,
+    section,
+    shown_number,
+    text,
+    why_not,
+)
 
 
 def curves_section(doc: Doc) -> str:
@@ -14,7 +25,7 @@ def curves_section(doc: Doc) -> str:
     charts = [_losses(doc)]
     if curves["monitor"] in curves["columns"] and curves["monitor"] != "loss":
         charts.append(_monitor(doc))
-    notes = joined(curves["notes"], lambda note: f'<p class="note">{text(note)}</p>')
+    notes = each_drawn(curves["notes"], lambda note: f'<p class="note">{text(note)}</p>')
     return section("training", "How it was trained", grid(*charts), notes, numbers_below(_epochs(doc)))
 
 
@@ -47,13 +58,13 @@ def _epochs(doc: Doc) -> str:
     rows = [
         [doc.number(f"curves.rows.{row}.{name}", "g") for name in columns] for row in range(len(doc.get("curves.rows")))
     ]
-    return table([name.replace("_", " ") for name in columns], rows)
+    return html_rows([name.replace("_", " ") for name in columns], rows)
 
 
 def cost_section(doc: Doc) -> str:
     """Returns what the delta costs, and how the page is made again."""
     caption = "The delta is the whole of what this task adds."
-    facts = figure("What it costs", table(["", ""], _costs(doc), classes="facts"), caption)
+    facts = figure("What it costs", html_rows(["", ""], _costs(doc), classes="facts"), caption)
     return section("again", "What it costs, and how to make it again", grid(facts, _again(doc)))
 
 
@@ -77,10 +88,12 @@ def _again(doc: Doc) -> str:
     again = doc.content["reproduce"]
     versions = [[text(name), text(version)] for name, version in again["versions"].items()]
     settings = [[text(name), text(shown_number(value, "text"))] for name, value in again["settings"].items()]
-    methods = joined(doc.get("cost.methods") or [], lambda method: f"<li><code>{text(method['options'])}</code></li>")
+    methods = each_drawn(
+        doc.get("cost.methods") or [], lambda method: f"<li><code>{text(method['options'])}</code></li>"
+    )
     more = f"<h4>Methods</h4><ul>{methods}</ul>" if methods else ""
-    more += f"<h4>Settings of the training</h4>{table(['', ''], settings, classes='facts')}" if settings else ""
-    more += f"<h4>Versions</h4>{table(['', ''], versions, classes='facts')}"
+    more += f"<h4>Settings of the training</h4>{html_rows(['', ''], settings, classes='facts')}" if settings else ""
+    more += f"<h4>Versions</h4>{html_rows(['', ''], versions, classes='facts')}"
     command = f"<pre>{text(again['command'])}</pre>" if again["command"] else ""
     backbone = "".join(f" {text(key)}: {text(value)}." for key, value in again["backbone"].items())
     caption = f"data: {text(again['data'])}.{f' Backbone {backbone.strip()}' if backbone else ''}"
