@@ -51,7 +51,8 @@ def _cka(doc: Doc, rows: list[dict[str, Any]], labels: list[str], marks: dict[in
         Line("before", "before, on mirrored images", [row.get("cka_mirrored") for row in rows]),
     ]
     least = min(value for line in lines for value in line.values if value is not None)
-    axes = Axes(labels, "block", "unbiased CKA", "3", None if least > 0.5 else min(0.0, least), 1.0, marks)
+    low = 0.9 if least > 0.9 else None if least > 0.5 else min(0.0, least)  # never so fine that nothing looks like much
+    axes = Axes(labels, "block", "unbiased CKA", "3", low, 1.0, marks)
     caption = (
         "1 is the same up to rotation and scale, 0 is nothing in common. Where the blue line falls below the grey one, a block "
         f"has changed by more than a mirror does. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the "

@@ -101,7 +101,7 @@ def _depth(content: Mapping[str, Any]) -> str:
     if len(rows) < 2:
         return f"Unbiased CKA with the model before is {rows[0]['cka']:.3f} at the classifier's input." if rows else ""
     least = min(rows, key=lambda row: row["cka"])
-    where = f"; it is least at {least['block']} ({least['cka']:.3f})" if least is not rows[-1] else ""
+    where = f"; it is least at {least['block']} ({least['cka']:.3f})" if least["cka"] < rows[-1]["cka"] - 0.001 else ""
     return (
         f"Unbiased CKA with the model before is {rows[0]['cka']:.3f} at the first block and {rows[-1]['cka']:.3f} at the "
         f"end{where}. Shuffled images give {content['depth']['cka_shuffled']:.3f}."

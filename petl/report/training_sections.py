@@ -17,6 +17,9 @@ from petl.report.page_parts import (
 )
 
 
+NO_SHARES = ("r2", "spearman", "quadratic_kappa")  # figures that are 1 at best, and no part of anything
+
+
 def curves_section(doc: Doc) -> str:
     """Returns the learning curves of the training."""
     curves = doc.content["curves"]
@@ -46,7 +49,8 @@ def _losses(doc: Doc) -> str:
 def _monitor(doc: Doc) -> str:
     monitor = doc.get("curves.monitor")
     values = [row.get(monitor) for row in doc.get("curves.rows")]
-    form = "percent" if all(0 <= (value or 0) <= 1 for value in values) else "3"
+    shares = monitor not in NO_SHARES and all(0 <= (value or 0) <= 1 for value in values)
+    form = "percent" if shares else "3"
     name = monitor.replace("_", " ")
     chart = line_chart(_axes(doc, name, form), [Line("after", name, values)], mark_name="best epoch")
     caption = "The epoch that was kept was chosen by this curve, so its height there is a little optimistic."
