@@ -105,9 +105,10 @@ def looks_section(doc: Doc) -> str:
     grain = f"{len(looks['after'][0])} x {len(looks['after'][0][0])}"
     caption = (
         f"Gradient times activation at {text(looks['block'])} ({grain} places){also}. Bright places raise the answer; where they "
-        "lie on the background, the model has learnt something about where pictures were taken. Before adaptation, the answer "
-        "is that of ridge regression on the features."
+        "lie on the background, the model has learnt something about where pictures were taken."
     )
+    if before:
+        caption += " Before adaptation, the answer is that of ridge regression on the features."
     body = f'<ul class="looks">{cards}</ul>'
     return section(
         "looks", "Where the model looks", figure("Gradient times activation", body, caption, wide=True), missing

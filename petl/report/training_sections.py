@@ -16,7 +16,6 @@ from petl.report.page_parts import (
     why_not,
 )
 
-
 NO_SHARES = ("r2", "spearman", "quadratic_kappa")  # figures that are 1 at best, and no part of anything
 
 
@@ -99,6 +98,7 @@ def _again(doc: Doc) -> str:
     more += f"<h4>Settings of the training</h4>{html_rows(['', ''], settings, classes='facts')}" if settings else ""
     more += f"<h4>Versions</h4>{html_rows(['', ''], versions, classes='facts')}"
     command = f"<pre>{text(again['command'])}</pre>" if again["command"] else ""
+    code = "\n".join(map(text, again["code"]))
     backbone = "".join(f" {text(key)}: {text(value)}." for key, value in again["backbone"].items())
     caption = f"data: {text(again['data'])}.{f' Backbone {backbone.strip()}' if backbone else ''}"
-    return figure("In Python", f"<pre>{text(chr(10).join(again['code']))}</pre>{command}", caption, numbers_below(more))
+    return figure("In Python", f"<pre>{code}</pre>{command}", caption, numbers_below(more))
