@@ -181,7 +181,7 @@ def predict_command(
     as_json: JsonOption = False,
 ) -> None:
     """Print or write labels and confidences of images, or values where the delta's task is a regression."""
-    from petl.cli.predictions import images_to_predict, predict_images, predictions_output, report
+    from petl.cli.predictions import images_to_predict, predict_images, predictions_output, report_predictions
     from petl.data.pipelines import pipeline
     from petl.prediction.streaming import PassSettings
 
@@ -201,4 +201,4 @@ def predict_command(
     )
     written = path is not None if every is None else every
     predictions = predict_images(net, found, header, settings, every=written, out=path)
-    report(predictions, top=top, every=bool(every), as_json=as_json)
+    report_predictions(predictions, top=top, every=bool(every), as_json=as_json)

@@ -61,7 +61,7 @@ def predict_images(
             dist.destroy_process_group()
 
 
-def report(predictions: Predictions, *, top: int | None, every: bool, as_json: bool) -> None:
+def report_predictions(predictions: Predictions, *, top: int | None, every: bool, as_json: bool) -> None:
     """Prints the predictions, or where they are, and names the files that were skipped."""
     if not is_first_rank():
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,43 +49,30 @@ def report_command(
 ) -> None:
     """Draw a page that shows how a delta does and why: mistakes, maps, depth, detail, cost; it opens without a network."""
     import petl
-    from petl.cli.measured_columns import columns_of_labels, measured_classes
     from petl.cli.outputs import destination
-    from petl.data.unlabelled import flat_folder
     from petl.findings import as_text
-    from petl.training.held_out import images_to_measure
 
-    existing_file(delta)
-    page = destination(out, inputs=[delta, *weights_file(model)], overwrite=overwrite)
-    destination(str(page.with_suffix(".json")), inputs=[delta], overwrite=overwrite)
+    inputs = [existing_file(delta), *weights_file(model)]
+    page = destination(out, inputs=inputs, overwrite=overwrite)
+    destination(str(page.with_suffix(".json")), inputs=inputs, overwrite=overwrite)
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
     net, header = load_delta(delta, model)
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
-    if split is None and flat_folder(data) is not None:  # images alone
-        chosen, which = data, f"the images of {data}, which have no labels"
-    else:
-        columns = columns_of_labels(header, data, reading_options.dataset)
-        chosen, which = images_to_measure(
-            delta, data, pipeline, split=split, classes=measured_classes(header), **columns
-        )
-    found = petl.report(
-        net,
-        chosen,
-        page,
-        base=base,
-        findings=[Path(place) for place in findings or ()],
-        delta=delta,
-        images=images,
-        seed=seed,
-        title=title or f"{delta.stem}: {Path(data).name or data}",
-        about=_without_folders(which, data),
-        batch_size=batch_size,
-        strict=strict,
-        overwrite=overwrite,
-    )
+    chosen, which = _images(delta, data, split, pipeline, header, reading_options.dataset)
+    options: dict[str, Any] = {"base": base, "delta": delta, "images": images, "seed": seed, "batch_size": batch_size}
+    options |= {"findings": [Path(place) for place in findings or ()], "strict": strict, "overwrite": overwrite}
+    options["title"] = title or f"{delta.stem}: {Path(data).name or data}"
+    found = petl.report(net, chosen, page, about=which.replace(data, Path(data).name or data), **options)
     say(as_text(found) if as_json else str(found))
 
 
-def _without_folders(which: str, data: str) -> str:
-    """Returns the words for the images with the data's name instead of its path: the page is passed on."""
-    return which.replace(str(data), Path(data).name or str(data))
+def _images(delta: Path, data: str, split: str | None, pipeline: Any, header: Any, options: Any) -> tuple[Any, str]:
+    """Returns the images to report on, and a description of them: those that ``petl eval`` measures, or images alone."""
+    from petl.cli.measured_columns import columns_of_labels, measured_classes
+    from petl.data.unlabelled import flat_folder
+    from petl.training.held_out import images_to_measure
+
+    if split is None and flat_folder(data) is not None:
+        return data, f"the images of {data}, which have no labels"
+    columns = columns_of_labels(header, data, options)
+    return images_to_measure(delta, data, pipeline, split=split, classes=measured_classes(header), **columns)

@@ -17,7 +17,7 @@ from petl.wrapping.unwrap import unwrap
 from petl.wrapping.wrap import wrap
 
 
-class Report(tuple[Finding, ...]):
+class CheckReport(tuple[Finding, ...]):
     """Findings in the order of the contract; ``ok`` where none failed; prints as a table."""
 
     @property
@@ -28,7 +28,7 @@ class Report(tuple[Finding, ...]):
         return "\n".join(f"{f.status:4}  {f.point:12} {f.detail}".rstrip() for f in self)
 
 
-def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) -> Report:
+def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) -> CheckReport:
     """Tries the whole contract on copies of ``model`` and reports each point; the model itself is not touched.
 
     Args:
@@ -60,7 +60,7 @@ def check(model: nn.Module, batch: Tensor, methods: Any = None, **options: Any) 
     findings += [
         Finding(name, "fail", failure) if failure else _try_point(name, point) for name, point in after_training.items()
     ]
-    return Report([*findings, _try_point("unwrap", trial.unwrap)])
+    return CheckReport([*findings, _try_point("unwrap", trial.unwrap)])
 
 
 def _base_and_adapted(model: nn.Module, methods: Any, options: dict[str, Any]) -> tuple[nn.Module, nn.Module]:

@@ -8,11 +8,11 @@ from petl.report.page_parts import (
     Doc,
     figure,
     grid,
+    html_rows,
     numbers_below,
     picture,
     section,
     shown_number,
-    table,
     text,
     why_not,
 )
@@ -68,8 +68,8 @@ def _metrics(doc: Doc) -> str:
     if per:
         columns = [key for key, value in per[0].items() if not isinstance(value, (list, dict))]
         cells = [[doc.number(f"metrics.per_label.{k}.{key}", "g") for key in columns] for k in range(len(per))]
-        below = numbers_below(table([key.replace("_", " ") for key in columns], cells))
-    return figure("Measured", table(["", "value", "without the image"], rows), caption, below, wide=True)
+        below = numbers_below(html_rows([key.replace("_", " ") for key in columns], cells))
+    return figure("Measured", html_rows(["", "value", "without the image"], rows), caption, below, wide=True)
 
 
 def _confusion(doc: Doc) -> str:

@@ -17,11 +17,11 @@ from petl.report.images import ReportImages
 from petl.report.model_passes import ModelPass
 from petl.wrapping.lookup import record
 
-TASKS = {"labels": "multilabel", "numbers": "regression"}  # of targets, where the model's record has none
-MOST_CLASSES = 20  # of the confusion matrix that is drawn
+TASK_OF_KIND = {"labels": "multilabel", "numbers": "regression"}  # of targets, where the model's record has none
+MATRIX_CLASSES = 20  # of the confusion matrix that is drawn
 MOST_WRONG = 24  # images that are shown
-READING = "a leave-one-out reading"
-LEAST = 4  # images for a leave-one-out reading
+BY_READING = "a leave-one-out reading"
+LEAST_TO_READ = 4  # images for a leave-one-out reading
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Answers:
 
     @property
     def is_reading(self) -> bool:
-        return self.by.startswith(READING)
+        return self.by.startswith(BY_READING)
 
 
 def answers_of(model: nn.Module, run: ModelPass, images: ReportImages) -> Answers | None:
@@ -61,7 +61,7 @@ def _meaning(model: nn.Module, run: ModelPass, images: ReportImages) -> Meaning 
     if run.scores is None:
         return None
     told = getattr(record(model), "task", None)
-    task = None if told else TASKS.get(images.kind)
+    task = None if told else TASK_OF_KIND.get(images.kind)
     try:
         meaning = meaning_of(description_of(model, task=task), run.scores.shape[1])
     except PetlError:
@@ -86,11 +86,11 @@ def _fits(meaning: Meaning, images: ReportImages, is_wrapped: bool) -> bool:
 
 def reading_of(x: Tensor, images: ReportImages) -> Answers | None:
     """Returns what leave-one-out ridge regression on the features says of each image's class; None where there are no classes."""
-    if images.kind != "classes" or images.y is None or len(images.y) < LEAST or len(torch.unique(images.y)) < 2:
+    if images.kind != "classes" or images.y is None or len(images.y) < LEAST_TO_READ or len(torch.unique(images.y)) < 2:
         return None
     scores = ridge(x, images.y, max(len(images.classes), int(images.y.max()) + 1)).left_out.float()
     sure, first = scores.clamp(0, 1).max(1)
-    by = f"{READING} of its features, as its classifier isn't one for these classes"
+    by = f"{BY_READING} of its features, as its classifier isn't one for these classes"
     return Answers(by, "classification", images.classes, scores, first, sure)
 
 
@@ -114,7 +114,7 @@ def answer_facts(answers: Answers | None, images: ReportImages) -> dict[str, Any
         "right": int(right.sum()),
         "wrong_images": len(wrong),
         "wrong": wrong[:MOST_WRONG],
-        **_confusion(answers.predicted, images),
+        **_confusion_counts(answers.predicted, images),
     }
 
 
@@ -125,7 +125,7 @@ def most_wrong(answers: Answers, images: ReportImages) -> list[int]:
     return wrong[sure.argsort(descending=True, stable=True)].tolist()
 
 
-def _confusion(predicted: Tensor, images: ReportImages) -> dict[str, Any]:
+def _confusion_counts(predicted: Tensor, images: ReportImages) -> dict[str, Any]:
     """Returns the matrix as rows (class, taken for, images), and the classes to draw: all, or those that are mixed up most."""
     assert images.y is not None
     count = max(len(images.classes), int(images.y.max()) + 1, int(predicted.max()) + 1)
@@ -138,7 +138,7 @@ def _confusion(predicted: Tensor, images: ReportImages) -> dict[str, Any]:
         mixed[is_class] += number * (is_class != said)
         mixed[said] += number * (is_class != said)
     there = sorted({k for cell in cells for k in cell[:2]})
-    shown = sorted(sorted(there, key=lambda k: (-mixed[k], k))[:MOST_CLASSES])
+    shown = sorted(sorted(there, key=lambda k: (-mixed[k], k))[:MATRIX_CLASSES])
     worst = max((cell for cell in cells if cell[0] != cell[1]), key=lambda cell: cell[2], default=None)
     return {
         "confusion": [list(cell) for cell in cells],

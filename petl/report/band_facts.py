@@ -16,7 +16,7 @@ from petl.report.depth_facts import can_read
 from petl.report.images import ReportImages
 from petl.report.model_passes import ReportModel
 
-MOST_IMAGES = 128  # each runs once for every band and model
+BAND_IMAGES = 128  # each runs once for every band and model
 
 
 def band_facts(
@@ -54,8 +54,8 @@ def band_facts(
 
 
 def _evenly(count: int) -> Tensor:
-    """Returns at most `MOST_IMAGES` numbers from 0 to ``count``, evenly spread."""
-    chosen = min(count, MOST_IMAGES)
+    """Returns at most `BAND_IMAGES` numbers from 0 to ``count``, evenly spread."""
+    chosen = min(count, BAND_IMAGES)
     return (torch.arange(chosen) * count) // chosen
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from petl.report.page_parts import legend, shown_number, text
 
 WIDTH, HEIGHT = 560, 288
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 12, 50
-COLOURS, SHAPES = 8, 3  # of classes in a map; more classes begin again
+LEFT_EDGE, RIGHT_EDGE, TOP_EDGE, BOTTOM_EDGE = 56, 14, 12, 50
+COLOUR_COUNT, SHAPES = 8, 3  # of classes in a map; more classes begin again
 # outlines of a point, around (0, 0): a disc, a square, a triangle
 OUTLINES = ("M-3.6,0a3.6,3.6 0 1,0 7.2,0a3.6,3.6 0 1,0 -7.2,0", "M-3.2,-3.2h6.4v6.4h-6.4z", "M0,-4.4L4.1,3.2H-4.1z")
 
@@ -62,12 +62,12 @@ class _Scale:
         self.count, self.low, self.high = count, low, high
 
     def x(self, place: float) -> float:
-        room = WIDTH - LEFT - RIGHT
-        return round(LEFT + room * ((place + 0.5) / max(self.count, 1)), 1)
+        room = WIDTH - LEFT_EDGE - RIGHT_EDGE
+        return round(LEFT_EDGE + room * ((place + 0.5) / max(self.count, 1)), 1)
 
     def y(self, value: float) -> float:
         share = (value - self.low) / (self.high - self.low)
-        return round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * min(max(share, 0.0), 1.0), 1)
+        return round(HEIGHT - BOTTOM_EDGE - (HEIGHT - TOP_EDGE - BOTTOM_EDGE) * min(max(share, 0.0), 1.0), 1)
 
 
 def _range(axes: Axes, lines: Sequence[Line], more: Sequence[float]) -> tuple[float, float]:
@@ -96,17 +96,19 @@ def _grid(scale: _Scale, axes: Axes) -> str:
     for number in range(math.ceil(scale.low / step - 1e-9), math.floor(scale.high / step + 1e-9) + 1):
         y = scale.y(number * step)
         shown = _tick(number * step, axes.form, step)
-        parts.append(f'<line class="rule" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 7}" y="{y + 4}" text-anchor="end">{text(shown)}</text>')
-    every = max(1, math.ceil(len(axes.labels) * max(map(len, axes.labels), default=1) * 7.5 / (WIDTH - LEFT - RIGHT)))
+        parts.append(f'<line class="rule" x1="{LEFT_EDGE}" x2="{WIDTH - RIGHT_EDGE}" y1="{y}" y2="{y}"/>')
+        parts.append(f'<text class="tick" x="{LEFT_EDGE - 7}" y="{y + 4}" text-anchor="end">{text(shown)}</text>')
+    every = max(
+        1, math.ceil(len(axes.labels) * max(map(len, axes.labels), default=1) * 7.5 / (WIDTH - LEFT_EDGE - RIGHT_EDGE))
+    )
     for place, label in enumerate(axes.labels):
         if place % every == 0:
-            x, y = scale.x(place), HEIGHT - BOTTOM + 24
+            x, y = scale.x(place), HEIGHT - BOTTOM_EDGE + 24
             kind = (
                 "tick alt" if len(axes.labels) > 9 and (place // every) % 2 else "tick"
             )  # left out where it is narrow
             parts.append(f'<text class="{kind}" x="{x}" y="{y}" text-anchor="middle">{text(label)}</text>')
-    middle = (LEFT + WIDTH - RIGHT) / 2
+    middle = (LEFT_EDGE + WIDTH - RIGHT_EDGE) / 2
     parts.append(f'<text class="axis" x="{middle}" y="{HEIGHT - 3}" text-anchor="middle">{text(axes.x)}</text>')
     return "".join(parts)
 
@@ -119,7 +121,7 @@ def _tick(value: float, form: str, step: float) -> str:
 
 
 def _guide(scale: _Scale, kind: str, value: float) -> str:
-    return f'<line class="guide {kind}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{scale.y(value)}" y2="{scale.y(value)}"/>'
+    return f'<line class="guide {kind}" x1="{LEFT_EDGE}" x2="{WIDTH - RIGHT_EDGE}" y1="{scale.y(value)}" y2="{scale.y(value)}"/>'
 
 
 def _line(scale: _Scale, axes: Axes, line: Line) -> str:
@@ -142,8 +144,8 @@ def _line(scale: _Scale, axes: Axes, line: Line) -> str:
 
 
 def _mark(scale: _Scale, place: int, said: str) -> str:
-    width = min(18.0, (WIDTH - LEFT - RIGHT) / max(scale.count, 1) * 0.7)
-    x, y = scale.x(place) - width / 2, HEIGHT - BOTTOM + 4
+    width = min(18.0, (WIDTH - LEFT_EDGE - RIGHT_EDGE) / max(scale.count, 1) * 0.7)
+    x, y = scale.x(place) - width / 2, HEIGHT - BOTTOM_EDGE + 4
     return f'<rect class="mark" x="{x:.1f}" y="{y}" width="{width:.1f}" height="6" rx="1.5"><title>{text(said)}</title></rect>'
 
 
@@ -174,7 +176,7 @@ def point_key(group: int, colour: str) -> str:
 
 
 def _outline(group: int) -> str:
-    return OUTLINES[(max(group, 0) // COLOURS) % SHAPES]
+    return OUTLINES[(max(group, 0) // COLOUR_COUNT) % SHAPES]
 
 
 def map_x(value: float) -> float:

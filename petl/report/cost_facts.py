@@ -18,7 +18,7 @@ from petl.errors import PetlError
 from petl.version import __version__
 from petl.wrapping.lookup import bare, record
 
-PACKAGES = ("torch", "torchvision", "timm", "peft", "scikit-learn", "numpy", "pillow")
+TOLD_PACKAGES = ("torch", "torchvision", "timm", "peft", "scikit-learn", "numpy", "pillow")
 
 
 def cost_facts(model: nn.Module, delta: Path | None, history: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def cost_facts(model: nn.Module, delta: Path | None, history: Mapping[str, Any] 
             {"name": method.name, "options": _options(method), "sites": len(sites)}
             for method, sites in zip(wrapped.methods, wrapped.sites, strict=True)
         ]
-        facts["delta_bytes"] = delta.stat().st_size if delta is not None else _size(model)
+        facts["delta_bytes"] = delta.stat().st_size if delta is not None else _delta_size(model)
     rows = (history or {}).get("rows") or []
     seconds = [row["seconds"] for row in rows if isinstance(row.get("seconds"), (int, float))]
     return {**facts, **({"seconds": sum(seconds), "epochs": len(rows)} if seconds else {})}
@@ -45,7 +45,7 @@ def _options(method: Any) -> str:
     return str(method)
 
 
-def _size(model: nn.Module) -> int | None:
+def _delta_size(model: nn.Module) -> int | None:
     """Returns the bytes of the delta that petl.save would write; None where it can't be saved."""
     with contextlib.suppress(PetlError, OSError), tempfile.TemporaryDirectory() as folder:
         return save(model, Path(folder) / "delta.safetensors").stat().st_size
@@ -83,7 +83,7 @@ def _is_told(value: Any) -> bool:
 
 def _versions() -> dict[str, str]:
     found = {}
-    for name in PACKAGES:
+    for name in TOLD_PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found

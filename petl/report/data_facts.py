@@ -12,7 +12,7 @@ from petl.measures.twin_images import equal_images, twin_pairs
 from petl.report.images import ReportImages
 
 PICTURE_SIDE = 16  # pixels of the pictures that twins are found by
-MOST_PAIRS, MOST_CLASSES_SHOWN, MOST_NAMED = 12, 30, 20
+MOST_PAIRS, MOST_CLASSES_SHOWN, FILES_NAMED = 12, 30, 20
 
 
 def data_facts(images: ReportImages, x: Tensor, about: str) -> dict[str, Any]:
@@ -26,9 +26,9 @@ def data_facts(images: ReportImages, x: Tensor, about: str) -> dict[str, Any]:
         "height": height,
         "width": width,
         "targets": images.kind,
-        "unreadable": [[name, why] for name, why in list(images.unreadable.items())[:MOST_NAMED]],
+        "unreadable": [[name, why] for name, why in list(images.unreadable.items())[:FILES_NAMED]],
         "unreadable_files": len(images.unreadable),
-        "twins": _twins(images, x),
+        "twins": _twin_facts(images, x),
     }
     return {**facts, **_target_facts(images)}
 
@@ -49,10 +49,14 @@ def _target_facts(images: ReportImages) -> dict[str, Any]:
     if images.kind == "labels":
         rows = [[name, int((column == 1).sum())] for name, column in zip(names, columns.T, strict=True)]
         return {"labels": len(rows), "per_class": sorted(rows, key=lambda row: -row[1])[:MOST_CLASSES_SHOWN]}
-    return {"numbers": [_spread(name, column[~column.isnan()]) for name, column in zip(names, columns.T, strict=True)]}
+    return {
+        "numbers": [
+            _number_spread(name, column[~column.isnan()]) for name, column in zip(names, columns.T, strict=True)
+        ]
+    }
 
 
-def _spread(name: str, values: Tensor) -> list[Any]:
+def _number_spread(name: str, values: Tensor) -> list[Any]:
     """Returns name, count, least, mean and greatest of a target's known values."""
     if not len(values):
         return [name, 0, None, None, None]
@@ -60,7 +64,7 @@ def _spread(name: str, values: Tensor) -> list[Any]:
     return [name, len(values), float(values.min()), float(values.mean()), float(values.max())]
 
 
-def _twins(images: ReportImages, x: Tensor) -> dict[str, Any]:
+def _twin_facts(images: ReportImages, x: Tensor) -> dict[str, Any]:
     """Returns how many images are there twice, and the first pairs (one, other, correlation, whether their labels differ)."""
     equal = equal_images(images.pictures)
     pairs = twin_pairs(small_pictures(images.pictures, None, min(PICTURE_SIDE, *images.pictures.shape[2:])), x)

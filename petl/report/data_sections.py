@@ -6,13 +6,13 @@ from typing import Any
 
 from petl.report.page_parts import (
     Doc,
+    each_drawn,
     figure,
     grid,
-    joined,
+    html_rows,
     numbers_below,
     picture,
     section,
-    table,
     text,
 )
 
@@ -31,7 +31,9 @@ def data_section(doc: Doc) -> str:
         ["Pairs that are nearly the same", doc.number("data.twins.near", "count")],
         ["Pairs of these whose labels differ", doc.number("data.twins.labels_differ", "count")],
     ]
-    facts = figure("What was looked at", table(["", ""], rows, classes="facts"), _facts_caption(doc), _unreadable(doc))
+    facts = figure(
+        "What was looked at", html_rows(["", ""], rows, classes="facts"), _facts_caption(doc), _unreadable(doc)
+    )
     return section("data", "The images", grid(facts, _targets(doc)), _twins(doc))
 
 
@@ -51,7 +53,7 @@ def _facts_caption(doc: Doc) -> str:
 
 def _unreadable(doc: Doc) -> str:
     rows = [[text(name), text(why)] for name, why in doc.get("data.unreadable", [])]
-    return numbers_below(table(["file", "why it can't be read"], rows)) if rows else ""
+    return numbers_below(html_rows(["file", "why it can't be read"], rows)) if rows else ""
 
 
 def _targets(doc: Doc) -> str:
@@ -76,7 +78,7 @@ def _targets(doc: Doc) -> str:
             [text(one[0]), *(doc.number(f"data.numbers.{row}.{k}", "g") for k in (1, 2, 3, 4))]
             for row, one in enumerate(numbers)
         ]
-        body = table(["target", "images", "least", "mean", "greatest"], cells)
+        body = html_rows(["target", "images", "least", "mean", "greatest"], cells)
         return figure("The targets", body, "Numbers, as they are in the data.")
     return figure("Targets", "", "The images have no labels, so nothing here says what is right.")
 
@@ -109,10 +111,10 @@ def findings_section(doc: Doc) -> str:
 
 def _finding(doc: Doc, number: int) -> str:
     place, one = f"findings.{number}", doc.get(f"findings.{number}")
-    said = f"<ul>{joined(one['sentences'], lambda line: f'<li>{text(line)}</li>')}</ul>" if one["sentences"] else ""
+    said = f"<ul>{each_drawn(one['sentences'], lambda line: f'<li>{text(line)}</li>')}</ul>" if one["sentences"] else ""
     tables = "".join(_found_table(doc, f"{place}.tables.{k}", part) for k, part in enumerate(one["tables"]))
     facts = [[text(name), doc.number(f"{place}.facts.{k}.1", "g")] for k, (name, _) in enumerate(one["facts"])]
-    below = numbers_below(table(["", ""], facts, classes="facts")) if facts else ""
+    below = numbers_below(html_rows(["", ""], facts, classes="facts")) if facts else ""
     return figure(
         one["title"], said + ("" if said else tables), "", (numbers_below(tables) if said and tables else "") + below
     )
@@ -124,4 +126,4 @@ def _found_table(doc: Doc, place: str, part: dict[str, Any]) -> str:
         for i in range(len(part["rows"]))
     ]
     more = f"<p class='note'>The first {len(rows)} of {part['of']:,} rows.</p>" if part["of"] > len(rows) else ""
-    return f"<h4>{text(part['title'])}</h4>{table(part['columns'], rows)}{more}"
+    return f"<h4>{text(part['title'])}</h4>{html_rows(part['columns'], rows)}{more}"

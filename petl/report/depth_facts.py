@@ -39,7 +39,7 @@ def depth_facts(
         if name in layers_before:
             row |= _alignment(layers_before[name], x, images)
         if name in turned and name in plain:
-            row["cka_mirrored"] = _cka(plain[name], turned[name])
+            row["cka_mirrored"] = _cka_or_none(plain[name], turned[name])
         row |= _readings(images, {"before": layers_before.get(name), "after": x})
         rows.append(row)
     shuffled = _shuffled(plain[AT_END]) if len(images.pictures) >= LEAST_IMAGES else None
@@ -52,7 +52,7 @@ def depth_facts(
     }
 
 
-def _cka(x: Tensor, y: Tensor) -> float | None:
+def _cka_or_none(x: Tensor, y: Tensor) -> float | None:
     value = unbiased_cka(x, y) if len(x) >= LEAST_IMAGES else math.nan
     return value if math.isfinite(value) else None
 
@@ -62,10 +62,10 @@ def _shuffled(x: Tensor) -> float:
 
 
 def _alignment(before: Tensor, after: Tensor, images: ReportImages) -> dict[str, Any]:
-    found: dict[str, Any] = {"cka": _cka(before, after)}
+    found: dict[str, Any] = {"cka": _cka_or_none(before, after)}
     if images.kind == "classes" and images.y is not None:
         inside = (without_class_means(table, images.y) for table in (before, after))
-        found["cka_within_classes"] = _cka(*inside)
+        found["cka_within_classes"] = _cka_or_none(*inside)
     return found
 
 

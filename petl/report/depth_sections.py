@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from petl.report.charts import Axes, Line, line_chart
-from petl.report.page_parts import BEFORE_AFTER, Doc, figure, grid, numbers_below, section, table, text, why_not
+from petl.report.page_parts import BEFORE_AFTER, Doc, figure, grid, html_rows, numbers_below, section, text, why_not
 
 
 def depth_section(doc: Doc) -> str:
@@ -51,7 +51,8 @@ def _cka(doc: Doc, rows: list[dict[str, Any]], labels: list[str], marks: dict[in
         Line("before", "before, on mirrored images", [row.get("cka_mirrored") for row in rows]),
     ]
     least = min(value for line in lines for value in line.values if value is not None)
-    axes = Axes(labels, "block", "unbiased CKA", "3", None if least > 0.5 else min(0.0, least), 1.0, marks)
+    low = 0.9 if least > 0.9 else None if least > 0.5 else min(0.0, least)  # never so fine that nothing looks like much
+    axes = Axes(labels, "block", "unbiased CKA", "3", low, 1.0, marks)
     caption = (
         "1 is the same up to rotation and scale, 0 is nothing in common. Where the blue line falls below the grey one, a block "
         f"has changed by more than a mirror does. Shuffled images give {doc.number('depth.cka_shuffled', '3')}, so the "
@@ -94,7 +95,7 @@ def _depth_table(doc: Doc, rows: list[dict[str, Any]]) -> str:
         ]
         for k, row in enumerate(rows)
     ]
-    return table(["block", *(name for name, _, _ in columns), "delta"], cells)
+    return html_rows(["block", *(name for name, _, _ in columns), "delta"], cells)
 
 
 COLLAPSE_ROWS = (
@@ -128,7 +129,7 @@ def collapse_section(doc: Doc) -> str:
     return section(
         "classes",
         "How classes lie",
-        figure("Neural collapse", table(["", *(name for _, name in whens)], rows), caption),
+        figure("Neural collapse", html_rows(["", *(name for _, name in whens)], rows), caption),
     )
 
 
@@ -190,4 +191,4 @@ def _band_table(doc: Doc, rows: list[dict[str, Any]]) -> str:
         ]
         for k in range(len(rows))
     ]
-    return table(["cycles per image side", *(name for name, _, _ in columns)], cells)
+    return html_rows(["cycles per image side", *(name for name, _, _ in columns)], cells)

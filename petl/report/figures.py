@@ -14,7 +14,7 @@ from torch.utils.data import TensorDataset
 from petl.errors import DataError, PetlError
 from petl.extraction.undisturbed import rng_restored
 from petl.findings import json_value
-from petl.report.answers import TASKS
+from petl.report.answers import TASK_OF_KIND
 from petl.report.images import ReportImages
 from petl.training.evaluation import evaluate
 from petl.training.history import History
@@ -35,7 +35,7 @@ def metric_facts(model: nn.Module, images: ReportImages, own: bool, batch_size: 
     task = getattr(wrapped, "task", None)
     if not own and task != "metric":
         return {"why_not": "the model's outputs aren't for these targets"}
-    objective = None if task else TASKS.get(images.kind)
+    objective = None if task else TASK_OF_KIND.get(images.kind)
     try:
         data = TensorDataset(images.pictures, images.y)
         with rng_restored(data):

@@ -10,7 +10,7 @@ from typing import Any
 from petl.errors import DataError, listing
 from petl.findings import Findings, json_value
 
-KINDS = {
+FOUND_KINDS = {
     "ranking": "Which backbone",
     "advice": "Which method, and whether pretraining helps",
     "comparison": "Methods compared",
@@ -30,7 +30,7 @@ def findings_facts(found: Any) -> list[dict[str, Any]]:
         DataError: a file that is named can't be read or holds none of these; a value is none of them.
     """
     dicts = _dicts(found)
-    order = list(KINDS)
+    order = list(FOUND_KINDS)
     return [_shown(one) for one in sorted(dicts, key=lambda one: order.index(str(one["kind"])))]
 
 
@@ -52,8 +52,10 @@ def _dicts(found: Any) -> list[Mapping[str, Any]]:
 
 def _known(content: Any, what: str) -> list[Mapping[str, Any]]:
     kind = content.get("kind") if isinstance(content, Mapping) else None
-    if kind not in KINDS:
-        raise DataError(f"{what} is of kind {kind!r}; expected one of {listing(KINDS)}: what petl.rank and others give")
+    if kind not in FOUND_KINDS:
+        raise DataError(
+            f"{what} is of kind {kind!r}; expected one of {listing(FOUND_KINDS)}: what petl.rank and others give"
+        )
     return [content]
 
 
@@ -61,7 +63,7 @@ def _of_path(path: Path) -> list[Mapping[str, Any]]:
     """Returns what a file holds; of a folder, all JSON files of these kinds (others are no fault)."""
     if path.is_dir():
         contents = [_content(file, strict=False) for file in sorted(path.glob("*.json"))]
-        return [one for one in contents if isinstance(one, Mapping) and one.get("kind") in KINDS]
+        return [one for one in contents if isinstance(one, Mapping) and one.get("kind") in FOUND_KINDS]
     return _known(_content(path, strict=True), str(path))
 
 
@@ -85,7 +87,7 @@ def _shown(content: Mapping[str, Any]) -> dict[str, Any]:
         tables += rows
     said = plain.get("sentences")
     sentences = [_text(line) for line in said if isinstance(line, str)] if isinstance(said, list) else []
-    return {"kind": kind, "title": KINDS[kind], "sentences": sentences, "facts": facts, "tables": tables}
+    return {"kind": kind, "title": FOUND_KINDS[kind], "sentences": sentences, "facts": facts, "tables": tables}
 
 
 def _parts(name: str, value: Any) -> tuple[list[list[Any]], list[dict[str, Any]]]:
@@ -95,9 +97,9 @@ def _parts(name: str, value: Any) -> tuple[list[list[Any]], list[dict[str, Any]]
     if isinstance(value, Mapping):
         if value and all(isinstance(row, Mapping) for row in value.values()):
             return [], [_table(name, [{"": key, **row} for key, row in value.items()])]
-        single = [[f"{name}: {_words(str(key))}", _cell(one)] for key, one in value.items() if _is_single(one)]
+        single = [[f"{name}: {_words(str(key))}", _value(one)] for key, one in value.items() if _is_single(one)]
         return single[:MOST_ROWS], []
-    return ([[name, _cell(value)]] if _is_single(value) else []), []
+    return ([[name, _value(value)]] if _is_single(value) else []), []
 
 
 def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -105,7 +107,7 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         key for key in dict.fromkeys(key for row in rows for key in row) if any(_is_single(r.get(key)) for r in rows)
     ]
     columns = columns[:MOST_COLUMNS]
-    cells = [[_cell(row.get(column)) for column in columns] for row in rows[:MOST_ROWS]]
+    cells = [[_value(row.get(column)) for column in columns] for row in rows[:MOST_ROWS]]
     return {"title": title, "columns": [_words(column) for column in columns], "rows": cells, "of": len(rows)}
 
 
@@ -116,7 +118,7 @@ def _is_single(value: Any) -> bool:
     return value is not None and not isinstance(value, Mapping)
 
 
-def _cell(value: Any) -> Any:
+def _value(value: Any) -> Any:
     if isinstance(value, list):
         return ", ".join(f"{one:.4g}" if isinstance(one, float) else _text(str(one)) for one in value)
     return _text(value) if isinstance(value, str) else None if isinstance(value, Mapping) else value

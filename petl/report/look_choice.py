@@ -13,9 +13,9 @@ from petl.report.depth_facts import can_read
 from petl.report.images import ReportImages
 from petl.report.look_facts import NoMap, Score, looks
 from petl.report.model_passes import ModelPass, ReportModel
-from petl.report.thumbnails import LARGE, thumbnails
+from petl.report.thumbnails import LOOK_SIDE, thumbnails
 
-SHOWN = 8  # images
+LOOKS_SHOWN = 8  # images
 
 
 def look_facts(
@@ -31,7 +31,7 @@ def look_facts(
     except (NoMap, RuntimeError) as error:  # torch raises RuntimeErrors where a model's code keeps no gradient
         return {"why_not": str(error).splitlines()[0]}
     facts: dict[str, Any] = {"block": block, "images": rows, "after": grids}
-    facts["pictures"] = thumbnails(pictures, images.colours, LARGE)
+    facts["pictures"] = thumbnails(pictures, images.colours, LOOK_SIDE)
     if before is not None:
         try:
             score = _read_score(before.run.x, images, rows, answers)
@@ -45,15 +45,15 @@ def chosen_images(images: ReportImages, answers: Answers | None) -> list[int]:
     """Returns the numbers of a few images: the most confidently wrong, at most half, and right ones of many classes."""
     count = len(images.pictures)
     if answers is None or answers.predicted is None or images.kind != "classes" or images.y is None:
-        return _spread(list(range(count)), SHOWN)
-    wrong = most_wrong(answers, images)[: SHOWN // 2]
+        return _spread(list(range(count)), LOOKS_SHOWN)
+    wrong = most_wrong(answers, images)[: LOOKS_SHOWN // 2]
     right = (answers.predicted == images.y).nonzero()[:, 0].tolist()
     of_class: dict[int, int] = {}
     for row in right:
         of_class.setdefault(int(images.y[row]), row)
     firsts = [of_class[k] for k in sorted(of_class)]
     rest = [row for row in right if row not in {*firsts}]
-    room = SHOWN - len(wrong)
+    room = LOOKS_SHOWN - len(wrong)
     return [*wrong, *(_spread(firsts, room) if len(firsts) >= room else [*firsts, *_spread(rest, room - len(firsts))])]
 
 

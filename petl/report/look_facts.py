@@ -36,7 +36,7 @@ def looks(model: ReportModel, pictures: Tensor, score: Score) -> tuple[str, list
         NoMap: the model has no blocks with maps, or no gradient reaches them.
     """
     found: tuple[str, Tensor] | None = None
-    for name, cam in _maps(model, pictures, score):
+    for name, cam in _cams(model, pictures, score):
         side = min(cam.shape[1:])
         if side >= FINE:
             found = (name, cam)
@@ -49,7 +49,7 @@ def looks(model: ReportModel, pictures: Tensor, score: Score) -> tuple[str, list
     return found[0], [[[round(value, 3) for value in row] for row in grid] for grid in grids]
 
 
-def _maps(model: ReportModel, pictures: Tensor, score: Score) -> Iterator[tuple[str, Tensor]]:
+def _cams(model: ReportModel, pictures: Tensor, score: Score) -> Iterator[tuple[str, Tensor]]:
     """Yields the blocks with maps, the last first, and their maps [N, h, w]."""
     try:
         survey = survey_model(model.model)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from petl.measures.maps import PlaneMap, neighbour_map, principal_map, trust_neighbours, trustworthiness
 
-DIGITS = 4  # of a point's place, where the map is two units wide
+POINT_DIGITS = 4  # of a point's place, where the map is two units wide
 
 
 def map_facts(after: Tensor, before: Tensor | None, seed: int) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def _mapped(tables: dict[str, Any], joint: bool, draw: Any) -> dict[str, Any] | 
 def _one(x: Tensor, points: Tensor, shares: tuple[float, float] | None) -> dict[str, Any]:
     neighbours = trust_neighbours(len(x))
     return {
-        "points": [[round(value, DIGITS) for value in point] for point in points.tolist()],
+        "points": [[round(value, POINT_DIGITS) for value in point] for point in points.tolist()],
         "shares": None if shares is None else list(shares),
         "trustworthiness": trustworthiness(x, points, neighbours) if neighbours else None,
     }

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from petl.report.answer_sections import class_name
-from petl.report.charts import COLOURS, point_key, point_map
-from petl.report.page_parts import Doc, figure, grid, joined, picture, section, text, why_not
+from petl.report.charts import COLOUR_COUNT, point_key, point_map
+from petl.report.page_parts import Doc, each_drawn, figure, grid, picture, section, text, why_not
 from petl.report.thumbnails import heat_picture
 
 MOST_IN_LEGEND = 24  # classes
@@ -53,10 +53,10 @@ def _map(doc: Doc, name: str, title: str, kinds: list[tuple[int, str]]) -> str:
     return figure(title, body, caption)
 
 
-Groups = tuple[list[tuple[int, str]], list[tuple[int, str, str]], str]
+PointGroups = tuple[list[tuple[int, str]], list[tuple[int, str, str]], str]
 
 
-def _groups(doc: Doc) -> Groups:
+def _groups(doc: Doc) -> PointGroups:
     """Returns each image's group and colour, the key (group, colour, name), and what the colours are."""
     images, targets = doc.content["images"], doc.get("data.targets")
     if targets == "numbers":
@@ -68,7 +68,7 @@ def _groups(doc: Doc) -> Groups:
     for one in images:
         counts[one[key]] = counts.get(one[key], 0) + 1
     told = sorted(sorted(counts, key=lambda k: (-counts[k], k))[:MOST_IN_LEGEND])
-    groups = {k: (place, f"c{place % COLOURS}") for place, k in enumerate(told)}
+    groups = {k: (place, f"c{place % COLOUR_COUNT}") for place, k in enumerate(told)}
     entries = [(place, colour, class_name(doc, k)) for k, (place, colour) in groups.items()]
     if len(counts) > len(told):
         entries.append((-1, "other", "other classes"))
@@ -80,7 +80,7 @@ def _groups(doc: Doc) -> Groups:
     )
 
 
-def _groups_of_numbers(doc: Doc) -> Groups:
+def _groups_of_numbers(doc: Doc) -> PointGroups:
     """Returns the groups of number targets: five of equal size, by the first number."""
     targets = [one["target"] for one in doc.content["images"]]
     values = [target[0] if isinstance(target, list) else target for target in targets]
@@ -99,15 +99,16 @@ def looks_section(doc: Doc) -> str:
     if "why_not" in looks:
         return section("looks", "Where the model looks", why_not(looks["why_not"]))
     before = looks.get("before")
-    cards = joined(range(len(looks["images"])), lambda k: _look(doc, k, before is not None))
+    cards = each_drawn(range(len(looks["images"])), lambda k: _look(doc, k, before is not None))
     also = f", and before adaptation at {text(looks['block_before'])}" if before else ""
     missing = why_not(f"before adaptation; {looks['why_no_before']}") if looks.get("why_no_before") else ""
     grain = f"{len(looks['after'][0])} x {len(looks['after'][0][0])}"
     caption = (
         f"Gradient times activation at {text(looks['block'])} ({grain} places){also}. Bright places raise the answer; where they "
-        "lie on the background, the model has learnt something about where pictures were taken. Before adaptation, the answer "
-        "is that of ridge regression on the features."
+        "lie on the background, the model has learnt something about where pictures were taken."
     )
+    if before:
+        caption += " Before adaptation, the answer is that of ridge regression on the features."
     body = f'<ul class="looks">{cards}</ul>'
     return section(
         "looks", "Where the model looks", figure("Gradient times activation", body, caption, wide=True), missing

@@ -21,7 +21,7 @@ from petl.report.map_facts import map_facts
 from petl.report.model_passes import ReportModel
 from petl.report.thumbnails import thumbnails
 
-DIGITS = 6  # of a number in the JSON
+NUMBER_DIGITS = 6  # of a number in the JSON
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def measure_report(
 def significant(value: Any) -> Any:
     """Returns plain values with numbers of six digits."""
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}")
+        return float(f"{value:.{NUMBER_DIGITS}g}")
     if isinstance(value, dict):
         return {key: significant(one) for key, one in value.items()}
     return [significant(one) for one in value] if isinstance(value, list) else value

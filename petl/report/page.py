@@ -14,7 +14,7 @@ from petl.report.data_sections import data_section, findings_section
 from petl.report.depth_sections import bands_section, collapse_section, depth_section
 from petl.report.map_sections import looks_section, maps_section
 from petl.report.page_files import GENERATOR
-from petl.report.page_parts import Doc, joined, script_json, text
+from petl.report.page_parts import Doc, each_drawn, script_json, text
 from petl.report.training_sections import cost_section, curves_section
 
 SECTIONS = (
@@ -57,7 +57,7 @@ def draw_page(content: Mapping[str, Any]) -> str:
         f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         "form-action 'none'"
     )
-    body = joined(SECTIONS, lambda draw: draw(doc))
+    body = each_drawn(SECTIONS, lambda draw: draw(doc))
     links = "".join(f'<a href="#{name}">{words}</a>' for name, words in LINKS if f'<section id="{name}"' in body)
     title = text(content["title"])
     return (
@@ -75,8 +75,8 @@ def draw_page(content: Mapping[str, Any]) -> str:
 
 
 def _header(doc: Doc) -> str:
-    tiles = joined(_tiles(doc), lambda tile: f"<li><b>{tile[1]}</b><span>{text(tile[0])}</span></li>")
-    said = joined(doc.content["sentences"], lambda line: f"<li>{text(line).replace('+-', '±')}</li>")
+    tiles = each_drawn(_tiles(doc), lambda tile: f"<li><b>{tile[1]}</b><span>{text(tile[0])}</span></li>")
+    said = each_drawn(doc.content["sentences"], lambda line: f"<li>{text(line).replace('+-', '±')}</li>")
     methods = " + ".join(method["name"] for method in doc.get("cost.methods") or [])
     below = f"{doc.content['model']}{f' with {methods}' if methods else ''}"
     reason = doc.content["why_no_before"]

@@ -14,7 +14,7 @@ from petl.findings import as_text
 from petl.format.atomic_files import open_atomically, reason
 
 GENERATOR = "petl report"  # in the page's head: such a page may be replaced
-FIRST_BYTES = 2000
+HEAD_BYTES = 2000
 
 
 def report_paths(path: Any, *, overwrite: bool) -> tuple[Path, Path]:
@@ -54,7 +54,7 @@ def _refuse_other(file: Path, overwrite: bool) -> None:
 def _is_report(file: Path) -> bool:
     if file.suffix.lower() != ".json":
         with file.open("rb") as opened:
-            start = opened.read(FIRST_BYTES)
+            start = opened.read(HEAD_BYTES)
         return f'<meta name="generator" content="{GENERATOR}'.encode() in start
     try:
         content = json.loads(file.read_text(encoding="utf-8"))

@@ -79,7 +79,7 @@ class Doc:
         return shown if self.get(error) is None else f'{shown} <span class="pm">± {self.number(error, form)}</span>'
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]], *, classes: str = "") -> str:
+def html_rows(head: Sequence[str], rows: Iterable[Sequence[str]], *, classes: str = "") -> str:
     """Returns an HTML table; the cells are HTML already, the head isn't. The first column is text."""
     top = "".join(f'<th scope="col">{text(name)}</th>' for name in head)
     lines = []
@@ -129,6 +129,6 @@ def legend(entries: Iterable[tuple[str, str]]) -> str:
     return f'<ul class="legend">{items}</ul>'
 
 
-def joined(parts: Iterable[Any], draw: Callable[[Any], str]) -> str:
+def each_drawn(parts: Iterable[Any], draw: Callable[[Any], str]) -> str:
     """Returns the HTML of all parts, one behind the other."""
     return "".join(draw(part) for part in parts)

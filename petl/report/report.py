@@ -103,26 +103,21 @@ def report(
     """
     page, beside = report_paths(path, overwrite=overwrite)
     refuse_sample(images, seed)
-    refuse_number("batch_size", batch_size, DATA_BOUNDS["batch_size"])
-    refuse_number("workers", workers, DATA_BOUNDS["workers"])
+    for setting, value in {"batch_size": batch_size, "workers": workers}.items():
+        refuse_number(setting, value, DATA_BOUNDS[setting])
     file, told = _delta_file(delta), about or _about(data)
     found, (past, run) = findings_facts(findings), history_of(history, file)
-    options = {
-        "images": int(images),
-        "seed": int(seed),
-        "split": split,
-        "labels": label_texts(labels),
-        "strict": strict,
-    }
-    options |= {"keys": refuse_keys_of_images(keys), "batch_size": int(batch_size), "workers": int(workers)}
-    read, measured, why = _measure(bare(model), data, base, head, told, options, progress)
-    name = model_name(bare(model))
+    reading = {"images": int(images), "seed": int(seed), "split": split, "labels": label_texts(labels)}
+    reading |= {"keys": refuse_keys_of_images(keys), "strict": strict}
+    reading |= {"batch_size": int(batch_size), "workers": int(workers)}
+    read, measured, why = _measure(bare(model), data, base, head, told, reading, progress)
+    name, own = model_name(bare(model)), measured.answers_itself
     content: dict[str, Any] = {
         "title": title or f"{name.split('.')[0]} on {told}",
         "model": name,
         "why_no_before": why,
         **measured.parts,
-        "metrics": significant(metric_facts(model, read, measured.answers_itself, int(batch_size))),
+        "metrics": significant(metric_facts(model, read, own, int(batch_size))),
         "findings": found,
         "curves": significant(curve_facts(past)),
         "cost": significant(cost_facts(model, file, past)),

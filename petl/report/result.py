@@ -37,7 +37,7 @@ class Report(Findings):
 
 def report_sentences(content: Mapping[str, Any]) -> list[str]:
     """Returns the sentences that a page begins with."""
-    parts = (_data, _twins, _answers, _reading, _depth, _collapse, _bands, _maps, _cost)
+    parts = (_data, _twins_told, _answers, _reading, _depth, _collapse, _bands, _maps_told, _cost)
     return [line for part in parts for line in [part(content)] if line]
 
 
@@ -52,7 +52,7 @@ def _data(content: Mapping[str, Any]) -> str:
     return f"{images:,} images{classes}{sample}, {size} as {content['model']} takes them{left}."
 
 
-def _twins(content: Mapping[str, Any]) -> str:
+def _twins_told(content: Mapping[str, Any]) -> str:
     twins = content["data"]["twins"]
     if not twins["equal"] and not twins["near"]:
         return "No image is there twice."
@@ -101,7 +101,7 @@ def _depth(content: Mapping[str, Any]) -> str:
     if len(rows) < 2:
         return f"Unbiased CKA with the model before is {rows[0]['cka']:.3f} at the classifier's input." if rows else ""
     least = min(rows, key=lambda row: row["cka"])
-    where = f"; it is least at {least['block']} ({least['cka']:.3f})" if least is not rows[-1] else ""
+    where = f"; it is least at {least['block']} ({least['cka']:.3f})" if least["cka"] < rows[-1]["cka"] - 0.001 else ""
     return (
         f"Unbiased CKA with the model before is {rows[0]['cka']:.3f} at the first block and {rows[-1]['cka']:.3f} at the "
         f"end{where}. Shuffled images give {content['depth']['cka_shuffled']:.3f}."
@@ -132,7 +132,7 @@ def _bands(content: Mapping[str, Any]) -> str:
     )
 
 
-def _maps(content: Mapping[str, Any]) -> str:
+def _maps_told(content: Mapping[str, Any]) -> str:
     maps = content["maps"]
     told = [
         f"{maps[name]['after']['trustworthiness']:.3f} ({words})"

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-SIDE, LARGE = 64, 128  # pixels of the longer side
-QUALITY = 72  # of JPEG: 1.3 kB for 64 pixels
+THUMBNAIL_SIDE, LOOK_SIDE = 64, 128  # pixels of the longer side
+JPEG_QUALITY = 72  # of JPEG: 1.3 kB for 64 pixels
 
 
 Colours = Callable[[Tensor], Tensor]
@@ -50,7 +50,7 @@ def _percentiles(values: Tensor) -> tuple[Tensor, Tensor]:
     return some.quantile(0.01), some.quantile(0.99)
 
 
-def thumbnails(pictures: Tensor, colours: Colours, side: int = SIDE) -> list[str]:
+def thumbnails(pictures: Tensor, colours: Colours, side: int = THUMBNAIL_SIDE) -> list[str]:
     """Returns each image as a JPEG in base64, with ``side`` pixels on its longer side (fewer where the image has fewer)."""
     height, width = pictures.shape[2:]
     scale = min(1.0, side / max(height, width))
@@ -67,7 +67,7 @@ def thumbnails(pictures: Tensor, colours: Colours, side: int = SIDE) -> list[str
 
 def _jpeg(image: Image.Image) -> str:
     file = io.BytesIO()
-    image.save(file, "JPEG", quality=QUALITY, optimize=True)
+    image.save(file, "JPEG", quality=JPEG_QUALITY, optimize=True)
     return base64.b64encode(file.getvalue()).decode("ascii")
 
 

@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from petl.report.charts import Axes, Line, line_chart
-from petl.report.page_parts import Doc, figure, grid, joined, numbers_below, section, shown_number, table, text, why_not
+from petl.report.page_parts import (
+    Doc,
+    each_drawn,
+    figure,
+    grid,
+    html_rows,
+    numbers_below,
+    section,
+    shown_number,
+    text,
+    why_not,
+)
+
+NO_SHARES = ("r2", "spearman", "quadratic_kappa")  # figures that are 1 at best, and no part of anything
 
 
 def curves_section(doc: Doc) -> str:
@@ -14,7 +27,7 @@ def curves_section(doc: Doc) -> str:
     charts = [_losses(doc)]
     if curves["monitor"] in curves["columns"] and curves["monitor"] != "loss":
         charts.append(_monitor(doc))
-    notes = joined(curves["notes"], lambda note: f'<p class="note">{text(note)}</p>')
+    notes = each_drawn(curves["notes"], lambda note: f'<p class="note">{text(note)}</p>')
     return section("training", "How it was trained", grid(*charts), notes, numbers_below(_epochs(doc)))
 
 
@@ -35,7 +48,8 @@ def _losses(doc: Doc) -> str:
 def _monitor(doc: Doc) -> str:
     monitor = doc.get("curves.monitor")
     values = [row.get(monitor) for row in doc.get("curves.rows")]
-    form = "percent" if all(0 <= (value or 0) <= 1 for value in values) else "3"
+    shares = monitor not in NO_SHARES and all(0 <= (value or 0) <= 1 for value in values)
+    form = "percent" if shares else "3"
     name = monitor.replace("_", " ")
     chart = line_chart(_axes(doc, name, form), [Line("after", name, values)], mark_name="best epoch")
     caption = "The epoch that was kept was chosen by this curve, so its height there is a little optimistic."
@@ -47,13 +61,13 @@ def _epochs(doc: Doc) -> str:
     rows = [
         [doc.number(f"curves.rows.{row}.{name}", "g") for name in columns] for row in range(len(doc.get("curves.rows")))
     ]
-    return table([name.replace("_", " ") for name in columns], rows)
+    return html_rows([name.replace("_", " ") for name in columns], rows)
 
 
 def cost_section(doc: Doc) -> str:
     """Returns what the delta costs, and how the page is made again."""
     caption = "The delta is the whole of what this task adds."
-    facts = figure("What it costs", table(["", ""], _costs(doc), classes="facts"), caption)
+    facts = figure("What it costs", html_rows(["", ""], _costs(doc), classes="facts"), caption)
     return section("again", "What it costs, and how to make it again", grid(facts, _again(doc)))
 
 
@@ -77,11 +91,14 @@ def _again(doc: Doc) -> str:
     again = doc.content["reproduce"]
     versions = [[text(name), text(version)] for name, version in again["versions"].items()]
     settings = [[text(name), text(shown_number(value, "text"))] for name, value in again["settings"].items()]
-    methods = joined(doc.get("cost.methods") or [], lambda method: f"<li><code>{text(method['options'])}</code></li>")
+    methods = each_drawn(
+        doc.get("cost.methods") or [], lambda method: f"<li><code>{text(method['options'])}</code></li>"
+    )
     more = f"<h4>Methods</h4><ul>{methods}</ul>" if methods else ""
-    more += f"<h4>Settings of the training</h4>{table(['', ''], settings, classes='facts')}" if settings else ""
-    more += f"<h4>Versions</h4>{table(['', ''], versions, classes='facts')}"
+    more += f"<h4>Settings of the training</h4>{html_rows(['', ''], settings, classes='facts')}" if settings else ""
+    more += f"<h4>Versions</h4>{html_rows(['', ''], versions, classes='facts')}"
     command = f"<pre>{text(again['command'])}</pre>" if again["command"] else ""
+    code = "\n".join(map(text, again["code"]))
     backbone = "".join(f" {text(key)}: {text(value)}." for key, value in again["backbone"].items())
     caption = f"data: {text(again['data'])}.{f' Backbone {backbone.strip()}' if backbone else ''}"
-    return figure("In Python", f"<pre>{text(chr(10).join(again['code']))}</pre>{command}", caption, numbers_below(more))
+    return figure("In Python", f"<pre>{code}</pre>{command}", caption, numbers_below(more))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import petl
-from petl.inspection.check import Report
+from petl.inspection.check import CheckReport
 from petl.inspection.trial import Finding
 from tests.support.compare import differing, portrait, state
 from tests.support.zoo import disturb, images, make
@@ -21,7 +21,7 @@ from tests.support.zoo import disturb, images, make
 POINTS = ["injection", "gradients", "drift", "copies", "reload", "merge", "unwrap"]
 
 
-def failed(report: Report) -> set[str]:
+def failed(report: CheckReport) -> set[str]:
     return {finding.point for finding in report if finding.status == "fail"}
 
 
@@ -30,8 +30,8 @@ def test_a_report() -> None:
     assert report.ok and [finding.point for finding in report] == POINTS
     lines = repr(report).splitlines()
     assert [line.split()[:2] for line in lines] == [["pass", point] for point in POINTS]
-    bad = Report([Finding("merge", "n/a", "why"), Finding("drift", "fail", "what")])
-    assert not bad.ok and "drift" in repr(bad) and Report([Finding("merge", "n/a")]).ok
+    bad = CheckReport([Finding("merge", "n/a", "why"), Finding("drift", "fail", "what")])
+    assert not bad.ok and "drift" in repr(bad) and CheckReport([Finding("merge", "n/a")]).ok
 
 
 @pytest.mark.deep
