@@ -198,11 +198,8 @@ def faults(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
 
 def _explained(key: str, value: Any) -> str:
     """Returns the key, with the reason where one is known."""
-    if key == "backbone" and isinstance(value, dict):
-        return f"backbone ({backbone_fault(value)})"
-    if key == "pipeline" and isinstance(value, dict):
-        return f"pipeline ({pipeline_fault(value)})"
-    return key
+    reason: Any = {"backbone": backbone_fault, "pipeline": pipeline_fault}.get(key)
+    return f"{key} ({reason(value)})" if reason and isinstance(value, dict) else key
 
 
 def _lost(values: Mapping[str, Any], shapes: Shapes) -> list[str]:

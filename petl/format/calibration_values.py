@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-MOST_CLASSES = 10**6
+LONGEST_CORRECTION = 10**6
 CORRECTION_KEYS = ("source", "target", "scale", "offset", "before")
 
 
@@ -32,7 +32,7 @@ def is_correction(value: Any) -> bool:
     lists += [*before.values()]
     if not all(isinstance(one, list) and all(_is_number(number) for number in one) for one in lists):
         return False
-    same = len({len(one) for one in lists}) == 1 and 0 < len(lists[0]) <= MOST_CLASSES
+    same = len({len(one) for one in lists}) == 1 and 0 < len(lists[0]) <= LONGEST_CORRECTION
     kept = value.get("temperature")
     return same and is_temperature(value["scale"]) and (kept is None or is_temperature(kept))
 

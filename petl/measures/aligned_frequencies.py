@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-ROUNDS = 40
+ALIGNED_ROUNDS = 40
 SHRINK = 0.1  # the share of the mean variance in each direction's
-DRAWS = 60
-MOST_NUMBERS = 3e6  # of a table [draws, images, classes] at a time
+ALIGNED_DRAWS = 60
+MOST_AT_ONCE = 3e6  # of a table [draws, images, classes] at a time
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def aligned_frequencies(clouds: ClassClouds, scores: Tensor) -> Tensor:
 
 
 def aligned_draws(
-    clouds: ClassClouds, scores: Tensor, *, frequencies: Tensor | None = None, draws: int = DRAWS, seed: int = 0
+    clouds: ClassClouds, scores: Tensor, *, frequencies: Tensor | None = None, draws: int = ALIGNED_DRAWS, seed: int = 0
 ) -> Tensor:
     """Returns what `aligned_frequencies` finds in ``draws`` sets of source images, as many and as spread as these; [draws, K].
 
@@ -74,7 +74,7 @@ def aligned_draws(
     spread, images = float(_fitted(clouds, clouds.whitened(scores)[None])[1][0]), len(scores)
     shares = clouds.frequencies if frequencies is None else frequencies
     generator = torch.Generator().manual_seed(seed)
-    part = max(1, min(draws, int(MOST_NUMBERS // max(1, images * len(shares)))))
+    part = max(1, min(draws, int(MOST_AT_ONCE // max(1, images * len(shares)))))
     found = []
     for start in range(0, draws, part):
         count = min(part, draws - start)
@@ -102,7 +102,7 @@ def _climbed(clouds: ClassClouds, points: Tensor, moved: Tensor) -> tuple[Tensor
     q = clouds.frequencies.expand(sets, -1)
     variance = torch.ones(sets, dtype=torch.float64)
     likelihood = torch.zeros(sets, dtype=torch.float64)
-    for _ in range(ROUNDS):
+    for _ in range(ALIGNED_ROUNDS):
         distances = torch.cdist(points - moved, clouds.means.expand(sets, -1, -1)).square()
         logs = q.clamp_min(1e-12).log()[:, None] - distances / (2 * variance[:, None, None])
         likelihood = logs.logsumexp(2).mean(1) - size / 2 * variance.log()

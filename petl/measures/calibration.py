@@ -12,7 +12,7 @@ from petl.measures.temperature import cross_fitted, fitted_temperature
 
 BINS = 15
 CHANCE_DRAWS = 200
-FEWEST = 20  # images
+FEWEST_CALIBRATED = 20  # images
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def calibration(scores: Tensor, y: Tensor, *, seed: int = 0, bins: int = BINS) -
     Raises:
         ValueError: there are fewer than 20 images, or a score is not finite.
     """
-    if len(y) < FEWEST:
-        raise ValueError(f"{len(y)} images; a temperature needs {FEWEST} or more")
+    if len(y) < FEWEST_CALIBRATED:
+        raise ValueError(f"{len(y)} images; a temperature needs {FEWEST_CALIBRATED} or more")
     if not bool(torch.isfinite(scores).all()):
         raise ValueError("some scores are NaN or infinite")
     scores = scores.double()

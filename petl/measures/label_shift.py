@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-ROUNDS = 300  # of EM
-PENALTY = 1e-3  # on the squared length of the bias
+EM_ROUNDS = 300  # of EM
+BIAS_PENALTY = 1e-3  # on the squared length of the bias
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def fitted_scaling(scores: Tensor, targets: Tensor) -> Scaling:
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            value = F.cross_entropy(scores * power.exp() + bias, wanted) + PENALTY * bias.square().sum()
+            value = F.cross_entropy(scores * power.exp() + bias, wanted) + BIAS_PENALTY * bias.square().sum()
             value.backward()
             return value
 
@@ -82,7 +82,7 @@ def _starting_power(scores: Tensor, targets: Tensor) -> float:
     return float(powers[int(losses.nan_to_num(torch.inf).argmin())])
 
 
-def estimated_frequencies(probabilities: Tensor, prior: Tensor, rounds: int = ROUNDS) -> Tensor:
+def estimated_frequencies(probabilities: Tensor, prior: Tensor, rounds: int = EM_ROUNDS) -> Tensor:
     """Returns the class frequencies [K] of images whose class probabilities [N, K] are calibrated for the frequencies ``prior``.
 
     Each round sets ``q`` to the mean of the probabilities reweighted by ``q / prior`` (EM; it starts at the prior). A class that
@@ -130,7 +130,7 @@ def _weighted_em(probabilities: Tensor, priors: Tensor, counts: Tensor) -> Tenso
     """Returns EM's estimates [draws, K] of images that count ``counts`` [draws, N] times, each from its prior [draws, K]."""
     table, priors = probabilities.double(), priors.clamp_min(1e-12)
     ratio = torch.ones_like(priors)
-    for _ in range(ROUNDS):
+    for _ in range(EM_ROUNDS):
         before = ratio
         shares = counts / (ratio @ table.T).clamp_min(1e-300)
         ratio = ratio * (shares @ table) / (counts.sum(1, keepdim=True) * priors)

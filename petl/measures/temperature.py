@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LOWEST, HIGHEST = 1e-2, 1e2  # temperatures
-STEPS = 50  # of the search: the interval shrinks to 4e-11 of itself
+COLDEST, HOTTEST = 1e-2, 1e2  # temperatures
+SEARCH_STEPS = 50  # of the search: the interval shrinks to 4e-11 of itself
 
 
 def fitted_temperature(scores: Tensor, y: Tensor) -> float:
@@ -29,11 +29,11 @@ def fitted_temperature(scores: Tensor, y: Tensor) -> float:
     def loss(log_temperature: float) -> float:
         return float(F.cross_entropy(scores / math.exp(log_temperature), y.long(), label_smoothing=smoothing))
 
-    low, high = math.log(LOWEST), math.log(HIGHEST)
+    low, high = math.log(COLDEST), math.log(HOTTEST)
     share = (math.sqrt(5) - 1) / 2
     left, right = high - share * (high - low), low + share * (high - low)
     at_left, at_right = loss(left), loss(right)
-    for _ in range(STEPS):
+    for _ in range(SEARCH_STEPS):
         if at_left <= at_right:
             high, right, at_right = right, left, at_left
             left = high - share * (high - low)

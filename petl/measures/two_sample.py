@@ -11,7 +11,7 @@ from torch import Tensor
 from petl.evidence.intervals import binomial_interval
 
 COMPONENTS = 32
-PENALTY = 1e-2  # on the squared length of the classifier's weights, of unit-variance inputs
+WEIGHT_PENALTY = 1e-2  # on the squared length of the classifier's weights, of unit-variance inputs
 
 
 def common_components(x: Tensor, z: Tensor, components: int = COMPONENTS) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class Separator:
         def loss() -> Tensor:
             optimizer.zero_grad()
             fit = F.binary_cross_entropy_with_logits(rows @ self.weight + self.bias, target, weights)
-            value = fit + PENALTY * self.weight.square().sum()
+            value = fit + WEIGHT_PENALTY * self.weight.square().sum()
             value.backward()
             return value
 

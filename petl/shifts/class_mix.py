@@ -10,7 +10,7 @@ from torch import Tensor
 from petl.evidence.intervals import binomial_interval
 from petl.measures.aligned_frequencies import aligned_draws, aligned_frequencies, class_clouds
 from petl.measures.label_shift import (
-    ROUNDS,
+    EM_ROUNDS,
     Scaling,
     bootstrapped_frequencies,
     estimated_frequencies,
@@ -21,7 +21,7 @@ from petl.measures.label_shift import (
 from petl.shifts.sides import Sides
 
 BETTER_THAN_CHANCE = 1.5  # times: a classifier that knows less can't say how frequent classes are
-DRAWS = 200
+MIX_DRAWS = 200
 MOST_WORK = 2e10  # multiplications of a bootstrap
 ALLOWANCE = 0.1  # of the total variation: what a change of appearance alone moves the estimate by (docs/shift.md)
 
@@ -83,10 +83,10 @@ def mix_by_labels(sides: Sides, y: Tensor, *, seed: int) -> ClassMix:
 
     observed = variation(both)
     drawn = torch.tensor(
-        [variation(both[torch.randperm(len(both), generator=generator)]) for _ in range(DRAWS)], dtype=torch.float64
+        [variation(both[torch.randperm(len(both), generator=generator)]) for _ in range(MIX_DRAWS)], dtype=torch.float64
     )
     again = torch.stack(
-        [_shares(y[torch.randint(len(y), (len(y),), generator=generator)], classes) for _ in range(DRAWS)]
+        [_shares(y[torch.randint(len(y), (len(y),), generator=generator)], classes) for _ in range(MIX_DRAWS)]
     )
     source, target = _shares(sides.y, classes), _shares(y, classes)
     counts = torch.bincount(y, minlength=classes).tolist()
@@ -142,7 +142,7 @@ def _mix(prior: Tensor, target: Tensor, chance: Tensor, again: Tensor, allowance
 
 
 def _affordable(images: int, classes: int) -> int:
-    return int(max(60, min(DRAWS, MOST_WORK // (ROUNDS * images * classes))))
+    return int(max(60, min(MIX_DRAWS, MOST_WORK // (EM_ROUNDS * images * classes))))
 
 
 def _share_at_least(drawn: Tensor, observed: float) -> float:

@@ -16,7 +16,7 @@ from petl.measures.label_shift import fitted_scaling
 from petl.shifts.sides import Sides
 from petl.shifts.told_apart import frequency_ratio
 
-FEWEST = 30  # labelled target images
+FEWEST_LABELS = 30  # labelled target images
 DROP, POWER, ONE_SIDED = 0.1, 0.8416, 1.6449  # of accuracy; quantiles of the normal for 80 % power at 5 %
 
 
@@ -37,11 +37,11 @@ class Concept:
 def concept(sides: Sides, *, level: float, seed: int) -> Concept | None:
     """Returns the test of the labels' meaning; None without 30 labelled images with four of each of two classes."""
     y = sides.target_y
-    if y is None or len(y) < FEWEST:
+    if y is None or len(y) < FEWEST_LABELS:
         return None
     counts = torch.bincount(y, minlength=len(sides.classes))
     rows = counts[y] >= LEAST
-    if int((counts >= LEAST).sum()) < 2 or int(rows.sum()) < FEWEST:
+    if int((counts >= LEAST).sum()) < 2 or int(rows.sum()) < FEWEST_LABELS:
         return None
     y, classes = y[rows], len(sides.classes)
     own = fitted_head(sides.z[rows], y, classes, "auto").left_out
@@ -72,4 +72,4 @@ def labels_needed(accuracy: float) -> int:
     (99, 30)
     """
     variance = max(accuracy * (1 - accuracy), 0.01)
-    return max(FEWEST, math.ceil(((ONE_SIDED + POWER) / DROP) ** 2 * variance))
+    return max(FEWEST_LABELS, math.ceil(((ONE_SIDED + POWER) / DROP) ** 2 * variance))

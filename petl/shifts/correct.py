@@ -16,6 +16,7 @@ from petl.extraction.accelerator import private_accelerator
 from petl.format.calibration_values import is_temperature
 from petl.format.outputs import label_texts
 from petl.graft.sharded import is_sharded_model
+from petl.shifts.corrected_bias import take_back, write_correction
 from petl.shifts.shift_findings import Shift
 from petl.sites.survey import survey_model
 from petl.training.head_layers import ClassLayers, class_layers
@@ -25,7 +26,6 @@ from petl.wrapping.record import Record
 log = logging.getLogger(__name__)
 
 FEWEST_SHARE = 1e-6  # of a class that the target seems not to have: its bias stays finite
-ROUNDED = (None, torch.bfloat16, torch.float16)  # what a delta may have been stored as
 
 
 def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) -> Model:
@@ -58,7 +58,7 @@ def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) 
     if is_sharded_model(plain):
         raise StateError("a sharded model can't be corrected; petl.load its delta onto a plain model, and correct that")
     if shift is None:
-        _take_back(plain, record)
+        take_back(plain, record)
         return model
     values = _values(shift)
     order = _order(record, values["classes"])
@@ -67,9 +67,9 @@ def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) 
     )
     layers = _layers(plain, len(source))
     if record.correction is not None:
-        _take_back(plain, record)
+        take_back(plain, record)
     offset = offsets(source, target, values["scale"], bias)
-    _write(plain, record, layers, {"source": source, "target": target, "scale": values["scale"], "offset": offset})
+    write_correction(record, layers, {"source": source, "target": target, "scale": values["scale"], "offset": offset})
     return model
 
 
@@ -103,7 +103,11 @@ def _values(shift: Any) -> dict[str, Any]:
         log.warning(
             "the shift is of appearance, where class frequencies are uncertain; petl.correct(model, None) undoes it"
         )
-    classes = label_texts(found["classes"]) or []
+    return _checked(values, label_texts(found["classes"]) or [])
+
+
+def _checked(values: Any, classes: list[str]) -> dict[str, Any]:
+    """Returns the values with the classes, or raises a DataError where there isn't a number for each class."""
     lists: list[Any] = [
         values.get(key) if isinstance(values, Mapping) else None for key in ("source", "target", "bias")
     ]
@@ -159,66 +163,3 @@ def _layers(model: nn.Module, classes: int) -> dict[str, nn.Module]:
             "that has a bias, wrap it with the classifier trainable (head=True), and train it"
         )
     return {name: module for name, module in model.named_modules() if module in found.layers}
-
-
-@torch.no_grad()
-def _write(model: nn.Module, record: Record, layers: Mapping[str, nn.Module], values: Mapping[str, Any]) -> None:
-    before = {name: _bias(layer).detach().clone() for name, layer in layers.items()}
-    after = {name: _added(bias, values["offset"]) for name, bias in before.items()}
-    if not all(bool(torch.isfinite(bias).all()) for bias in after.values()):
-        raise StateError("the corrected bias would be infinite or not a number; the model is as it was")
-    for name, layer in layers.items():
-        _bias(layer).copy_(after[name])
-    plain = {key: value.tolist() if isinstance(value, Tensor) else float(value) for key, value in values.items()}
-    kept = {name: bias.tolist() for name, bias in before.items()}
-    record.correction = {**plain, "before": kept, "temperature": record.temperature}
-    record.temperature = 1 / values["scale"]
-
-
-@torch.no_grad()
-def _take_back(model: nn.Module, record: Record) -> None:
-    """Gives each bias its bits from before the correction, and the record its temperature.
-
-    Raises:
-        StateError: there is no correction, or a bias isn't as the correction left it.
-    """
-    made = record.correction
-    if made is None:
-        raise StateError("this model's classifier isn't corrected, so there is nothing to take back")
-    modules, found = dict(model.named_modules()), {}
-    for name, numbers in made["before"].items():
-        bias = _bias(modules[name]) if name in modules else None
-        value = None if bias is None else _as_before(bias, numbers, torch.tensor(made["offset"], dtype=torch.float64))
-        if value is None:
-            raise StateError(
-                f"the bias of {name or 'the model'} has changed since it was corrected, so its values from before can't come "
-                "back; petl.load the delta from before the correction"
-            )
-        found[name] = value
-    for name, value in found.items():
-        _bias(modules[name]).copy_(value)
-    if record.temperature == 1 / made["scale"]:
-        record.temperature = made.get("temperature")
-    record.correction = None
-
-
-def _as_before(bias: Tensor, numbers: list[float], offset: Tensor) -> Tensor | None:
-    """Returns the value from before where the bias is as the correction left it, or as a delta of lower precision stored that."""
-    if len(numbers) != bias.numel():
-        return None
-    for dtype in (bias.dtype, torch.float32):  # of the bias when it was corrected
-        before = torch.tensor(numbers, dtype=dtype)
-        after = _added(before, offset)
-        for stored in ROUNDED:
-            rounded = [value.to(stored or dtype).to(bias.dtype) for value in (before, after)]
-            if torch.equal(rounded[1].to(bias.device).reshape(bias.shape), bias.detach()):
-                return rounded[0].to(bias.device).reshape(bias.shape)
-    return None
-
-
-def _added(bias: Tensor, offset: Tensor) -> Tensor:
-    return (bias.double().cpu() + offset.reshape(bias.shape)).to(bias.dtype).to(bias.device)
-
-
-def _bias(layer: nn.Module) -> Tensor:
-    return layer._parameters["bias"]  # type: ignore[return-value]  # class_layers saw that it is there

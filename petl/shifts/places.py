@@ -12,8 +12,8 @@ from petl.extraction.feature_set import Features
 from petl.measures.mmd import kernel_table, permuted_mmd, residual_test
 from petl.measures.two_sample import common_components
 
-SHOWN = 16  # images on each end
-MOST, DRAWS = 300, 100  # images a side for a block, and draws of its test
+IMAGES_NAMED = 16  # images on each end
+MOST, BLOCK_DRAWS = 300, 100  # images a side for a block, and draws of its test
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,10 @@ def block_shifts(
         a, b = common_components(one[rows[0]], two[rows[1]])
         table, second = kernel_table(torch.cat([a, b])), torch.cat([torch.zeros(len(a)), torch.ones(len(b))])
         if expected is None:
-            test = permuted_mmd(table, second, draws=DRAWS, seed=seed)
+            test = permuted_mmd(table, second, draws=BLOCK_DRAWS, seed=seed)
         else:
             chosen = _of_part(expected, rows, len(one), len(two))
-            test = residual_test(table, second, chosen, draws=DRAWS, seed=seed)
+            test = residual_test(table, second, chosen, draws=BLOCK_DRAWS, seed=seed)
         found.append(BlockShift(name, test.deviations, test.p))
     return found
 
@@ -78,5 +78,5 @@ def extreme_images(target: Features, logits: Tensor, names: list[str] | None) ->
     """Returns the target images that look least like the source, and those that look most like it; 16 of each at most."""
     order = logits.argsort(descending=True, stable=True).tolist()
     named = [OneImage(names[row] if names else f"image {row}", float(logits[row])) for row in order]
-    shown = min(SHOWN, len(target))
+    shown = min(IMAGES_NAMED, len(target))
     return named[:shown], named[::-1][:shown]

@@ -20,8 +20,8 @@ from petl.shifts.sides import Sides
 from petl.shifts.told_apart import ToldApart, tell_apart
 from petl.wrapping.lookup import record
 
-FEWEST_IMAGES = 20
-MOST_IMAGES = 5000  # a side: the kernel table has (2 x 5000)^2 numbers
+FEWEST_OF_A_SIDE = 20
+MOST_OF_A_SIDE = 5000  # a side: the kernel table has (2 x 5000)^2 numbers
 
 
 def shift(
@@ -139,8 +139,8 @@ def _notes(model: nn.Module, read: Read) -> list[str]:
 
 def _refuse_settings(images: Any, level: Any, seed: Any) -> None:
     refuse_sample(images, seed)
-    if not FEWEST_IMAGES <= images <= MOST_IMAGES:
-        raise PetlError(f"images={images}; expected {FEWEST_IMAGES} to {MOST_IMAGES} of each side")
+    if not FEWEST_OF_A_SIDE <= images <= MOST_OF_A_SIDE:
+        raise PetlError(f"images={images}; expected {FEWEST_OF_A_SIDE} to {MOST_OF_A_SIDE} of each side")
     number = isinstance(level, (int, float)) and not isinstance(level, bool) and math.isfinite(level)
     if not number or not 0 < level < 0.5:
         raise PetlError(f"level={level!r}; expected a number between 0 and 0.5, such as 0.05")

@@ -8,10 +8,10 @@ from petl.findings import Findings
 from petl.measures.mmd import KernelTest
 from petl.measures.two_sample import Separation
 from petl.shifts.class_mix import ClassMix
-from petl.shifts.concept import FEWEST, Concept
+from petl.shifts.concept import FEWEST_LABELS, Concept
 from petl.shifts.places import BlockShift, OneImage
 
-SHOWN = 3  # classes in a sentence
+CLASSES_NAMED = 3  # classes in a sentence
 VERDICTS = {
     "none": "Nothing differs beyond chance",
     "classes": "The class frequencies differ; images of a class look alike",
@@ -108,7 +108,7 @@ class Shift(Findings):
         mix = self.mix
         if mix is None:
             return [f"Class frequencies can't be known: {self.mix_refused}."]
-        gaps = sorted(range(len(self.classes)), key=lambda k: -abs(mix.target[k] - mix.source[k]))[:SHOWN]
+        gaps = sorted(range(len(self.classes)), key=lambda k: -abs(mix.target[k] - mix.source[k]))[:CLASSES_NAMED]
         named = ", ".join(
             f"{self.classes[k]} {mix.source[k]:.2f} -> {mix.target[k]:.2f} ({mix.intervals[k][0]:.2f} to "
             f"{mix.intervals[k][1]:.2f})"
@@ -134,7 +134,7 @@ class Shift(Findings):
             ]
         return [
             f"Whether labels still mean the same can't be known without target labels: label about {self.labels_needed} images "
-            f"({FEWEST} at least)."
+            f"({FEWEST_LABELS} at least)."
         ]
 
     def _about_places(self) -> list[str]:
@@ -145,7 +145,7 @@ class Shift(Findings):
                 f"Blocks: {most.name} differs most ({most.deviations:+.1f} deviations from chance, p = {most.p:.3f})."
             )
         if self.target_like:
-            named = ", ".join(one.image for one in self.target_like[:SHOWN])
+            named = ", ".join(one.image for one in self.target_like[:CLASSES_NAMED])
             lines.append(f"Least like the source: {named}.")
         if self.in_both:
             lines.append(f"{self.in_both} target images are in the source too; leave them out on one side.")

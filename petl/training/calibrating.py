@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from petl.data.logits import require_logits
 from petl.errors import DataError, PetlError
-from petl.measures.calibration import FEWEST, calibration
+from petl.measures.calibration import FEWEST_CALIBRATED, calibration
 from petl.objectives.classification import CrossEntropy
 from petl.objectives.metrics import Metrics
 from petl.objectives.protocol import Objective
@@ -54,7 +54,7 @@ class Calibrating:
             found = calibration(scores, rest[-1].long())
         except ValueError as error:
             raise DataError(
-                f"calibrate=True: {error}; give more labelled images ({FEWEST} at least), or leave it out"
+                f"calibrate=True: {error}; give more labelled images ({FEWEST_CALIBRATED} at least), or leave it out"
             ) from error
         per_image = getattr(measured, "_per_image", None)
         whole: Any = dataclasses.replace(measured, calibration=found)

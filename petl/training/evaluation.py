@@ -89,14 +89,8 @@ def evaluate(
     >>> sum(map(sum, metrics.confusion))
     6
     """
-    plain = bare(model)
-    refuse_keys(keys)
-    make_views(views)
-    refuse_calibration(calibrate)
-    batching: dict[str, Any] = {"batch_size": batch_size, "workers": workers}
-    for name, value in batching.items():
-        refuse_number(name, value, DATA_BOUNDS[name])
-    task_for(objective)  # one that can't be is refused before any data is read
+    plain, batching = bare(model), {"batch_size": batch_size, "workers": workers}
+    _refuse_settings(keys, views, calibrate, objective, batching)
     known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
         marking_unreadable(data),
@@ -105,7 +99,8 @@ def evaluate(
         progress_bar(accelerator, progress) as shown,
     ):
         plain.to(accelerator.device)
-        loader = as_loader(data, plain, classes=known, keys=keys, strict=strict, transform=transform, **batching)
+        options: dict[str, Any] = {"keys": keys, "strict": strict, "transform": transform, **batching}
+        loader = as_loader(data, plain, classes=known, **options)
         meant = task_of(objective, recorded_task(plain), dataset_task(loader.dataset))
         opened = open_objective(accelerator, plain, loader, meant, known or own_names(loader, meant))
         opened.objective.refuse_targets(loader)
@@ -119,7 +114,14 @@ def evaluate(
     return metrics
 
 
-log = logging.getLogger(__name__)
+def _refuse_settings(keys: Any, views: Any, calibrate: Any, objective: Any, batching: dict[str, Any]) -> None:
+    """Raises a PetlError for settings that can't be, before any data is read."""
+    refuse_keys(keys)
+    make_views(views)
+    refuse_calibration(calibrate)
+    for name, value in batching.items():
+        refuse_number(name, value, DATA_BOUNDS[name])
+    task_for(objective)
 
 
 def validate(run: Run) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def test_what_cannot_be_calibrated() -> None:
         (sure(), few, True, "20 or more"),
         (sure(), data(), "isotonic", "expected True"),
         (sure(), data(), 1, "expected True"),
-        (sure(), numbers, True, "classification"),
+        (sure(), numbers, True, "class numbers"),
     ):
         with pytest.raises(petl.PetlError, match=said):
             petl.evaluate(model, images, calibrate=wish, progress=False)  # type: ignore[arg-type]
