@@ -46,10 +46,9 @@ if TYPE_CHECKING:
     from petl.prediction.predict import predict
     from petl.prediction.results import Predictions
     from petl.ranking.rank import rank
-    from petl.ranking.results import Ranking
+    from petl.ranking.ranking import Ranking
     from petl.report.report import report
     from petl.report.result import Report
-    from petl.ranking.ranking import Ranking
     from petl.shifts.correct import correct
     from petl.shifts.shift import shift
     from petl.shifts.shift_findings import Shift
@@ -204,8 +203,8 @@ __all__ = [
     "register",
     "report",
     "save",
-    "start",
     "shift",
+    "start",
     "summary",
     "trainable",
     "unwrap",

@@ -12,17 +12,14 @@ import typer
 
 from petl.cli.advise_command import advise_command
 from petl.cli.compare_command import compare_command
-from petl.cli.delta_commands import inspect_command, merge_command
-from petl.cli.image_commands import evaluate_command, predict_command, train_command
-from petl.cli.model_commands import demo_command, methods_command, plan_command
-from petl.cli.start_command import start_command
-from petl.cli.rank_command import rank_command
-from petl.cli.report_command import report_command
 from petl.cli.correct_command import correct_command
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
+from petl.cli.rank_command import rank_command
+from petl.cli.report_command import report_command
 from petl.cli.shift_command import shift_command
+from petl.cli.start_command import start_command
 from petl.cli.terminal import Commands, say
 from petl.version import __version__
 
@@ -49,18 +46,18 @@ def root(
 
 COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function, example
     ("start", start_command, "petl start pets --minutes 10"),
+    ("rank", rank_command, "petl rank pets --max-params 30M --licence open"),
     ("advise", advise_command, "petl advise resnet50 pets --new new --out advice.json"),
+    ("compare", compare_command, "petl compare resnet50 pets --method lora --method norm --seconds 600 --folder runs"),
     ("train", train_command, "petl train pets --model resnet50 --method lora --rank 8 --out pets.safetensors"),
     ("eval", evaluate_command, "petl eval pets.safetensors pets"),
     ("predict", predict_command, "petl predict pets.safetensors new --out predictions.csv"),
-    ("rank", rank_command, "petl rank pets --max-params 30M --licence open"),
-    ("report", report_command, "petl report pets.safetensors pets --out pets.html"),
     ("shift", shift_command, "petl shift pets.safetensors pets new --out shift.json"),
     ("correct", correct_command, "petl correct pets.safetensors --shift shift.json --out corrected.safetensors"),
+    ("report", report_command, "petl report pets.safetensors pets --out pets.html"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
-    ("compare", compare_command, "petl compare resnet50 pets --method lora --method norm --seconds 600 --folder runs"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),
 )

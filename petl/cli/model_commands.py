@@ -22,7 +22,6 @@ from petl.cli.models import build_methods, create_backbone
 from petl.cli.phrases import kilobytes
 from petl.cli.terminal import note, say, show
 
-
 REPORTED = 2  # of the demo's trials: LoRA, whose changes in every block are shown
 
 

@@ -39,7 +39,11 @@ SMALL = {
 BLOCK = re.compile(r"^( *)```(\w+)[^\n]*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 MARK = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 EPOCHS = 2  # what pages train for ten epochs
-IMAGES = {"docs/rank.md": 6, "docs/advise.md": 4, "docs/guidance.md": 6}  # of a class in each split, where two are too few
+IMAGES = {
+    "docs/rank.md": 6,
+    "docs/advise.md": 4,
+    "docs/guidance.md": 6,
+}  # of a class in each split, where two are too few
 
 
 @dataclass(frozen=True)

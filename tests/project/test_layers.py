@@ -166,9 +166,7 @@ TESTS_AS_WELL = {
     "shifts/test_shift": (
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
     ),
-    "start/test_start": (
-        "start/backbones start/choice start/parts start/started start/way cli/start_command"
-    ),
+    "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
         "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"
