@@ -11,7 +11,7 @@ from torch import nn
 from petl.advice.alarms import alarms
 from petl.advice.distance import profile_of, stem_facts
 from petl.advice.facts import facts_of, new_facts
-from petl.advice.measuring import Measured, Measuring, measured
+from petl.advice.measuring import MeasuredParts, Measuring, measured
 from petl.advice.opened import Opened, opened
 from petl.advice.readings import ClassReader, read_all, verdict_of
 from petl.advice.result import Advice, HeadAdvice
@@ -73,7 +73,7 @@ def advise(
         return _advice(model, found, measured(found, settings), settings)
 
 
-def _advice(model: nn.Module, found: Opened, read: Measured, settings: Measuring) -> Advice:
+def _advice(model: nn.Module, found: Opened, read: MeasuredParts, settings: Measuring) -> Advice:
     """Returns what follows from what was measured."""
     train, y, reader = read.train, read.y, ClassReader(read.y, settings.seed)
     readings = read_all(reader, train.x, train.blocks or {}, read.pictures, read.random)

@@ -9,7 +9,7 @@ from torch import Tensor
 from petl.advice.distance import profile_between
 from petl.advice.duplicates import Duplicates, PartPictures, find_duplicates
 from petl.advice.file_facts import FileFacts, file_facts
-from petl.advice.measuring import Measured
+from petl.advice.measuring import MeasuredParts
 from petl.advice.opened import ImagePart, Opened
 from petl.advice.result import Facts, NewImages
 from petl.advice.single_images import part_files, picture_name
@@ -23,7 +23,7 @@ from petl.measures.norm_gap import feature_gap
 GAP_DRAWS = 5  # of training images beside which a gap is judged
 
 
-def facts_of(found: Opened, read: Measured) -> Facts:
+def facts_of(found: Opened, read: MeasuredParts) -> Facts:
     """Returns the facts about the images of all parts."""
     files: dict[str, FileFacts] = {}
     pictures: dict[str, PartPictures] = {}
@@ -89,7 +89,7 @@ def _labels(part: ImagePart, known: list[str]) -> list[str | None]:
     return [classes[number] if classes and 0 <= number < len(classes) else str(number) for number in targets.tolist()]
 
 
-def new_facts(found: Opened, read: Measured, duplicates: Duplicates) -> NewImages:
+def new_facts(found: Opened, read: MeasuredParts, duplicates: Duplicates) -> NewImages:
     """Returns what the new images are like beside the training images."""
     part, new, train = found.parts["new"], read.features["new"], read.train
     usual = _usual_gap(train.x, len(new))

@@ -39,7 +39,7 @@ class Measuring:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredParts:
     """What was measured.
 
     Attributes:
@@ -68,7 +68,7 @@ class Measured:
         return self.features["train"].inputs  # type: ignore[return-value]  # asked for
 
 
-def measured(found: Opened, how: Measuring) -> Measured:
+def measured(found: Opened, how: Measuring) -> MeasuredParts:
     """Returns what the model makes of the images.
 
     Raises:
@@ -85,7 +85,7 @@ def measured(found: Opened, how: Measuring) -> Measured:
             raise DataError(f"the model gives features that aren't finite of the {name} images; are its weights whole?")
     compared = {name: part for name, part in found.parts.items() if name != "own split"}
     moments = {name: _moments(found.model, part, how) for name, part in compared.items()}
-    return Measured(read, _random_features(found.model, train, how, read["train"]), moments)
+    return MeasuredParts(read, _random_features(found.model, train, how, read["train"]), moments)
 
 
 def _refuse_listed(part: ImagePart) -> None:

@@ -40,7 +40,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class PairedReading:
     """By how much the first of two readings is more accurate on the same images, classes counting alike.
 
     ``low`` and ``high`` are the ends of the paired bootstrap interval at ``level``, ``p`` that of the paired permutation test,
@@ -66,7 +66,7 @@ class Verdict:
     """
 
     transfer: Transfer
-    comparison: Comparison
+    comparison: PairedReading
     chance: float
     above_chance: tuple[bool, bool]
 
@@ -92,7 +92,7 @@ class Readings:
     raw: Score
     curve: tuple[Score, ...]
     best_block: str
-    earlier: Comparison | None
+    earlier: PairedReading | None
 
 
 class ClassReader:
@@ -120,11 +120,11 @@ class ClassReader:
         hits = self.hits(what)
         return float(hits.mean()) - 1 / self.classes > ABOVE * standard_error(hits)
 
-    def compare(self, first: str, second: str) -> Comparison:
+    def compare(self, first: str, second: str) -> PairedReading:
         """Compares two readings of the same images."""
         one, other = self.hits(first), self.hits(second)
         found = paired_bootstrap(one, other, level=LEVEL, seed=self.seed)
-        return Comparison(
+        return PairedReading(
             first,
             second,
             found.mean,

@@ -122,10 +122,10 @@ def shortlist(
     return found
 
 
-Candidate = tuple[tuple[Method, ...], str, dict[str, Any]]
+Proposal = tuple[tuple[Method, ...], str, dict[str, Any]]
 
 
-def _candidates(model: nn.Module, each: float, distance: Distance) -> Iterator[Candidate]:
+def _candidates(model: nn.Module, each: float, distance: Distance) -> Iterator[Proposal]:
     recipe, far = tuple(best_methods(model)), distance.verdict == "far"
     if each <= VERY_FEW:
         yield (
@@ -150,7 +150,7 @@ def _candidates(model: nn.Module, each: float, distance: Distance) -> Iterator[C
         yield (Full(),), why, {"layer_decay": FULL_DECAY}
 
 
-def _for_far_images(distance: Distance) -> Iterator[Candidate]:
+def _for_far_images(distance: Distance) -> Iterator[Proposal]:
     where = " and their statistics differ most there" if distance.level == "input" else ""
     yield (Partial(first=1, last=0),), f"the images look different: the first block meets what is new{where}", {}
     yield (Probe(layers="all"),), "earlier blocks may know what the last one has lost", {}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from petl.advice.duplicates import Copies, Duplicates
 from petl.advice.file_facts import FileFacts, Spread
-from petl.advice.readings import Comparison, Readings, Score
+from petl.advice.readings import PairedReading, Readings, Score
 from petl.advice.rules import Suggestion
 from petl.errors import listing
 
@@ -20,7 +20,7 @@ def score_text(score: Score) -> str:
     return f"{score.accuracy:.3f} +- {score.error:.3f}"
 
 
-def difference_text(found: Comparison) -> str:
+def difference_text(found: PairedReading) -> str:
     return (
         f"{found.difference:+.3f} against {found.second} ({found.level:.0%} interval {found.low:+.3f} to {found.high:+.3f}, "
         f"p={found.p:.2g})"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from petl.cli.arguments import CreateOption, DataArgument, DataOption, JsonOption, OverwriteOption, PositiveInt
-from petl.cli.data_options import DATASET, PIPELINE, data_keywords
+from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
 from petl.cli.key_values import parse_pairs
-from petl.cli.models import create_backbone, load_delta, weights_file
+from petl.cli.models import load_delta, named_backbone, weights_file
 from petl.cli.terminal import note, say
 from petl.errors import MethodError
 
@@ -49,8 +49,7 @@ def advise_command(
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET)
-    if size and "size" in said.pipeline:
-        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+    refuse_two_sizes(size, said)
     inputs = [data, *filter(None, [new]), *([model] if Path(model).is_file() else weights_file(model))]
     path = destination(out, inputs=inputs, overwrite=overwrite) if out else None
     if path is not None:
@@ -71,4 +70,4 @@ def _named(model: str, args: dict[str, Any]) -> nn.Module:
         if args:
             raise MethodError(f"--arg is for a backbone, and {model} is a file, whose backbone is known; leave it out")
         return load_delta(model, None)[0]
-    return create_backbone(model, args).eval()
+    return named_backbone(model, args).eval()

@@ -17,9 +17,9 @@ from petl.cli.arguments import (
     PositiveInt,
     SetOption,
 )
-from petl.cli.data_options import DATASET, PIPELINE, TRAINING, DataKeywords, data_keywords
+from petl.cli.data_options import DATASET, PIPELINE, TRAINING, DataKeywords, data_keywords, refuse_two_sizes
 from petl.cli.key_values import parse_pairs
-from petl.cli.models import build_methods, create_backbone, weights_file
+from petl.cli.models import build_methods, named_backbone, weights_file
 from petl.cli.terminal import say
 from petl.errors import MethodError
 
@@ -65,7 +65,7 @@ def compare_command(
 
     said = data_keywords(reading, known={**PIPELINE, **DATASET, "augment": TRAINING["augment"]})
     path = destination(out, inputs=[data, *weights_file(model)], overwrite=overwrite) if out else None
-    net = create_backbone(model, parse_pairs(args))
+    net = named_backbone(model, parse_pairs(args))
     options: dict[str, Any] = {"epochs": epochs, "seeds": seeds, "images": images, "objective": objective, "seed": seed}
     options |= {"batch_size": batch_size, "folder": folder}
     images_of = _images(data, net, said, size)
@@ -83,8 +83,7 @@ def _images(data: str, net: nn.Module, said: DataKeywords, size: int | None) -> 
     import petl
     from petl.data.own_parts import own_parts
 
-    if size and "size" in said.pipeline:
-        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+    refuse_two_sizes(size, said)
     pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
     train, rest = own_parts(data, pipeline, **said.dataset, **said.training)
     return train if rest is None else (train, rest)

@@ -102,6 +102,12 @@ def _gather_augment(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**rest, "augment": {**(whole if isinstance(whole, dict) else {}), **inner}}
 
 
+def refuse_two_sizes(size: int | None, said: DataKeywords) -> None:
+    """Raises a MethodError where ``--size`` and ``--data size=`` are both given."""
+    if size and "size" in said.pipeline:
+        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+
+
 def _sides(sides: list[Any]) -> tuple[int, int]:
     if len(sides) != 2 or not all(type(side) is int for side in sides):
         raise MethodError(f"size={sides}; expected a whole number of pixels, or two: height,width")

@@ -26,12 +26,20 @@ from petl.cli.arguments import (
     ViewsOption,
     said_views,
 )
-from petl.cli.data_options import DATASET, LISTED, PIPELINE, TRAINING, data_keywords, training_and_validation
+from petl.cli.data_options import (
+    DATASET,
+    LISTED,
+    PIPELINE,
+    TRAINING,
+    data_keywords,
+    refuse_two_sizes,
+    training_and_validation,
+)
 from petl.cli.key_values import keyword_arguments, number_or_word, parse_pairs
-from petl.cli.models import build_methods, create_backbone, existing_file, load_delta, weights_file
+from petl.cli.models import build_methods, existing_file, load_delta, named_backbone, weights_file
 from petl.cli.phrases import as_json_text
 from petl.cli.terminal import say
-from petl.errors import MethodError, printable
+from petl.errors import printable
 
 NOT_BY_FIT_OPTION = (
     "model",
@@ -92,19 +100,17 @@ def train_command(
     options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
     options["objective"] = chosen_objective(objective, units, options.get("objective"))
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
-    if size and "size" in reading_options.pipeline:
-        raise MethodError(f"got --size {size} and --data size={reading_options.pipeline['size']}; expected one of them")
+    refuse_two_sizes(size, reading_options)
     path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
-    net, extra = create_backbone(model, parse_pairs(args)), parse_pairs(args)
+    net, extra = named_backbone(model, parse_pairs(args)), parse_pairs(args)
     methods = build_methods(method, settings, net, rank=rank, last=last, in_chans=in_chans)
     images = petl.data.dataset(data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training)
     classes = getattr(images, "target_names", images.classes)
     torch.manual_seed(seed)  # the new classifier is random
-    outputs = None if options["objective"] == "metric" and extra.get("num_classes") == 0 else len(classes)
-    petl.wrap(net, methods, num_classes=outputs, create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
+    labels = None if options["objective"] == "metric" and extra.get("num_classes") == 0 else classes
+    petl.wrap(net, methods, num_classes=labels and len(labels), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
     pipeline = petl.record(net).pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})  # type: ignore[union-attr]  # just wrapped
     training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
-    labels = None if outputs is None else classes
     try_writing(path, lambda trial: petl.save(net, trial, labels=labels))
     history = petl.fit(net, training, validation, out=path, labels=labels, **options)
     say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")

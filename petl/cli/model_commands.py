@@ -18,7 +18,7 @@ from petl.cli.arguments import (
     SetOption,
 )
 from petl.cli.key_values import parse_pairs
-from petl.cli.models import build_methods, create_backbone
+from petl.cli.models import build_methods, named_backbone
 from petl.cli.phrases import kilobytes
 from petl.cli.terminal import note, say, show
 
@@ -39,7 +39,7 @@ def plan_command(
     """Show what training would change, before anything does."""
     import petl
 
-    net = create_backbone(model, parse_pairs(args), pretrained=False)
+    net = named_backbone(model, parse_pairs(args), pretrained=False)
     petl.wrap(
         net, build_methods(method, settings, net, rank=rank, last=last, in_chans=in_chans), num_classes=num_classes
     )

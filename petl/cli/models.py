@@ -10,15 +10,12 @@ from typing import TYPE_CHECKING, Any
 from petl.cli.key_values import parse_pairs
 from petl.errors import MethodError, PetlError, near
 from petl.wrapping import named_backbones
-from petl.wrapping.named_backbones import existing_file, name_and_file
+from petl.wrapping.named_backbones import DEMO, existing_file, name_and_file
 
 if TYPE_CHECKING:
     from torch import nn
 
     from petl.methods.method import Method
-
-
-DEMO = "demo"  # as a model: the backbone of the extra ``demo``, EfficientNet-Lite0
 
 
 def build_methods(
@@ -71,7 +68,7 @@ def _build_method(name: str, options: Mapping[str, Any]) -> Method:
         raise MethodError(f"{name} can't have {dict(options)}: {error}") from error
 
 
-def create_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
+def named_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
     """Returns the timm model ``NAME`` with the weights that timm fetches, ``NAME:FILE`` with those of a file, or ``demo``."""
     if text == DEMO:
         from petl.demo import lite0
@@ -97,7 +94,7 @@ def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[st
     recorded = header["backbone"]
     if model and model.startswith(":"):
         model = f"{recorded['name']}{model}"
-    base = create_backbone(model, {} if model == DEMO else recorded.get("args", {})) if model else None
+    base = named_backbone(model, {} if model == DEMO else recorded.get("args", {})) if model else None
     try:
         return load(delta, base).eval(), header
     except PetlError as error:

@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from petl.cli.arguments import DataArgument, DataOption, JsonOption, OverwriteOption, PositiveInt, StrictOption
-from petl.cli.data_options import DATASET, PIPELINE, data_keywords
+from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
 from petl.cli.models import weights_file
 from petl.cli.terminal import say
-from petl.errors import MethodError
 
 
 def rank_command(
@@ -48,8 +47,7 @@ def rank_command(
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET)
-    if size and "size" in said.pipeline:
-        raise MethodError(f"got --size {size} and --data size={said.pipeline['size']}; expected one of them")
+    refuse_two_sizes(size, said)
     changes = {key: value for key, value in said.pipeline.items() if key != "size"}
     files = [Path(file) for name in model or () for file in weights_file(name)]
     path = destination(out, inputs=[data, *files], overwrite=overwrite) if out else None

@@ -58,7 +58,7 @@ def report_command(
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
     net, header = load_delta(delta, model)
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
-    chosen, which = _images(delta, data, split, pipeline, header, reading_options.dataset)
+    chosen, which = _chosen_images(delta, data, split, pipeline, header, reading_options.dataset)
     options: dict[str, Any] = {"base": base, "delta": delta, "images": images, "seed": seed, "batch_size": batch_size}
     options |= {"findings": [Path(place) for place in findings or ()], "strict": strict, "overwrite": overwrite}
     options["title"] = title or f"{delta.stem}: {Path(data).name or data}"
@@ -66,7 +66,9 @@ def report_command(
     say(as_text(found) if as_json else str(found))
 
 
-def _images(delta: Path, data: str, split: str | None, pipeline: Any, header: Any, options: Any) -> tuple[Any, str]:
+def _chosen_images(
+    delta: Path, data: str, split: str | None, pipeline: Any, header: Any, options: Any
+) -> tuple[Any, str]:
     """Returns the images to report on, and a description of them: those that ``petl eval`` measures, or images alone."""
     from petl.cli.measured_columns import columns_of_labels, measured_classes
     from petl.data.unlabelled import flat_folder

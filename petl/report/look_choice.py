@@ -11,7 +11,7 @@ from petl.report.answers import Answers, most_wrong
 from petl.report.before import Before
 from petl.report.depth_facts import can_read
 from petl.report.images import ReportImages
-from petl.report.look_facts import NoMap, Score, looks
+from petl.report.look_facts import NoMap, PixelScore, looks
 from petl.report.model_passes import ModelPass, ReportModel
 from petl.report.thumbnails import LOOK_SIDE, thumbnails
 
@@ -63,7 +63,7 @@ def _spread(rows: list[int], most: int) -> list[int]:
     return [rows[(k * len(rows)) // count] for k in range(count)]
 
 
-def _own_score(answers: Answers | None, rows: list[int], x: Tensor) -> Score:
+def _own_score(answers: Answers | None, rows: list[int], x: Tensor) -> PixelScore:
     """Returns the output that is the model's answer; without one for these targets, the features' distance from their mean."""
     own = answers is not None and not answers.is_reading
 
@@ -79,7 +79,7 @@ def _own_score(answers: Answers | None, rows: list[int], x: Tensor) -> Score:
     return score
 
 
-def _read_score(x: Tensor, images: ReportImages, rows: list[int], answers: Answers | None) -> Score:
+def _read_score(x: Tensor, images: ReportImages, rows: list[int], answers: Answers | None) -> PixelScore:
     """Returns the score of the same answers by ridge regression on features of the model before.
 
     Raises:

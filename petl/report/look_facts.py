@@ -19,14 +19,16 @@ from petl.sites.channel_axis import channel_axis
 from petl.sites.survey import survey_model
 
 FINE = 6  # positions a side, from which on a map is fine enough to draw
-Score = Callable[[Tensor | None, Tensor | None], Tensor]  # of the classifier's input [N, D] and the output [N, K]: [N]
+PixelScore = Callable[
+    [Tensor | None, Tensor | None], Tensor
+]  # of the classifier's input [N, D] and the output [N, K]: [N]
 
 
 class NoMap(Exception):
     """No map could be drawn; the text says why."""
 
 
-def looks(model: ReportModel, pictures: Tensor, score: Score) -> tuple[str, list[list[list[float]]]]:
+def looks(model: ReportModel, pictures: Tensor, score: PixelScore) -> tuple[str, list[list[list[float]]]]:
     """Returns the block, and for each image a map of numbers from 0 to 1: which positions of the block's output raise the score.
 
     The block is the last one whose map has six positions a side or more and through which the score depends on them (in a
@@ -49,7 +51,7 @@ def looks(model: ReportModel, pictures: Tensor, score: Score) -> tuple[str, list
     return found[0], [[[round(value, 3) for value in row] for row in grid] for grid in grids]
 
 
-def _cams(model: ReportModel, pictures: Tensor, score: Score) -> Iterator[tuple[str, Tensor]]:
+def _cams(model: ReportModel, pictures: Tensor, score: PixelScore) -> Iterator[tuple[str, Tensor]]:
     """Yields the blocks with maps, the last first, and their maps [N, h, w]."""
     try:
         survey = survey_model(model.model)

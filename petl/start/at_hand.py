@@ -8,7 +8,8 @@ from pathlib import Path
 import timm
 import torch
 
-DEMO = "demo"  # the name of the demo's backbone, where a command takes a model
+from petl.wrapping.named_backbones import DEMO
+
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 MOST = 8  # backbones that are taken from a cache; more would need longer to rank than to train
 

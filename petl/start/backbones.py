@@ -13,9 +13,9 @@ from torch import nn
 from petl import demo
 from petl.errors import PetlError
 from petl.ranking.candidates import fitting_size
-from petl.start.at_hand import DEMO, backbones_at_hand
+from petl.start.at_hand import backbones_at_hand
 from petl.wrapping.lookup import record
-from petl.wrapping.named_backbones import create_backbone, name_and_file
+from petl.wrapping.named_backbones import DEMO, create_backbone, name_and_file
 
 
 @dataclass(frozen=True)

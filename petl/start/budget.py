@@ -41,10 +41,10 @@ class Budget:
         return self.seconds - (time.perf_counter() - self.began)
 
 
-def ranked_images(seconds: float, candidates: int) -> int:
+def images_to_rank(seconds: float, candidates: int) -> int:
     """Returns how many images to rank on: a number that depends on the budget and the candidates alone.
 
-    >>> ranked_images(90.0, 2), ranked_images(2.0, 8)
+    >>> images_to_rank(90.0, 2), images_to_rank(2.0, 8)
     (450, 64)
     """
     fitting = int(seconds / (RANKED_IMAGE * max(candidates, 1)))

@@ -24,7 +24,7 @@ from petl.methods.method import Method
 from petl.ranking.rank import rank
 from petl.report.report import report
 from petl.start.backbones import Backbones
-from petl.start.budget import Budget, ranked_images
+from petl.start.budget import Budget, images_to_rank
 from petl.start.choice import Choice, choice_of, name_of
 from petl.start.parts import StartParts, start_parts
 from petl.start.places import Places
@@ -85,7 +85,7 @@ class Way:
             self.skipped["rank"] = "there is one backbone"
             return next(iter(self.backbones.found or {}))
         with self.step("rank") as seconds:
-            count = ranked_images(seconds, len(self.backbones) or 8)
+            count = images_to_rank(seconds, len(self.backbones) or 8)
             common = {"size": self.size, "seed": self.seed, "workers": self.workers, "progress": self.progress}
             found = rank(self.backbones.found, self.data, images=count, **common, **self.options)
             self.findings["rank"] = found

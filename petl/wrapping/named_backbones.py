@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # torch takes seconds, which `petl --help` needn't
     from torch import nn
 
 LONGEST_REASON = 400  # characters of what timm says: of wrong weights it names every tensor
+DEMO = "demo"  # where a model is named: the backbone of the extra ``demo``, EfficientNet-Lite0
 NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
 
 
