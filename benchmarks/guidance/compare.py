@@ -65,12 +65,19 @@ def measured(model: nn.Module, images: Pictures, asked: argparse.Namespace) -> d
     print(f"{images.name}: the grid of {len(rows)} settings took {wall:.0f} s", flush=True)
     options = {"epochs": asked.epochs, "batch_size": asked.batch_size}
     comparison = petl.compare(model, data, list(asked.methods), wall * asked.share, **options)
+    result = {"images": images.name, "grid_seconds": wall, "grid": rows, **beside(rows, scores, comparison)}
+    print(json.dumps(result, indent=1), comparison, sep="\n", flush=True)
+    return {**result, "comparison": comparison.to_json()}
+
+
+def beside(rows: dict[str, Any], scores: dict[str, torch.Tensor], comparison: petl.Comparison) -> dict[str, Any]:
+    """The grid's best on the test images, its own choice by the hold-out, and what was chosen in less time."""
     oracle = max(rows, key=lambda name: rows[name]["test"])
     chosen = max(rows, key=lambda name: (rows[name]["hold_out"], -rows[name]["loss"]))
     gap = scores[oracle] - scores[comparison.best_name]
-    result = {
-        "images": images.name,
-        "grid": {"rows": rows, "seconds": wall, "best": oracle, "chosen_by_hold_out": chosen},
+    return {
+        "best": oracle,
+        "chosen_by_hold_out": chosen,
         "test": {
             "best": rows[oracle]["test"],
             "compare": comparison.held_out.accuracy,
@@ -78,8 +85,6 @@ def measured(model: nn.Module, images: Pictures, asked: argparse.Namespace) -> d
         },
         "same_setting_at_full_length_behind": {"mean": float(gap.mean()), "error": standard_error(gap)},
     }
-    print(json.dumps(result, indent=1), comparison, sep="\n", flush=True)
-    return {**result, "comparison": comparison.to_json()}
 
 
 def grid(
