@@ -72,9 +72,9 @@ def described_outputs(record: Record, outputs: int, task: str | None, units: Any
     units = unit_texts(units) if units is not None else record.units if same else None
     limits = threshold_list(thresholds) if thresholds is not None else record.thresholds if same else None
     refuse_description(name, outputs, units, limits)
-    kept: dict[str, Any] = {"quantiles": record.quantiles if same else None}
-    kept |= {key: getattr(record, key) if name == "classification" else None for key in ("temperature", "correction")}
-    return {"task": name, "units": units, "thresholds": limits, **kept}
+    more: dict[str, Any] = {"quantiles": record.quantiles if same else None}
+    more |= {key: getattr(record, key) if name == "classification" else None for key in ("temperature", "correction")}
+    return {"task": name, "units": units, "thresholds": limits, **more}
 
 
 def frozen_names(record: Record) -> dict[str, Any]:
