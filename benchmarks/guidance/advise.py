@@ -25,12 +25,13 @@ from torch import nn
 import petl
 from benchmarks.guidance.synthetic_tasks import SIDE, TASKS
 from benchmarks.transfer.data import Backbone, Pictures, backbones, pictures
+from petl.ranking.candidates import fitting_size
 
 
-def built(backbone: Backbone) -> nn.Module:
-    """The backbone; where its file holds no classifier, one without."""
+def built(backbone: Backbone, size: int) -> nn.Module:
+    """The backbone for images of this size; where its file holds no classifier, one without."""
     try:
-        return backbone.build()
+        return backbone.build(size)
     except RuntimeError:
         found: dict[str, Any] = {"file": str(backbone.weights)}
         return timm.create_model(backbone.name, pretrained=True, num_classes=0, pretrained_cfg_overlay=found)
@@ -38,8 +39,9 @@ def built(backbone: Backbone) -> nn.Module:
 
 def row(backbone: Backbone, found: Pictures, images: int, size: int, seed: int, *, shuffled: bool) -> dict[str, Any]:
     """What advise says, with its seconds."""
-    model = built(backbone).eval()
-    pipeline = petl.data.pipeline(model, size=backbone.size if backbone.size % 14 == 0 else size)
+    size = fitting_size(backbone.name, size) or size  # a transformer's is a multiple of its patches
+    model = built(backbone, size).eval()
+    pipeline = petl.data.pipeline(model, size=size)
     data = found.tensors(found.chosen(0, images, seed), pipeline)
     if shuffled:
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
@@ -49,7 +51,7 @@ def row(backbone: Backbone, found: Pictures, images: int, size: int, seed: int, 
 
 def synthetic_row(backbone: Backbone, name: str, seed: int) -> dict[str, Any]:
     """What advice says of a synthetic task."""
-    model, task = built(backbone).eval(), TASKS[name](seed=seed)
+    model, task = built(backbone, SIDE).eval(), TASKS[name](seed=seed)
     return measured(model, task.tensors(petl.data.pipeline(model, size=SIDE)), name, seed)
 
 

@@ -48,7 +48,7 @@ def main(words: list[str] | None = None) -> None:
     asked = parser.parse_args(words)
     if asked.cpu_clock:  # one process, so that these are its seconds on a quiet machine
         time.perf_counter = time.process_time
-    model = Backbone().build()
+    model = Backbone().build(asked.size)
     found = [measured(model, one, asked) for one in pictures(asked.data, asked.only)]
     if asked.out:
         asked.out.write_text(json.dumps(found, indent=1) + "\n")
@@ -104,7 +104,7 @@ def grid(
             outcome = carried_out(materials, trial)
             if outcome.failed:
                 raise SystemExit(f"{setting.name}: {outcome.failed}")
-            trained = petl.load(f"{place}/delta.safetensors", Backbone().build())
+            trained = petl.load(f"{place}/delta.safetensors", Backbone().build(asked.size))
             scores[setting.name] = per_image_of(petl.evaluate(trained, parts.told, progress=False)).scores
             hold_out, test = sum(outcome.scores) / len(outcome.scores), float(scores[setting.name].mean())
             rows[setting.name] = {"hold_out": hold_out, "loss": outcome.loss, "test": test, "seconds": outcome.seconds}

@@ -58,16 +58,15 @@ def pipeline_by_timm(model: nn.Module) -> dict[str, Any] | None:
 
 
 def described_outputs(record: Record, outputs: int, task: str | None, units: Any, thresholds: Any) -> dict[str, Any]:
-    """Returns what the header says of the outputs' meaning: task, units, thresholds, quantiles, temperature and
-    correction.
+    """Returns what the header says of the outputs' meaning: task, units, thresholds, quantiles ...
 
     What the record says holds for its own task only.
 
     Raises:
         DeltaError: a task that petl doesn't know, or units or thresholds for another task, or not one for each output.
     """
-    kept = record.task if record.task is not None else None if outputs == 1 else "classification"
-    name = task_name(task) or kept or None
+    known = record.task if record.task is not None else None if outputs == 1 else "classification"
+    name = task_name(task) or known or None
     same = name == (record.task or None)
     units = unit_texts(units) if units is not None else record.units if same else None
     limits = threshold_list(thresholds) if thresholds is not None else record.thresholds if same else None
