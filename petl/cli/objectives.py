@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from petl.errors import MethodError, near
@@ -31,3 +32,11 @@ def chosen_objective(name: str | None, units: str | None, by_fit: Any) -> str | 
         raise MethodError(f"got --units {units} with the objective {meant}; they belong to a regression")
     texts = [text.strip() for text in units.split(",")]
     return Regression(units=texts if len(texts) > 1 else texts[0])
+
+
+def named_outputs(classes: Sequence[str], objective: Any, args: Mapping[str, Any]) -> Sequence[str] | None:
+    """Returns the names of the new classifier's outputs; None where features are trained in a model that is to have none.
+
+    >>> named_outputs(["cat", "dog"], "metric", {"num_classes": 0})
+    """
+    return None if objective == "metric" and args.get("num_classes") == 0 else classes

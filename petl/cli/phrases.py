@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from petl.format.texts import json_text
+
 MANY = 20  # items of a list in a header that `inspect` shows
 
 
@@ -19,7 +21,7 @@ def prediction_text(row: dict[str, Any]) -> str:
 
 def as_json_text(value: Any) -> str:
     """Returns JSON in ASCII, with its one control character (DEL) escaped too."""
-    return json.dumps(value).replace("\x7f", "\\u007f")
+    return json_text(value).replace("\x7f", "\\u007f")
 
 
 def short_json(value: Any) -> str:

@@ -154,7 +154,7 @@ def _refuse_empty(data: Any) -> None:
         count = len(data)
     except TypeError:
         raise DataError(
-            f"{type(data).__name__} has no length, which the schedule needs; give it a __len__, such as the number of images in "
+            f"{type(data).__name__} has no length, which petl needs; give it a __len__, such as the number of images in "
             "the stream, or of batches where it makes its own (webdataset: .with_length(n))"
         ) from None
     if count:

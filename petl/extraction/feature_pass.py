@@ -76,6 +76,7 @@ class FeaturePass:
         count = len(pictures)
         vectors = classifier_vectors(calls, count, ratio) if self.names else output_vectors(output, count)
         rows.tables["x"] = vectors.cpu()
+        self._refuse_broken(rows)
         if self.blocks:
             ordered = {name: outputs[name] for name in self.blocks}
             rows.tables["blocks"] = torch.cat(list(ordered.values()), 1).cpu()
@@ -83,6 +84,16 @@ class FeaturePass:
         if self.side:
             rows.tables["inputs"] = small_pictures(pictures, self.pipeline, self.side).cpu()
         return rows
+
+    def _refuse_broken(self, rows: BatchRows) -> None:
+        """Raises a StateError where the model makes NaN or infinite features of numbers that are finite."""
+        odd = ~torch.isfinite(rows.tables["x"]).all(1) & ~rows.unreadable
+        if odd.any():
+            lower = "" if self.accelerator.mixed_precision == "no" else ", or call it without a lower precision"
+            raise StateError(
+                f"the features of {int(odd.sum())} of {len(odd)} images are NaN or infinite, and their pixels aren't; the "
+                f"model's values are broken: train it again{lower}"
+            )
 
 
 class Table:

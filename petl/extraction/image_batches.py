@@ -135,7 +135,15 @@ def _are_whole(targets: Tensor) -> bool:
 
 
 def unreadable_rows(pictures: Tensor, targets: Tensor | None) -> Tensor:
-    """Returns for each image [N] whether it stands for one that couldn't be read, by its target: `LEFT_OUT`, or NaN."""
+    """Returns for each image [N] whether it stands for one that couldn't be read, by its target (`LEFT_OUT`, or NaN), or has NaN.
+
+    An image whose pixels are NaN or infinite, as those of files of floats may be, has no features.
+    """
+    broken = ~torch.isfinite(pictures.reshape(len(pictures), -1)).all(1).cpu()
+    return broken | _stand_ins(pictures, targets)
+
+
+def _stand_ins(pictures: Tensor, targets: Tensor | None) -> Tensor:
     if targets is None:
         return torch.zeros(len(pictures), dtype=torch.bool)
     if targets.is_floating_point():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from collections.abc import Callable
 from typing import Any
 
 LONGEST_TEXT = 1000
@@ -39,3 +42,22 @@ def short_repr(value: Any) -> str:
     """Returns the ``repr`` of a value, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def json_text(value: Any, default: Callable[[Any], Any] = str, **options: Any) -> str:
+    """Returns the value as JSON; null stands for NaN and infinite numbers, which JSON hasn't.
+
+    ``default`` returns what stands for an object of another kind.
+
+    >>> json_text({"r2": float("nan"), "rows": (1.5, -float("inf"))})
+    '{"r2": null, "rows": [1.5, null]}'
+    """
+    return json.dumps(_finite(value), allow_nan=False, default=lambda other: _finite(default(other)), **options)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -11,6 +11,7 @@ from typing import Any
 
 from petl.errors import StateError
 from petl.format.atomic_files import open_atomically
+from petl.format.texts import json_text
 from petl.training.history import History
 from petl.training.settings import Settings
 from petl.version import __version__
@@ -32,7 +33,7 @@ def write_run_file(delta: str | Path, settings: Settings, history: History, spli
         DeltaError: it can't be written.
     """
     values = {**vars(history), "rows": history.rows, "best": history.best}
-    text = json.dumps(
+    text = json_text(
         {
             "petl": __version__,
             "delta": Path(delta).name,

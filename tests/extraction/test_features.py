@@ -369,6 +369,21 @@ def test_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         petl.features(model, [tmp_path / "new" / "99.png"])
 
 
+def test_images_with_nan_are_left_out_and_a_broken_model_is_an_error() -> None:
+    images, numbers = labelled().tensors
+    images[2, 0, 1, 1], images[4, 0, 0, 0] = float("nan"), float("inf")
+    for data in (TensorDataset(images, numbers), images):
+        f = petl.features(small(), data, blocks=True)
+        assert len(f) == 5 and torch.isfinite(f.x).all() and [*f.unreadable] == ["image 2", "image 4"]
+        assert f.y is None or torch.equal(f.y, numbers[[0, 1, 3, 5, 6]])
+        with pytest.raises(petl.DataError, match="image 2.*image 4.*NaN or infinite"):
+            petl.features(small(), data, strict=True)
+    model = small()
+    next(model.parameters()).data[0] = float("nan")
+    with pytest.raises(petl.StateError, match="features of 7 of 7 images are NaN.*model's values are broken"):
+        petl.features(model, labelled())
+
+
 def test_class_numbers_follow_the_models_labels(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         pictures(tmp_path / name, 2)
