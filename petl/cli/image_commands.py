@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,33 +100,20 @@ def train_command(
     options |= keyword_arguments(petl.fit, more, but=NOT_BY_FIT_OPTION)
     options["objective"] = chosen_objective(objective, units, options.get("objective"))
     reading_options = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
-<<<<<<< HEAD
     refuse_two_sizes(size, reading_options)
-=======
-    _refuse_two_sizes(size, reading_options.pipeline)
->>>>>>> g-break
     path = training_output(to, options, inputs=[data, *filter(None, [val]), *weights_file(model)], overwrite=overwrite)
     net, extra = named_backbone(model, parse_pairs(args)), parse_pairs(args)
     methods = build_methods(method, settings, net, rank=rank, last=last, in_chans=in_chans)
     images = petl.data.dataset(data, petl.data.pipeline(net), **reading_options.dataset, **reading_options.training)
     classes = getattr(images, "target_names", images.classes)
     torch.manual_seed(seed)  # the new classifier is random
-<<<<<<< HEAD
-    labels = None if options["objective"] == "metric" and extra.get("num_classes") == 0 else classes
-=======
     labels = named_outputs(classes, options["objective"], extra)
->>>>>>> g-break
     petl.wrap(net, methods, num_classes=labels and len(labels), create_args=extra, memory=memory)  # type: ignore[arg-type]  # wrap looks at it
     pipeline = petl.record(net).pipeline = petl.data.pipeline(net, **{"size": size, **reading_options.pipeline})  # type: ignore[union-attr]  # just wrapped
     training, validation = training_and_validation(data, val, pipeline, reading_options, classes=classes, seed=seed)
     try_writing(path, lambda trial: petl.save(net, trial, labels=labels))
     history = petl.fit(net, training, validation, out=path, labels=labels, **options)
     say(f"{petl.summary(net)}\n{history}\nwrote {printable(str(path))}: {path.stat().st_size:,} bytes")
-
-
-def _refuse_two_sizes(size: int | None, pipeline: Mapping[str, Any]) -> None:
-    if size and "size" in pipeline:
-        raise MethodError(f"got --size {size} and --data size={pipeline['size']}; expected one of them")
 
 
 def evaluate_command(

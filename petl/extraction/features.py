@@ -116,12 +116,8 @@ def features(
         total = len(batches.loader) if hasattr(batches.loader, "__len__") else None
         task = shown.add_task("features", total=total, note="")
         tables = found_or_computed(job, lambda: shown.advance(task, accelerator.num_processes))
-<<<<<<< HEAD
-        found = _features(plain, batches, tables, names)
+        found = _features(plain, batches, tables, names, strict)
     return found if images is None else sampled_features(found, images, seed)
-=======
-        return _features(plain, batches, tables, names, strict)
->>>>>>> g-break
 
 
 def _side(inputs: Any) -> int:
@@ -149,17 +145,11 @@ def _features(
 ) -> Features:
     """Returns the tables without the images that couldn't be read, with the names of files, classes and blocks."""
     files = file_names(batches.loader, tables.count)
-<<<<<<< HEAD
-    bad = {files[row] if files else f"image {row}": "it can't be read" for row in tables.unreadable}
-    y, classes = named_targets(
-        tables.y if batches.labelled else None, names or loader_classes(batches.loader), model, names
-    )
-=======
     bad = {files[row] if files else f"image {row}": UNREADABLE for row in tables.unreadable}
     if strict and bad:
         raise DataError(f"{listing(bad)}: {UNREADABLE}; mend or remove such images, or leave out strict")
-    y, classes = _targets(tables.y if batches.labelled else None, names or loader_classes(batches.loader), model, names)
->>>>>>> g-break
+    labels = tables.y if batches.labelled else None
+    y, classes = named_targets(labels, names or loader_classes(batches.loader), model, names)
     if files is not None and tables.unreadable:
         without = {*tables.unreadable}
         files = [file for row, file in enumerate(files) if row not in without]
