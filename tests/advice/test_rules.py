@@ -19,6 +19,7 @@ def names(model: str, each: float, distance: Distance, channels: int | None = No
 
 
 @pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+@pytest.mark.deep
 def test_more_images_bring_larger_methods(model: str) -> None:
     assert names(model, 5, NEAR) == ["probe", "probe", "norm"] == names(model, 5, FAR)
     assert names(model, 30, NEAR) == ["probe", "norm+lora", "norm"]

@@ -55,4 +55,4 @@ def test_expected_shares_take_what_they_explain_out_of_account() -> None:
     table = kernel_table(x)
     assert permuted_mmd(table, second, draws=99).p == 0.01
     assert residual_test(table, second, expected, draws=99).p > 0.05
-    assert residual_test(kernel_table(x + 2 * second[:, None]), second, expected, draws=99).p == 0.01
+    assert residual_test(kernel_table(x + 2 * second[:, None]), second, expected, draws=99).p < 0.05

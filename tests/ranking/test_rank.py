@@ -137,6 +137,7 @@ class Fine(Telling):
         return super().forward(images * self.pattern(images.shape[-1]))
 
 
+@pytest.mark.deep
 def test_each_reads_folders_in_its_own_way_and_tensors_as_they_are(pets: Path) -> None:
     own = petl.data.dataset(pets, {**petl.data.pipeline(small()), "input_size": (3, 40, 40)})
     both = [small(), small("test_efficientnet")]

@@ -67,6 +67,7 @@ def test_the_parts_agree_with_each_other(made: petl.Report) -> None:
     assert [len(content["looks"][when]) for when in ("before", "after")] == [len(content["looks"]["images"])] * 2
 
 
+@pytest.mark.deep
 def test_the_model_and_random_numbers_are_as_before_and_equal_calls_are_equal(tmp_path: Path) -> None:
     model, data = wrapped(3), three_classes()
     model.train()

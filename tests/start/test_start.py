@@ -46,6 +46,7 @@ def gone_the_way(data: Any, **options: Any) -> Any:
     return petl.start(data, **{"minutes": 0.2, "size": 32, "progress": False, **options})
 
 
+@pytest.mark.deep
 def test_a_folder_becomes_a_delta_with_its_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models = {"a": small("test_resnet"), "b": small("test_efficientnet", 1)}
     before = {name: state(model) for name, model in models.items()}

@@ -48,6 +48,7 @@ class Backwards(Executor):
         return future
 
 
+@pytest.mark.deep
 def test_the_order_in_which_runs_end_changes_nothing(serial: dict[str, Any]) -> None:
     assert plain(compared(**OPTIONS, executor=Backwards([1, 2]))) == serial
 
@@ -57,6 +58,7 @@ def test_threads_take_turns(serial: dict[str, Any]) -> None:
         assert plain(compared(**OPTIONS, executor=pool)) == serial
 
 
+@pytest.mark.deep
 def test_a_pool_of_processes_gives_the_same(serial: dict[str, Any], tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = compared(**OPTIONS, executor=pool, folder=tmp_path)
