@@ -107,9 +107,6 @@ def evaluate(
         return measure(accelerator, viewed, batches, opened.objective, lambda: shown.advance(task))
 
 
-log = logging.getLogger(__name__)
-
-
 def validate(run: Run) -> dict[str, Any]:
     """Returns the metrics of the run's validation data by name, with their errors; none without such data.
 
@@ -157,18 +154,31 @@ def measure(
             images, targets = objective.images_and_targets(batch, net)
             with accelerator.autocast():
                 output = answer(net, images)
-            columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets))
+            fine = torch.isfinite(images.flatten(1)).all(1)
+            columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets, fine))
             parts.append([column.cpu() for column in columns])
             if after_batch is not None:
                 after_batch()
     if not parts:
         raise DataError("the data gave no image to measure the model on; a loader has to start anew each time")
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    read = objective.is_read(columns[-1])
-    if not read.any():
-        numbers = columns[-1].is_floating_point()
+    *columns, fine = [torch.cat(column) for column in zip(*parts, strict=True)]
+    read = _read_rows(objective, columns[-1], fine)
+    return objective.metrics(*(column[read] for column in columns))
+
+
+def _read_rows(objective: Objective, targets: Tensor, fine: Tensor) -> Tensor:
+    """Returns which images count [N]: those that could be read, and have no pixels that are NaN or infinite.
+
+    Raises:
+        DataError: none of them.
+    """
+    known = objective.is_read(targets)
+    if count := int((known & ~fine).sum()):
+        log.warning("%d of %d images have pixels that are NaN or infinite, and aren't counted", count, len(known))
+    if not (known & fine).any():
+        numbers = targets.is_floating_point()
         raise DataError(
-            f"none of the {len(read)} images {'has a target that is known (all are NaN), or none ' * numbers}can be read; the "
+            f"none of the {len(known)} images {'has a target that is known (all are NaN), or none ' * numbers}can be read; the "
             "log names each that can't, with its reason"
         )
-    return objective.metrics(*(column[read] for column in columns))
+    return known & fine
