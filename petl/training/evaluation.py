@@ -72,7 +72,6 @@ def evaluate(
             or 1 is the image alone; "flip" or 2 adds its mirror image, left to right; 5 is its four corners and its centre,
             each 7/8 of height and width and enlarged again; 10 these five and their mirror images; a list has functions of
             images [N, C, H, W] as the model takes them.
-
         calibrate: True (or "temperature") also fits the temperature that makes a classification's confidences fit these images,
             in ``metrics.calibration``, with the calibration error before and after; images that the model hasn't learned from
             are needed. A wrapped model's record gets it, so that `petl.predict` answers with it and `petl.save` keeps it; no
@@ -171,18 +170,31 @@ def measure(
             images, targets = objective.images_and_targets(batch, net)
             with accelerator.autocast():
                 output = answer(net, images)
-            columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets))
+            fine = torch.isfinite(images.flatten(1)).all(1)
+            columns = accelerator.gather_for_metrics((*objective.per_image(output, targets), targets, fine))
             parts.append([column.cpu() for column in columns])
             if after_batch is not None:
                 after_batch()
     if not parts:
         raise DataError("the data gave no image to measure the model on; a loader has to start anew each time")
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    read = objective.is_read(columns[-1])
-    if not read.any():
-        numbers = columns[-1].is_floating_point()
+    *columns, fine = [torch.cat(column) for column in zip(*parts, strict=True)]
+    read = _read_rows(objective, columns[-1], fine)
+    return objective.metrics(*(column[read] for column in columns))
+
+
+def _read_rows(objective: Objective, targets: Tensor, fine: Tensor) -> Tensor:
+    """Returns which images count [N]: those that could be read, and have no pixels that are NaN or infinite.
+
+    Raises:
+        DataError: none of them.
+    """
+    known = objective.is_read(targets)
+    if count := int((known & ~fine).sum()):
+        log.warning("%d of %d images have pixels that are NaN or infinite, and aren't counted", count, len(known))
+    if not (known & fine).any():
+        numbers = targets.is_floating_point()
         raise DataError(
-            f"none of the {len(read)} images {'has a target that is known (all are NaN), or none ' * numbers}can be read; the "
+            f"none of the {len(known)} images {'has a target that is known (all are NaN), or none ' * numbers}can be read; the "
             "log names each that can't, with its reason"
         )
-    return objective.metrics(*(column[read] for column in columns))
+    return known & fine

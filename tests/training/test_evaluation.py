@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch.nn.functional as F
 from sklearn import metrics as oracle
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, TensorDataset
 
 from petl.training.evaluation import evaluate
 from tests.support.compare import equal, state
@@ -39,3 +39,15 @@ def test_evaluate_takes_what_fit_takes() -> None:
     found = [evaluate(model, way, labels=["x", "y", "z"]) for way in ways]
     assert all(metrics.confusion == found[0].confusion for metrics in found)
     assert found[0].classes[2].label == "z"
+
+
+@pytest.mark.parametrize("broken", [float("nan"), float("inf")])
+def test_images_with_nan_are_not_counted(broken: float, caplog: pytest.LogCaptureFixture) -> None:
+    images, targets = pairs(9).tensors
+    wrong = images.clone()
+    wrong[2, 0, 1, 1] = wrong[5, 1] = broken
+    good = [0, 1, 3, 4, 6, 7, 8]
+    wanted = evaluate(adapted(), TensorDataset(images[good], targets[good]))
+    found = evaluate(adapted(), TensorDataset(wrong, targets), batch_size=4)
+    assert found.images == 7 and found.confusion == wanted.confusion and found.loss == pytest.approx(wanted.loss)
+    assert "2 of 9 images have pixels that are NaN or infinite" in caplog.text
