@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from petl.prediction.results import Predictions
     from petl.sites.selection import find
     from petl.sites.sites import Site, Sites, Where
+    from petl.tasks.tasks import Tasks
     from petl.training.callbacks import Callback, Training
     from petl.training.evaluation import evaluate
     from petl.training.find_rate import find_lr
@@ -87,6 +88,7 @@ _HOMES = {
     "objectives.retrieval_metrics": "RetrievalMetrics",
     "sites.selection": "find",
     "sites.sites": "Site Sites Where",
+    "tasks.tasks": "Tasks",
     "training.callbacks": "Callback Training",
     "training.evaluation": "evaluate",
     "training.find_rate": "find_lr",
@@ -142,6 +144,7 @@ __all__ = [
     "Sites",
     "StateError",
     "TaskMetrics",
+    "Tasks",
     "Training",
     "WeightGraft",
     "Where",

@@ -43,9 +43,11 @@ ROOMS = {
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
+    "tasks": GROUND
+    | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
 }
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
@@ -140,6 +142,8 @@ TESTS_AS_WELL = {
     "sites/test_sites": "sites/blocks sites/layers sites/names sites/selection",
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
+    "tasks/test_mixed": "tasks/images tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
+    "tasks/test_tasks": "tasks/backbone tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",
