@@ -50,8 +50,8 @@ class Backbone:
         ]
         if changed:
             raise StateError(
-                f"{listing(changed, 3)} of the backbone changed since petl.Tasks(model), and all tasks read the values: put the old "
-                f"ones back (model.load_state_dict), or make petl.Tasks of the new backbone and add deltas that were made on it"
+                f"{listing(changed, 3)} of the backbone changed since petl.Tasks(model), and all tasks read the values: put the "
+                f"old ones back (model.load_state_dict), or make petl.Tasks of the new backbone and add deltas that were made on it"
             )
         self.versions = now
 

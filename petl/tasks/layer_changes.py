@@ -13,7 +13,6 @@ from petl.graft.classes import base_class
 from petl.graft.kinds import Graft, WeightGraft, grafts
 from petl.kernels.low_rank import LowRankChange
 from petl.methods.foreign import ForeignMethod
-from petl.sites.names import joined
 from petl.tasks.row_layers import BesideBase, Change, OwnLayer
 from petl.tasks.row_proof import RowProof, is_row_layer
 from petl.tasks.task import Task
@@ -49,16 +48,12 @@ def changes_of(task: Task, backbone: nn.Module, proof: RowProof) -> Changes:
     return Changes(layers)
 
 
-def _own_modules(
-    model: nn.Module, backbone: Mapping[str, nn.Module], name: str = ""
-) -> Iterator[tuple[str, nn.Module]]:
-    """Yields (name, module) of the modules that aren't the backbone's, without grafts, parents first."""
-    if backbone.get(name) is model:
-        return
-    yield name, model
-    for leaf, child in model.named_children():
-        if not isinstance(child, Graft):
-            yield from _own_modules(child, backbone, joined(name, leaf))
+def _own_modules(model: nn.Module, backbone: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Yields (name, module) of the modules that aren't the backbone's, without grafts."""
+    grown = {part for module in model.modules() for _, graft in grafts(module) for part in graft.modules()}
+    for name, module in model.named_modules():
+        if module not in grown and backbone.get(name) is not module:
+            yield name, module
 
 
 def _change(name: str, module: nn.Module, partner: nn.Module | None, proof: RowProof) -> Change | str | None:
