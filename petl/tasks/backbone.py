@@ -27,6 +27,7 @@ from petl.wrapping.preconditions import survey_unwrapped
 class Backbone:
     """A user's model, and ``trunk``, a copy of its modules in evaluation mode on the same memory, which tasks share."""
 
+    @torch.inference_mode(False)
     def __init__(self, model: nn.Module) -> None:
         survey_unwrapped(model)  # refuses models that no delta can be put on
         self.model, self.trunk = model, with_same_memory(model)
@@ -51,10 +52,23 @@ class Backbone:
         if changed:
             raise StateError(
                 f"{listing(changed, 3)} of the backbone changed since petl.Tasks(model), and all tasks read the values: put the "
-                f"old ones back (model.load_state_dict), or make petl.Tasks of the new backbone and add deltas that were made on it"
+                "old ones back (model.load_state_dict), or make petl.Tasks of the new backbone and add deltas made on it"
             )
         self.versions = now
 
+    def accept_changes(self) -> None:
+        """Takes the values of the backbone as they are now: there is no task that was made on others."""
+        now = self._versions()
+        self.checksums |= self._changed(now)
+        self.versions = now
+
+    def _changed(self, now: list[tuple[int, int]]) -> dict[str, str]:
+        """Returns the keys of tensors whose bits have changed, with their new checksums; reads those that were written to."""
+        written = [self.watched[i] for i, pair in enumerate(now) if pair != self.versions[i]]
+        found = {key: checksum(alias) for key, _, alias in written}
+        return {key: new for key, new in found.items() if new != self.checksums[key]}
+
+    @torch.inference_mode(False)
     def with_delta(self, name: str, delta: Any, check_base: bool) -> nn.Module:
         """Returns a model with the delta on it, whose other tensors and modules are the trunk's; changes nothing.
 
@@ -70,9 +84,11 @@ class Backbone:
         for parameter in plain.parameters():
             parameter.requires_grad_(False)
         self.sharer.share(model, record, memo)
-        guard_task(plain, name)
+        for guarded in {model: None, plain: None}:  # the delta may be on a model inside
+            guard_task(guarded, name)
         return model
 
+    @torch.inference_mode(False)
     def move(self, device: torch.device, models: list[nn.Module]) -> None:
         """Moves the user's model, the trunk and all tasks' models to a device, all or nothing; what was shared stays shared."""
         tensors = {id(t): t for model in (self.trunk, *models) for _, t in _tensors(model)}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,8 +11,15 @@ from torch import Tensor
 from petl.errors import DataError
 
 
-def by_shape(x: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
-    """Returns the images as batches [n, C, H, W] of one shape each, with the places of their rows.
+class Batch(NamedTuple):
+    """Images of one shape [n, C, H, W], and their places among all images."""
+
+    rows: list[int]
+    images: Tensor
+
+
+def by_shape(x: Tensor | Iterable[Tensor]) -> list[Batch]:
+    """Returns the images as batches of one shape each.
 
     Raises:
         DataError: there are none, or they aren't tensors of floating-point numbers.
@@ -20,7 +28,9 @@ def by_shape(x: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
         if x.ndim != 4 or not len(x):
             raise DataError(f"got a tensor {tuple(x.shape)}; expected at least one image, [N, channels, height, width]")
         _refuse_type(x)
-        return [([*range(len(x))], x)]
+        return [Batch([*range(len(x))], x)]
+    if not isinstance(x, Iterable):
+        raise DataError(f"got a {type(x).__name__}; expected images [N, channels, height, width], or a list of images")
     images = [*x]
     for image in images:
         if not isinstance(image, Tensor) or image.ndim != 3:
@@ -32,7 +42,12 @@ def by_shape(x: Tensor | Sequence[Tensor]) -> list[tuple[list[int], Tensor]]:
     rows: dict[torch.Size, list[int]] = {}
     for row, image in enumerate(images):
         rows.setdefault(image.shape, []).append(row)
-    return [(places, torch.stack([images[row] for row in places])) for places in rows.values()]
+    return [Batch(places, _stacked([images[row] for row in places])) for places in rows.values()]
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    """Returns images of one shape, which may differ in type and place, as one tensor."""
+    return torch.stack([image.to(images[0]) for image in images])
 
 
 def _refuse_type(x: Tensor) -> None:

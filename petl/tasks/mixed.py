@@ -14,7 +14,7 @@ from petl.data.first_image import output_of
 from petl.errors import DataError, PetlError
 from petl.graft.values import input_dtype
 from petl.prediction.meaning import scores_of
-from petl.tasks.images import by_shape
+from petl.tasks.images import Batch
 from petl.tasks.layer_changes import Changes, changes_of, fits_one_pass
 from petl.tasks.outputs import RowOutputs
 from petl.tasks.row_layers import Segment, segments_running
@@ -42,11 +42,11 @@ class Mixer:
         self._proofs: dict[tuple[int, ...], RowProof] = {}
 
     @torch.no_grad()
-    def predict(self, x: Tensor | Sequence[Tensor], tasks: Sequence[Task], exact: bool) -> RowOutputs:
+    def predict(self, batches: Sequence[Batch], tasks: Sequence[Task], exact: bool) -> RowOutputs:
         """Returns the outputs of each row under its task."""
         outputs: dict[int, Tensor] = {}
         paths: dict[int, str] = {}
-        for places, images in by_shape(x):
+        for places, images in batches:
             batch = self._on_device(images)
             groups = _groups([tasks[place] for place in places])
             together = {} if exact else self._together(batch, groups)
@@ -59,10 +59,10 @@ class Mixer:
         order = range(len(tasks))
         return RowOutputs([outputs[row] for row in order], [*tasks], [paths[row] for row in order])
 
-    def explain(self, x: Tensor | Sequence[Tensor], tasks: Sequence[Task]) -> dict[str, str]:
+    def explain(self, batches: Sequence[Batch], tasks: Sequence[Task]) -> dict[str, str]:
         """Returns for each task in words how its rows would be computed."""
         words: dict[str, str] = {}
-        for places, images in by_shape(x):
+        for places, images in batches:
             batch = self._on_device(images)
             groups = _groups([tasks[place] for place in places])
             together = self._together(batch, groups)
@@ -82,6 +82,7 @@ class Mixer:
         fitting = {task: changes for task, changes in found.items() if not changes.fault}
         return fitting if len(fitting) > 1 else {}
 
+    @torch.inference_mode(False)  # what is found is kept, and used in every mode
     def _changes(self, task: Task, batch: Tensor) -> Changes:
         shape = tuple(batch.shape[1:])
         with self._lock:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from petl.delta.file import Paths
-from petl.errors import StateError, listing, near
+from petl.errors import StateError, listing
 from petl.tasks.backbone import Backbone
+from petl.tasks.choice import UNCHOSEN, Choice, Switch
+from petl.tasks.images import Batch, by_shape
 from petl.tasks.mixed import Mixer
 from petl.tasks.outputs import RowOutputs
-from petl.tasks.task import Task
+from petl.tasks.task import Task, find_task, tasks_of_rows
 from petl.wrapping.record import Record
-
-UNCHOSEN = ""  # no task's name: the thread has called `use` for none
 
 
 class Tasks:
@@ -55,8 +54,7 @@ class Tasks:
         self._mixer = Mixer(self._backbone.trunk)
         self._tasks: dict[str, Task] = {}  # never changed: replaced, so that readers need no lock
         self._changing = threading.RLock()
-        self._chosen: ContextVar[str | None] = ContextVar("chosen")
-        self._home = threading.get_ident()
+        self._choice = Choice()
 
     @property
     def names(self) -> list[str]:
@@ -66,12 +64,7 @@ class Tasks:
     @property
     def current(self) -> str | None:
         """The name of the task that this thread (or asyncio task) has chosen; None where it has chosen none."""
-        return self._chosen.get(UNCHOSEN) or None
-
-    @property
-    def backbone(self) -> nn.Module:
-        """The model that `Tasks` was made of."""
-        return self._backbone.model
+        return self._choice.name or None
 
     @property
     def model(self) -> nn.Module:
@@ -81,11 +74,10 @@ class Tasks:
             StateError: the current task was removed, the backbone changed, or this thread isn't the one that made `Tasks` and has
                 chosen nothing.
         """
-        self._backbone.refuse_changed()
-        name = self._chosen.get(UNCHOSEN)
+        name = self._choice.name
         if name:
-            return self._task(name).model
-        if name == UNCHOSEN and self._tasks and threading.get_ident() != self._home:
+            return self[name]
+        if name == UNCHOSEN and self._tasks and not self._choice.is_at_home:
             raise StateError(
                 "this thread has chosen no task, and each thread has its own: tasks.use(name) here, or tasks.use(None) for the "
                 f"backbone; the tasks are {listing(self._tasks)}"
@@ -114,7 +106,10 @@ class Tasks:
                 raise StateError(
                     f"there is a task {name!r} already; tasks.add({name!r}, ..., replace=True) puts another in its place"
                 )
-            self._backbone.refuse_changed()
+            if self._tasks:
+                self._backbone.refuse_changed()
+            else:
+                self._backbone.accept_changes()
             task = Task(name, self._backbone.with_delta(name, delta, check_base))
             self._tasks = {**self._tasks, name: task}
 
@@ -128,7 +123,7 @@ class Tasks:
             self._task(name)
             self._tasks = {key: task for key, task in self._tasks.items() if key != name}
         if self.current == name:
-            self._chosen.set(UNCHOSEN)
+            self._choice.set(UNCHOSEN)
 
     def use(self, name: str | None) -> Switch:
         """Makes a task the current one of this thread, or with None the backbone; as a context manager, until its end.
@@ -138,9 +133,7 @@ class Tasks:
         """
         if name is not None:
             self._task(name)
-        before = self._chosen.get(UNCHOSEN)
-        self._chosen.set(name)
-        return Switch(self._chosen, before)
+        return self._choice.set(name)
 
     def record(self, name: str) -> Record:
         """Returns the record of a task's delta: its methods, labels, results and so on (`petl.record`)."""
@@ -169,12 +162,14 @@ class Tasks:
             DataError: no images, or images that a task's model can't take.
         """
         self._backbone.refuse_changed()
-        return self._mixer.predict(x, self._tasks_of(task, x), exact)
+        batches = by_shape(x)
+        return self._mixer.predict(batches, self._tasks_of(task, batches), exact)
 
     def explain(self, x: Tensor | Sequence[Tensor], task: str | Sequence[str]) -> dict[str, str]:
         """Returns in words how `predict` would compute these rows: for each task its path, and why."""
         self._backbone.refuse_changed()
-        return self._mixer.explain(x, self._tasks_of(task, x))
+        batches = by_shape(x)
+        return self._mixer.explain(batches, self._tasks_of(task, batches))
 
     def to(self, device: str | torch.device | int) -> Tasks:
         """Moves the backbone and all tasks to a device; all or nothing, and not while other threads run models.
@@ -216,31 +211,8 @@ class Tasks:
         return f"Tasks({self._backbone!r}; {len(self)} tasks: {names}; current: {self.current!r})"
 
     def _task(self, name: str) -> Task:
-        found = self._tasks.get(name) if isinstance(name, str) else None
-        if found is None:
-            hint = near(name, self._tasks) if isinstance(name, str) else ""
-            there = f"the tasks are {listing(self._tasks)}" if self._tasks else "there are none: tasks.add(name, path)"
-            raise StateError(f"there is no task {name!r:.100}{hint or f'; {there}'}")
-        return found
+        return find_task(self._tasks, name)
 
-    def _tasks_of(self, names: Any, x: Any) -> list[Task]:
+    def _tasks_of(self, names: Any, batches: Sequence[Batch]) -> list[Task]:
         """Returns the task of each image."""
-        count = len(x)
-        names = [names] * count if isinstance(names, str) else [*names]
-        if len(names) != count:
-            raise StateError(f"{len(names)} tasks for {count} images; expected one for each, or one name for all")
-        found = {name: self._task(name) for name in dict.fromkeys(names)}
-        return [found[name] for name in names]
-
-
-class Switch:
-    """A choice of a task that has been made; as a context manager, it is undone at the end."""
-
-    def __init__(self, chosen: ContextVar[str | None], before: str | None) -> None:
-        self._var, self._before = chosen, before
-
-    def __enter__(self) -> Switch:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._var.set(self._before)
+        return tasks_of_rows(self._tasks, names, sum(len(batch.rows) for batch in batches))
