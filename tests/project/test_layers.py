@@ -143,7 +143,7 @@ TESTS_AS_WELL = {
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
     "tasks/test_mixed": "tasks/images tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
-    "tasks/test_tasks": "tasks/backbone tasks/sharing tasks/task tasks/task_model tasks/twins",
+    "tasks/test_tasks": "tasks/backbone tasks/choice tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "training/test_checkpoints": "training/trained_state",
     "training/test_fit": "training/setup",

@@ -360,7 +360,9 @@ def test_predictions_and_hooks_work_as_on_any_model(two: Any, tmp_path: Path) ->
     assert "1 tasks: pets" in repr(tasks)
 
 
-@pytest.mark.parametrize("name", ["sequencer", "beit", "coat"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("sequencer", marks=pytest.mark.deep), pytest.param("beit", marks=pytest.mark.deep), "coat"]
+)
 def test_weights_read_in_other_ways_and_shared_modules(name: str) -> None:
     base, model = make(name), trained(petl.LoRA(rank=1), base=name)
     tasks, before = petl.Tasks(base), state(base)
@@ -387,7 +389,8 @@ class Tied(nn.Module):
         return x
 
 
-@pytest.mark.parametrize("methods", ["lora", "bias", "full"])
+@pytest.mark.sweep(1)
+@pytest.mark.parametrize("methods", ["full", "lora", "bias"])
 def test_a_model_that_isnt_timms(methods: str) -> None:
     base = Tied().eval()
     model = disturb(petl.wrap(copy.deepcopy(base), methods, head="head"))
