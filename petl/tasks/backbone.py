@@ -24,7 +24,7 @@ from petl.wrapping.lookup import require_record
 from petl.wrapping.preconditions import survey_unwrapped
 
 
-class Backbone:
+class SharedBackbone:
     """A user's model, and ``trunk``, a copy of its modules in evaluation mode on the same memory, which tasks share."""
 
     @torch.inference_mode(False)

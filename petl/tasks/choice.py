@@ -8,7 +8,7 @@ from contextvars import ContextVar
 UNCHOSEN = ""  # no task's name: the thread has chosen nothing
 
 
-class Choice:
+class TaskChoice:
     """The current task's name for each thread and asyncio task; None is the backbone, ``UNCHOSEN`` where nothing was chosen."""
 
     def __init__(self) -> None:
@@ -24,14 +24,14 @@ class Choice:
         """Returns whether this is the thread that made the choice's `petl.Tasks`."""
         return threading.get_ident() == self._home
 
-    def set(self, name: str | None) -> Switch:
+    def set(self, name: str | None) -> TaskSwitch:
         """Makes ``name`` the current one; returns what undoes it."""
-        switch = Switch(self._name, self.name)
+        switch = TaskSwitch(self._name, self.name)
         self._name.set(name)
         return switch
 
 
-class Switch:
+class TaskSwitch:
     """A task has been made the current one; as a context manager, this is undone at the end."""
 
     def __init__(self, current: ContextVar[str | None], before: str | None) -> None:

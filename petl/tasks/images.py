@@ -11,14 +11,14 @@ from torch import Tensor
 from petl.errors import DataError
 
 
-class Batch(NamedTuple):
+class ImageStack(NamedTuple):
     """Images of one shape [n, C, H, W], and their places among all images."""
 
     rows: list[int]
     images: Tensor
 
 
-def by_shape(x: Tensor | Iterable[Tensor]) -> list[Batch]:
+def by_shape(x: Tensor | Iterable[Tensor]) -> list[ImageStack]:
     """Returns the images as batches of one shape each.
 
     Raises:
@@ -28,7 +28,7 @@ def by_shape(x: Tensor | Iterable[Tensor]) -> list[Batch]:
         if x.ndim != 4 or not len(x):
             raise DataError(f"got a tensor {tuple(x.shape)}; expected at least one image, [N, channels, height, width]")
         _refuse_type(x)
-        return [Batch([*range(len(x))], x)]
+        return [ImageStack([*range(len(x))], x)]
     if not isinstance(x, Iterable):
         raise DataError(f"got a {type(x).__name__}; expected images [N, channels, height, width], or a list of images")
     images = [*x]
@@ -42,7 +42,7 @@ def by_shape(x: Tensor | Iterable[Tensor]) -> list[Batch]:
     rows: dict[torch.Size, list[int]] = {}
     for row, image in enumerate(images):
         rows.setdefault(image.shape, []).append(row)
-    return [Batch(places, _stacked([images[row] for row in places])) for places in rows.values()]
+    return [ImageStack(places, _stacked([images[row] for row in places])) for places in rows.values()]
 
 
 def _stacked(images: list[Tensor]) -> Tensor:

@@ -13,16 +13,16 @@ from petl.graft.classes import base_class
 from petl.graft.kinds import Graft, WeightGraft, grafts
 from petl.kernels.low_rank import LowRankChange
 from petl.methods.foreign import ForeignMethod
-from petl.tasks.row_layers import BesideBase, Change, OwnLayer
+from petl.tasks.row_layers import BesideBase, LayerChange, OwnLayer
 from petl.tasks.row_proof import RowProof, is_row_layer
-from petl.tasks.task import Task
+from petl.tasks.task import AddedTask
 
 
 @dataclass(frozen=True)
-class Changes:
+class TaskChanges:
     """What a task changes before its classifier, by the layers' names; ``fault`` says why that can't be said."""
 
-    layers: Mapping[str, Change]
+    layers: Mapping[str, LayerChange]
     fault: str = ""
 
     @property
@@ -30,22 +30,22 @@ class Changes:
         return not self.fault and not self.layers
 
 
-def changes_of(task: Task, backbone: nn.Module, proof: RowProof) -> Changes:
+def changes_of(task: AddedTask, backbone: nn.Module, proof: RowProof) -> TaskChanges:
     """Returns the task's changes; what the proof doesn't cover is a fault."""
     if proof.fault:
-        return Changes({}, f"the backbone can't be computed for several tasks at once: {proof.fault}")
+        return TaskChanges({}, f"the backbone can't be computed for several tasks at once: {proof.fault}")
     if any(isinstance(method, ForeignMethod) for method in task.record.methods):
-        return Changes({}, "its layers are another library's")
+        return TaskChanges({}, "its layers are another library's")
     modules, layers = dict(backbone.named_modules()), {}
     for name, module in _own_modules(task.model, modules):
         if proof.is_head(name):
             continue
         change = _change(name, module, modules.get(name), proof)
         if isinstance(change, str):
-            return Changes({}, change)
+            return TaskChanges({}, change)
         if change is not None:
             layers[name] = change
-    return Changes(layers)
+    return TaskChanges(layers)
 
 
 def _own_modules(model: nn.Module, backbone: Mapping[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
@@ -56,7 +56,7 @@ def _own_modules(model: nn.Module, backbone: Mapping[str, nn.Module]) -> Iterato
             yield name, module
 
 
-def _change(name: str, module: nn.Module, partner: nn.Module | None, proof: RowProof) -> Change | str | None:
+def _change(name: str, module: nn.Module, partner: nn.Module | None, proof: RowProof) -> LayerChange | str | None:
     """Returns the change of one module, None where there is none, or as a text why the module can't take part."""
     if partner is None or base_class(module) is not base_class(partner):
         return f"{name} isn't the backbone's"

@@ -14,25 +14,25 @@ from petl.data.first_image import output_of
 from petl.errors import DataError, PetlError
 from petl.graft.values import input_dtype
 from petl.prediction.meaning import scores_of
-from petl.tasks.images import Batch
-from petl.tasks.layer_changes import Changes, changes_of, fits_one_pass
+from petl.tasks.images import ImageStack
+from petl.tasks.layer_changes import TaskChanges, changes_of, fits_one_pass
 from petl.tasks.outputs import RowOutputs
-from petl.tasks.row_layers import Segment, segments_running
+from petl.tasks.row_layers import RowSegment, segments_running
 from petl.tasks.row_proof import RowProof, prove_rows, row_layers
-from petl.tasks.task import Task
+from petl.tasks.task import AddedTask
 from petl.wrapping.lookup import in_chans
 
-GROUPED, SHARED, SEGMENTS = "grouped", "shared", "segments"
+OWN_PASS, SHARED_PASS, SEGMENT_PASS = "grouped", "shared", "segments"
 
 
-class Group(NamedTuple):
+class RowGroup(NamedTuple):
     """The rows of one task in a batch."""
 
-    task: Task
+    task: AddedTask
     rows: list[int]
 
 
-class Mixer:
+class RowMixer:
     """Runs batches of several tasks on one backbone; what it finds out about backbone and tasks is kept."""
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -42,7 +42,7 @@ class Mixer:
         self._proofs: dict[tuple[int, ...], RowProof] = {}
 
     @torch.no_grad()
-    def predict(self, batches: Sequence[Batch], tasks: Sequence[Task], exact: bool) -> RowOutputs:
+    def predict(self, batches: Sequence[ImageStack], tasks: Sequence[AddedTask], exact: bool) -> RowOutputs:
         """Returns the outputs of each row under its task."""
         outputs: dict[int, Tensor] = {}
         paths: dict[int, str] = {}
@@ -50,16 +50,16 @@ class Mixer:
             batch = self._on_device(images)
             groups = _groups([tasks[place] for place in places])
             together = {} if exact else self._together(batch, groups)
-            path = SEGMENTS if any(changes.layers for changes in together.values()) else SHARED
+            path = SEGMENT_PASS if any(changes.layers for changes in together.values()) else SHARED_PASS
             found = self._one_pass(batch, groups, together) if together else {}
             for task, rows in groups:
                 found |= {} if task in together else dict(zip(rows, _own_pass(task, batch[rows]), strict=True))
-                paths |= {places[row]: path if task in together else GROUPED for row in rows}
+                paths |= {places[row]: path if task in together else OWN_PASS for row in rows}
             outputs |= {places[row]: out for row, out in found.items()}
         order = range(len(tasks))
         return RowOutputs([outputs[row] for row in order], [*tasks], [paths[row] for row in order])
 
-    def explain(self, batches: Sequence[Batch], tasks: Sequence[Task]) -> dict[str, str]:
+    def explain(self, batches: Sequence[ImageStack], tasks: Sequence[AddedTask]) -> dict[str, str]:
         """Returns for each task in words how its rows would be computed."""
         words: dict[str, str] = {}
         for places, images in batches:
@@ -74,7 +74,7 @@ class Mixer:
         first = next(self.backbone.parameters(), None)
         return images.to(device=None if first is None else first.device, dtype=input_dtype(self.backbone))
 
-    def _together(self, batch: Tensor, groups: Sequence[Group]) -> dict[Task, Changes]:
+    def _together(self, batch: Tensor, groups: Sequence[RowGroup]) -> dict[AddedTask, TaskChanges]:
         """Returns the tasks of a batch that are computed in one pass, with what they change; none where that gains nothing."""
         if len(groups) < 2 or not fits_one_pass(batch):
             return {}
@@ -83,7 +83,7 @@ class Mixer:
         return fitting if len(fitting) > 1 else {}
 
     @torch.inference_mode(False)  # what is found is kept, and used in every mode
-    def _changes(self, task: Task, batch: Tensor) -> Changes:
+    def _changes(self, task: AddedTask, batch: Tensor) -> TaskChanges:
         shape = tuple(batch.shape[1:])
         with self._lock:
             if shape not in self._proofs:
@@ -92,14 +92,18 @@ class Mixer:
                 task.changes[shape] = changes_of(task, self.backbone, self._proofs[shape])
         return task.changes[shape]
 
-    def _one_pass(self, batch: Tensor, groups: Sequence[Group], together: dict[Task, Changes]) -> dict[int, Tensor]:
+    def _one_pass(
+        self, batch: Tensor, groups: Sequence[RowGroup], together: dict[AddedTask, TaskChanges]
+    ) -> dict[int, Tensor]:
         """Computes the backbone once for the rows of these tasks, sorted by task, and each task's classifier on its rows."""
         with self._lock:
             self._row_model = self._row_model or row_layers(self.backbone)
         chosen = [group for group in groups if group.task in together]
         ends = torch.tensor([len(rows) for _, rows in chosen]).cumsum(0).tolist()
         starts = [0, *ends[:-1]]
-        segments = [Segment(a, b, together[task].layers) for a, b, (task, _) in zip(starts, ends, chosen, strict=True)]
+        segments = [
+            RowSegment(a, b, together[task].layers) for a, b, (task, _) in zip(starts, ends, chosen, strict=True)
+        ]
         order = [row for _, rows in chosen for row in rows]
         with segments_running(segments):
             features = self._row_model.forward_features(batch[order])
@@ -110,28 +114,26 @@ class Mixer:
             found |= dict(zip(rows, scores, strict=True))
         return found
 
-    def _why(self, task: Task, batch: Tensor, together: dict[Task, Changes]) -> str:
+    def _why(self, task: AddedTask, batch: Tensor, together: dict[AddedTask, TaskChanges]) -> str:
         if task in together:
             layers = len(together[task].layers)
             how = f"with its changes of {layers} layers on its rows" if layers else "and its classifier"
-            return (
-                f"{SEGMENTS if any(c.layers for c in together.values()) else SHARED}: one pass of the backbone, {how}"
-            )
+            return f"{SEGMENT_PASS if any(c.layers for c in together.values()) else SHARED_PASS}: one pass of the backbone, {how}"
         if not fits_one_pass(batch):
-            return f"{GROUPED}: one pass for several tasks is for float32 without autocast"
+            return f"{OWN_PASS}: one pass for several tasks is for float32 without autocast"
         fault = self._changes(task, batch).fault
-        return f"{GROUPED}: {fault or 'no other task of the batch can be computed with it'}"
+        return f"{OWN_PASS}: {fault or 'no other task of the batch can be computed with it'}"
 
 
-def _groups(tasks: Sequence[Task]) -> list[Group]:
+def _groups(tasks: Sequence[AddedTask]) -> list[RowGroup]:
     """Returns the rows of each task, in the order in which tasks first come."""
-    rows: dict[Task, list[int]] = {}
+    rows: dict[AddedTask, list[int]] = {}
     for row, task in enumerate(tasks):
         rows.setdefault(task, []).append(row)
-    return [Group(task, found) for task, found in rows.items()]
+    return [RowGroup(task, found) for task, found in rows.items()]
 
 
-def _own_pass(task: Task, images: Tensor) -> Tensor:
+def _own_pass(task: AddedTask, images: Tensor) -> Tensor:
     """Runs the task's own model on its rows."""
     try:
         channels = in_chans(task.model)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from petl.prediction.meaning import meaning_of
-from petl.tasks.task import Task
+from petl.tasks.task import AddedTask
 
 
 class RowOutputs(list[Tensor]):
@@ -20,7 +20,7 @@ class RowOutputs(list[Tensor]):
             the task's classifier), or "segments" (one pass of the backbone, with the task's changes on its rows).
     """
 
-    def __init__(self, rows: list[Tensor], tasks: list[Task], paths: list[str]) -> None:
+    def __init__(self, rows: list[Tensor], tasks: list[AddedTask], paths: list[str]) -> None:
         super().__init__(rows)
         self._tasks, self.paths = tasks, paths
 

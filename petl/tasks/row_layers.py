@@ -57,28 +57,28 @@ class OwnLayer:
     layer: nn.Module
 
 
-Change = BesideBase | OwnLayer
+LayerChange = BesideBase | OwnLayer
 
 
-class Segment(NamedTuple):
+class RowSegment(NamedTuple):
     """The rows from ``start`` to ``end`` of a sorted batch, and the changes that their task makes, by the layers' names."""
 
     start: int
     end: int
-    changes: Mapping[str, Change]
+    changes: Mapping[str, LayerChange]
 
 
 class _Batch(NamedTuple):
     """A batch's number of rows, and what changes where, by the layers' names."""
 
     rows: int
-    work: Mapping[str, list[tuple[int, int, Change]]]
+    work: Mapping[str, list[tuple[int, int, LayerChange]]]
 
 
 @contextlib.contextmanager
-def segments_running(segments: Sequence[Segment]) -> Iterator[None]:
+def segments_running(segments: Sequence[RowSegment]) -> Iterator[None]:
     """A context in which this thread's forwards of layers with `RowLayer` compute these segments."""
-    work: dict[str, list[tuple[int, int, Change]]] = {}
+    work: dict[str, list[tuple[int, int, LayerChange]]] = {}
     for start, end, changes in segments:
         for name, change in changes.items():
             work.setdefault(name, []).append((start, end, change))
@@ -102,7 +102,7 @@ class RowLayer(FastPath):
 
 
 def _segmented(
-    base: Callable[[Tensor], Tensor], x: Tensor, rows: int, work: Sequence[tuple[int, int, Change]]
+    base: Callable[[Tensor], Tensor], x: Tensor, rows: int, work: Sequence[tuple[int, int, LayerChange]]
 ) -> Tensor:
     """Returns the outputs of one layer; each row of the batch has as many entries of ``x``'s first dimension as any other."""
     each = len(x) // rows

@@ -96,14 +96,14 @@ def _compare(model: Any, images: Tensor) -> RowProof:
     return RowProof("", apart, in_features, {*watch.calls})
 
 
-Call = tuple[Tensor | None, Tensor | None]  # input and output, where the call had one of each
+_Call = tuple[Tensor | None, Tensor | None]  # input and output, where the call had one of each
 
 
 class _Watch:
     """Notes the calls of all modules while a function runs; for modules with others inside only that they ran."""
 
     def __init__(self, model: nn.Module) -> None:
-        self.model, self.calls = model, cast("dict[str, list[Call]]", {})
+        self.model, self.calls = model, cast("dict[str, list[_Call]]", {})
 
     def run(self, function: Callable[[], Any]) -> Any:
         self.calls = {}
@@ -124,7 +124,7 @@ class _Watch:
         return hook
 
 
-def _is_apart(together: Sequence[Call], singles: Sequence[Sequence[Call]]) -> bool:
+def _is_apart(together: Sequence[_Call], singles: Sequence[Sequence[_Call]]) -> bool:
     """Returns whether each call's input and output are those of the single images, one after the other."""
     if any(len(single) != len(together) for single in singles):
         return False

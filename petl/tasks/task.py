@@ -15,7 +15,7 @@ from petl.wrapping.record import Record
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class AddedTask:
     """A name, the model with this delta on it, and what it changes in the backbone, by the shapes of images."""
 
     name: str
@@ -33,7 +33,7 @@ class Task:
         return {key: getattr(record, key) for key in HEADER_KEYS}
 
 
-def find_task(tasks: Mapping[str, Task], name: Any) -> Task:
+def find_task(tasks: Mapping[str, AddedTask], name: Any) -> AddedTask:
     """Returns the task of that name.
 
     Raises:
@@ -47,7 +47,7 @@ def find_task(tasks: Mapping[str, Task], name: Any) -> Task:
     return found
 
 
-def tasks_of_rows(tasks: Mapping[str, Task], names: Any, count: int) -> list[Task]:
+def tasks_of_rows(tasks: Mapping[str, AddedTask], names: Any, count: int) -> list[AddedTask]:
     """Returns the task of each of ``count`` rows.
 
     Raises:
@@ -58,7 +58,7 @@ def tasks_of_rows(tasks: Mapping[str, Task], names: Any, count: int) -> list[Tas
     names = [names] * count if isinstance(names, str) else [*names]
     if len(names) != count:
         raise StateError(f"{len(names)} tasks for {count} images; expected one for each, or one name for all")
-    found: dict[str, Task] = {}
+    found: dict[str, AddedTask] = {}
     for name in names:
         if not isinstance(name, str) or name not in found:
             found[name] = find_task(tasks, name)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from petl.delta.file import Paths
 from petl.errors import StateError, listing
-from petl.tasks.backbone import Backbone
-from petl.tasks.choice import UNCHOSEN, Choice, Switch
-from petl.tasks.images import Batch, by_shape
-from petl.tasks.mixed import Mixer
+from petl.tasks.backbone import SharedBackbone
+from petl.tasks.choice import UNCHOSEN, TaskChoice, TaskSwitch
+from petl.tasks.images import ImageStack, by_shape
+from petl.tasks.mixed import RowMixer
 from petl.tasks.outputs import RowOutputs
-from petl.tasks.task import Task, find_task, tasks_of_rows
+from petl.tasks.task import AddedTask, find_task, tasks_of_rows
 from petl.wrapping.record import Record
 
 
@@ -50,11 +50,11 @@ class Tasks:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._backbone = Backbone(model)
-        self._mixer = Mixer(self._backbone.trunk)
-        self._tasks: dict[str, Task] = {}  # never changed: replaced, so that readers need no lock
+        self._backbone = SharedBackbone(model)
+        self._mixer = RowMixer(self._backbone.trunk)
+        self._tasks: dict[str, AddedTask] = {}  # never changed: replaced, so that readers need no lock
         self._changing = threading.RLock()
-        self._choice = Choice()
+        self._choice = TaskChoice()
 
     @property
     def names(self) -> list[str]:
@@ -110,7 +110,7 @@ class Tasks:
                 self._backbone.refuse_changed()
             else:
                 self._backbone.accept_changes()
-            task = Task(name, self._backbone.with_delta(name, delta, check_base))
+            task = AddedTask(name, self._backbone.with_delta(name, delta, check_base))
             self._tasks = {**self._tasks, name: task}
 
     def remove(self, name: str) -> None:
@@ -125,7 +125,7 @@ class Tasks:
         if self.current == name:
             self._choice.set(UNCHOSEN)
 
-    def use(self, name: str | None) -> Switch:
+    def use(self, name: str | None) -> TaskSwitch:
         """Makes a task the current one of this thread, or with None the backbone; as a context manager, until its end.
 
         Raises:
@@ -210,9 +210,9 @@ class Tasks:
         names = listing(self._tasks) or "none"
         return f"Tasks({self._backbone!r}; {len(self)} tasks: {names}; current: {self.current!r})"
 
-    def _task(self, name: str) -> Task:
+    def _task(self, name: str) -> AddedTask:
         return find_task(self._tasks, name)
 
-    def _tasks_of(self, names: Any, batches: Sequence[Batch]) -> list[Task]:
+    def _tasks_of(self, names: Any, batches: Sequence[ImageStack]) -> list[AddedTask]:
         """Returns the task of each image."""
         return tasks_of_rows(self._tasks, names, sum(len(batch.rows) for batch in batches))
