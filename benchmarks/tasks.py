@@ -35,7 +35,7 @@ METHODS: dict[str, Any] = {"lora": petl.LoRA(rank=8), "probe": petl.Probe(), "no
 CLASSES = 10
 
 
-def backbone(name: str) -> nn.Module:
+def backbone(name: str) -> Any:
     torch.manual_seed(0)
     return timm.create_model(name).eval()
 
@@ -113,7 +113,7 @@ def peft_model(base: nn.Module, count: int) -> Any:
 
 def sides(name: str, method: str, count: int, rows: int) -> dict[str, Callable[[], Any]]:
     """The ways to compute a batch of ``rows`` rows of each of ``count`` tasks, beside one task's batch of the same size."""
-    base, tasks = backbone(name), None
+    base = backbone(name)
     with tempfile.TemporaryDirectory() as folder:
         tasks = petl.Tasks(base)
         for number in range(count):
