@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from petl.sites.sites import Site, Sites, Where
     from petl.start.start import start
     from petl.start.started import Started
+    from petl.tasks.tasks import Tasks
     from petl.training.callbacks import Callback, Training
     from petl.training.evaluation import evaluate
     from petl.training.find_rate import find_lr
@@ -111,6 +112,7 @@ _HOMES = {
     "sites.sites": "Site Sites Where",
     "start.start": "start",
     "start.started": "Started",
+    "tasks.tasks": "Tasks",
     "training.callbacks": "Callback Training",
     "training.evaluation": "evaluate",
     "training.find_rate": "find_lr",
@@ -174,6 +176,7 @@ __all__ = [
     "Started",
     "StateError",
     "TaskMetrics",
+    "Tasks",
     "Training",
     "WeightGraft",
     "Where",

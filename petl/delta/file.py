@@ -31,13 +31,13 @@ def as_path(path: Paths) -> Path:
 
 def write_delta(path: Path, tensors: Mapping[str, Tensor], header: Header) -> Path:
     """Writes a delta that ``read_delta`` can read; raises a DeltaError for any other, and then writes nothing."""
-    return write_file(path, tensors, header.sealed(tensors).to_metadata(path, _shapes(tensors)))
+    return write_file(path, tensors, header.sealed(tensors).to_metadata(path, shapes_of(tensors)))
 
 
 def read_delta(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """Returns the checked header and all tensors, whose checksum has been compared; the file is read once."""
     metadata, tensors = read_file(path)
-    header = Header.from_metadata(path, metadata, _shapes(tensors))
+    header = Header.from_metadata(path, metadata, shapes_of(tensors))
     if header.checksum not in (None, delta_checksum(tensors)):
         raise DeltaError(
             f"{path}: its numbers don't have the checksum in its header; the file is damaged: copy it again"
@@ -51,6 +51,6 @@ def read_recipe(path: Path) -> Header:
     return Header.from_metadata(path, metadata, {key: entry.shape for key, entry in entries.items()})
 
 
-def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+def shapes_of(tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Returns the shape of each tensor, by key."""
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}

@@ -120,7 +120,7 @@ def load(
         _fill_sharded(path, header, tensors, outer, check_base)
     else:
         receiver, training = receiving_module(outer, header), {"memory": memory_mode, "base_dtype": low_dtype}
-        _wrap_by_recipe(path, header, tensors, receiver, check_base, is_tried, **training)
+        wrap_by_recipe(path, header, tensors, receiver, check_base, is_tried, **training)
     return outer
 
 
@@ -149,7 +149,7 @@ def _built(
     return backbone, outline is not None
 
 
-def _wrap_by_recipe(
+def wrap_by_recipe(
     path: Path, header: Header, tensors: Tensors, model: nn.Module, check_base: bool, is_tried: bool, **training: Any
 ) -> None:
     """Wraps a model by the recipe and writes the delta's values into it, all or nothing; ``training``: as for ``install``."""

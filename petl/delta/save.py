@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl.delta.description import reset_classifier_names
 from petl.delta.file import Paths, as_path, write_delta
@@ -59,18 +59,26 @@ def save(
     ...     petl.read(path)["labels"]
     ['cat', 'dog', 'eel']
     """
+    meaning = {"labels": labels, "task": task, "units": units, "thresholds": thresholds}
+    with gathered(bare(model)) as is_writer:
+        header, tensors = delta_of(model, dtype=dtype, results=results, **meaning)
+        return write_delta(as_path(path), tensors, header) if is_writer else as_path(path)
+
+
+def delta_of(model: nn.Module, *, dtype: torch.dtype | None = None, **meaning: Any) -> tuple[Header, dict[str, Tensor]]:
+    """Returns the header and the tensors that ``save`` writes; ``meaning``: its labels, task, units, thresholds and results.
+
+    The tensors may share the memory of the model's.
+    """
     plain, record = require_record(model)
     refuse_training_outside(model)
-    with gathered(bare(model)) as is_writer:
-        follow_exchanged_layers(plain, record)
-        tensors, also = delta_tensors(plain, record)
-        _refuse_strangers(plain, record, also)
-        record = _without(record, also)
-        prove_unchanged(record, "not saved, because the delta would not give this model back")
-        meaning: dict[str, Any] = {"units": units, "thresholds": thresholds}
-        header = Header.of(plain, record, also, labels=labels, task=task, **meaning, results=results, dtype=dtype)
-        values = {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
-        return write_delta(as_path(path), values, header) if is_writer else as_path(path)
+    follow_exchanged_layers(plain, record)
+    tensors, also = delta_tensors(plain, record)
+    _refuse_strangers(plain, record, also)
+    record = _without(record, also)
+    prove_unchanged(record, "not saved, because the delta would not give this model back")
+    header = Header.of(plain, record, also, **meaning, dtype=dtype)
+    return header, {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
 
 
 def _without(record: Record, also: Sequence[str]) -> Record:

@@ -12,6 +12,7 @@ from petl.sites.survey import survey_model
 from petl.wrapping.record import Record
 from petl.wrapping.snapshot import RECORD
 
+SHARED = "_petl_shared"  # the attribute of a model that shares its frozen tensors with others
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -59,6 +60,15 @@ def refuse_training_outside(model: nn.Module) -> None:
         raise StateError(
             f"this {type(bare(model)).__name__} also trains {listing(others)} outside of the wrapped model {name!r}, which alone "
             f"a delta holds; save that one, petl.save(model.{name}, path), and keep the others yourself"
+        )
+
+
+def refuse_shared(model: nn.Module, verb: str) -> None:
+    """Raises a StateError for a model of `petl.Tasks`, whose frozen tensors are those of other models too."""
+    if SHARED in vars(model):
+        raise StateError(
+            f"petl.{verb} on a model of petl.Tasks, whose backbone other tasks use too; put the delta onto a backbone of its "
+            f"own: petl.{verb}(petl.load(path, model))"
         )
 
 

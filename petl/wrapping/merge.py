@@ -13,7 +13,7 @@ from petl.methods.foreign import ForeignMethod
 from petl.sites.names import joined
 from petl.wrapping.backbone import set_in_chans
 from petl.wrapping.interrupts import uninterrupted
-from petl.wrapping.lookup import Model, in_chans, require_record
+from petl.wrapping.lookup import Model, in_chans, refuse_shared, require_record
 from petl.wrapping.snapshot import RECORD, Snapshot
 
 
@@ -65,6 +65,7 @@ def merge(model: Model) -> Model:
     True
     """
     plain, record = require_record(model)
+    refuse_shared(plain, "merge")
     _refuse_stuck(plain)
     channels = in_chans(plain)
     before_merge = BeforeMerge(plain, copies=any(isinstance(method, ForeignMethod) for method in record.methods))

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from petl.errors import StateError, listing
 from petl.wrapping.fingerprints import checksum, checksums, is_unchanged
 from petl.wrapping.frozen_base import follow_exchanged_layers, remember_frozen
-from petl.wrapping.lookup import Model, require_record
+from petl.wrapping.lookup import Model, refuse_shared, require_record
 from petl.wrapping.own_tensors import own_tensor
 from petl.wrapping.record import Record
 from petl.wrapping.rounding import some_numbers
@@ -38,6 +38,7 @@ def rebase(model: Model, base: nn.Module | Mapping[str, Tensor] | None = None) -
     True
     """
     plain, record = require_record(model)
+    refuse_shared(plain, "rebase")
     follow_exchanged_layers(plain, record)
     if base is not None:
         _write_base(record, base.state_dict() if isinstance(base, nn.Module) else base)

@@ -7,7 +7,7 @@ import torch
 from petl.errors import PetlError
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.interrupts import uninterrupted
-from petl.wrapping.lookup import Model, require_record
+from petl.wrapping.lookup import Model, refuse_shared, require_record
 from petl.wrapping.snapshot import RECORD
 from petl.wrapping.undo import undo
 
@@ -25,6 +25,7 @@ def unwrap(model: Model) -> Model:
     False
     """
     plain, record = require_record(model)
+    refuse_shared(plain, "unwrap")
     prove_frozen(plain, "unwrap can't give the base back")
     try:
         undo(plain, record, record.changes)

@@ -43,9 +43,11 @@ ROOMS = {
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
+    "tasks": GROUND
+    | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
 }
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS["start"] = BELOW_GUIDES | {*GUIDES, "report", "demo"}
@@ -165,6 +167,8 @@ TESTS_AS_WELL = {
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
     ),
     "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
+    "tasks/test_mixed": "tasks/images tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
+    "tasks/test_tasks": "tasks/backbone tasks/choice tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
         "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"
