@@ -115,6 +115,8 @@ def _collapse(content: Mapping[str, Any]) -> str:
     now, before = collapse["after"], collapse.get("before")
     if before is None or before["nc1"] is None:
         return f"Spread inside classes against between them (NC1) is {now['nc1']:.3g}."
+    if now["nc1"] == before["nc1"]:
+        return f"Classes are as tight as before: NC1, the spread inside against between them, is {now['nc1']:.3g}."
     turn = "tighter" if now["nc1"] < before["nc1"] else "looser"
     change = f"went from {before['nc1']:.3g} to {now['nc1']:.3g}"
     return f"Classes are {turn} than before: NC1, the spread inside against between them, {change}."
