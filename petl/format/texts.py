@@ -52,14 +52,12 @@ def json_text(value: Any, default: Callable[[Any], Any] = str, **options: Any) -
     >>> json_text({"r2": float("nan"), "rows": (1.5, -float("inf"))})
     '{"r2": null, "rows": [1.5, null]}'
     """
-    return json.dumps(
-        _finite_number(value), allow_nan=False, default=lambda other: _finite_number(default(other)), **options
-    )
+    return json.dumps(_json_value(value), allow_nan=False, default=lambda other: _json_value(default(other)), **options)
 
 
-def _finite_number(value: Any) -> Any:
+def _json_value(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite_number(item) for key, item in value.items()}
-    return [_finite_number(item) for item in value] if isinstance(value, (list, tuple)) else value
+        return {key: _json_value(item) for key, item in value.items()}
+    return [_json_value(item) for item in value] if isinstance(value, (list, tuple)) else value
