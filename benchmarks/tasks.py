@@ -114,11 +114,7 @@ def peft_model(base: nn.Module, count: int) -> Any:
 def sides(name: str, method: str, count: int, rows: int) -> dict[str, Callable[[], Any]]:
     """The ways to compute a batch of ``rows`` rows of each of ``count`` tasks, beside one task's batch of the same size."""
     base = backbone(name)
-    with tempfile.TemporaryDirectory() as folder:
-        tasks = petl.Tasks(base)
-        for number in range(count):
-            tasks.add(f"task {number}", delta(base, METHODS[method], Path(folder), number))
-    size = base.pretrained_cfg["input_size"]
+    tasks, size = several_tasks(base, method, count), base.pretrained_cfg["input_size"]
     x = torch.randn(count * rows, *size, generator=torch.Generator().manual_seed(0))
     names = [f"task {number % count}" for number in range(count * rows)]
     plain = petl.merge(petl.wrap(copy.deepcopy(base), "probe"))
@@ -131,17 +127,27 @@ def sides(name: str, method: str, count: int, rows: int) -> dict[str, Callable[[
         "Tasks.predict": lambda: tasks.predict(x, names),
         "loop over tasks": lambda: tasks.predict(x, names, exact=True),
     }
-    if method == "lora":
-        foreign, parts = peft_model(base, count), [x[number::count] for number in range(count)]
-        found["peft, adapter_names"] = lambda: foreign(x, adapter_names=names)
+    return found | (pefts_sides(peft_model(base, count), x, names, count) if method == "lora" else {})
 
-        def switching() -> None:
-            for number, part in enumerate(parts):
-                foreign.set_adapter(f"task {number}")
-                foreign(part)
 
-        found["peft, loop over tasks"] = switching
-    return found
+def several_tasks(base: nn.Module, method: str, count: int) -> petl.Tasks:
+    """Tasks of so many deltas of one method."""
+    tasks = petl.Tasks(base)
+    with tempfile.TemporaryDirectory() as folder:
+        for number in range(count):
+            tasks.add(f"task {number}", delta(base, METHODS[method], Path(folder), number))
+    return tasks
+
+
+def pefts_sides(foreign: Any, x: Tensor, names: list[str], count: int) -> dict[str, Callable[[], Any]]:
+    """The two ways that peft has for the same batch."""
+
+    def switching() -> None:
+        for number in range(count):
+            foreign.set_adapter(f"task {number}")
+            foreign(x[number::count])
+
+    return {"peft, adapter_names": lambda: foreign(x, adapter_names=names), "peft, loop over tasks": switching}
 
 
 @torch.no_grad()

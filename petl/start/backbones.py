@@ -12,10 +12,10 @@ from torch import nn
 
 from petl import demo
 from petl.errors import PetlError
-from petl.ranking.candidates import fitting_size
+from petl.ranking.candidates import Candidate
 from petl.start.at_hand import backbones_at_hand
 from petl.wrapping.lookup import record
-from petl.wrapping.named_backbones import DEMO, create_backbone, name_and_file
+from petl.wrapping.named_backbones import DEMO, name_and_file
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,7 @@ class Backbones:
         model = self.found.get(name, name) if self.found is not None else name
         if isinstance(model, nn.Module):
             return copy.deepcopy(model)
-        side = fitting_size(name_and_file(model)[0], size)
-        return create_backbone(model, {} if side is None else {"img_size": side})
+        return Candidate(name, model).build(size)
 
     def option(self, name: str) -> str:
         """Returns the option by which a later command finds the weights: none for those that timm fetches."""

@@ -50,7 +50,9 @@ class TaskModel(FastPath):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Any:
         if _shares(self) and (change := _change_by(fn, cast(nn.Module, self))):
-            _refuse(self, change, "the other tasks' tensors would stay behind. petl.Tasks.to(device) moves all tasks")
+            _refuse(
+                self, change, "the other tasks' tensors would stay behind. the .to() of its petl.Tasks moves all tasks"
+            )
         return super()._apply(fn, *args, **kwargs)  # type: ignore[misc]  # nn.Module's method comes later in the MRO
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -124,7 +124,7 @@ def _bare(model: Any) -> nn.Module:
     """Returns the bare model inside DDP and such; a StateError for a wrapped one."""
     if not isinstance(model, nn.Module):
         raise PetlError(
-            f"got a {type(model).__name__} as the model; expected a timm model, such as timm.create_model(NAME)"
+            f"got a {type(model).__name__} as the model; expected a timm model, such as timm.create_model(name)"
         )
     if wrapped_inside(model):
         raise StateError(

@@ -6,6 +6,7 @@ A new message with code in it needs a row in `LINES`, which says in which state 
 from __future__ import annotations
 
 import ast
+import copy
 import dataclasses
 import inspect
 import re
@@ -63,7 +64,7 @@ def lines_in(text: str) -> Iterator[str]:
 FILES = [
     path
     for path in sorted(ROOT.rglob("*.py"))
-    if path.name not in ("app.py", "arguments.py", "delta_commands.py", "__init__.py")
+    if path.name not in ("app.py", "arguments.py", "delta_commands.py", "__init__.py", "cost_facts.py")
 ]
 FOUND = sorted({line for path in FILES for text in strings(path) for line in lines_in(text)})
 
@@ -103,6 +104,11 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
         names["table"] = [{"path": path, "label": "cat", "split": "train"} for path in names["paths"]]
         model = wrapped if "wrapped" in kind else base()
         model = nn.ModuleDict({"part": model, "own": nn.Linear(2, 2)}) if "inside" in kind else model
+        correction = {"source": [0.5, 0.5], "target": [0.2, 0.8], "bias": [0.0, 0.0], "scale": 1.0}
+        names["shift"] = {"verdict": "classes", "classes": names["names"], "correction": correction}
+        if "corrected" in kind:
+            petl.correct(wrapped, names["shift"])
+        names |= {"copy": copy, "device": torch.device("cpu")}
         return {**names, "model": model, "base": base()}
 
     return make
@@ -120,7 +126,11 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.Probe(solver={})": ("plain", ("'lda'",)),
     "petl.Regression()": ("plain", ()),
     "petl.Regression(loss='quantile', quantiles=(0.1, 0.5, 0.9))": ("plain", ()),
+    "petl.Input(in_chans={})": ("plain", ("4",)),
+    "petl.Tasks(model)": ("plain", ()),
     "petl.check(model, batch, 'lora')": ("plain", ()),
+    "petl.correct(model, None)": ("wrapped, corrected", ()),
+    "petl.correct(model, shift)": ("wrapped", ()),
     "petl.data.dataset(data, petl.data.pipeline(model), training=True)": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model))": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model), classes=names)": ("plain", ()),
@@ -135,6 +145,8 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.evaluate(model, data)": ("plain", ()),
     "petl.find(model, 'block')": ("plain", ()),
     "petl.fit(model, train, val, patience=3)": ("wrapped", ()),
+    "petl.fit(model, train)": ("wrapped", ()),
+    "petl.fit(model, train, lr={}, epochs={}, cycles={}, batch_size={})": ("wrapped", ("'x1'", "1", "(1,)", "4")),
     "petl.load(path, model)": ("plain", ()),
     "petl.load(path, model.{})": ("plain, inside", ("part",)),
     "petl.merge(model)": ("wrapped", ()),
@@ -149,8 +161,10 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.wrap(timm.create_model(name, num_classes=0), 'lora')": ("plain", ()),
     "petl.wrap(model, ['lora', 'peft:LoHa'])": ("plain", ()),
     "petl.wrap(model, [petl.Input(in_chans={}), 'lora'])": ("plain", ("4",)),
+    "petl.unwrap(copy.deepcopy(model))": ("wrapped", ()),
     "petl.unwrap(model)": ("wrapped", ()),
     "print(petl.find(model))": ("plain", ()),
+    "timm.create_model(name)": ("plain", ()),
     "timm.create_model(name, num_classes=0)": ("plain", ()),
     "timm.layers.convert_sync_batchnorm(model)": ("plain", ()),
     "timm.optim.list_optimizers()": ("plain", ()),
@@ -229,7 +243,7 @@ def known_words() -> set[str]:
     """The arguments of everything public, of the methods and of timm's functions that petl hands arguments to."""
     public = [getattr(petl, name) for name in petl.__all__] + [getattr(petl.data, name) for name in petl.data.__all__]
     calls = [c for c in public if inspect.isfunction(c) or dataclasses.is_dataclass(c)]
-    calls += [petl.data.Images.part, timm.create_model, create_transform]
+    calls += [petl.data.Images.part, petl.Tasks.add, timm.create_model, create_transform]
     words = {name for call in calls for name in inspect.signature(call).parameters}
     return (
         words

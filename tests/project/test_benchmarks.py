@@ -17,7 +17,7 @@ FILES = sorted((ROOT / "benchmarks").rglob("*.py"))
 ROOMS = sorted(path.parent for path in FILES if path.name == "__init__.py" and path.parent.parent != ROOT)
 SUPPORT = sorted((ROOT / "tests" / "support").glob("*.py"))
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".ci" / "run", *sorted((ROOT / "docs").glob("*.md"))]
-LINES, FUNCTION = 205, 25  # the longest file and function there are
+LINES, FUNCTION = 210, 25  # the longest file and function there are
 
 
 def module(path: Path) -> str:

@@ -16,9 +16,9 @@ import petl
 HOSTILE = ["<img src=x onerror=alert(1)>", "</script><b>", 'quo"te & \u2028line']
 
 
-def hostile_report(folder: Path, images: int = 10) -> petl.Report:
-    """Returns the report of a trained small model on a folder of three classes with such names."""
-    root, rng = folder / "data", np.random.default_rng(0)
+def hostile_folder(root: Path, images: int) -> Path:
+    """Fills a folder of three classes with such names, with an image that is there twice and one that can't be read."""
+    rng = np.random.default_rng(0)
     classes = [name.replace("/", "\u2215") for name in HOSTILE]
     for part in ("train", "val"):
         for number, name in enumerate(classes):
@@ -31,22 +31,18 @@ def hostile_report(folder: Path, images: int = 10) -> petl.Report:
     val = root / "val"
     shutil.copy(val / classes[0] / "'0'.png", val / classes[1] / "again.png")
     (val / classes[2] / "broken.png").write_bytes(b"no image")
+    return root
+
+
+def hostile_report(folder: Path, images: int = 10) -> petl.Report:
+    """Returns the report of a trained small model on a folder of three classes with such names."""
+    root = hostile_folder(folder / "data", images)
     torch.manual_seed(0)
     model = petl.wrap(timm.create_model("test_resnet"), ["norm", petl.LoRA(rank=2)], num_classes=3)
     delta = folder / "pets.safetensors"
     petl.record(model).pipeline = petl.data.pipeline(model, size=64)  # type: ignore[union-attr]  # just wrapped
     petl.fit(model, root, epochs=2, out=delta, progress=False)
-    (folder / "advice.json").write_text(
-        json.dumps(
-            {"kind": "advice", "sentences": ["<i>norm</i> & lora"], "alarms": [{"name": "</script>", "p": 0.25}]}
-        )
-    )
-    return petl.report(
-        model,
-        root,
-        folder / "pets.html",
-        delta=delta,
-        findings=folder / "advice.json",
-        title="<Pets> & more",
-        progress=False,
-    )
+    advice = {"kind": "advice", "sentences": ["<i>norm</i> & lora"], "alarms": [{"name": "</script>", "p": 0.25}]}
+    (folder / "advice.json").write_text(json.dumps(advice))
+    shown = {"findings": folder / "advice.json", "title": "<Pets> & more"}
+    return petl.report(model, root, folder / "pets.html", delta=delta, progress=False, **shown)
