@@ -7,8 +7,8 @@
 On tokens this is Houlsby's adapter, on feature maps it is Conv-Adapter; ``petl.Adapter(where="mlp", parallel=True,
 scale=0.1)`` is AdaptFormer. Adapters are nonlinear, so they stay in the model: it can't be merged.
 
-Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 2e-3``), on one core of an AMD EPYC:
-accuracy 0.950, 59,382 trainable parameters, delta of 245,280 bytes, 19 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3``), on one core of an AMD EPYC:
+accuracy 0.963, 59,382 trainable parameters, delta of 246,640 bytes, 24 s.
 """
 
 import time

@@ -7,8 +7,8 @@
 In a convolutional network, these biases are the offsets of the BatchNorm layers; in a transformer, they are those of the linear
 layers and of the norms.
 
-Measured on the digits (898 images of 64 px, ``--epochs 3 --lr 3e-3``), on one core of an AMD EPYC:
-accuracy 0.931, 33,818 trainable parameters, delta of 141,128 bytes, 15 s.
+Measured on the digits (898 images of 64 px, ``--epochs 3``), on one core of an AMD EPYC:
+accuracy 0.961, 33,818 trainable parameters, delta of 142,480 bytes, 20 s.
 """
 
 import time
