@@ -1,1 +1,1 @@
-"""What petl's guidance is worth, measured: one file for each verb, `python -m benchmarks.guidance.VERB --data FOLDER`."""
+"""What the guidance of petl is worth, measured: one file for each verb."""
