@@ -29,7 +29,7 @@ from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import FLOAT_TYPES, backbone_fault, is_backbone
 from petl.format.calibration_values import is_correction, is_temperature
 from petl.format.method_values import are_methods, oversized
-from petl.format.outputs import are_shares, is_units, labels_for, results_table
+from petl.format.outputs import are_shares, description_faults, is_units, labels_for, results_table
 from petl.format.pipeline_values import is_pipeline, pipeline_fault
 from petl.format.texts import are_texts, is_table_of_texts, is_text
 from petl.methods.registry import check_method_values
@@ -193,7 +193,8 @@ def faults(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
         return [_explained(key, values.get(key)) for key in wrong]
     if len(values["methods"]) != len(values["sites"]):
         return ["sites (as many lists as methods)"]
-    return [*_lost(values, shapes), *_labels_off(values, shapes), *oversized(values["methods"], shapes)]
+    off = [*_lost(values, shapes), *_labels_off(values, shapes), *description_faults(values)]
+    return [*off, *oversized(values["methods"], shapes)]
 
 
 def _explained(key: str, value: Any) -> str:

@@ -124,6 +124,16 @@ def refuse_description(task: str | None, outputs: int, units: Any, thresholds: A
         raise DeltaError(f"{len(thresholds)} thresholds for {outputs} outputs; expected one for each")
 
 
+def description_faults(header: Mapping[str, Any]) -> list[str]:
+    """Returns what `refuse_description` would say of a header's values, as a list; [] where they go together."""
+    outputs = header["backbone"].get("num_classes") or 0
+    try:
+        refuse_description(header.get("task"), outputs, header.get("units"), header.get("thresholds"))
+    except DeltaError as error:
+        return [str(error)]
+    return []
+
+
 def _between_0_and_1(name: str, values: Any) -> list[float] | None:
     if values is None:
         return None
