@@ -48,8 +48,8 @@ class Findings(ABC):
 def json_value(value: Any) -> Any:
     """Returns a value as JSON has it: dataclasses and mappings as objects, tensors as lists, what is not finite as None.
 
-    >>> json_value({"a": (1, float("nan")), 2: Path("b")})
-    {'a': [1, None], '2': 'b'}
+    >>> json_value({"a": (1, float("nan")), 2: np.float32(0.5)})
+    {'a': [1, None], '2': 0.5}
     """
     if isinstance(value, Findings):
         return value.to_json()

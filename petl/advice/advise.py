@@ -61,7 +61,7 @@ def advise(
         DataError: fewer than two classes, or fewer than four images of a class; no labels, several, or numbers; no images.
         SiteError: petl can't know what the classifier takes.
 
-    >>> import petl, timm
+    >>> import petl, timm, torch
     >>> pairs = torch.utils.data.TensorDataset(torch.randn(24, 3, 64, 64), torch.arange(24) % 2)
     >>> advice = petl.advise(timm.create_model("test_vit"), pairs)
     >>> advice.verdict.transfer, advice.facts.per_class

@@ -31,6 +31,7 @@ class Standing:
 def standings(scores: Mapping[str, Tensor], losses: Mapping[str, float]) -> list[Standing]:
     """Returns all settings, the best first: by mean score, then by the loss on the same images, then in their order.
 
+    >>> import torch
     >>> scores = {"a": torch.tensor([1.0, 0.0, 1.0]), "b": torch.tensor([1.0, 1.0, 1.0])}
     >>> [(one.name, round(one.gap, 3), one.tied) for one in standings(scores, {"a": 0.1, "b": 0.2})]
     [('b', 0.0, True), ('a', 0.333, True)]
