@@ -68,9 +68,9 @@ def test_units_and_thresholds_of_the_header_are_used(here: Path) -> None:
     edit(Path("d.safetensors"), lambda header: {"task": "regression", "units": ["kg", "cm"]})
     assert [row["units"] for row in predicted()] == ["kg", "cm"]
     assert "5 cm" in call("predict", "d.safetensors", "pets/dark/0.png", *MODEL).stdout
-    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "thresholds": [0.5, 0.999]})
+    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "units": None, "thresholds": [0.5, 0.999]})
     assert [row["label"] for row in predicted()] == ["w"]
-    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "thresholds": [0.999, 0.999]})
+    edit(Path("d.safetensors"), lambda header: {"task": "multilabel", "units": None, "thresholds": [0.999, 0.999]})
     assert predicted() == [] and "thresholds" in call("predict", "d.safetensors", "pets/dark/0.png", *MODEL).stdout
 
 
