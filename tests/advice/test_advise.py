@@ -21,6 +21,9 @@ from petl.errors import DataError
 from tests.support.commands import bright_and_dark
 from tests.support.compare import portrait
 
+pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
+
+
 SIDE = 64
 
 
@@ -156,7 +159,6 @@ def test_new_images_that_are_training_images_are_told(tmp_path: Path, resnet: nn
     assert far.new is not None and far.new.duplicates == 0 and far.new.profile.first > 2 * same.new.profile.first
 
 
-@pytest.mark.deep
 def test_tables_pairs_subsets_and_loaders_are_read(tmp_path: Path, resnet: nn.Module) -> None:
     bright_and_dark(tmp_path / "pets", 6)
     rows = [(str(file), file.parent.name) for file in sorted((tmp_path / "pets").rglob("*.png"))]
@@ -172,7 +174,6 @@ def test_tables_pairs_subsets_and_loaders_are_read(tmp_path: Path, resnet: nn.Mo
     assert loaded.facts.images == 40
 
 
-@pytest.mark.deep
 def test_images_of_four_bands_are_read_through_an_input_layer(tmp_path: Path) -> None:
     model, rng = net(), np.random.default_rng(0)
     for name, level in (("low", 40), ("high", 180)):
@@ -196,7 +197,6 @@ def test_images_of_four_bands_are_read_through_an_input_layer(tmp_path: Path) ->
         advised(petl.wrap(net(), "norm", num_classes=2), bands)
 
 
-@pytest.mark.deep
 def test_two_bands_whose_mean_says_nothing_want_an_input_layer(resnet: nn.Module) -> None:
     advice = advised(resnet, task("colour_opponent", resnet))
     assert advice.verdict.transfer == "negative" and advice.facts.channels == 2
@@ -230,7 +230,6 @@ def test_images_without_labels_are_one_error(resnet: nn.Module) -> None:
         advised(resnet, TensorDataset(torch.randn(12, 3, SIDE, SIDE)))
 
 
-@pytest.mark.deep
 def test_an_adapted_model_and_one_that_is_not_timms_are_read(resnet: nn.Module) -> None:
     data = read_by(resnet, 40)
     wrapped = petl.wrap(net(), "lora", num_classes=2)

@@ -18,6 +18,8 @@ from tests.support.backbones import Telling, told_by_colour, weights_file
 from tests.support.commands import bright_and_dark
 from tests.support.feature_data import small
 
+pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
+
 
 def plain(ranking: petl.Ranking) -> Any:
     """All but the times."""
@@ -137,7 +139,6 @@ class Fine(Telling):
         return super().forward(images * self.pattern(images.shape[-1]))
 
 
-@pytest.mark.deep
 def test_each_reads_folders_in_its_own_way_and_tensors_as_they_are(pets: Path) -> None:
     own = petl.data.dataset(pets, {**petl.data.pipeline(small()), "input_size": (3, 40, 40)})
     both = [small(), small("test_efficientnet")]

@@ -17,6 +17,9 @@ from petl.errors import DataError, PetlError, StateError
 from petl.report.page import draw_page
 from tests.support.report_pages import hostile_report
 
+pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
+
+
 SIZE = 64
 
 
@@ -67,7 +70,6 @@ def test_the_parts_agree_with_each_other(made: petl.Report) -> None:
     assert [len(content["looks"][when]) for when in ("before", "after")] == [len(content["looks"]["images"])] * 2
 
 
-@pytest.mark.deep
 def test_the_model_and_random_numbers_are_as_before_and_equal_calls_are_equal(tmp_path: Path) -> None:
     model, data = wrapped(3), three_classes()
     model.train()

@@ -22,6 +22,9 @@ from petl.shifts.places import block_shifts
 from petl.shifts.sides import Sides
 from petl.shifts.told_apart import tell_apart
 
+pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
+
+
 CLASSES = 3
 
 
@@ -160,7 +163,6 @@ def test_images_that_were_learned_from_are_judged_by_another_classifier(probe: n
     assert same.in_both == 40 and "are in the source too" in str(same)
 
 
-@pytest.mark.deep
 def test_folders_with_and_without_classes(probe: nn.Module, tmp_path: Path) -> None:
     for part, y in (("old", EVEN[:60]), ("new", OTHER[40:])):
         for row, (image, label) in enumerate(Pictures(y, 3)):

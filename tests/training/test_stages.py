@@ -22,7 +22,7 @@ from tests.support.compare import equal, gap, state
 from tests.support.data import pairs
 from tests.support.training import adapted, without_time
 
-pytestmark = pytest.mark.usefixtures("fresh_accelerate")
+pytestmark = [pytest.mark.deep, pytest.mark.usefixtures("fresh_accelerate")]
 LATE: Any = petl.Partial(last=3)
 
 
@@ -84,7 +84,6 @@ def test_closed_blocks_have_no_gradient_and_keep_their_bits(methods: Any, name: 
     assert "stage 2 of" in history.notes[-1] and "from epoch 2" in history.notes[-1]
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize(("methods", "name"), [("lora", "test_vit"), ("full", "test_resnet")])
 def test_cached_stages_train_as_the_whole_model_does(methods: Any, name: str) -> None:
     cached, plain = trained(methods, name), trained(methods, name, cache=False)
@@ -94,7 +93,6 @@ def test_cached_stages_train_as_the_whole_model_does(methods: Any, name: str) ->
     assert gap(state(cached[0]), state(plain[0])) < 1e-4
 
 
-@pytest.mark.deep
 def test_new_groups_warm_up_while_the_schedule_goes_on() -> None:
     rates = []
     for unfreeze in (None, 2):
@@ -122,7 +120,6 @@ def test_new_groups_warm_up_while_the_schedule_goes_on() -> None:
     assert block[opened:] == pytest.approx([min(1.0, k / 6) for k in range(1, 25)])
 
 
-@pytest.mark.deep
 @pytest.mark.parametrize("schedule", ["none", "own"])
 def test_the_warm_up_is_its_own_under_any_schedule(schedule: str) -> None:
     model = adapted("lora", "test_vit")
@@ -233,7 +230,6 @@ def test_stall_opens_from_the_best_values(monkeypatch: pytest.MonkeyPatch) -> No
     assert equal(state(model), ends[3])
 
 
-@pytest.mark.deep
 def test_default_epochs_cover_all_stages_and_too_few_are_said() -> None:
     _, history = trained("lora", epochs=3)
     assert "unfreeze=1: 3 of 7 stages open within 3 epochs; epochs=7 opens all" in history.notes
@@ -245,7 +241,6 @@ def test_default_epochs_cover_all_stages_and_too_few_are_said() -> None:
     assert not [note for note in history.notes if "open within" in note]
 
 
-@pytest.mark.deep
 def test_regression_find_and_start(tmp_path: Path) -> None:
     images, targets = pairs(24).tensors
     numbers = torch.utils.data.TensorDataset(images, 100 + 50.0 * targets)
@@ -265,7 +260,6 @@ def test_regression_find_and_start(tmp_path: Path) -> None:
     assert {row["stage"] for row in history.rows} == {1, 2, 3}
 
 
-@pytest.mark.deep
 def test_compiled_stages() -> None:
     model, history = trained(petl.Partial(last=2), epochs=2, compile="aot_eager")
     plain, _ = trained(petl.Partial(last=2), epochs=2)

@@ -30,6 +30,9 @@ from tests.support.commands import bright_and_dark
 from tests.support.data import noise_pairs, pairs
 from tests.support.phases import blurred, phases
 
+pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
+
+
 MODEL = timm.create_model("test_vit")
 SHORT: dict[str, Any] = {"seconds": None, "epochs": 1, "seeds": 1, "factors": (1.0,), "progress": False}
 
@@ -146,7 +149,6 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(
     assert all(torch.equal(trained[key], value) for key, value in load_file(str(again.delta)).items())
 
 
-@pytest.mark.deep
 def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
     compared(pairs(30), folder=tmp_path)
     before = (tmp_path / "runs.json").read_text()
@@ -196,7 +198,6 @@ class Fails(petl.Method):
         raise ValueError("this method breaks")
 
 
-@pytest.mark.deep
 def test_a_setting_that_fails_is_in_the_table_and_the_others_go_on() -> None:
     found = compared(pairs(30), ["fails-in-training", "norm"])
     row = next(row for row in found.rows if row.end == "failed")
@@ -207,7 +208,6 @@ def test_a_setting_that_fails_is_in_the_table_and_the_others_go_on() -> None:
         compared(pairs(30), "fails-in-training")
 
 
-@pytest.mark.deep
 def test_a_limit_of_time_shortens_the_plan_and_not_the_results() -> None:
     with pytest.raises(petl.PetlError, match=r"seconds=0.01 isn't enough .* pass seconds=\d+"):
         compared(pairs(30), seconds=0.01)
@@ -218,7 +218,6 @@ def test_a_limit_of_time_shortens_the_plan_and_not_the_results() -> None:
     assert plain(found) == {**plain(compared(pairs(30), epochs=2)), "budget": 3600}
 
 
-@pytest.mark.deep
 def test_without_time_the_final_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Race, "_left", lambda race: 0.0)
     found = compared(pairs(30), seconds=3600, epochs=3, seeds=2, batch_size=2)
@@ -228,7 +227,6 @@ def test_without_time_the_final_comes_earlier(monkeypatch: pytest.MonkeyPatch) -
     assert "There was time for 1 seed of the finalists" in str(found)
 
 
-@pytest.mark.deep
 def test_folders_and_numbers(tmp_path: Path) -> None:
     bright_and_dark(tmp_path / "pets" / "train", 8)
     bright_and_dark(tmp_path / "pets" / "val", 5, seed=1)
@@ -283,7 +281,6 @@ def test_seeds_on_one_fold_count_its_images_once() -> None:
     assert entry.scores(3).tolist() == [0.5, 1.0, 0.0, 1.0]
 
 
-@pytest.mark.deep
 def test_after_kill_9_it_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(

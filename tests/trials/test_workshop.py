@@ -22,6 +22,9 @@ from petl.trials.workshop import file_name
 from tests.support.data import pairs
 from tests.trials.test_compare import compared, plain
 
+pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
+
+
 MODEL = timm.create_model("test_vit")
 OPTIONS: dict[str, Any] = {"data": pairs(30), "methods": ["norm", "bias"], "model": MODEL, "batch_size": 8}
 
@@ -48,7 +51,6 @@ class Backwards(Executor):
         return future
 
 
-@pytest.mark.deep
 def test_the_order_in_which_runs_end_changes_nothing(serial: dict[str, Any]) -> None:
     assert plain(compared(**OPTIONS, executor=Backwards([1, 2]))) == serial
 
@@ -58,7 +60,6 @@ def test_threads_take_turns(serial: dict[str, Any]) -> None:
         assert plain(compared(**OPTIONS, executor=pool)) == serial
 
 
-@pytest.mark.deep
 def test_a_pool_of_processes_gives_the_same(serial: dict[str, Any], tmp_path: Path) -> None:
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         found = compared(**OPTIONS, executor=pool, folder=tmp_path)
@@ -66,7 +67,6 @@ def test_a_pool_of_processes_gives_the_same(serial: dict[str, Any], tmp_path: Pa
     assert not list(tmp_path.glob("*.pkl"))
 
 
-@pytest.mark.deep
 def test_several_processes_give_the_same_with_seeds_and_rungs() -> None:
     options = {**OPTIONS, "epochs": 3, "seeds": 2, "factors": (1, 3)}
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
