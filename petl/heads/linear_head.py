@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from petl.evidence.golden_section import lowest
 from petl.evidence.intervals import accuracy_error, standard_error
 
 STEPS = 40  # of a search by golden section: the interval shrinks to 4e-9 of itself
@@ -104,7 +105,7 @@ def calibrated(head: LinearHead, y: Tensor, weights: Tensor | None = None) -> Li
     if not bool(head.comparable(y).any()):
         return head.scaled(1 / spread)
     smoothing = 1 / (len(y) + 2)
-    power = _lowest(lambda power: head.scaled(10**power / spread).loss(y, weights, smoothing), -3.0, 3.0)
+    power = lowest(lambda power: head.scaled(10**power / spread).loss(y, weights, smoothing), -3.0, 3.0, steps=STEPS)
     return head.scaled(10**power / spread)
 
 
@@ -118,20 +119,3 @@ def mixed(heads: Sequence[LinearHead], y: Tensor, weights: Tensor | None = None)
         sum((head.left_out for head in heads[1:]), heads[0].left_out) / count,
     )
     return calibrated(mean, y, weights)
-
-
-def _lowest(value: Callable[[float], float], low: float, high: float) -> float:
-    """Returns where a function with one valley is lowest, by golden section; each step computes one value."""
-    share = (5**0.5 - 1) / 2
-    left, right = high - share * (high - low), low + share * (high - low)
-    at_left, at_right = value(left), value(right)
-    for _ in range(STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - share * (high - low)
-            at_left = value(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + share * (high - low)
-            at_right = value(right)
-    return (low + high) / 2

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from petl.evidence.golden_section import lowest
+
 COLDEST, HOTTEST = 1e-2, 1e2  # temperatures
 SEARCH_STEPS = 50  # of the search: the interval shrinks to 4e-11 of itself
 
@@ -29,20 +31,7 @@ def fitted_temperature(scores: Tensor, y: Tensor) -> float:
     def loss(log_temperature: float) -> float:
         return float(F.cross_entropy(scores / math.exp(log_temperature), y.long(), label_smoothing=smoothing))
 
-    low, high = math.log(COLDEST), math.log(HOTTEST)
-    share = (math.sqrt(5) - 1) / 2
-    left, right = high - share * (high - low), low + share * (high - low)
-    at_left, at_right = loss(left), loss(right)
-    for _ in range(SEARCH_STEPS):
-        if at_left <= at_right:
-            high, right, at_right = right, left, at_left
-            left = high - share * (high - low)
-            at_left = loss(left)
-        else:
-            low, left, at_left = left, right, at_right
-            right = low + share * (high - low)
-            at_right = loss(right)
-    return math.exp((low + high) / 2)
+    return math.exp(lowest(loss, math.log(COLDEST), math.log(HOTTEST), steps=SEARCH_STEPS))
 
 
 def cross_fitted(scores: Tensor, y: Tensor, *, folds: int = 5, seed: int = 0) -> Tensor:
