@@ -19,12 +19,7 @@ from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.classifier_inputs import classifier_modules
 from petl.extraction.feature_set import Features
 from petl.extraction.feature_tables import FeatureJob, Tables, found_or_computed
-from petl.extraction.image_batches import (
-    ImageBatches,
-    file_names,
-    image_batches,
-    refuse_keys_of_images,
-)
+from petl.extraction.image_batches import ImageBatches, file_names, image_batches, refuse_keys_of_images
 from petl.extraction.kept_features import opened_keep
 from petl.extraction.sampled_images import sampled_batches, sampled_features
 from petl.extraction.store import GIGA

@@ -19,13 +19,9 @@ def backbones_at_hand() -> list[str]:
 
     Caches are those of Hugging Face's hub and of torch.hub; "demo" stands for `petl.demo.lite0`, if its extra is installed.
     """
-    cached = [name for name in timm.list_pretrained() if _is_cached(name)]
-    cached = sorted(cached, key=lambda name: (_size(name), name))
-    return _spread(cached, MOST) or ([DEMO] if _has_demo() else [])
-
-
-def _is_cached(name: str) -> bool:
-    return _weights(name) is not None
+    files = {name: _weights(name) for name in timm.list_pretrained()}
+    sizes = sorted((file.stat().st_size, name) for name, file in files.items() if file is not None)
+    return _spread([name for _, name in sizes], MOST) or ([DEMO] if _has_demo() else [])
 
 
 def _weights(name: str) -> Path | None:
@@ -42,11 +38,6 @@ def _weights(name: str) -> Path | None:
                 return Path(found)
     file = Path(torch.hub.get_dir()) / "checkpoints" / address.rpartition("/")[2] if address else None
     return file if file is not None and file.is_file() else None
-
-
-def _size(name: str) -> int:
-    file = _weights(name)
-    return file.stat().st_size if file else 0
 
 
 def _spread(names: list[str], most: int) -> list[str]:

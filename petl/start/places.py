@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import StateError
+from petl.report.page_files import report_paths
 
 
 @dataclass(frozen=True)
@@ -42,15 +43,5 @@ def places_for(data: Any, out: str | Path | None, *, overwrite: bool) -> Places:
             raise StateError(f"{path} is a folder; pass another name: out='pets'")
         if os.path.lexists(path) and not overwrite:
             raise StateError(f"{path} exists; pass another name (out=), or overwrite=True (petl start: --overwrite)")
-    _try_writing(found.delta)
+    report_paths(found.page, overwrite=overwrite)  # it makes the folder, and tries to write there
     return found
-
-
-def _try_writing(path: Path) -> None:
-    trial = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        trial.touch()
-        trial.unlink()
-    except OSError as error:
-        raise StateError(f"can't write {path}: {error.strerror or error}; pass another place: out=") from error

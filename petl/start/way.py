@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shlex
 import sys
 import time
@@ -70,6 +69,11 @@ class Way:
         trained, history = self.trained(model, choice, parts, pipeline)
         return self.told(trained, history, (chosen, choice), parts)
 
+    @property
+    def common(self) -> dict[str, Any]:
+        """Returns the arguments that every verb gets."""
+        return {"seed": self.seed, "workers": self.workers, "progress": self.progress}
+
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[float]:
         """Inside, a step runs; the value is the seconds that it may take."""
@@ -86,28 +90,24 @@ class Way:
             return next(iter(self.backbones.found or {}))
         with self.step("rank") as seconds:
             count = images_to_rank(seconds, len(self.backbones) or 8)
-            common = {"size": self.size, "seed": self.seed, "workers": self.workers, "progress": self.progress}
-            found = rank(self.backbones.found, self.data, images=count, **common, **self.options)
+            found = rank(self.backbones.found, self.data, images=count, size=self.size, **self.common, **self.options)
             self.findings["rank"] = found
         return found.best
 
     def advised(self, model: nn.Module, parts: StartParts) -> dict[str, list[Method]]:
         """Returns the methods to compare, by name."""
         with self.step("advise"):
-            common = {"seed": self.seed, "workers": self.workers, "progress": self.progress}
-            found = advise(model, (parts.plain, parts.told), **common)
+            found = advise(model, (parts.plain, parts.told), **self.common)
             self.findings["advise"] = found
         return {name_of(model, methods): methods for methods in found.methods[:MOST_COMPARED]}
 
     def compared(self, model: nn.Module, parts: StartParts, methods: dict[str, list[Method]]) -> Comparison | None:
         """Returns the comparison of as many of the methods, at as many rates, as the time allows; None if it allows none."""
         with self.step("compare") as seconds:
-            common = {"seed": self.seed, "workers": self.workers, "progress": self.progress}
             for some, factors in ((methods, FACTORS), (dict(list(methods.items())[:FEWER]), (1.0,))):
                 try:
-                    found = compare(
-                        model, (parts.train, parts.told), some, max(seconds, 1.0), factors=factors, **common
-                    )
+                    limits: Any = {"seconds": max(seconds, 1.0), "factors": factors}
+                    found = compare(model, (parts.train, parts.told), some, **limits, **self.common)
                 except TooLittleTime as error:
                     self.skipped["compare"] = f"{error}".partition(";")[0]
                     continue
@@ -124,28 +124,18 @@ class Way:
             timed = (
                 {"lr": f"x{chosen.factor:.4g}", "minutes": max(seconds, 1.0) / 60} if chosen.factor is not None else {}
             )
-            options = {"seed": self.seed, "workers": self.workers, "progress": self.progress, "labels": parts.names}
-            return model, fit(model, parts.train, **timed, **options)
+            return model, fit(model, parts.train, labels=parts.names, **timed, **self.common)
 
     def told(self, model: nn.Module, history: History, names: tuple[str, Choice], parts: StartParts) -> Started:
         """Measures the model on the images that chose nothing, and writes the three files."""
-        backbone, chosen = names
         metrics = evaluate(model, parts.told, progress=False)
-        results = metrics.row
-        save(model, self.places.delta, labels=parts.names, results=results)
+        save(model, self.places.delta, labels=parts.names, results=metrics.row)
         with self.step("report"):
-            shown = {"findings": list(self.findings.values()), "history": history, "delta": self.places.delta}
-            options = {"seed": self.seed, "workers": self.workers, "overwrite": True, "progress": self.progress}
-            report(
-                model,
-                parts.told,
-                self.places.page,
-                about=f"{self.places.delta.stem}, images that chose nothing",
-                **shown,
-                **options,
-            )
-        started = self.summed_up(metrics, (backbone, chosen), parts)
-        numbers = {**json.loads(self.places.numbers.read_text(encoding="utf-8")), "start": started.to_json()}
+            shown: Any = {"findings": list(self.findings.values()), "history": history, "delta": self.places.delta}
+            shown["about"] = f"{self.places.delta.stem}, images that chose nothing"
+            page = report(model, parts.told, self.places.page, overwrite=True, **shown, **self.common)
+        started = self.summed_up(metrics, names, parts)
+        numbers = {**page.to_json(), "start": started.to_json()}
         with open_atomically(self.places.numbers) as file:
             file.write(as_text(numbers).encode())
         return started
