@@ -94,8 +94,13 @@ def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[st
     recorded = header["backbone"]
     if model and model.startswith(":"):
         model = f"{recorded['name']}{model}"
-    base = named_backbone(model, {} if model == DEMO else recorded.get("args", {})) if model else None
+    base = _base_for_delta(model, recorded.get("args", {})) if model else None
     try:
         return load(delta, base).eval(), header
     except PetlError as error:
         raise type(error)(f"{error}" if model else f"{error}; or give the weights: --model NAME:FILE") from error
+
+
+def _base_for_delta(model: str, args: Mapping[str, Any]) -> nn.Module:
+    """Returns the backbone of this name for a delta, whose own classifier stands in for one that a weights file hasn't."""
+    return named_backbone(model, {}) if model == DEMO else named_backbones.create_any_head(model, args)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from petl.ranking.published import UNPUBLISHED, Published
 from petl.ranking.timm_tags import LADDER, Tag, diverse, has_weights, matching_tags, tag_of
 from petl.sites.meta import pretrained_cfg
 from petl.wrapping.lookup import bare, record
-from petl.wrapping.named_backbones import create_backbone, existing_file, name_and_file
+from petl.wrapping.named_backbones import create_any_head, existing_file, name_and_file
 
 EXPECTED_CANDIDATES = (
     "a name of timm's, NAME:WEIGHTS_FILE, a pattern such as 'convnext*', a model, a list or dict of these, or None"
@@ -48,17 +47,9 @@ class Candidate:
             return self.source
         if not name_and_file(self.source)[1] and ":" not in self.source and not has_weights(self.source):
             raise StateError(f"timm has no pretrained weights of {self.source}; to use weights from a file: NAME:FILE")
-        name, file = name_and_file(self.source)
-        img_size = fitting_size(name, size)
+        img_size = fitting_size(name_and_file(self.source)[0], size)
         args = {} if img_size is None else {"img_size": img_size}
-        try:
-            return create_backbone(self.source, args)
-        except StateError:
-            if not file:
-                raise
-            with contextlib.suppress(StateError):  # features need no classifier, and the file may have none
-                return create_backbone(self.source, args, headless=True)
-            raise
+        return create_any_head(self.source, args)
 
 
 @dataclass(frozen=True)

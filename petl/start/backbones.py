@@ -13,6 +13,7 @@ from torch import nn
 from petl import demo
 from petl.errors import PetlError
 from petl.ranking.candidates import Candidate
+from petl.ranking.timm_tags import tag_of
 from petl.start.at_hand import backbones_at_hand
 from petl.wrapping.lookup import record
 from petl.wrapping.named_backbones import DEMO, name_and_file
@@ -52,6 +53,9 @@ class Backbones:
                 )
             if isinstance(model, nn.Module) and record(model) is not None:
                 raise PetlError(f"{name} is wrapped already; start takes bare models and wraps the one that it chooses")
+        for model in named.values():
+            if isinstance(model, str) and model != DEMO and ":" not in (known := name_and_file(model)[0]):
+                tag_of(known)  # a name that timm doesn't know is an error here, before anything is computed
         opened = {str(name): demo.lite0() if model == DEMO else model for name, model in named.items()}
         return cls(opened or None)
 

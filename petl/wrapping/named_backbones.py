@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,21 @@ def create_backbone(
         where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
         said = shortened(" ".join(str(error).split()), LONGEST_REASON)
         raise StateError(f"timm can't build {shortened(text, ITEM)}: {said}{hint}{where}") from error
+
+
+def create_any_head(text: str, args: Mapping[str, Any]) -> nn.Module:
+    """Returns the same model; where the file has no classifier, one without, for features or a delta that brings its own.
+
+    Raises:
+        StateError: timm can't build it with a classifier, nor without.
+    """
+    try:
+        return create_backbone(text, args)
+    except StateError:
+        if name_and_file(text)[1]:
+            with contextlib.suppress(StateError):
+                return create_backbone(text, args, headless=True)
+        raise
 
 
 def name_and_file(text: str) -> tuple[str, str]:

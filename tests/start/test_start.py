@@ -11,11 +11,13 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch.utils.data import TensorDataset
 from typer.testing import CliRunner
 
 import petl
 from petl.cli.app import app
+from petl.cli.models import load_delta
 from petl.start import way
 from petl.start.backbones import Backbones
 from petl.trials.plan import TooLittleTime
@@ -92,6 +94,8 @@ def test_bad_input_is_refused_before_anything_is_computed(tmp_path: Path, monkey
         gone_the_way(tmp_path / "none", models=small("test_resnet"))
     with pytest.raises(petl.StateError, match="has no name"):
         gone_the_way(TensorDataset(torch.zeros(8, 3, 32, 32), torch.arange(8) % 2), models=small("test_resnet"))
+    with pytest.raises(petl.PetlError, match="timm has no model 'nonet'"):
+        gone_the_way(folder, models=["nonet", "test_resnet"])
     for models in ([], 5, [5], petl.wrap(small("test_resnet"), "norm")):
         with pytest.raises(petl.PetlError):
             gone_the_way(folder, models=models)
@@ -105,6 +109,21 @@ def test_options_that_name_weights_again(tmp_path: Path) -> None:
     assert asked.option("resnet18") == "" and asked.option(f"resnet18:{file}") == f" --model 'resnet18:{file}'"
     assert Backbones.of("demo").option("demo") == " --model demo"
     assert type(Backbones.of("demo").build("demo", None)).__name__ == "EfficientNet"
+
+
+def test_the_commands_that_it_prints_find_weights_without_a_classifier(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    bare = timm.create_model("test_resnet", num_classes=0)
+    save_file(bare.state_dict(), file)
+    model = petl.wrap(Backbones.of(f"test_resnet:{file}").build(f"test_resnet:{file}", None), "norm", num_classes=3)
+    delta = petl.save(model, tmp_path / "delta.safetensors")
+    images = torch.randn(2, 3, 64, 64)
+    again, _ = load_delta(delta, f"test_resnet:{file}")
+    with torch.no_grad():
+        assert torch.equal(again(images), model.eval()(images))
+    save_file({"odd": torch.zeros(1)}, tmp_path / "odd.safetensors")
+    with pytest.raises(petl.StateError, match="timm can't build"):
+        load_delta(delta, f"test_resnet:{tmp_path / 'odd.safetensors'}")
 
 
 @pytest.mark.deep
