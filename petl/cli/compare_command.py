@@ -46,6 +46,9 @@ def compare_command(
     objective: Annotated[
         str | None, typer.Option(help="What the targets mean: multilabel, regression. [what DATA has, else classes]")
     ] = None,
+    margin: Annotated[
+        float | None, typer.Option(min=0, help="How far behind the best the winner may be: 0.01. [one standard error]")
+    ] = None,
     batch_size: PositiveInt = 32,
     args: CreateOption = None,
     size: Annotated[int | None, typer.Option(min=1, help="Side of the images. [the backbone's]")] = None,
@@ -67,7 +70,7 @@ def compare_command(
     path = destination(out, inputs=[data, *weights_file(model)], overwrite=overwrite) if out else None
     net = named_backbone(model, parse_pairs(args))
     options: dict[str, Any] = {"epochs": epochs, "seeds": seeds, "images": images, "objective": objective, "seed": seed}
-    options |= {"batch_size": batch_size, "folder": folder}
+    options |= {"margin": margin, "batch_size": batch_size, "folder": folder}
     images_of = _images(data, net, said, size)
     methods = compared_methods(method, settings, net)
     with _processes(jobs) as executor:

@@ -20,6 +20,7 @@ from petl.training.head_start import HeadStart, HeadStarter, as_evaluated
 from petl.training.head_starters import head_starter
 from petl.training.held_out import held_out_files
 from petl.training.history import History
+from petl.training.known_heads import head_start
 from petl.training.length import updates_per_epoch
 from petl.training.objectives import Objective, standardise
 from petl.training.opened_data import open_data
@@ -131,7 +132,8 @@ def _features_and_head(
         line = f"the classifier trained by gradient: {starter}" if isinstance(starter, str) and starter else ""
         return decision, (train, val), HeadStart(line)
     try:
-        return decision, (train, val), starter.start(decision.source, (loaders[0], train), progress)
+        head = head_start(starter, lambda: starter.start(decision.source, (loaders[0], train), progress))
+        return decision, (train, val), head
     except BaseException:
         if decision.source is not None:
             decision.source.close()

@@ -11,6 +11,7 @@ from torch import Tensor
 from petl.evidence.intervals import standard_error
 
 FEWEST_KEPT, MOST_FINALISTS = 2, 4
+ROUNDING = 1e-9  # of a mean gap that is as large as the margin
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,12 @@ def finalists(ranked: Sequence[Standing]) -> list[str]:
     return inside[:MOST_FINALISTS]
 
 
-def winner(ranked: Sequence[Standing], trainable: Mapping[str, int]) -> str:
+def winner(ranked: Sequence[Standing], trainable: Mapping[str, int], margin: float | None = None) -> str:
     """Returns the cheapest setting within one standard error of the leader: that with the fewest trainable numbers.
 
-    Of equally cheap ones it is the one that stands higher. (Seconds don't decide: they differ from run to run.)
+    With a ``margin`` it is the cheapest of those that are no more than this behind the leader. Of equally cheap ones the one that
+    stands higher wins. (Seconds don't decide: they differ from run to run.)
     """
-    inside = [(trainable[one.name], place, one.name) for place, one in enumerate(ranked) if one.tied]
+    near = [one.tied if margin is None else one.gap <= margin + ROUNDING for one in ranked]
+    inside = [(trainable[one.name], place, one.name) for place, one in enumerate(ranked) if near[place]]
     return min(inside)[2]

@@ -24,7 +24,7 @@ from petl.trials.options import refuse_arguments
 from petl.trials.parts import open_parts
 from petl.trials.plan import SEEDS, Cost, RunPlan, fixed_plan, plan_within
 from petl.trials.race import Race
-from petl.trials.settings import FACTORS, TrialSetting, settings_for
+from petl.trials.settings import FACTORS, TrialSetting, middle_ones, settings_for
 from petl.trials.trial import Materials, as_before
 from petl.trials.workshop import Workshop, refuse_executor
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprints
@@ -42,6 +42,7 @@ def compare(
     seeds: int = SEEDS,
     images: int | None = None,
     objective: Any = None,
+    margin: float | None = None,
     batch_size: int = 32,
     folder: str | Path | None = None,
     executor: Executor | None = None,
@@ -72,6 +73,8 @@ def compare(
         seeds: Of the finalists, 1 or more.
         images: At most so many to learn from and choose by, with every class in its share. None: all.
         objective: What the targets mean, as for `petl.fit`: classes, several labels, or numbers.
+        margin: How far behind the best score the winner may be, which is the cheapest of these: 0.01 is a point of accuracy, with
+            0 the best itself wins. None: one paired standard error, which with few images is several points.
         folder: Keeps ``runs.json``, which grows as runs end, ``comparison.json``, the delta of each finalist, and checkpoints
             (which are pickles: go on only in folders that you trust). Called again with the same arguments, an interrupted
             comparison goes on where it was. None: a temporary folder.
@@ -97,9 +100,8 @@ def compare(
     >>> sorted(row.name for row in found.rows)
     ['norm x0.33', 'norm x1', 'norm x3', 'probe']
     """
-    refuse_arguments(
-        seconds=seconds, epochs=epochs, factors=factors, seeds=seeds, batch_size=batch_size, workers=workers
-    )
+    numbers = {"seconds": seconds, "epochs": epochs, "seeds": seeds, "margin": margin}
+    refuse_arguments(factors=factors, batch_size=batch_size, workers=workers, **numbers)
     refuse_executor(executor)
     plain = _bare(model)
     with as_before(torch.get_num_threads()):
@@ -115,7 +117,7 @@ def compare(
                 plan, jobs = _plan(workshop, settings, asked)
                 workshop.cycles = plan.rungs or (1,)
                 race = Race(workshop, settings, plan, seconds, jobs)
-                return comparison_of(race, race.run(), keep=folder is not None)
+                return comparison_of(race, race.run(), margin, keep=folder is not None)
             finally:
                 workshop.close()
 
@@ -181,12 +183,14 @@ def _plan(workshop: Workshop, settings: list[TrialSetting], asked: dict[str, Any
         if asked["seconds"] is None:
             plan, jobs = fixed_plan(asked["epochs"], updates, asked["seeds"]), 1.0
             return {**vars(plan), "jobs": jobs}
-        one_of = {setting.text: setting for setting in trained}  # whatever its rates are, a method takes the same time
+        one_of = {setting.group: setting for setting in trained}  # whatever its rates are, a method takes the same time
         timed, jobs = workshop.time([workshop.trial(setting, 0, 1) for setting in one_of.values()])
-        costs = {setting.name: timed.get(one_of[setting.text].name, Cost(0, 0)) for setting in trained}
+        costs = {setting.name: timed.get(one_of[setting.group].name, Cost(0, 0)) for setting in trained}
         limits = {name: asked[name] for name in ("seconds", "epochs", "seeds")}
-        plan = plan_within(costs=costs, updates=updates, jobs=jobs, used=workshop.journal.elapsed, **limits)
+        limits |= {"used": workshop.journal.elapsed, "middle": middle_ones(trained)}
+        plan = plan_within(costs=costs, updates=updates, jobs=jobs, **limits)
         return {**vars(plan), "jobs": jobs}
 
-    found = workshop.journal.decided("plan", decide)
-    return RunPlan(tuple(found["rungs"]), found["seeds"], found["said"]), found["jobs"]
+    found = dict(workshop.journal.decided("plan", decide))
+    rungs, jobs = tuple(found.pop("rungs")), found.pop("jobs")
+    return RunPlan(rungs, **found), jobs

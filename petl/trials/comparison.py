@@ -32,7 +32,7 @@ class SettingRow:
             the mean of `Comparison.measure`). ``seed_accuracies``: of each seed, on its own fold.
         gap: How far it is behind the leader on the images that both saw, with the paired standard error ``gap_error``.
         seconds: Of all its runs. ``bytes``: of its delta. ``trainable``: how many numbers train.
-        end: "winner", "finalist", "closed form", "dropped" or "failed"; ``why`` says the reason.
+        end: "winner", "finalist", "closed form", "dropped", "failed" or "not tried" (for lack of time); ``why`` says the reason.
     """
 
     name: str
@@ -59,7 +59,7 @@ class SettingRow:
         """Returns the row as text."""
         mark = "*" if self.end == "winner" else ""
         if self.accuracy is None:
-            return (mark, self.name, "", "", "", "", "", "", f"{self.seconds:.1f}", f"failed: {self.why[:50]}")
+            return (mark, self.name, "", "", "", "", "", "", f"{self.seconds:.1f}", f"{self.end}: {self.why[:50]}")
         score, behind = _with_error(self.accuracy, self.error), _with_error(self.gap or 0.0, self.gap_error)
         sizes = (f"{self.trainable:,}", f"{self.bytes:,}", f"{self.seconds:.1f}", self.end)
         return (mark, self.name, str(self.epochs), str(self.seeds), score, behind, *sizes)
@@ -72,7 +72,8 @@ class Comparison(Findings):
     Attributes:
         best_name: Of the setting that won; ``leader`` is the one with the best score, which may cost more.
         rows: Every setting that was tried, those that got furthest first.
-        measure: What scores are means of: "accuracy" for classes.
+        measure: What scores are means of: "accuracy" for classes. ``margin``: how far behind the leader the winner might be; None
+            for one paired standard error.
         held_out: The winner's score on images that chose nothing: ``accuracy``, ``error`` and ``images``. ``held_out_is`` says
             whose these are: "own" for the data's own validation or test images, "fifth" for a fifth that was held out.
         chance: What an answer that needs no image reaches there; None where there is no such answer.
@@ -87,6 +88,7 @@ class Comparison(Findings):
     leader: str
     rows: list[SettingRow]
     measure: str
+    margin: float | None
     held_out: Told
     held_out_is: str
     chance: float | None
@@ -141,7 +143,8 @@ class Comparison(Findings):
         which = "the data's own" if self.held_out_is == "own" else "held out before anything else"
         told = f"{self.measure} {score} on {n} images that chose nothing ({which})"
         if self.claims.get("above_chance", True):
-            return f"{self.best_name} is chosen of {len(self.rows)} settings: {told}."
+            tried = sum(row.end != "not tried" for row in self.rows)
+            return f"{self.best_name} is chosen of {tried} settings: {told}."
         return (
             f"No setting is claimed to be better than chance: {self.best_name}, which stood best, has {told}, and "
             f"{self.chance:.3f} needs no image."
@@ -157,16 +160,15 @@ class Comparison(Findings):
 
     def _chosen(self) -> list[str]:
         row = self.winner
-        rule = (
-            f"The winner trains the fewest numbers ({row.trainable:,}) of all within one standard error of the leader"
-        )
+        near = "within one standard error of" if self.margin is None else f"no more than {self.margin:g} behind"
+        rule = f"The winner trains the fewest numbers ({row.trainable:,}) of all {near} the leader"
         behind = (
             "" if row.name == self.leader else f", {self.leader}: {_with_error(row.gap or 0.0, row.gap_error)} behind"
         )
         each = f"It was chosen by {row.images} of {self.images} images, {row.seeds} seed{'s' * (row.seeds != 1)}"
         failed = [one.name for one in self.rows if one.end == "failed"]
         return [
-            f"{rule}{behind} (one-standard-error rule).",
+            f"{rule}{behind}{' (one-standard-error rule)' * (self.margin is None)}.",
             f"{each}; that score, {self.measure} {_with_error(row.accuracy or 0.0, row.error)}, chose and is optimistic.",
             *([f"{len(failed)} failed: {', '.join(failed)}; .rows says why."] if failed else []),
         ]

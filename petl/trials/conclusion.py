@@ -26,9 +26,9 @@ from petl.trials.workshop import file_name
 RESULT, PIXELS = "comparison.json", "raw pixels"
 
 
-def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comparison:
+def comparison_of(race: Race, ranked: Sequence[Standing], margin: float | None, *, keep: bool) -> Comparison:
     """Returns the comparison, and with ``keep`` writes it and the finalists' deltas into the folder."""
-    best, parts = _winner(race, ranked), race.workshop.materials.parts
+    best, parts = _winner(race, ranked, margin), race.workshop.materials.parts
     metrics = _measured(race, best)
     scores, measure = per_image_of(metrics).scores, per_image_of(metrics).what
     told, chance, baselines = told_of(scores, measure), chance_of(metrics), _baselines(race, best, scores)
@@ -37,6 +37,7 @@ def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comp
         leader=ranked[0].name,
         rows=_rows(race, ranked),
         measure=measure,
+        margin=margin,
         held_out=told,
         held_out_is="own" if parts.own else "fifth",
         chance=chance,
@@ -55,11 +56,12 @@ def comparison_of(race: Race, ranked: Sequence[Standing], *, keep: bool) -> Comp
     return found.with_base(race.workshop.materials.model, content)
 
 
-def _winner(race: Race, ranked: Sequence[Standing]) -> Runner:
+def _winner(race: Race, ranked: Sequence[Standing], margin: float | None) -> Runner:
     """Returns the setting that wins, and marks it."""
     trainable = {one.name: race.entries[one.name].outcomes[0].trainable for one in ranked}
-    entry = race.entries[winner(ranked, trainable)]
-    entry.end, entry.why = "winner", "the fewest trainable numbers within one standard error of the leader"
+    entry = race.entries[winner(ranked, trainable, margin)]
+    near = "within one standard error of" if margin is None else f"no more than {margin:g} behind"
+    entry.end, entry.why = "winner", f"the fewest trainable numbers {near} the leader"
     return entry
 
 
@@ -104,7 +106,7 @@ def _rows(race: Race, ranked: Sequence[Standing]) -> list[SettingRow]:
 def _row(race: Race, entry: Runner, leader: str) -> SettingRow:
     setting, outcomes = entry.setting, [entry.outcomes[seed] for seed in sorted(entry.outcomes)]
     known: dict[str, Any] = dict.fromkeys(("accuracy", "error", "gap", "gap_error"))
-    if entry.end != "failed":
+    if entry.end != "failed" and outcomes:
         scores = entry.scores(len(outcomes))
         told, gap = told_of(scores, outcomes[0].measure), race.gap(setting.name, leader)
         known = {"accuracy": told.accuracy, "error": told.error, "gap": gap[0], "gap_error": gap[1]}
@@ -131,7 +133,7 @@ def _row(race: Race, entry: Runner, leader: str) -> SettingRow:
 
 def _why(race: Race, name: str, leader: str, known: dict[str, Any]) -> str:
     if name == leader:
-        return "the leader; another one within one standard error of it trains fewer numbers"
+        return "the leader; another one that is near enough trains fewer numbers"
     near = "within" if known["gap"] <= known["gap_error"] else "more than"
     return f"{known['gap']:.3f} +- {known['gap_error']:.3f} behind {leader}: {near} one standard error"
 

@@ -13,6 +13,7 @@ BOUNDS = {
     "seconds": Bounds(Real, ABOVE_ZERO, LARGEST_FINITE, "a number above 0, or None for no limit", optional=True),
     "epochs": Bounds(Integral, 1, INFINITY, "at least 1, or None", optional=True),
     "seeds": Bounds(Integral, 1, INFINITY, "at least 1"),
+    "margin": Bounds(Real, 0, LARGEST_FINITE, "0 or above, such as 0.01 for a point, or None", optional=True),
     "batch_size": Bounds(Integral, 1, INFINITY, "at least 1"),
     "workers": Bounds(Integral, 0, INFINITY, "at least 0"),
 }

@@ -22,6 +22,7 @@ from petl.measures.enough_labels import refuse_few_labels
 from petl.objectives.choice import inferred_task, task_of
 
 MOST_FOLDS, HELD_SHARE = 5, 0.2
+USUAL_FOLDS, LEAST_HELD = 3, 100  # more than three folds where each of them still has so many images to choose by
 COMPARED_TASKS = ("classification", "multilabel", "regression")
 
 
@@ -97,8 +98,11 @@ def _outputs(targets: np.ndarray, task: str, names: list[str] | None) -> int:
 
 
 def _folds(work: Any, seed: int) -> list[tuple[Any, Any]]:
-    """Returns five folds, or as many as the smallest class, or the number of groups, allows."""
-    for count in range(MOST_FOLDS, 2, -1):
+    """Returns three to five folds, or as many as the smallest class, or the number of groups, allows.
+
+    With few images, what few of them choose is chance, and each fold costs a training: three folds choose by all images in three.
+    """
+    for count in range(min(MOST_FOLDS, max(USUAL_FOLDS, len(work) // LEAST_HELD)), 2, -1):
         try:
             return folds(work, count, seed=seed)
         except DataError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from petl.errors import PetlError
 from petl.training.length import default_epochs
 
-MOST_RUNGS, LEAST_FIRST_UPDATES = 4, 10  # of the first rung, where an epoch has fewer
+MOST_RUNGS = 4
+LEAST_FIRST_UPDATES = 30  # of the first rung: after 15, rates times three look ten points worse than they are later
 SEEDS = 3
 UNMEASURED_SHARE = 0.1  # share of the time for what isn't measured: writing, starting workers, telling the result
 TIES = 1.5  # so many times the top third are expected to stay in
@@ -33,17 +34,23 @@ class Cost:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The epochs that runs have in all at the end of each rung, how many seeds the final has, and a sentence about it."""
+    """The epochs that runs have in all at the end of each rung, how many seeds the final has, and a sentence about it.
+
+    ``entry`` says what is in the first rung: "all", or "middle": each method with the rates nearest to the default ones, and the
+    other rates only of the best third of the methods.
+    """
 
     rungs: tuple[int, ...]
     seeds: int
     said: str
+    entry: str = "all"
+    third: int = 0  # of the whole length, which comes before more seeds where time is short
 
 
 def rungs_to(last: int, updates: int) -> tuple[int, ...]:
     """Returns rungs that end with ``last`` epochs, each about three times as long as the one before.
 
-    >>> rungs_to(27, updates=10), rungs_to(10, updates=5), rungs_to(1, updates=3)
+    >>> rungs_to(27, updates=30), rungs_to(10, updates=10), rungs_to(1, updates=3)
     ((1, 3, 9, 27), (3, 10), (1,))
     """
     found = [last]
@@ -68,28 +75,60 @@ def plan_within(
     seeds: int,
     jobs: float,
     used: float = 0.0,
+    middle: Collection[str] = (),
 ) -> RunPlan:
-    """Returns the longest plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
+    """Returns the best plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
+
+    A third of the whole length comes first; then that the first rung is long enough to judge by, that all settings are in it, and
+    that the finalists have all their seeds; then longer rungs.
 
     Args:
         costs: Of each setting that trains by gradient, by name.
         epochs: The most that the last rung has; None for as many as `petl.fit` chooses.
         used: Seconds that have passed already.
+        middle: Those settings of which each method has one, with rates near the default ones.
 
     Raises:
         TooLittleTime: not even one epoch of each setting fits.
     """
-    most, least = epochs or default_epochs(updates), math.ceil(LEAST_FIRST_UPDATES / updates)
+    most = epochs or default_epochs(updates)
     time = (seconds * (1 - UNMEASURED_SHARE) - used) * jobs
-    for count, first in ((seeds, least), (1, least), (1, 1)):
-        fitting = [rungs for rungs in _all_rungs(min(first, most), most) if expected(rungs, count, costs) <= time]
-        if fitting:
-            rungs = max(fitting, key=lambda found: (found[-1], len(found)))
-            about = expected(rungs, count, costs) / jobs
-            return RunPlan(rungs, count, f"{_listed(rungs)}, about {about:.0f} of {seconds:.0f} s")
+    first = min(most, math.ceil(LEAST_FIRST_UPDATES / updates))
+    entries = ("all", "middle") if 1 < len(middle) < len(costs) else ("all",)
+    found = [
+        (plan, expected(plan, costs, middle))
+        for rungs in _all_rungs(1, most)
+        for entry in entries
+        for count in sorted({seeds, 1})
+        if _is_whole(plan := RunPlan(rungs, count, "", entry), first, seeds) or rungs[-1] <= math.ceil(most / 3)
+    ]
+    fitting = [(plan, about) for plan, about in found if about <= time]
+    if not fitting:
+        raise _too_little(seconds, costs, jobs, used)
+
+    def worth(pair: tuple[RunPlan, float]) -> tuple[int, ...]:
+        plan, last = pair[0], pair[0].rungs[-1]
+        whole = (min(last, math.ceil(most / 3)), min(first, plan.rungs[0]), int(plan.entry == "all"), plan.seeds)
+        return (*whole, last, len(plan.rungs))
+
+    plan, about = max(fitting, key=worth)
+    text = (
+        "" if plan.entry == "all" else ", and other rates than the middle ones of the best third of the methods alone"
+    )
+    said = f"{_listed(plan.rungs)}{text}, about {about / jobs:.0f} of {seconds:.0f} s"
+    # where the time was planned for one seed, the final has as many of them as there is time for then
+    return replace(plan, seeds=seeds, third=math.ceil(most / 3), said=said)
+
+
+def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:
+    """Returns whether a plan leaves nothing out for lack of time: longer rungs than a third are for such ones."""
+    return plan.rungs[0] >= first and plan.entry == "all" and plan.seeds == seeds
+
+
+def _too_little(seconds: float, costs: Mapping[str, Cost], jobs: float, used: float) -> TooLittleTime:
     first = sum(cost.of(1) for cost in costs.values()) / jobs
     enough = math.ceil((first + used) / (1 - UNMEASURED_SHARE) * 1.5)
-    raise TooLittleTime(
+    return TooLittleTime(
         f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings: about {first:.3g} s, after "
         f"{used:.3g} s of measuring that; pass seconds={enough} or more, fewer images by images=, or fewer methods"
     )
@@ -102,17 +141,21 @@ def _all_rungs(first: int, most: int) -> list[tuple[int, ...]]:
     return [tuple(start * p for p in each) for each in powers for start in starts if start * each[-1] <= most]
 
 
-def expected(rungs: Sequence[int], seeds: int, costs: Mapping[str, Cost]) -> float:
+def expected(plan: RunPlan, costs: Mapping[str, Cost], middle: Collection[str] = ()) -> float:
     """Returns the seconds that a comparison is expected to take, one run at a time."""
-    total = sum(cost.of(rungs[0]) for cost in costs.values())
+    rungs, left = plan.rungs, len(costs)
     mean = Cost(
         *(sum(column) / len(costs) for column in zip(*((c.once, c.epoch) for c in costs.values()), strict=True))
     )
-    left = len(costs)
+    total = sum(cost.of(rungs[0]) for cost in costs.values())
+    if plan.entry == "middle":
+        late = round((len(costs) - len(middle)) * math.ceil(len(middle) / 3) / len(middle))
+        total = sum(costs[name].of(rungs[0]) for name in middle) + late * mean.of(rungs[0])
+        left = len(middle) + late
     for before, after in itertools.pairwise(rungs):
         left = min(left, max(2, math.ceil(math.ceil(left / 3) * TIES)))
         total += left * mean.of(after - before)
-    return total + min(2, len(costs)) * (seeds - 1) * mean.of(rungs[-1])
+    return total + min(2, len(costs)) * (plan.seeds - 1) * mean.of(rungs[-1])
 
 
 def _listed(rungs: Sequence[int]) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor
 from petl.errors import PetlError
 from petl.trials.choosing import FEWEST_KEPT, Standing, finalists, gap_of, promoted, standings
 from petl.trials.plan import RunPlan, as_time_allows
-from petl.trials.settings import TrialSetting
+from petl.trials.settings import TrialSetting, middle_ones
 from petl.trials.trial import Outcome
 from petl.trials.workshop import Workshop
 
@@ -30,13 +30,15 @@ class Runner:
     epochs: int = 0
     seconds: float = 0.0
     pace: float = 0.0  # seconds an epoch, of the last run
+    once: float = 0.0  # seconds of the last run beside its epochs
     end: str = ""
     why: str = ""
 
     def take(self, outcome: Outcome, seed: int, epochs: int) -> None:
         """Keeps an outcome of a run that trained for ``epochs`` more than the one before."""
         self.seconds += outcome.seconds
-        self.pace = outcome.seconds / max(1, epochs)
+        self.pace = outcome.pace or outcome.seconds / max(1, epochs)
+        self.once = max(0.0, outcome.seconds - self.pace * epochs)
         if outcome.failed:
             self.end, self.why = "failed", outcome.failed
         else:
@@ -46,6 +48,10 @@ class Runner:
         """Returns the scores of the first seeds, one number an image: of several seeds on one fold the mean."""
         columns = [torch.tensor(self.outcomes[seed].scores) for seed in range(seeds)]
         return torch.cat([torch.stack(columns[fold :: self.folds]).mean(0) for fold in range(min(seeds, self.folds))])
+
+    def takes(self, epochs: int) -> float:
+        """Returns the seconds that a run of so many more epochs is expected to take."""
+        return self.once + self.pace * epochs
 
     @property
     def loss(self) -> float:
@@ -70,6 +76,8 @@ class Race:
         closed = [entry for entry in self.entries.values() if entry.setting.closed]
         self._run(closed, 0, 0, 0, "probe")
         alive, ranked = [entry for entry in self.entries.values() if not entry.setting.closed], []
+        if self.plan.entry == "middle":
+            alive = self._entered(alive)
         for number, epochs in enumerate(self.plan.rungs if alive else (), start=1):
             self._run(alive, 0, epochs, number, f"rung {number}")
             alive, self.rungs = [entry for entry in alive if not entry.end], (*self.rungs, epochs)
@@ -83,6 +91,26 @@ class Race:
             self._drop(ranked, kept)
             alive = [entry for entry in alive if not entry.end]
         return self._final(ranked, closed)
+
+    def _entered(self, entries: list[Runner]) -> list[Runner]:
+        """Runs each method with its middle rates to the first rung, and returns these and the other rates of the best third."""
+        epochs, names = self.plan.rungs[0], middle_ones([entry.setting for entry in entries])
+        first = [self.entries[name] for name in names]
+        self._run(first, 0, epochs, 1, "middle rates")
+        ranked = self._ranked([entry for entry in first if not entry.end], 1)
+        decided = self.workshop.journal.decided("methods", lambda: self._methods(ranked, len(first)))
+        middle = {entry.setting.group: entry for entry in first}
+        for entry in entries:
+            if entry.setting.name not in names and entry.setting.group not in decided:
+                one = middle[entry.setting.group]
+                reason = "failed" if one.end else f"was not among the best after {epochs} epochs"
+                entry.end, entry.why = "not tried", f"{one.setting.name} {reason}, and there was no time for more"
+        return [entry for entry in entries if not entry.end]
+
+    def _methods(self, ranked: list[Standing], methods: int) -> list[str]:
+        """Returns the methods of which the other rates are tried: the best third."""
+        groups = [self.entries[one.name].setting.group for one in ranked]
+        return groups[: math.ceil(methods / 3)]
 
     def _final(self, ranked: list[Standing], closed: list[Runner]) -> list[Standing]:
         """Trains the finalists with more seeds, each on a fold of its own, and returns all of them, the best first."""
@@ -105,7 +133,8 @@ class Race:
         return self._ranked(left, self.seeds)
 
     def _run(self, entries: list[Runner], seed: int, epochs: int, rung: int, what: str) -> None:
-        trials = [self.workshop.trial(entry.setting, seed, epochs) for entry in entries if not entry.end]
+        new = [entry for entry in entries if not entry.end and (seed or entry.setting.closed or entry.epochs < epochs)]
+        trials = [self.workshop.trial(entry.setting, seed, epochs) for entry in new]
         for name, outcome in self.workshop.run(trials, what).items():
             entry = self.entries[name]
             entry.take(outcome, seed, epochs - (entry.epochs if seed == 0 else 0))
@@ -122,20 +151,21 @@ class Race:
         names, now, following = promoted(ranked), self.rungs[-1], self.plan.rungs[len(self.rungs)]
         if self.seconds is None:
             return names
-        pace = {one.name: self.entries[one.name].pace for one in ranked}
-        final = sum(pace[name] for name in names[:FEWEST_KEPT]) * following * (self.plan.seeds - 1)
         needed = min(len(names), max(FEWEST_KEPT, math.ceil(len(ranked) / 3)))
-        return as_time_allows(names, needed, {n: p * (following - now) for n, p in pace.items()}, self._left() - final)
+        times = {name: self.entries[name].takes(following - now) for name in names}
+        final = sum(self.entries[name].takes(following) for name in names[:FEWEST_KEPT]) * (self.plan.seeds - 1)
+        third = following <= self.plan.third  # comes before more seeds, of which the final has what there is time for
+        return as_time_allows(names, needed, times, self._left() - (0 if third else final))
 
     def _finalists(self, ranked: list[Standing]) -> dict[str, Any]:
         names, seeds = finalists(ranked), self.plan.seeds
         if self.seconds is None or not names:
             return {"names": names, "seeds": seeds}
-        pace = {name: self.entries[name].pace * self.rungs[-1] for name in names}
-        while seeds > 1 and sum(pace[name] for name in names[:FEWEST_KEPT]) * (seeds - 1) > self._left():
+        each = {name: self.entries[name].takes(self.rungs[-1]) for name in names}
+        while seeds > 1 and sum(each[name] for name in names[:FEWEST_KEPT]) * (seeds - 1) > self._left():
             seeds -= 1
         if seeds > 1:
-            times = {name: value * (seeds - 1) for name, value in pace.items()}
+            times = {name: value * (seeds - 1) for name, value in each.items()}
             names = as_time_allows(names, min(FEWEST_KEPT, len(names)), times, self._left()) or names[:FEWEST_KEPT]
         return {"names": names, "seeds": seeds}
 
@@ -156,7 +186,8 @@ class Race:
             shutil.rmtree(place.parent, ignore_errors=True)
 
     def _refuse_all_failed(self) -> None:
-        asked = [entry for entry in self.entries.values() if not entry.setting.closed] or [*self.entries.values()]
+        tried = [entry for entry in self.entries.values() if entry.end != "not tried"]
+        asked = [entry for entry in tried if not entry.setting.closed] or tried
         if all(entry.end == "failed" for entry in asked):
             reasons = dict.fromkeys(entry.why for entry in asked)
             raise PetlError(f"all {len(asked)} settings failed: {'; '.join([*reasons][:3])}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -24,13 +25,15 @@ PROBE = "probe"
 class TrialSetting:
     """One way to train: methods, and the factor of their default rates; None for a classifier in closed form, which has none.
 
-    ``number`` is its place in the list, which decides where nothing else does.
+    ``number`` is its place in the list, which decides where nothing else does; ``group`` names the methods, so that settings of
+    one group differ in their rates alone.
     """
 
     name: str
     methods: tuple[Method, ...]
     factor: float | None
     number: int
+    group: str = ""
 
     @property
     def closed(self) -> bool:
@@ -80,11 +83,22 @@ def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outpu
     for name, chosen in fitting.items():
         for factor in (None,) if is_closed(chosen) else factors:
             own = name if factor is None else f"{name} x{factor:.2g}"
-            found.append(TrialSetting(own, tuple(chosen), factor, len(found)))
+            found.append(TrialSetting(own, tuple(chosen), factor, len(found), name))
     if not any(setting.closed and setting.methods == (Probe(),) for setting in found):
         name = PROBE if all(setting.name != PROBE for setting in found) else "probe in closed form"
-        found.append(TrialSetting(name, (Probe(),), None, len(found)))
+        found.append(TrialSetting(name, (Probe(),), None, len(found), name))
     return found
+
+
+def middle_ones(settings: Sequence[TrialSetting]) -> list[str]:
+    """Returns the names of those with the rates nearest to the default ones, one for each method that trains by gradient."""
+    near: dict[str, TrialSetting] = {}
+    for one in settings:
+        if one.factor is not None and (
+            one.group not in near or abs(math.log(one.factor)) < abs(math.log(near[one.group].factor or 1))
+        ):
+            near[one.group] = one
+    return [one.name for one in near.values()]
 
 
 def _named(model: nn.Module, methods: Any) -> dict[str, list[Method]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from petl.data.samples import sample
 from petl.training.evaluation import evaluate
+from petl.training.known_heads import KnownHead, sharing_head
 from petl.trials.plan import Cost
 from petl.trials.trial import (
     IN_TURN,
@@ -23,6 +24,7 @@ from petl.trials.trial import (
 )
 
 TIMED_BATCHES, TIMED_UPDATES = 4, 5  # of the sample; timed at least
+MOST_WHOLE = 1000  # images of which the classifier's start is computed whole, and kept for the runs that follow
 
 
 @dataclass(frozen=True)
@@ -35,13 +37,15 @@ class Timed:
 
 
 class _Clock:
-    """A callback of `petl.fit` that notes when each update ended."""
+    """A callback of `petl.fit` that notes when each update ended, and ends the training when there were enough."""
 
     def __init__(self) -> None:
         self.marks: list[float] = []
 
     def on_batch_end(self, training: Any, loss: float) -> None:
         self.marks.append(time.perf_counter())
+        if len(self.marks) > TIMED_UPDATES:
+            training.stop()
 
 
 def timed_trial(source: Materials | str, trial: TrialRun) -> Timed:
@@ -57,17 +61,20 @@ def timed_trial(source: Materials | str, trial: TrialRun) -> Timed:
 
 def _cost(materials: Materials, trial: TrialRun, started: float) -> Cost:
     train, val = materials.parts.folds[trial.fold]
-    batch = int(materials.options["batch_size"])
+    batch, group = int(materials.options["batch_size"]), trial.setting.group
     some = sample(train, TIMED_BATCHES * batch)
+    images = train if len(train) <= MOST_WHOLE else some
     model, clock = wrapped_copy(materials, trial.setting, trial.seed), _Clock()
-    epochs = math.ceil((TIMED_UPDATES + 1) / math.ceil(len(some) / batch))
+    epochs = math.ceil((TIMED_UPDATES + 1) / math.ceil(len(images) / batch))
     short = TrialRun(trial.setting, trial.seed, trial.fold, epochs, (epochs,), trial.folder, trial.threads)
-    fit_setting(model, some, short, materials.options, callbacks=clock)
+    head = materials.templates.head(group, trial.seed) if images is train else KnownHead()
+    with sharing_head(head):
+        fit_setting(model, images, short, materials.options, callbacks=clock)
     trained = time.perf_counter()
     evaluate(model, some, progress=False, **measuring(materials.options))
     look = (time.perf_counter() - trained) / len(some)  # seconds to evaluate an image
     steps = [after - before for before, after in itertools.pairwise(clock.marks)]
     step = sorted(steps)[len(steps) // 2]
-    fixed = max(0.0, trained - started - step * len(clock.marks) - look * len(some))
+    fixed = max(0.0, trained - started - step * len(clock.marks) - look * len(images))
     # once: what doesn't depend on the images, the classifier's start, which evaluates them, and the measurement
     return Cost(fixed + look * (len(train) + len(val)), step * math.ceil(len(train) / batch))

@@ -22,8 +22,10 @@ from petl.delta.save import save
 from petl.objectives.measured import per_image_of
 from petl.training.evaluation import evaluate
 from petl.training.fit import fit
+from petl.training.known_heads import sharing_head
 from petl.trials.parts import Parts
 from petl.trials.settings import TrialSetting
+from petl.trials.templates import Templates
 from petl.wrapping.lookup import trainable
 from petl.wrapping.wrap import wrap
 
@@ -33,11 +35,15 @@ IN_TURN = threading.Lock()  # torch has one random generator per process: runs i
 
 @dataclass(frozen=True)
 class Materials:
-    """What every run takes and none changes: the bare model, the images, and settings of `petl.fit` that all have."""
+    """What every run takes: the bare model, the images, and settings of `petl.fit` that all have; no run changes these.
+
+    ``templates`` saves the runs of one method what they would all compute; what they find doesn't depend on it.
+    """
 
     model: nn.Module
     parts: Parts
     options: dict[str, Any] = field(default_factory=dict)  # objective, batch_size, workers
+    templates: Templates = field(default_factory=Templates, compare=False)
 
 
 @dataclass(frozen=True)
@@ -66,8 +72,8 @@ class TrialRun:
 class Outcome:
     """What a run found: ``scores`` has one number an image that chooses, of which more is better; ``measure`` says which.
 
-    ``loss`` is the mean of these images. ``seconds`` are those of this run alone, without what it went on from. ``failed`` is
-    "" or the reason why there is nothing else.
+    ``loss`` is the mean of these images. ``seconds`` are those of this run alone, without what it went on from; ``pace`` is those
+    of an epoch. ``failed`` is "" or the reason why there is nothing else.
     """
 
     key: str
@@ -75,6 +81,7 @@ class Outcome:
     scores: list[float] = field(default_factory=list)
     loss: float = float("nan")
     seconds: float = 0.0
+    pace: float = field(default=0.0, compare=False)
     trainable: int = 0
     bytes: int = 0
     rates: dict[str, float] = field(default_factory=dict)
@@ -107,9 +114,13 @@ def load_materials(source: Materials | str) -> Materials:
 
 def wrapped_copy(materials: Materials, setting: TrialSetting, seed: int) -> nn.Module:
     """Returns a copy of the model with the setting's methods on it; what is random there depends on the seed alone."""
-    model = copy.deepcopy(materials.model)
-    torch.manual_seed(seed)
-    return wrap(model, list(setting.methods), num_classes=materials.parts.outputs)
+
+    def make() -> nn.Module:
+        model = copy.deepcopy(materials.model)
+        torch.manual_seed(seed)
+        return wrap(model, list(setting.methods), num_classes=materials.parts.outputs)
+
+    return materials.templates.model(setting.group, seed, make)
 
 
 def fit_setting(model: nn.Module, train: Any, trial: TrialRun, options: dict[str, Any], **more: Any) -> Any:
@@ -120,12 +131,25 @@ def fit_setting(model: nn.Module, train: Any, trial: TrialRun, options: dict[str
     return fit(model, train, lr=trial.setting.lr, epochs=trial.epochs, cycles=trial.cycles, **common)
 
 
+def _fitted(materials: Materials, model: nn.Module, trial: TrialRun) -> Any:
+    """Trains a run to its end, from its checkpoint where there is one, and returns the history."""
+    train, templates, group = materials.parts.folds[trial.fold][0], materials.templates, trial.setting.group
+    if trial.setting.closed:
+        return fit_setting(model, train, trial, materials.options)
+    known: dict[str, Any] = {"cache": False} if group in templates.whole else {}
+    with sharing_head(templates.head(group, trial.seed)):
+        kept = {"checkpoint": Path(trial.folder) / CHECKPOINT, "resume": True}
+        history = fit_setting(model, train, trial, materials.options, **kept, **known)
+    if not history.features:  # nothing is frozen below what trains: the next run needn't look again
+        templates.whole.add(group)
+    return history
+
+
 def _trained(materials: Materials, trial: TrialRun, started: float) -> Outcome:
-    train, val = materials.parts.folds[trial.fold]
+    _, val = materials.parts.folds[trial.fold]
     model, place = wrapped_copy(materials, trial.setting, trial.seed), Path(trial.folder)
     place.mkdir(parents=True, exist_ok=True)
-    kept = {} if trial.setting.closed else {"checkpoint": place / CHECKPOINT, "resume": True}
-    history = fit_setting(model, train, trial, materials.options, **kept)
+    history = _fitted(materials, model, trial)
     metrics = evaluate(model, val, progress=False, **measuring(materials.options))
     numbers = {name: value for name, value in metrics.row.items() if isinstance(value, (int, float))}
     save(model, place / DELTA, results=numbers)  # without seconds: equal runs write equal files
@@ -136,6 +160,7 @@ def _trained(materials: Materials, trial: TrialRun, started: float) -> Outcome:
         scores=found.scores.tolist(),
         loss=float(metrics.loss),
         seconds=time.perf_counter() - started,
+        pace=history.rows[-1]["seconds"],
         trainable=sum(tensor.numel() for tensor in trainable(model).values()),
         bytes=os.path.getsize(place / DELTA),
         rates=dict(history.rates),

@@ -20,6 +20,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 import petl
+from petl.trials import plan as plans
 from petl.trials import trial as trials
 from petl.trials.comparison import claims_of
 from petl.trials.race import Race, Runner
@@ -35,6 +36,12 @@ pytestmark = pytest.mark.deep  # the commands' tests go the same ways, shorter
 
 MODEL = timm.create_model("test_vit")
 SHORT: dict[str, Any] = {"seconds": None, "epochs": 1, "seeds": 1, "factors": (1.0,), "progress": False}
+
+
+@pytest.fixture
+def short_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets a few images have several rungs."""
+    monkeypatch.setattr(plans, "LEAST_FIRST_UPDATES", 1)
 
 
 def compared(data: Any, methods: Any = "norm", model: nn.Module = MODEL, **options: Any) -> petl.Comparison:
@@ -59,7 +66,7 @@ def test_where_the_first_layers_must_move_a_method_that_moves_them_wins() -> Non
     assert (probe.name, pixels.name) == ("probe", "raw pixels")
     assert probe.accuracy < 0.6
     assert found.claims == {"above_chance": True, "above probe": True, "above raw pixels": True}
-    assert found.rungs == (3, 9)
+    assert found.rungs == (9,)
     assert found.held_out_is == "own"
     assert f"{found.best_name} is chosen" in str(found)
     assert petl.evaluate(found.best, phases(100, seed=1), progress=False).accuracy == found.held_out.accuracy
@@ -84,6 +91,7 @@ def test_a_winner_below_raw_pixels_is_called_worse() -> None:
     assert [text.partition(" by")[0] for text in said] == ["WORSE", same, "better", same]
 
 
+@pytest.mark.usefixtures("short_rungs")
 def test_every_setting_is_in_the_table_and_nothing_of_the_callers_changes(tmp_path: Path) -> None:
     before, flags = copy.deepcopy(MODEL.state_dict()), [p.requires_grad for p in MODEL.parameters()]
     torch.manual_seed(7)
@@ -131,11 +139,13 @@ class Interrupts:
 
 
 @pytest.mark.parametrize("at", [3, pytest.param(6, marks=pytest.mark.deep)])
+@pytest.mark.usefixtures("short_rungs")
 def test_an_interrupted_comparison_goes_on_to_the_same_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
 ) -> None:
     options: dict[str, Any] = {"epochs": 3, "seeds": 2, "factors": (1, 3), "batch_size": 8}
     whole = compared(pairs(30), **options)
+    assert whole.rungs == (1, 3)
     with monkeypatch.context() as patched:
         patched.setattr(trials, "evaluate", Interrupts(at))
         with pytest.raises(KeyboardInterrupt):
@@ -218,6 +228,7 @@ def test_a_limit_of_time_shortens_the_plan_and_not_the_results() -> None:
     assert plain(found) == {**plain(compared(pairs(30), epochs=2)), "budget": 3600}
 
 
+@pytest.mark.usefixtures("short_rungs")
 def test_without_time_the_final_comes_earlier(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Race, "_left", lambda race: 0.0)
     found = compared(pairs(30), seconds=3600, epochs=3, seeds=2, batch_size=2)
@@ -281,6 +292,7 @@ def test_seeds_on_one_fold_count_its_images_once() -> None:
     assert entry.scores(3).tolist() == [0.5, 1.0, 0.0, 1.0]
 
 
+@pytest.mark.usefixtures("short_rungs")
 def test_after_kill_9_it_goes_on(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(
@@ -288,6 +300,8 @@ def test_after_kill_9_it_goes_on(tmp_path: Path) -> None:
         "from tests.support.data import pairs\n"
         "torch.manual_seed(0)\n"
         "model = timm.create_model('test_vit')\n"
+        "from petl.trials import plan\n"
+        "plan.LEAST_FIRST_UPDATES = 1\n"
         "options = dict(epochs=3, seeds=2, factors=(1, 3), batch_size=8, progress=False)\n"
         "petl.compare(model, pairs(30), 'norm', None, folder=sys.argv[1], **options)\n"
     )

@@ -31,7 +31,7 @@ def test_what_tells_the_result_chooses_nothing() -> None:
     told = rows(parts.told)
     assert len(told) == 9
     assert not parts.own
-    assert len(parts.folds) == 5
+    assert len(parts.folds) == 3
     for train, val in parts.folds:
         assert not told & rows(train)
         assert not told & rows(val)
@@ -59,9 +59,8 @@ def test_a_folder_has_augmentation_where_it_is_learnt_from_alone(tmp_path: Path)
     assert few.folds[0][0].training
 
 
-def test_few_images_have_fewer_folds() -> None:
-    assert len(opened(pairs(12)).folds) == 3
-    assert len(opened((pairs(12), pairs(6))).folds) == 4
+def test_each_fold_has_a_hundred_images_or_there_are_three() -> None:
+    assert [len(opened((pairs(count, size=8), pairs(6))).folds) for count in (12, 300, 400, 900)] == [3, 3, 4, 5]
 
 
 def test_numbers_and_several_labels_are_divided_too() -> None:

