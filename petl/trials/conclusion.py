@@ -43,17 +43,19 @@ def comparison_of(race: Race, ranked: Sequence[Standing], margin: float | None, 
         chance=chance,
         baselines=baselines,
         claims=claims_of(told, chance, baselines),
-        rungs=race.rungs,
-        folds=len(parts.folds),
-        images=parts.chosen_by,
-        seconds=race.workshop.journal.elapsed,
-        budget=race.seconds,
+        **_extent(race),
         plan=_plan_sentences(race),
         repeat=_repeat(race, best),
         delta=str(_kept(race, best)) if keep else None,
     )
     content = _write(race, found) if keep else _delta(race, best).read_bytes()
     return found.with_base(race.workshop.materials.model, content)
+
+
+def _extent(race: Race) -> dict[str, Any]:
+    parts, spent = race.workshop.materials.parts, race.workshop.journal.elapsed
+    images: dict[str, Any] = {"folds": len(parts.folds), "images": parts.chosen_by}
+    return {"rungs": race.rungs, **images, "seconds": spent, "budget": race.seconds}
 
 
 def _winner(race: Race, ranked: Sequence[Standing], margin: float | None) -> Runner:

@@ -106,18 +106,19 @@ def plan_within(
     if not fitting:
         raise _too_little(seconds, costs, jobs, used)
 
-    def worth(pair: tuple[RunPlan, float]) -> tuple[int, ...]:
-        plan, last = pair[0], pair[0].rungs[-1]
-        whole = (min(last, math.ceil(most / 3)), min(first, plan.rungs[0]), int(plan.entry == "all"), plan.seeds)
-        return (*whole, last, len(plan.rungs))
-
-    plan, about = max(fitting, key=worth)
+    plan, about = max(fitting, key=lambda pair: _worth(pair[0], first, math.ceil(most / 3)))
     text = (
         "" if plan.entry == "all" else ", and other rates than the middle ones of the best third of the methods alone"
     )
     said = f"{_listed(plan.rungs)}{text}, about {about / jobs:.0f} of {seconds:.0f} s"
     # where the time was planned for one seed, the final has as many of them as there is time for then
     return replace(plan, seeds=seeds, third=math.ceil(most / 3), said=said)
+
+
+def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
+    """Returns what is compared of two plans, the most important thing first."""
+    last = plan.rungs[-1]
+    return min(last, third), min(first, plan.rungs[0]), int(plan.entry == "all"), plan.seeds, last, len(plan.rungs)
 
 
 def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:

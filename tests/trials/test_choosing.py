@@ -43,3 +43,9 @@ def test_the_winner_is_the_cheapest_within_one_standard_error() -> None:
     ranked = [standing("a", 0, 0), standing("b", 0.02, 0.03), standing("c", 0.03, 0.03), standing("d", 0.2, 0.03)]
     assert winner(ranked, {"a": 90, "b": 50, "c": 50, "d": 1}) == "b"  # of b and c, which cost the same, the better one
     assert winner(ranked, {"a": 50, "b": 50, "c": 60, "d": 1}) == "a"
+
+
+def test_a_margin_takes_the_place_of_the_standard_error() -> None:
+    ranked = [standing("a", 0, 0), standing("b", 0.01 + 1e-17, 0.001), standing("c", 0.03, 0.05)]
+    trainable = {"a": 90, "b": 50, "c": 10}
+    assert [winner(ranked, trainable, margin) for margin in (None, 0.05, 0.01, 0.0)] == ["c", "c", "b", "a"]

@@ -238,6 +238,38 @@ def test_without_time_the_final_comes_earlier(monkeypatch: pytest.MonkeyPatch) -
     assert "There was time for 1 seed of the finalists" in str(found)
 
 
+def test_where_time_is_short_other_rates_are_tried_of_the_best_third(monkeypatch: pytest.MonkeyPatch) -> None:
+    def short(*args: Any, middle: list[str], **options: Any) -> plans.RunPlan:
+        assert middle == ["norm x1", "bias x1", "fails-in-training x1", "lora x1"]
+        return plans.RunPlan((1,), 1, "one rung", "middle", 1)
+
+    monkeypatch.setattr("petl.trials.compare.plan_within", short)
+    methods = ["norm", "bias", "fails-in-training", "lora"]
+    found = compared(pairs(30), methods, seconds=60, factors=(1.0, 3.0))
+    ends = {row.name: row.end for row in found.rows}
+    assert [ends[f"{name} x1"] for name in methods].count("failed") == 1
+    tried = [name for name in methods if ends[f"{name} x3"] != "not tried"]
+    assert len(tried) == 2  # a third of four, at least
+    row = next(row for row in found.rows if row.name == "fails-in-training x3")
+    assert (row.end, row.accuracy, row.why) == (
+        "not tried",
+        None,
+        "fails-in-training x1 failed, and there was no time for more",
+    )
+    assert "not tried" in str(found)
+    assert f"chosen of {9 - 2} settings" in str(found)
+    with pytest.raises(petl.PetlError, match="all 1 settings failed"):
+        monkeypatch.setattr("petl.trials.compare.plan_within", lambda *a, **o: plans.RunPlan((1,), 1, "", "middle", 1))
+        compared(pairs(30), ["fails-in-training"], seconds=60, factors=(1.0, 3.0))
+
+
+def test_with_a_margin_the_winner_may_be_the_best_itself() -> None:
+    found = compared(pairs(30), ["norm", "full"], epochs=2, margin=0)
+    assert found.winner.gap == 0
+    assert found.to_json()["margin"] == 0
+    assert "no more than 0 behind the leader" in str(found)
+
+
 def test_folders_and_numbers(tmp_path: Path) -> None:
     bright_and_dark(tmp_path / "pets" / "train", 8)
     bright_and_dark(tmp_path / "pets" / "val", 5, seed=1)
@@ -270,6 +302,7 @@ def test_raw_pixels_tell_what_they_can() -> None:
         ({"seconds": 0}, "seconds=0"), ({"epochs": 0}, "epochs=0"), ({"seeds": 0}, "seeds=0"),
         ({"factors": ()}, "factors"), ({"factors": (1, -1)}, "factors=-1"), ({"factors": (1, 1)}, "twice"),
         ({"batch_size": 0}, "batch_size=0"), ({"executor": 3}, "executor=int"), ({"folder": 3}, "folder=3"),
+        ({"margin": -0.1}, "margin=-0.1"),
         ({"methods": "lorra"}, "lorra"), ({"model": "test_vit"}, "got a str"), ({"images": 0}, "images=0"),
         ({"objective": "ordinal"}, "objective='ordinal'"), ({"seed": -1}, "seed=-1"),
         ({"model": petl.wrap(timm.create_model("test_vit"), "norm")}, "is wrapped"),
