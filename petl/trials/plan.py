@@ -99,6 +99,7 @@ def plan_within(
         (plan, expected(plan, costs, middle))
         for rungs in _all_rungs(1, most)
         for entry in entries
+        if entry == "all" or rungs[0] >= first  # what is left out for lack of time isn't judged by short trainings
         for count in sorted({seeds, 1})
         if _is_whole(plan := RunPlan(rungs, count, "", entry), first, seeds) or rungs[-1] <= math.ceil(most / 3)
     ]
@@ -108,7 +109,7 @@ def plan_within(
 
     plan, about = max(fitting, key=lambda pair: _worth(pair[0], first, math.ceil(most / 3)))
     text = (
-        "" if plan.entry == "all" else ", and other rates than the middle ones of the best third of the methods alone"
+        "" if plan.entry == "all" else ", and of the best third of the methods alone other rates than the middle ones"
     )
     said = f"{_listed(plan.rungs)}{text}, about {about / jobs:.0f} of {seconds:.0f} s"
     # where the time was planned for one seed, the final has as many of them as there is time for then

@@ -56,6 +56,9 @@ def test_a_comparison_is_printed_written_and_gone_on_with(model: str, pets: Path
     assert "exists" in refused(*words, "--out", out)
     again = call(*words, "--json")
     assert json.loads(again.stdout)["best_name"] == kept["best_name"]
+    nearer = json.loads(call(*words, "--margin", 0, "--json").stdout)
+    best = next(row for row in nearer["rows"] if row["end"] == "winner")
+    assert (nearer["margin"], nearer["leader"], best["gap"]) == (0, kept["leader"], 0)
     assert Path(kept["delta"]).exists()
     assert "asked otherwise" in refused(*words, "--seed", 1)
 

@@ -157,6 +157,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_table(
     again = compared(pairs(30), folder=tmp_path, **options)
     assert plain(again) == plain(found)
     assert all(torch.equal(trained[key], value) for key, value in load_file(str(again.delta)).items())
+    assert compared(pairs(30), folder=tmp_path, margin=0, **options).winner.gap == 0  # only the choice is made anew
 
 
 def test_a_folder_of_another_comparison_is_refused(tmp_path: Path) -> None:
