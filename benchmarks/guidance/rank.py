@@ -103,34 +103,26 @@ def _pixels(photos: Photos, side: int) -> Tensor:
 
 def measured(source: Pictures, draw: int, args: argparse.Namespace, kept: Kept) -> dict[str, dict[str, Any]]:
     """Scores and right test images of all candidates, of one draw of training and test images."""
-    train, test = (Photos(source, split, count, draw) for split, count in ((0, args.images), (1, args.test)))
-    models, rows = candidates(args.backbones, train, args.size), {}
-    for name, model in models.items():
-        of = {
-            "set": source.name,
-            "name": name,
-            "images": args.images,
-            "test": args.test,
-            "size": args.size,
-            "draw": draw,
-        }
-        scores = kept.find({**of, "what": "scores"})
-        if scores is None:
-            # each alone, so that none is dropped before all images are read
-            ranking = petl.rank(
-                {name: model}, (train, test), images=args.images, size=args.size, pipeline=CROP, progress=False
-            )
-            row = ranking.rows[0]
-            found = {"score": row.score, "logme": row.logme, "h_score": row.h_score}
-            scores = kept.add({**of, "what": "scores"}, found)
-        of = {**of, "what": "trained", "epochs": args.epochs}
-        reached = kept.find(of) or kept.add(of, trained(model, train, test, args.size, args.epochs, draw))
+    parts = tuple(Photos(source, split, count, draw) for split, count in ((0, args.images), (1, args.test)))
+    known = {"set": source.name, "images": args.images, "test": args.test, "size": args.size, "draw": draw}
+    rows = {}
+    for name, model in candidates(args.backbones, parts[0], args.size).items():
+        of = {**known, "name": name, "what": "scores"}
+        scores = kept.find(of) or kept.add(of, scored(name, model, parts, args))
+        of = {**known, "name": name, "what": "trained", "epochs": args.epochs}
+        reached = kept.find(of) or kept.add(of, trained(model, *parts, args.size, args.epochs, draw))
         rows[name] = {**scores, **reached}
         print(source.name, draw, name, json.dumps(shown(rows[name])), flush=True)
-    rows[RAW] = raw_row(train, test)
+    rows[RAW] = raw_row(*parts)
     for name, value in prior(list(rows)).items():
         rows[name]["prior"] = value
     return rows
+
+
+def scored(name: str, model: nn.Module, parts: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What rank says of a backbone: alone, so that it isn't dropped before all images are read."""
+    row = petl.rank({name: model}, parts, images=args.images, size=args.size, pipeline=CROP, progress=False).rows[0]
+    return {"score": row.score, "logme": row.logme, "h_score": row.h_score}
 
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +156,7 @@ def agreement(rows: dict[str, dict[str, Any]], draws: int = 1000) -> dict[str, A
     }
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--names", nargs="*", default=["fashion_mnist", "emoji_noto"])
@@ -175,7 +167,11 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="petl's own number, unless said otherwise")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--keep", type=Path, help="a file for the results, from which the next call goes on")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     kept = Kept(args.keep)
     for source in pictures(args.data, args.names):
         for draw in args.draws:

@@ -5,9 +5,8 @@
 
 FOLDER holds npz files as benchmarks/transfer/data.py reads them. The images are written as PNG files, which each verb
 reads; nothing is kept from verb to verb. The model is EfficientNet-Lite0 (`petl.demo`), for `shift`, `correct` and `report`
-with a trained
-delta. Each verb runs in a process of its own: "GB before" is what that process had when the model and the images were open,
-"GB at most" its peak.
+with a trained delta. Each verb runs in a process of its own: "GB before" is what that process had when the model and the
+images were open, "GB at most" its peak.
 """
 
 from __future__ import annotations
@@ -62,52 +61,59 @@ def opened(model: Any, folder: Path, size: int, split: str | None) -> Any:
     return petl.data.dataset(folder, petl.data.pipeline(model, size=size, crop_pct=1.0), split=split)
 
 
-def calls(folder: Path, size: int, budget: float) -> dict[str, Callable[[], Call]]:
-    """For each verb what opens its model and images, and returns the call that is measured."""
+def rank(folder: Path, size: int, budget: float) -> Call:
+    model = demo.lite0()
+    return lambda: petl.rank({"lite0": model}, folder / "old", size=size, cache=False, progress=False)
 
-    def parts(model: Any) -> tuple[Any, Any]:
-        return opened(model, folder / "old", size, "train"), opened(model, folder / "old", size, "val")
 
-    def rank() -> Call:
-        model = demo.lite0()
-        return lambda: petl.rank({"lite0": model}, folder / "old", size=size, cache=False, progress=False)
+def advise(folder: Path, size: int, budget: float) -> Call:
+    model = demo.lite0()
+    data = _parts(model, folder, size)
+    return lambda: petl.advise(model, data, cache=False, progress=False)
 
-    def advise() -> Call:
-        model = demo.lite0()
-        data = parts(model)
-        return lambda: petl.advise(model, data, cache=False, progress=False)
 
-    def compare() -> Call:
-        model = demo.lite0()
-        data = parts(model)
-        return lambda: petl.compare(model, data, seconds=budget, progress=False)
+def compare(folder: Path, size: int, budget: float) -> Call:
+    model = demo.lite0()
+    data = _parts(model, folder, size)
+    return lambda: petl.compare(model, data, seconds=budget, progress=False)
 
-    def sides(model: Any) -> tuple[Any, Any]:
-        return opened(model, folder / "old", size, "train"), opened(model, folder / "new", size, None)
 
-    def shift() -> Call:
-        model = petl.load(folder / "probe.safetensors", demo.lite0())
-        source, target = sides(model)
-        return lambda: petl.shift(model, source, target, cache=False, progress=False).to_json()
+def shift(folder: Path, size: int, budget: float) -> Call:
+    model = petl.load(folder / "probe.safetensors", demo.lite0())
+    source, target = _sides(model, folder, size)
+    return lambda: petl.shift(model, source, target, cache=False, progress=False).to_json()
 
-    def correct() -> Call:
-        model = petl.load(folder / "probe.safetensors", demo.lite0())
-        source, target = sides(model)
-        found = petl.shift(model, source, target, images=200, progress=False)
-        return lambda: petl.correct(model, found)
 
-    def report() -> Call:
-        model = petl.load(folder / "lora.safetensors", demo.lite0())
-        data = sides(model)[1]
-        return lambda: petl.report(model, data, folder / "page.html", images=1000, progress=False)
+def correct(folder: Path, size: int, budget: float) -> Call:
+    model = petl.load(folder / "probe.safetensors", demo.lite0())
+    found = petl.shift(model, *_sides(model, folder, size), images=200, progress=False)
+    return lambda: petl.correct(model, found)
 
-    return {"rank": rank, "advise": advise, "compare": compare, "shift": shift, "correct": correct, "report": report}
+
+def report(folder: Path, size: int, budget: float) -> Call:
+    model = petl.load(folder / "lora.safetensors", demo.lite0())
+    data = _sides(model, folder, size)[1]
+    return lambda: petl.report(model, data, folder / "page.html", images=1000, progress=False)
+
+
+# each opens its model and images, and returns the call that is measured
+VERBS: dict[str, Callable[[Path, int, float], Call]] = {
+    one.__name__: one for one in (rank, advise, compare, shift, correct, report)
+}
+
+
+def _parts(model: Any, folder: Path, size: int) -> tuple[Any, Any]:
+    return opened(model, folder / "old", size, "train"), opened(model, folder / "old", size, "val")
+
+
+def _sides(model: Any, folder: Path, size: int) -> tuple[Any, Any]:
+    return opened(model, folder / "old", size, "train"), opened(model, folder / "new", size, None)
 
 
 def measured(folder: Path, size: int, budget: float, verb: str) -> dict[str, float]:
     """Runs in a process of its own."""
     torch.set_num_threads(1)
-    call = calls(folder, size, budget)[verb]()
+    call = VERBS[verb](folder, size, budget)
     before, wall, cpu = _memory("VmRSS"), time.perf_counter(), time.process_time()
     call()
     return {
@@ -134,7 +140,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1000)
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--budget", type=float, default=600, help="seconds= of compare")
-    parser.add_argument("--only", nargs="*", choices=list(calls(Path(), 0, 0)), help="these verbs")
+    parser.add_argument("--only", nargs="*", choices=list(VERBS), help="these verbs")
     args = parser.parse_args()
     found = pictures(args.data, [args.name])[0]
     with tempfile.TemporaryDirectory() as name:
@@ -143,7 +149,7 @@ def main() -> None:
         alone(prepare, folder, args.size)
         print(f"{found.name}, {args.images} images at {args.size} px\n")
         print("| verb | s | CPU s | GB before | GB at most |\n|---|---:|---:|---:|---:|", flush=True)
-        for verb in args.only or calls(folder, args.size, args.budget):
+        for verb in args.only or VERBS:
             one = alone(measured, folder, args.size, args.budget, verb)
             print(
                 f"| `{verb}` | {one['seconds']:.1f} | {one['cpu']:.1f} | {one['before']:.2f} | {one['most']:.2f} |",

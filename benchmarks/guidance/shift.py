@@ -136,7 +136,7 @@ def seconds(pictures: Pictures) -> None:
     )
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--sets", nargs="*", default=["fashion_mnist"], help="names of npz files, or digits")
@@ -148,7 +148,11 @@ def main() -> None:
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--mixes", type=int, default=12)
     parser.add_argument("--keep", type=Path, help="a folder that keeps the features for the next call")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
     for pictures in sets(args.data, args.sets):
         print(f"{pictures.name}, {args.backbone}", flush=True)
         found = kept_pool(pictures, args.backbone, args.keep) if {*args.only} - {"seconds"} else None

@@ -51,28 +51,36 @@ def gains(found: Pictures, args: argparse.Namespace) -> None:
     classes = len(found.classes)
     shares = np.bincount(val.tensors[1].numpy(), minlength=classes) / len(val)
     for cell in ("nothing differs", "class mixes"):
-        rows_of, said = [], Counter[str]()
+        rows, said = [], Counter[str]()
         for seed in range(args.mixes):
             chance = np.random.default_rng([4, seed])
-            rows = drawn(y, chance.dirichlet([0.5] * classes) if cell == "class mixes" else shares, chance)
-            target, labels = images[rows], y[rows]
-            shift = petl.shift(model, val, target, seen=False, seed=seed, progress=False)
-            said[shift.verdict] += 1
-            before = accuracy(model, target, labels)
-            if shift.correction is None:
-                rows_of.append((before, before, before))
-                continue
-            after = accuracy(petl.correct(model, shift), target, labels)
-            petl.correct(model, None)
-            rows_of.append((before, after, after if shift.verdict in ("classes", "both") else before))
-        table = np.array(rows_of)
-        before, always, advised = table.mean(0)
-        errors = [(table[:, k] - table[:, 0]).std(ddof=1) / len(table) ** 0.5 for k in (1, 2)]
-        print(
-            f"{found.name}, {cell}: {before:.3f} before; corrected {always:.3f} ({always - before:+.3f} +- {errors[0]:.3f}); "
-            f"corrected where shift advises it {advised:.3f} ({advised - before:+.3f} +- {errors[1]:.3f}); {dict(said)}",
-            flush=True,
-        )
+            chosen = drawn(y, chance.dirichlet([0.5] * classes) if cell == "class mixes" else shares, chance)
+            verdict, accuracies = corrected(model, val, images[chosen], y[chosen], seed)
+            said[verdict] += 1
+            rows.append(accuracies)
+        print(f"{found.name}, {cell}: {described(np.array(rows))}; {dict(said)}", flush=True)
+
+
+def corrected(
+    model: nn.Module, val: TensorDataset, target: Tensor, y: np.ndarray, seed: int
+) -> tuple[str, list[float]]:
+    """The verdict, and the accuracy before, corrected, and corrected only where the verdict is of class frequencies."""
+    shift = petl.shift(model, val, target, seen=False, seed=seed, progress=False)
+    before = accuracy(model, target, y)
+    if shift.correction is None:
+        return shift.verdict, [before] * 3
+    after = accuracy(petl.correct(model, shift), target, y)
+    petl.correct(model, None)
+    return shift.verdict, [before, after, after if shift.verdict in ("classes", "both") else before]
+
+
+def described(table: np.ndarray) -> str:
+    before, always, advised = table.mean(0)
+    errors = [(table[:, k] - table[:, 0]).std(ddof=1) / len(table) ** 0.5 for k in (1, 2)]
+    return (
+        f"{before:.3f} before; corrected {always:.3f} ({always - before:+.3f} +- {errors[0]:.3f}); corrected where shift "
+        f"advises it {advised:.3f} ({advised - before:+.3f} +- {errors[1]:.3f})"
+    )
 
 
 def accuracy(model: nn.Module, images: Tensor, y: np.ndarray) -> float:
