@@ -1,63 +1,48 @@
-r"""What `petl.rank` says of backbones, against the accuracy that a short training reaches with each.
+r"""What `petl.rank` says of backbones, against the accuracy that a training with petl's best recipe reaches with each.
 
-    python -m benchmarks.guidance.rank --data FOLDER \
+    python -m benchmarks.guidance.rank --data FOLDER --keep results.jsonl \
         --backbones mobilenetv2_100.safetensors vit_small_patch14_dinov2.safetensors
-    python -m benchmarks.guidance.rank --data FOLDER --backbones ... --seconds
 
 ``--data`` holds npz files as benchmarks/transfer/data.py reads them. EfficientNet-Lite0 (`petl.demo`) and a copy of it with
-random weights, whose batch norms have seen the training images, are candidates beside those of ``--backbones``. Every backbone
-reads the same images at ``--size`` pixels in its own way. The training is a short `petl.fit` of `norm` and `lora` from the
-classifier in closed form, with petl's rates. The order by each score is compared with the order by accuracy on test images, as
-scipy's weightedtau does. The prior is timm's published ImageNet top-1; a network without pretraining has none and stands last,
-one that timm publishes no top-1 of stands at the median of those that have one.
-
-``--seconds``: what 1000 images cost, and the most memory that the process took.
+random weights, whose batch norms have seen the training images, are candidates beside those of ``--backbones``, and so are
+raw pixels. Every backbone reads the same images at ``--size`` pixels in its own way. The training is `petl.fit` with the best
+recipe, its rates and its number of epochs; raw pixels get the best classifier in closed form. The order by each score is
+compared with the order by accuracy on test images, as scipy's weightedtau does, also for draws of the test images with
+replacement. The prior is timm's published ImageNet top-1; what has no pretraining has none and stands last, one that timm
+publishes no top-1 of stands at the median of those that have one.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import timm
 import torch
-from PIL import Image
-from torch import nn
-from torch.utils.data import Dataset
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 import petl
+from benchmarks.guidance.trained_accuracy import CROP, Kept, Photos, trained
 from benchmarks.transfer.data import Pictures, backbones, pictures
 from petl import demo
 from petl.data.reopened import reopened
+from petl.evidence.intervals import accuracy_error
+from petl.evidence.reading import read_classes
+from petl.heads.closed_form import fitted_head
+from petl.measures.h_score import h_score
+from petl.measures.logme import logme
 from petl.measures.rank_agreement import weighted_tau
 from petl.ranking.published import published
+from petl.ranking.raw_pixels import SIDES
 
-CROP = {"crop_pct": 1.0}  # small pictures have no rim to spare
 TAGS = {"tf_efficientnet_lite0": "tf_efficientnet_lite0.in1k", "mobilenetv2_100": "mobilenetv2_100.ra_in1k"}
-RANDOM = "random copy"
-
-
-class Photos(Dataset[Any]):
-    """Some of the pictures as PIL images, which each backbone reads in its own way."""
-
-    def __init__(self, source: Pictures, split: int, count: int, seed: int) -> None:
-        chosen = source.chosen(split, count, seed)
-        self.images, self.targets, self.classes = source.images[chosen], source.labels[chosen], list(source.classes)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
-        pixels = self.images[index]
-        return Image.fromarray(np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))), int(
-            self.targets[index]
-        )
+RANDOM, RAW = "random copy", "raw pixels"
+SCORES = ("score", "logme", "h_score", "prior")
 
 
 def headless(name: str, file: Path, size: int) -> nn.Module:
@@ -67,9 +52,9 @@ def headless(name: str, file: Path, size: int) -> nn.Module:
     return timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0, **args)
 
 
-def random_copy(photos: Photos, size: int) -> nn.Module:
+def random_copy(photos: Photos, size: int, seed: int = 0) -> nn.Module:
     """EfficientNet-Lite0 with random weights, and batch norms with the statistics of these photos."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = timm.create_model(demo.BACKBONE, pretrained=False)
     pipeline = petl.data.pipeline(model, size=size, **CROP)
     read: Any = reopened(photos, pipeline)
@@ -90,77 +75,110 @@ def candidates(files: list[Path], photos: Photos, size: int) -> dict[str, nn.Mod
     return {**found, RANDOM: random_copy(photos, size)}
 
 
-def tuned(model: nn.Module, train: Photos, test: Photos, args: argparse.Namespace) -> float:
-    """The accuracy on test images after a short training."""
-    torch.manual_seed(0)
-    petl.wrap(model, ["norm", "lora"], num_classes=len(train.classes))
-    record: Any = petl.record(model)
-    fixed = "patch14" in str(record.backbone["name"])
-    record.pipeline = petl.data.pipeline(model, size=None if fixed else args.size, **CROP)
-    petl.fit(model, train, epochs=args.epochs, start="probe", progress=False)
-    return petl.evaluate(model, test, progress=False).accuracy
-
-
-def prior(names: list[str]) -> list[float]:
-    """Published top-1 in the order of names; see above for those without one."""
+def prior(names: list[str]) -> dict[str, float]:
+    """Published top-1; see above for those without one."""
     known = {name: published()[TAGS[name]].top1 or 0.0 for name in names if name in TAGS}
     middle = statistics.median(known.values())
-    return [known.get(name, 0.0 if name == RANDOM else middle) for name in names]
+    return {name: known.get(name, 0.0 if name in (RANDOM, RAW) else middle) for name in names}
 
 
-def compared(source: Pictures, args: argparse.Namespace) -> dict[str, Any]:
-    """The scores of all backbones on one set of images, their accuracies, and how far the orders agree."""
-    train, test = (Photos(source, split, count, 0) for split, count in ((0, args.images), (1, args.test)))
-    models = candidates(args.backbones, train, args.size)
-    ranking = petl.rank(models, (train, test), images=args.images, size=args.size, pipeline=CROP, progress=False)
-    rows = {row.name: {"score": row.score, "logme": row.logme, "h_score": row.h_score} for row in ranking.rows}
-    for name, model in models.items():
-        rows[name]["tuned"] = tuned(model, train, test, args)
-        print(source.name, name, json.dumps(rows[name]), flush=True)
+def raw_row(train: Photos, test: Photos) -> dict[str, Any]:
+    """The scores of raw pixels, and which test images the best classifier in closed form gets right."""
+    classes, y = len(train.classes), torch.from_numpy(train.targets)
+    rows = []
+    for side in SIDES:
+        x, z = _pixels(train, side), _pixels(test, side)
+        reading = read_classes(x, y, classes)
+        head = fitted_head(x, y, classes, "auto")
+        right = (z.double() @ head.weight.T + head.bias).argmax(1) == torch.from_numpy(test.targets)
+        scores = {"score": reading.balanced, "logme": logme(x, y, classes), "h_score": h_score(x, y, classes)}
+        rows.append({**scores, "right": right.int().tolist()})
+    return max(rows, key=lambda row: row["score"])
+
+
+def _pixels(photos: Photos, side: int) -> Tensor:
+    images = torch.from_numpy(photos.images).permute(0, 3, 1, 2).float() / 255
+    return F.adaptive_avg_pool2d(images.expand(-1, 3, -1, -1), side).flatten(1)
+
+
+def measured(source: Pictures, draw: int, args: argparse.Namespace, kept: Kept) -> dict[str, dict[str, Any]]:
+    """Scores and right test images of all candidates, of one draw of training and test images."""
+    parts = tuple(Photos(source, split, count, draw) for split, count in ((0, args.images), (1, args.test)))
+    known = {"set": source.name, "images": args.images, "test": args.test, "size": args.size, "draw": draw}
+    rows = {}
+    for name, model in candidates(args.backbones, parts[0], args.size).items():
+        of = {**known, "name": name, "what": "scores"}
+        scores = kept.find(of) or kept.add(of, scored(name, model, parts, args))
+        of = {**known, "name": name, "what": "trained", "epochs": args.epochs}
+        reached = kept.find(of) or kept.add(of, trained(model, *parts, args.size, args.epochs, draw))
+        rows[name] = {**scores, **reached}
+        print(source.name, draw, name, json.dumps(shown(rows[name])), flush=True)
+    rows[RAW] = raw_row(*parts)
+    for name, value in prior(list(rows)).items():
+        rows[name]["prior"] = value
+    return rows
+
+
+def scored(name: str, model: nn.Module, parts: Any, args: argparse.Namespace) -> dict[str, Any]:
+    """What rank says of a backbone: alone, so that it isn't dropped before all images are read."""
+    row = petl.rank({name: model}, parts, images=args.images, size=args.size, pipeline=CROP, progress=False).rows[0]
+    return {"score": row.score, "logme": row.logme, "h_score": row.h_score}
+
+
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row with the accuracy and its standard error in place of the single images."""
+    right = row["right"]
+    accuracy = sum(right) / len(right)
+    numbers = {key: round(value, 3) for key, value in row.items() if isinstance(value, float)}
+    return {**numbers, "accuracy": round(accuracy, 3), "error": round(accuracy_error(accuracy, len(right)), 3)}
+
+
+def agreement(rows: dict[str, dict[str, Any]], draws: int = 1000) -> dict[str, Any]:
+    """The weighted tau of each score with the accuracy, and its mean and deviation over draws of the test images."""
     names = list(rows)
-    reached = [rows[name]["tuned"] for name in names]
-    taus = {key: weighted_tau([rows[name][key] for name in names], reached) for key in ("score", "logme", "h_score")}
-    taus["prior"] = weighted_tau(prior(names), reached)
-    best = max(reached)
+    right = np.array([rows[name]["right"] for name in names], dtype=float)
+    chance = np.random.default_rng(0)
+    again = [right[:, chance.integers(0, right.shape[1], right.shape[1])].mean(1) for _ in range(draws)]
+    found = {}
+    for key in SCORES:
+        values = [rows[name][key] for name in names]
+        taus = np.array([weighted_tau(values, one.tolist()) for one in again])
+        found[key] = [
+            round(float(v), 3) for v in (weighted_tau(values, right.mean(1).tolist()), taus.mean(), taus.std())
+        ]
+    best = max(names, key=lambda name: rows[name]["score"])
+    gaps = right[right.mean(1).argmax()] - right[names.index(best)]
+    error = float(gaps.std(ddof=1) / len(gaps) ** 0.5)
     return {
-        "rows": rows,
-        "taus": taus,
-        "best": ranking.best,
-        "regret": best - rows[ranking.best]["tuned"],
-        "said": str(ranking),
+        "tau, mean and deviation over draws of the test": found,
+        "best": best,
+        "regret": [round(float(gaps.mean()), 3), round(error, 3)],
     }
 
 
-def seconds(source: Pictures, args: argparse.Namespace) -> dict[str, Any]:
-    """What ranking on 1000 images costs."""
-    train = Photos(source, 0, 1000, 0)
-    models = candidates(args.backbones, Photos(source, 0, 100, 0), args.size)
-    start = time.process_time()
-    ranking = petl.rank(models, (train, Photos(source, 1, 500, 0)), size=args.size, pipeline=CROP, progress=False)
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    return {
-        "cpu_seconds": time.process_time() - start,
-        "wall": ranking.seconds,
-        "peak_gb": memory,
-        "said": str(ranking),
-    }
-
-
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--names", nargs="*", default=["fashion_mnist", "emoji_noto"])
     parser.add_argument("--backbones", type=Path, nargs="*", default=[])
-    parser.add_argument("--images", type=int, default=160, help="few enough that none is dropped before all are read")
-    parser.add_argument("--test", type=int, default=300)
-    parser.add_argument("--epochs", type=int, default=4)
-    parser.add_argument("--size", type=int, default=96)
-    parser.add_argument("--seconds", action="store_true")
-    args = parser.parse_args()
+    parser.add_argument("--images", type=int, default=300)
+    parser.add_argument("--test", type=int, default=600)
+    parser.add_argument("--draws", type=int, nargs="*", default=[0], help="which draws of the images")
+    parser.add_argument("--epochs", type=int, help="petl's own number, unless said otherwise")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--keep", type=Path, help="a file for the results, from which the next call goes on")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    kept = Kept(args.keep)
     for source in pictures(args.data, args.names):
-        found = seconds(source, args) if args.seconds else compared(source, args)
-        said = found.pop("said")
-        print(f"{source.name}: {json.dumps(found)}\n{said}", flush=True)
+        for draw in args.draws:
+            rows = measured(source, draw, args, kept)
+            for name, row in rows.items():
+                print(f"  {name}: {json.dumps(shown(row))}")
+            print(f"{source.name}, draw {draw}: {json.dumps(agreement(rows))}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Which kind of shift `petl.shift` finds, how often it is wrong, and what `petl.correct` is worth, on real images.
 
     python -m benchmarks.guidance.shift --data FOLDER [--backbone NAME:FILE] [--only size kinds correct seconds]
+    python -m benchmarks.guidance.shift --sets digits    # scikit-learn's
 
 FOLDER has npz files as benchmarks/transfer/data.py reads them. Features are computed once; all else is arithmetic on them. The
 appearance change is a 3 x 3 blur and contrast x .8, applied before the enlargement; class mixes are drawn from Dirichlet(.5).
@@ -19,8 +20,8 @@ import torch
 from torch import Tensor
 
 import petl
-from benchmarks.guidance.shift_pools import SIDE, Pool, pool, small_images
-from benchmarks.transfer.data import Pictures, read
+from benchmarks.guidance.shift_pools import SIDE, Pool, kept_pool, sets, small_images
+from benchmarks.transfer.data import Pictures
 from petl import demo
 from petl.heads.closed_form import fitted_head
 from petl.measures.label_shift import estimated_frequencies, fitted_scaling
@@ -135,24 +136,34 @@ def seconds(pictures: Pictures) -> None:
     )
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--sets", nargs="*", default=["fashion_mnist"])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--sets", nargs="*", default=["fashion_mnist"], help="names of npz files, or digits")
     parser.add_argument("--backbone", default="lite0", help="lite0, or NAME:FILE of timm")
     parser.add_argument("--only", nargs="*", default=["kinds", "size", "correct", "seconds"])
     parser.add_argument("--source", type=int, default=200, help="source images of the corrections")
     parser.add_argument("--trials", type=int, default=10)
+    parser.add_argument("--count", type=int, default=120, help="images a side of kinds and size")
     parser.add_argument("--splits", type=int, default=200)
-    args = parser.parse_args()
-    for name in args.sets:
-        pictures = read(args.data / f"{name}.npz")
-        print(f"{name}, {args.backbone}", flush=True)
-        found = pool(pictures, args.backbone) if {*args.only} - {"seconds"} else None
-        steps = {"kinds": (kinds, args.trials), "correct": (correct, args.source), "size": (size, args.splits)}
-        for step, (function, number) in steps.items():
+    parser.add_argument("--mixes", type=int, default=12)
+    parser.add_argument("--keep", type=Path, help="a folder that keeps the features for the next call")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    for pictures in sets(args.data, args.sets):
+        print(f"{pictures.name}, {args.backbone}", flush=True)
+        found = kept_pool(pictures, args.backbone, args.keep) if {*args.only} - {"seconds"} else None
+        steps = {
+            "kinds": (args.trials, args.count),
+            "correct": (args.source, args.mixes),
+            "size": (args.splits, args.count),
+        }
+        for step, numbers in steps.items():
             if step in args.only and found is not None:
-                function(found, number)
+                {"kinds": kinds, "correct": correct, "size": size}[step](found, *numbers)
         if "seconds" in args.only:
             seconds(pictures)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import petl
-from benchmarks.transfer.data import Pictures
+from benchmarks.transfer.data import Pictures, digits, read
 from petl import demo
 
 SIDE, TRAIN, TEST = 96, 1000, 1200
@@ -43,10 +44,32 @@ def backbone(words: str) -> tuple[nn.Module, float, float]:
 def small_images(pictures: Pictures, rows: np.ndarray, *, blur: bool, mean: float, deviation: float) -> Tensor:
     x = torch.from_numpy(pictures.images[rows]).permute(0, 3, 1, 2).float() / 255
     x = x.expand(-1, 3, -1, -1)
+    if blur and pictures.name == "digits":
+        x = F.interpolate(x, 28, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     if blur:
         x = (F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 3, 1) - 0.5) * 0.8 + 0.5
     x = F.interpolate(x, SIDE, mode="bicubic", antialias=True, align_corners=False).clamp(0, 1)
     return (x - mean) / deviation
+
+
+def sets(folder: Path | None, names: list[str]) -> list[Pictures]:
+    """The npz files of these names, and scikit-learn's digits.
+
+    "digits" are blurred at 28 pixels as the others are, "digits8" at their own 8, where little is left of them.
+    """
+    own = {"digits": digits(), "digits8": dataclasses.replace(digits(), name="digits8")}
+    return [own.get(name) or read((folder or Path()) / f"{name}.npz") for name in names]
+
+
+def kept_pool(pictures: Pictures, words: str, folder: Path | None) -> Pool:
+    """The features, computed once where there is a folder to keep them in."""
+    path = folder / f"{pictures.name}-{words.partition(':')[0]}.pt" if folder else None
+    if path is not None and path.exists():
+        return Pool(**torch.load(path))
+    found = pool(pictures, words)
+    if path is not None:
+        torch.save(vars(found), path)
+    return found
 
 
 def pool(pictures: Pictures, words: str) -> Pool:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 EM_ROUNDS = 300  # of EM
+MOST_WORK = 2e10  # multiplications of EMs that are repeated
 BIAS_PENALTY = 1e-3  # on the squared length of the bias
 
 
@@ -118,6 +119,27 @@ def variations_by_chance(probabilities: Tensor, images: int, *, draws: int = 200
     priors = _drawn_counts(count, count, draws, generator) @ probabilities.double() / count
     found = _weighted_em(probabilities, priors, _drawn_counts(count, images, draws, generator))
     return (found - priors).abs().sum(1) / 2
+
+
+def refitted_ratios(probabilities: Tensor, second: Tensor) -> Tensor:
+    """Returns target / source frequencies [S, K] for each of S ways to divide images with probabilities [N, K] into two sets.
+
+    ``second`` [S, N] is 1 for images of the target. The source's frequencies are the mean of its probabilities, the target's
+    come from EM.
+
+    >>> p = torch.tensor([[0.8, 0.2]] * 9 + [[0.2, 0.8]] * 9)
+    >>> refitted_ratios(p, torch.tensor([[0.0, 1.0] * 9])).round(decimals=2).tolist()
+    [[0.65, 1.4]]
+    """
+    table, second = probabilities.double(), second.double()
+    priors = (1 - second) @ table / (1 - second).sum(1, keepdim=True).clamp_min(1)
+    found = _weighted_em(table, priors, second)
+    return torch.where(priors > 1e-9, found / priors.clamp_min(1e-9), 1.0)
+
+
+def affordable_draws(images: int, classes: int, *, least: int, most: int) -> int:
+    """Returns how many times EM may be repeated: ``most``, or as often as `MOST_WORK` allows, ``least`` at least."""
+    return int(max(least, min(most, MOST_WORK // (EM_ROUNDS * images * classes))))
 
 
 def _drawn_counts(count: int, images: int, draws: int, generator: torch.Generator) -> Tensor:

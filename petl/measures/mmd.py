@@ -5,6 +5,7 @@ The kernel is Gaussian; its width is the median distance of the pooled images. E
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -84,19 +85,30 @@ def _weights(second: Tensor, strata: Tensor | None) -> Tensor:
     return weights.float()
 
 
-def residual_test(
-    table: Tensor, second: Tensor, expected: Tensor, *, draws: int = PERMUTATIONS, seed: int = 0
-) -> KernelTest:
-    """Tests whether images are of the second set as often as ``expected`` [N] says, wherever they are.
+def drawn_residuals(
+    second: Tensor, expected: Tensor | Callable[[Tensor], Tensor], *, draws: int = PERMUTATIONS, seed: int = 0
+) -> Tensor:
+    """Returns what `residual_test` takes, float32 [1 + draws, N]: ``second - expected``, and the same of drawn memberships.
 
-    ``expected`` is each image's probability of being of the second set, by what is to be left out of account. The statistic is
-    ``sum over i != j of (second - expected)_i k_ij (second - expected)_j``; its distribution is drawn from these probabilities.
-    With a constant ``expected`` it is the squared MMD.
+    Memberships are drawn from ``expected`` [N], each image's probability of being of the second set by what is to be left out of
+    account. Where that was fitted to these images, ``expected`` is the function that fits it to memberships [S, N]: it is then
+    fitted to each draw as well. Without that a test hardly ever rejects: what was fitted explains a part of what differs.
     """
     generator = torch.Generator().manual_seed(seed)
-    drawn = torch.rand(draws, len(second), generator=generator) < expected
-    rows = torch.cat([second[None].float(), drawn.float()]) - expected.float()
-    return _tested(table, rows)
+    fit = expected if callable(expected) else lambda rows: expected.expand(len(rows), -1)
+    first = second[None].float()
+    fitted = fit(first).float()
+    drawn = (torch.rand(draws, len(second), generator=generator) < fitted).float()
+    return torch.cat([first - fitted, drawn - fit(drawn).float()])
+
+
+def residual_test(table: Tensor, residuals: Tensor) -> KernelTest:
+    """Tests whether images are of the second set as often as expected, wherever they are, on a kernel table [N, N].
+
+    ``residuals`` [1 + draws, N] are of `drawn_residuals`. The statistic is
+    ``sum over i != j of (second - expected)_i k_ij (second - expected)_j``; with a constant ``expected`` it is the squared MMD.
+    """
+    return _tested(table, residuals)
 
 
 def _tested(table: Tensor, rows: Tensor) -> KernelTest:

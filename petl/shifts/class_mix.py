@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from petl.evidence.intervals import binomial_interval
-from petl.measures.aligned_frequencies import aligned_draws, aligned_frequencies, class_clouds
+from petl.measures.aligned_frequencies import aligned_draws, class_clouds, fitted_clouds
 from petl.measures.label_shift import (
-    EM_ROUNDS,
     Scaling,
+    affordable_draws,
     bootstrapped_frequencies,
     estimated_frequencies,
     fitted_scaling,
@@ -21,8 +21,8 @@ from petl.measures.label_shift import (
 from petl.shifts.sides import Sides
 
 BETTER_THAN_CHANCE = 1.5  # times: a classifier that knows less can't say how frequent classes are
-MIX_DRAWS = 200
-MOST_WORK = 2e10  # multiplications of a bootstrap
+MIX_DRAWS, LEAST_DRAWS = 200, 60  # fewer could not reach a p-value below .05 / 3
+NARROWEST = 0.5  # of the classes' distances: where they are nearer each other, any frequencies explain the scores
 ALLOWANCE = 0.1  # of the total variation: what a change of appearance alone moves the estimate by (docs/shift.md)
 
 
@@ -105,23 +105,29 @@ def mix_by_scores(found: CalibratedScores, *, seed: int) -> ClassMix:
     """Returns the mix by EM on calibrated scores; p against as many source images, drawn with replacement."""
     prior, images = found.prior, len(found.target)
     target = estimated_frequencies(found.target, prior)
-    draws = _affordable(len(found.source) + images, len(prior))
+    draws = affordable_draws(len(found.source) + images, len(prior), least=LEAST_DRAWS, most=MIX_DRAWS)
     chance = variations_by_chance(found.source, images, draws=draws, seed=seed)
     again = bootstrapped_frequencies(found.target, prior, draws=draws, seed=seed + 1)
     return _mix(prior, target, chance, again, 0.0, "scores")
 
 
-def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) -> ClassMix:
+def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) -> ClassMix | str:
     """Returns the mix where the target looks different: the classes may all have moved alike in the space of scores.
 
-    What is left of the appearance biases the estimate, so the total variation counts as different from `ALLOWANCE` on.
+    What is left of the appearance biases the estimate, so the total variation counts as different from `ALLOWANCE` on. Where the
+    classes hardly differ in the target's scores, the answer is why nothing can be known.
     """
     clouds = class_clouds(sides.scores, sides.y)
-    target = aligned_frequencies(clouds, sides.target_scores)
-    draws = 60  # fewer could not reach a p-value below .05 / 3
-    same = aligned_draws(clouds, sides.target_scores, draws=draws, seed=seed)
+    target, nearness, spread = fitted_clouds(clouds, sides.target_scores)
+    if nearness < NARROWEST:
+        return (
+            f"the new images look so different that the classifier hardly tells their classes (its scores of them differ "
+            f"{nearness:.0%} as much as the source's do); label some of them"
+        )
+    options = {"nearness": nearness, "spread": spread, "draws": LEAST_DRAWS}
+    same = aligned_draws(clouds, len(sides.z), seed=seed, **options)
     chance = (same - clouds.frequencies).abs().sum(1) / 2
-    again = aligned_draws(clouds, sides.target_scores, frequencies=target, draws=draws, seed=seed + 1)
+    again = aligned_draws(clouds, len(sides.z), frequencies=target, seed=seed + 1, **options)
     here = _mix(clouds.frequencies, target, chance, again, ALLOWANCE, "moved classes")
     return ClassMix(**{**vars(here), "source": found.prior.tolist()})
 
@@ -139,10 +145,6 @@ def _mix(prior: Tensor, target: Tensor, chance: Tensor, again: Tensor, allowance
         _share_at_least(chance, variation - allowance),
         by,
     )
-
-
-def _affordable(images: int, classes: int) -> int:
-    return int(max(60, min(MIX_DRAWS, MOST_WORK // (EM_ROUNDS * images * classes))))
 
 
 def _share_at_least(drawn: Tensor, observed: float) -> float:

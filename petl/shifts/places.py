@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from petl.extraction.feature_set import Features
-from petl.measures.mmd import kernel_table, permuted_mmd, residual_test
+from petl.measures.mmd import drawn_residuals, kernel_table, permuted_mmd, residual_test
 from petl.measures.two_sample import common_components
+from petl.shifts.expected_sides import ExpectedSides
 
 IMAGES_NAMED = 16  # images on each end
 MOST, BLOCK_DRAWS = 300, 100  # images a side for a block, and draws of its test
@@ -39,35 +40,32 @@ class OneImage:
 def block_shifts(
     source: Mapping[str, Tensor] | None,
     target: Mapping[str, Tensor] | None,
-    expected: Tensor | None,
+    expected: ExpectedSides | None,
     *,
     seed: int,
     most: int = MOST,
 ) -> list[BlockShift]:
     """Returns how much each block's outputs differ, in depth order; of at most ``most`` images a side.
 
-    ``expected`` [n + m] is each image's probability of being of the target by the class frequencies alone.
+    ``expected`` says how probably an image is of the target by the class frequencies alone.
     """
+    if not source or target is None:
+        return []
+    counts = [len(next(iter(side.values()))) for side in (source, target)]
+    first, last = (_spread(count, most) for count in counts)
+    second = torch.cat([torch.zeros(len(first)), torch.ones(len(last))])
+    residuals = None
+    if expected is not None:
+        some = expected.part(first, last)
+        residuals = drawn_residuals(second, some, draws=some.draws(BLOCK_DRAWS), seed=seed)
     found = []
-    for name in source or ():
-        one, two = source[name], target[name]  # type: ignore[index]  # both sides have the same blocks
-        rows = [_spread(len(part), most) for part in (one, two)]
-        a, b = common_components(one[rows[0]], two[rows[1]])
-        table, second = kernel_table(torch.cat([a, b])), torch.cat([torch.zeros(len(a)), torch.ones(len(b))])
-        if expected is None:
-            test = permuted_mmd(table, second, draws=BLOCK_DRAWS, seed=seed)
-        else:
-            chosen = _of_part(expected, rows, len(one), len(two))
-            test = residual_test(table, second, chosen, draws=BLOCK_DRAWS, seed=seed)
+    for name in source:
+        a, b = common_components(source[name][first], target[name][last])
+        table = kernel_table(torch.cat([a, b]))
+        plain = residuals is None
+        test = permuted_mmd(table, second, draws=BLOCK_DRAWS, seed=seed) if plain else residual_test(table, residuals)
         found.append(BlockShift(name, test.deviations, test.p))
     return found
-
-
-def _of_part(expected: Tensor, rows: list[Tensor], n: int, m: int) -> Tensor:
-    """Returns the probabilities of some images, for the odds that these parts of both sides have."""
-    chosen = torch.cat([expected[rows[0]], expected[n + rows[1]]]).double()
-    odds = chosen / (1 - chosen).clamp_min(1e-12) * (n / m) * (len(rows[1]) / len(rows[0]))
-    return (odds / (1 + odds)).float()
 
 
 def _spread(count: int, most: int) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petl.measures.mmd import KernelTest, kernel_table, permuted_mmd, residual_test
+from petl.measures.mmd import PERMUTATIONS, KernelTest, drawn_residuals, kernel_table, permuted_mmd, residual_test
 from petl.measures.two_sample import Separation, common_components, separation, target_likeness
 from petl.shifts.class_mix import (
     CalibratedScores,
@@ -17,6 +17,7 @@ from petl.shifts.class_mix import (
     mix_by_scores,
     mix_of_moved_classes,
 )
+from petl.shifts.expected_sides import ExpectedSides
 from petl.shifts.sides import Sides
 
 TESTS = 3  # of features, of frequencies, of features within classes: Bonferroni
@@ -34,6 +35,7 @@ class ToldApart:
         mix: The class frequencies; None where they can't be known, and ``mix_refused`` says why.
         scores: The calibrated scores; None where the classifier knows too little.
         likeness: A logit for each image, the source's first: above 0 where it looks like the target.
+        expected: Which images the class frequencies alone would put on which side; None where labels did, or nothing can.
     """
 
     verdict: str
@@ -44,7 +46,7 @@ class ToldApart:
     mix_refused: str | None
     scores: CalibratedScores | None
     likeness: Tensor
-    expected: Tensor | None
+    expected: ExpectedSides | None
 
 
 def tell_apart(sides: Sides, *, level: float, seed: int) -> ToldApart:
@@ -61,25 +63,15 @@ def tell_apart(sides: Sides, *, level: float, seed: int) -> ToldApart:
         matched = permuted_mmd(table, second, strata=torch.cat([sides.y, sides.target_y]), seed=seed)
     elif known is not None:
         mix = mix_by_scores(known, seed=seed)
-        expected = expected_sides(known, mix)
-        matched = residual_test(table, second, expected, seed=seed)
-        if matched.p <= level:
-            mix = mix_of_moved_classes(sides, known, seed=seed)
-    looks_other = matched is not None and matched.p <= (level if sides.target_y is None else level / TESTS)
-    verdict = _verdict(features, matched, mix, looks_other, level / TESTS)
-    found = separation(a, b, seed=seed), mix, refused, known, target_likeness(a, b, seed=seed), expected
-    return ToldApart(verdict, features, matched, *found)
-
-
-def expected_sides(found: CalibratedScores, mix: ClassMix) -> Tensor:
-    """Returns for each image [n + m] how probably it is a target image if nothing but the class frequencies differs.
-
-    Of two sides with n and m images the odds are m / n times the sum over classes of probability x q / p.
-    """
-    n, m = len(found.source), len(found.target)
-    ratio = frequency_ratio(found.prior, torch.tensor(mix.target, dtype=torch.float64))
-    odds = torch.cat([found.source, found.target]) @ ratio * (m / n)
-    return (odds / (1 + odds)).float()
+        expected = ExpectedSides(torch.cat([known.source, known.target]), len(known.source))
+        residuals = drawn_residuals(second, expected, draws=expected.draws(PERMUTATIONS), seed=seed)
+        matched = residual_test(table, residuals)
+        if matched.p <= level / TESTS:
+            found = mix_of_moved_classes(sides, known, seed=seed)
+            mix, refused = (None, found) if isinstance(found, str) else (found, None)
+    verdict = _verdict(features, matched, mix, level / TESTS)
+    apart, likeness = separation(a, b, seed=seed), target_likeness(a, b, seed=seed)
+    return ToldApart(verdict, features, matched, apart, mix, refused, known, likeness, expected)
 
 
 def frequency_ratio(prior: Tensor, target: Tensor) -> Tensor:
@@ -88,19 +80,13 @@ def frequency_ratio(prior: Tensor, target: Tensor) -> Tensor:
     return torch.where(there, target / prior.clamp_min(1e-9), 1.0)
 
 
-def _verdict(
-    features: KernelTest, matched: KernelTest | None, mix: ClassMix | None, looks_other: bool, level: float
-) -> str:
-    """Returns the kind of shift.
-
-    The matched test of images without labels takes its frequencies from the same images, so it rejects far less often than its
-    level (docs/shift.md): ``looks_other`` needs no correction for three tests there.
-    """
+def _verdict(features: KernelTest, matched: KernelTest | None, mix: ClassMix | None, level: float) -> str:
+    """Returns the kind of shift, each test at this level."""
     differs = features.p <= level
+    if matched is not None and matched.p <= level:
+        return "both" if mix is not None and mix.p <= level else "appearance"
     if matched is None or mix is None:
         return "unknown" if differs else "none"
-    if looks_other:
-        return "both" if mix.p <= level else "appearance"
     if mix.p <= level:
         return "classes"
     if not differs:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from petl.measures.mmd import kernel_table, mmd_test, permuted_mmd, residual_test
+from petl.measures.mmd import drawn_residuals, kernel_table, mmd_test, permuted_mmd, residual_test
 
 
 def normal(count: int, size: int = 8, seed: int = 0) -> Tensor:
@@ -54,5 +54,23 @@ def test_expected_shares_take_what_they_explain_out_of_account() -> None:
     second = (torch.rand(300, generator=generator) < expected).float()
     table = kernel_table(x)
     assert permuted_mmd(table, second, draws=99).p == 0.01
-    assert residual_test(table, second, expected, draws=99).p > 0.05
-    assert residual_test(kernel_table(x + 2 * second[:, None]), second, expected, draws=99).p < 0.05
+    residuals = drawn_residuals(second, expected, draws=99)
+    assert residual_test(table, residuals).p > 0.05
+    assert residual_test(kernel_table(x + 2 * second[:, None]), residuals).p < 0.05
+
+
+def test_what_is_fitted_to_the_images_is_fitted_to_the_draws_as_well() -> None:
+    def fit(memberships: Tensor) -> Tensor:
+        """Linear regression on the features: all that is linear in them is explained, whoever is where."""
+        rows = torch.cat([x, torch.ones(len(x), 1)], 1)
+        return (memberships @ torch.linalg.pinv(rows).T @ rows.T).clamp(0.01, 0.99)
+
+    p: dict[str, list[float]] = {"fitted once": [], "fitted to draws": []}
+    for seed in range(20):
+        x = normal(120, seed=seed)
+        second = (torch.arange(120) >= 60).float()
+        table = kernel_table(x)
+        p["fitted once"].append(residual_test(table, drawn_residuals(second, fit(second[None])[0], draws=60)).p)
+        p["fitted to draws"].append(residual_test(table, drawn_residuals(second, fit, draws=60)).p)
+    assert min(p["fitted once"]) > 0.8  # it would never reject
+    assert min(p["fitted to draws"]) < 0.3 < sum(p["fitted to draws"]) / 20 < 0.75

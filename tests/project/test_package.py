@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import petl
 from petl.methods.registry import method_class
 
 ROOT = Path(__file__).parents[2]
+DATA = ("petl/py.typed", "petl/ranking/published.csv.gz", "petl/report/page.css", "petl/report/page.js")
 HEAVY = {"peft", "transformers", "sklearn", "scipy", "matplotlib", "accelerate", "torchmetrics", "typer"}
 
 
@@ -80,6 +82,39 @@ def test_the_etl_package_in_the_same_folder_is_one_clear_error(tmp_path: Path) -
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError") and "petl-vision" in last and "ETL" in last and str(tmp_path) in last
+
+
+@pytest.mark.deep
+def test_a_wheel_has_every_file_and_finds_its_data(tmp_path: Path) -> None:
+    """Also what isn't Python: the table of published results, the report's style and script, the mark of types."""
+    pytest.importorskip("hatchling", reason="builds the wheel; it is in the extra `test`")
+    built = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert built.returncode == 0, built.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if name.startswith("petl/")}
+        archive.extractall(tmp_path / "installed")
+    here = {path.relative_to(ROOT).as_posix() for path in (ROOT / "petl").rglob("*") if path.is_file()}
+    assert names == {name for name in here if "__pycache__" not in name}
+    assert {*DATA} == {name for name in names if not name.endswith(".py")}
+    code = """
+import sys
+from petl.report.page import draw_page
+from petl.ranking.published import published, published_source
+print(sys.modules[draw_page.__module__].__file__, len(published()) > 1000, published_source()["date"])
+"""
+    done = run(code, path=tmp_path / "installed")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(tmp_path)) and " True " in done.stdout
+
+
+def test_data_files_are_there_and_hold_something() -> None:
+    assert all((ROOT / name).stat().st_size > 1000 for name in DATA if name != "petl/py.typed")
 
 
 def test_version_is_written_once() -> None:

@@ -59,6 +59,19 @@ def test_kinds_are_told_apart_without_labels_and_with_them(verdict: str, y: Tens
     assert plain.mix.by == ("moved classes" if moved else "scores")
 
 
+def test_where_the_classifier_is_lost_no_frequencies_are_told() -> None:
+    one = sides(EVEN, moved=1.0)
+    lost = Sides(**{**vars(one), "target_scores": one.target_scores * 0.1 + torch.tensor([3.0, 0.0, 0.0])})
+    told = tell_apart(lost, level=0.05, seed=0)
+    assert told.verdict == "appearance" and told.mix is None and "label some of them" in str(told.mix_refused)
+
+
+def test_a_small_change_of_appearance_is_not_taken_for_one_of_frequencies() -> None:
+    """The frequencies are fitted to the same images and explain a part of it, which the test has to allow for."""
+    verdicts = [tell_apart(sides(EVEN, moved=0.45, seed=seed), level=0.05, seed=seed).verdict for seed in range(6)]
+    assert verdicts.count("appearance") >= 5
+
+
 def test_nothing_is_found_more_often_than_the_level_says() -> None:
     verdicts = [
         tell_apart(sides(EVEN[torch.randperm(120)], seed=seed), level=0.05, seed=seed).verdict for seed in range(12)
