@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from petl.evidence.comparison import mcnemar, paired_bootstrap, paired_permutation
-from petl.evidence.intervals import standard_error
+from petl.evidence.intervals import balanced_error
 from petl.evidence.reading import ClassReading, read_classes
 
 SIDES = (8, 32)  # of the raw pictures
@@ -108,8 +108,8 @@ class ClassReader:
     def read(self, what: str, x: Tensor) -> Score:
         """Reads features [N, D]; `compare` knows them by ``what``."""
         found = self.found[what] = read_classes(x, self.y, self.classes)
-        hits = self.hits(what)
-        return Score(what, found.by, x.shape[1], float(hits.mean()), standard_error(hits), found.accuracy)
+        error = balanced_error(found.right, self.y)
+        return Score(what, found.by, x.shape[1], float(self.hits(what).mean()), error, found.accuracy)
 
     def hits(self, what: str) -> Tensor:
         """Returns 0 for images that were taken for another class, else a weight, [N]: the mean counts all classes alike."""
@@ -117,8 +117,8 @@ class ClassReader:
 
     def above_chance(self, what: str) -> bool:
         """Returns whether a reading is better than chance by more than its error."""
-        hits = self.hits(what)
-        return float(hits.mean()) - 1 / self.classes > ABOVE * standard_error(hits)
+        error = balanced_error(self.found[what].right, self.y)
+        return float(self.hits(what).mean()) - 1 / self.classes > ABOVE * error
 
     def compare(self, first: str, second: str) -> PairedReading:
         """Compares two readings of the same images."""

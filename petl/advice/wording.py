@@ -38,7 +38,7 @@ def files_text(files: FileFacts) -> str:
         if files.unreadable
         else ""
     )
-    return f"Files: {sizes}, {bits} bits, {channels} channel{'s' * (channels != '1')}{bad}."
+    return f"Files: {sizes}, {bits} bit{'s' * (bits != '1')}, {channels} channel{'s' * (channels != '1')}{bad}."
 
 
 def _range(spread: Spread) -> str:

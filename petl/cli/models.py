@@ -69,7 +69,10 @@ def _build_method(name: str, options: Mapping[str, Any]) -> Method:
 
 
 def named_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = True) -> nn.Module:
-    """Returns the timm model ``NAME`` with the weights that timm fetches, ``NAME:FILE`` with those of a file, or ``demo``."""
+    """Returns the timm model ``NAME`` with the weights that timm fetches, ``NAME:FILE`` with those of a file, or ``demo``.
+
+    A file without a classifier gives a model without one.
+    """
     if text == DEMO:
         from petl.demo import lite0
 
@@ -78,7 +81,9 @@ def named_backbone(text: str, args: Mapping[str, Any], *, pretrained: bool = Tru
                 f"--model {DEMO} is ready-made, and can't have {', '.join(args)}; name the network: NAME:FILE"
             )
         return lite0()
-    return named_backbones.create_backbone(text, args, pretrained=pretrained)
+    if pretrained or name_and_file(text)[1]:
+        return named_backbones.create_any_head(text, args)
+    return named_backbones.create_backbone(text, args, pretrained=False)
 
 
 def weights_file(model: str | None) -> list[str]:

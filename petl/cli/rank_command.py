@@ -9,8 +9,9 @@ import typer
 
 from petl.cli.arguments import DataArgument, DataOption, JsonOption, OverwriteOption, PositiveInt, StrictOption
 from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
-from petl.cli.models import weights_file
+from petl.cli.models import named_backbone, weights_file
 from petl.cli.terminal import say
+from petl.wrapping.named_backbones import DEMO
 
 
 def rank_command(
@@ -18,7 +19,7 @@ def rank_command(
     model: Annotated[
         list[str] | None,
         typer.Option(
-            help="A candidate: NAME, NAME:WEIGHTS_FILE, or a pattern; give it again for more. [a diverse few]"
+            help="A candidate: NAME, NAME:WEIGHTS_FILE, demo, or a pattern; give it again for more. [a diverse few]"
         ),
     ] = None,
     max_params: Annotated[str | None, typer.Option(help="The most parameters: 30M.")] = None,
@@ -61,7 +62,8 @@ def rank_command(
     }
     options |= {"images": images, "most": most, "size": size or said.pipeline.get("size"), "pipeline": changes}
     options |= {"batch_size": batch_size, "workers": workers, "seed": seed, "strict": strict}
-    ranking = petl.rank(model or None, data, **options, **said.dataset)
+    candidates = [(name, named_backbone(name, {})) if name == DEMO else name for name in model or ()]
+    ranking = petl.rank(candidates or None, data, **options, **said.dataset)
     text = as_text(ranking)
     if path:
         path.write_text(text, encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor
 
 
@@ -37,6 +38,29 @@ def accuracy_error(accuracy: float, count: int) -> float:
         return math.sqrt(accuracy * (1 - accuracy) / (count - 1))
     low, high = binomial_interval(round(accuracy * count), count, level=0.6827)
     return (high - low) / 2
+
+
+def recall_error(right: int, images: int) -> float:
+    """Returns the standard error of a class's recall; of one image alone, half of the exact 68 % interval."""
+    if images > 1:
+        return accuracy_error(right / images, images)
+    low, high = binomial_interval(right, images, level=0.6827)
+    return (high - low) / 2
+
+
+def balanced_error(right: Tensor, y: Tensor) -> float:
+    """Returns the standard error of a balanced accuracy: ``right`` [N] says which answers are right, ``y`` [N] the classes.
+
+    Each class has the error of its own accuracy, which isn't 0 where all of its few images are right.
+
+    >>> y = torch.tensor([0] * 120 + [1] * 4)
+    >>> round(balanced_error(y >= 0, y), 3)
+    0.092
+    """
+    counts = torch.bincount(y)
+    hits = torch.bincount(y[right.bool()], minlength=len(counts))
+    parts = [recall_error(int(hit), int(count)) for hit, count in zip(hits, counts, strict=True) if count]
+    return math.sqrt(sum(part**2 for part in parts)) / len(parts)
 
 
 def binomial_interval(successes: int, count: int, level: float = 0.95) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from petl.evidence.bootstrap import bootstrap_errors
-from petl.evidence.intervals import accuracy_error, binomial_interval, standard_error
+from petl.evidence.intervals import accuracy_error, binomial_interval, recall_error, standard_error
 from petl.measures.calibration import Calibration
 from petl.objectives.measured import TaskMetrics, edge_errors, known
 
@@ -138,11 +138,3 @@ def _errors_by_name(losses: Tensor, predicted: Tensor, targets: Tensor, confusio
         "recall": balanced if len(targets) > 1 else math.nan,
         **by_bootstrap,
     }
-
-
-def recall_error(right: int, images: int) -> float:
-    """Returns the standard error of a class's recall; of one image alone, half of the exact 68 % interval."""
-    if images > 1:
-        return accuracy_error(right / images, images)
-    low, high = binomial_interval(right, images, level=0.6827)
-    return (high - low) / 2

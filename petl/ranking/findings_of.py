@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
 from petl.evidence.comparison import Difference
-from petl.evidence.intervals import accuracy_error
+from petl.evidence.intervals import accuracy_error, balanced_error
 from petl.evidence.new_images import predict_new
 from petl.evidence.reading import ClassReading
 from petl.measures.h_score import h_score
@@ -68,11 +67,7 @@ def _scores(reading: ClassReading, y: Tensor, contest: Contest) -> dict[str, flo
 def _error(right: Tensor, y: Tensor, contest: Contest) -> float:
     if not contest.measure.balanced or len(y) < 2:
         return accuracy_error(float(right.double().mean()), len(y))
-    counts = torch.bincount(y, minlength=contest.measure.classes).double()
-    hits = torch.bincount(y[right], minlength=contest.measure.classes).double()
-    there = counts > 1  # of a single image there is no deviation
-    shares = hits[there] / counts[there]
-    return math.sqrt(float((shares * (1 - shares) / (counts[there] - 1)).sum())) / int((counts > 0).sum())
+    return balanced_error(right, y)
 
 
 def raw_pixels_of(contest: Contest, best: Contender) -> RawPixels:

@@ -18,6 +18,8 @@ class Started(Findings):
         methods: What was put onto it, as text; ``factor``: of petl's default learning rates, None in closed form.
         measure: What ``score`` is, such as "accuracy"; ``error`` is its standard error on ``images`` images that chose nothing,
             and ``told_is`` says whose they are: "own" for the data's own validation or test images, else "fifth".
+        held_out: The names and checksums of these images where they are a fifth, so that `petl eval`, `petl shift` and
+            `petl report` find them again; None where the data has its own.
         claimed: Whether the score is above chance by more than two standard errors. ``verdict``: of `petl.advise`.
         delta, page, numbers: The files: the delta, the report, and its numbers, together with those of every step.
         steps: Seconds of each step. ``skipped``: steps that were left out, with the reasons.
@@ -33,6 +35,7 @@ class Started(Findings):
     error: float
     images: int
     told_is: str
+    held_out: dict[str, Any] | None = field(compare=False)
     claimed: bool
     verdict: str
     delta: Path

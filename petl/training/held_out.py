@@ -16,7 +16,7 @@ from petl.data.split_folders import splits
 from petl.data.table_sources import is_image_table
 from petl.data.wrappers import innermost_datasets, locate, petl_datasets
 from petl.errors import DataError, StateError
-from petl.training.run_file import read_run_file, recorded_split, run_file_beside
+from petl.training.run_file import run_file_beside, split_beside
 
 HELD_OUT, ALL_IMAGES = "held-out", "all"  # words for --split beside the names of splits
 FIRST_BYTES = 4096  # bytes of an image that, with its size, tell whether it is still the same
@@ -148,7 +148,7 @@ def _held_out_of_training(
     delta: str | Path, source: str, pipeline: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
     """Returns the images that were held out of the training of ``delta``, or None if it was trained on another source."""
-    split = recorded_split(read_run_file(delta))
+    split = split_beside(delta)
     there = splits(source, **options)
     if split is None or (there and "train" not in there):
         return None

@@ -92,3 +92,19 @@ def recorded_split(run: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Returns the split in a run's file, or None where no images were held out."""
     split = (run or {}).get("split")
     return split if isinstance(split, dict) and isinstance(split.get("files"), dict) and split["files"] else None
+
+
+def split_beside(delta: str | Path) -> dict[str, Any] | None:
+    """Returns which images were held out of a delta's training, by the run's file, else by what `petl.start` left; or None.
+
+    Raises:
+        StateError: the run's file can't be read.
+    """
+    if (run := read_run_file(delta)) is not None:
+        return recorded_split(run)
+    try:
+        content = json.loads(Path(delta).with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # any file may have this name
+    started = content.get("start") if isinstance(content, dict) else None
+    return recorded_split({"split": started.get("held_out")}) if isinstance(started, dict) else None

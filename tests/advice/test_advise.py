@@ -253,3 +253,11 @@ def test_a_sample_has_four_images_of_every_class(resnet: nn.Module) -> None:
     pictures = torch.randn(60, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     advice = advised(resnet, TensorDataset(pictures, torch.arange(60) % 10), images=12)
     assert (advice.facts.measured, advice.facts.classes) == (40, 10)
+
+
+def test_all_right_in_a_large_and_a_small_class_is_above_chance() -> None:
+    y = torch.tensor([0] * 60 + [1] * 4)
+    x = torch.randn(64, 3, SIDE, SIDE) * 0.1 + y.view(-1, 1, 1, 1) * 3
+    found = petl.advise(net(), TensorDataset(x, y), progress=False)
+    assert found.readings.raw.accuracy == 1 and 0.05 < found.readings.raw.error < 0.12
+    assert found.verdict.above_chance[1] and not any("better than chance" in alarm for alarm in found.alarms)

@@ -46,3 +46,31 @@ def test_one_class_is_one_line(tmp_path: Path, backbone: str) -> None:
         file.unlink()
     (tmp_path / "pets" / "dark").rmdir()
     assert "two classes" in refused("advise", backbone, tmp_path / "pets")
+
+
+@pytest.mark.deep
+def test_commands_take_weights_without_a_classifier(tmp_path: Path) -> None:
+    save_file(timm.create_model("test_resnet", num_classes=0).state_dict(), tmp_path / "bare.safetensors")
+    bright_and_dark(tmp_path / "pets", 6)
+    name, delta = f"test_resnet:{tmp_path / 'bare.safetensors'}", tmp_path / "delta.safetensors"
+    assert call("advise", name, tmp_path / "pets", "--size", 64).exit_code == 0
+    assert call("plan", name, "-m", "norm", "--num-classes", 2).exit_code == 0
+    done = call("train", tmp_path / "pets", "--model", name, "-m", "probe", "--size", 64, "--out", delta)
+    assert done.exit_code == 0, done.output
+    assert call("eval", delta, tmp_path / "pets", "--model", name).exit_code == 0
+    words = [
+        "compare",
+        name,
+        tmp_path / "pets",
+        "-m",
+        "bias",
+        "--size",
+        64,
+        "--seconds",
+        0,
+        "--epochs",
+        1,
+        "--seeds",
+        1,
+    ]
+    assert "images that chose nothing" in call(*words).stdout

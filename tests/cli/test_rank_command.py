@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.backbones import weights_file
 from tests.support.commands import bright_and_dark, call, refused
+from tests.support.feature_data import small
 
 
 @pytest.fixture
@@ -40,3 +41,9 @@ def test_it_refuses_before_the_work(pets: Path, tmp_path: Path) -> None:
         "rank", pets, "--model", f"test_vit:{weights_file(tmp_path)}", "--out", tmp_path / "test_resnet.safetensors"
     )
     assert "no such" in refused("rank", tmp_path / "nowhere", "--model", "resnet50").lower()
+
+
+def test_the_demos_backbone_is_named_as_elsewhere(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("petl.demo.lite0", lambda: small("test_resnet"))
+    done = call("rank", pets, "--model", "demo", "--size", 32)
+    assert done.exit_code == 0 and "* demo " in done.stdout, done.output

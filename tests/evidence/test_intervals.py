@@ -7,7 +7,14 @@ import math
 import pytest
 import torch
 
-from petl.evidence.intervals import accuracy_error, at_least, at_most, binomial_interval, standard_error
+from petl.evidence.intervals import (
+    accuracy_error,
+    at_least,
+    at_most,
+    balanced_error,
+    binomial_interval,
+    standard_error,
+)
 
 scipy_stats = pytest.importorskip("scipy.stats")
 
@@ -21,6 +28,16 @@ def test_the_standard_error_of_zeros_and_ones_is_that_of_the_accuracy() -> None:
 def test_one_image_has_no_error_and_ten_of_ten_is_not_certain() -> None:
     assert math.isnan(standard_error(torch.ones(1))) and math.isnan(accuracy_error(1.0, 1))
     assert 0.05 < accuracy_error(1.0, 10) < 0.1 and accuracy_error(0.0, 10) == pytest.approx(accuracy_error(1.0, 10))
+
+
+def test_a_balanced_accuracy_has_the_errors_of_its_classes() -> None:
+    y = torch.tensor([0] * 120 + [1] * 4)
+    all_right, even = torch.ones(124, dtype=torch.bool), torch.arange(16) % 2
+    assert balanced_error(all_right, y) == pytest.approx(math.hypot(accuracy_error(1, 120), accuracy_error(1, 4)) / 2)
+    assert 0.02 < balanced_error(even >= 0, even) < 0.1  # all of 16 right is not certain
+    right = torch.rand(1000, generator=torch.Generator().manual_seed(0)) < 0.7
+    assert balanced_error(right, torch.arange(1000) % 2) == pytest.approx(standard_error(right.double()), rel=0.01)
+    assert balanced_error(torch.tensor([True, True, True, False]), torch.tensor([0, 0, 2, 0])) > 0  # an image alone
 
 
 @pytest.mark.parametrize(("successes", "count"), [(0, 7), (1, 7), (7, 7), (30, 100), (499, 1000), (99_000, 100_000)])

@@ -20,6 +20,9 @@ from petl.cli.app import app
 from petl.cli.models import load_delta
 from petl.start import way
 from petl.start.backbones import Backbones
+from petl.start.parts import StartParts
+from petl.training.held_out import images_to_measure
+from petl.training.run_file import split_beside
 from petl.trials.plan import TooLittleTime
 from tests.support.compare import equal, state
 
@@ -61,6 +64,9 @@ def test_a_folder_becomes_a_delta_with_its_report(tmp_path: Path, monkeypatch: p
     assert {path.name for path in tmp_path.iterdir()} == {"pets", "pets.safetensors", "pets.html", "pets.json"}
     assert {"rank", "advise"} <= {*started.findings} and started.backbone in models
     assert started.images == 4 and started.told_is == "fifth" and 0 <= started.score <= 1
+    assert split_beside(tmp_path / "pets.safetensors") == started.held_out
+    found, which = images_to_measure(tmp_path / "pets.safetensors", str(tmp_path / "pets"), {"size": 32}, split=None)
+    assert len(found) == 4 and "held out" in which
     numbers = json.loads((tmp_path / "pets.json").read_text())
     assert numbers["kind"] == "report" and numbers["start"]["findings"]["advise"]["kind"] == "advice"
     assert json.loads(json.dumps(started.to_json()))["score"] == started.score
@@ -84,6 +90,25 @@ def test_without_time_for_a_comparison_the_first_advice_is_trained(
     assert started.skipped == {"rank": "there is one backbone", "compare": "seconds=1 isn't enough"}
     assert started.told_is == "own" and started.images == 12
     assert (tmp_path / "out" / "run.html").exists() and "compare" not in started.findings
+    assert started.held_out is None and split_beside(tmp_path / "out" / "run.safetensors") is None
+
+
+def test_a_comparison_that_took_all_its_time_to_be_refused_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, tries = [0.0], []
+
+    def slow(*args: Any, seconds: float, **options: Any) -> Any:
+        tries.append(seconds)
+        clock[0] += 0.7 * tries[0]
+        raise TooLittleTime("seconds=1 isn't enough; more")
+
+    monkeypatch.setattr(way, "compare", slow)
+    monkeypatch.setattr(way.time, "perf_counter", lambda: clock[0])
+    one = way.Way(None, Backbones({}), way.Budget(10.0), None, None, 0, 0, False, {})  # type: ignore[arg-type]  # no file is written
+    parts = StartParts(None, None, None, False, None, 2)
+    assert one.compared(small("test_resnet"), parts, {"norm": [petl.Norm()], "bias": [petl.Bias()]}) is None
+    assert tries[1] == pytest.approx(0.3 * tries[0]) and "isn't enough" in one.skipped["compare"]
 
 
 def test_bad_input_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,3 +159,5 @@ def test_the_command_goes_the_whole_way(tmp_path: Path) -> None:
     assert "images that chose nothing" in result.output and "--model demo" in result.output
     again = CliRunner().invoke(app, ["predict", f"{folder}.safetensors", str(folder / "cat"), "--model", "demo"])
     assert again.exit_code == 0 and "cat" in again.output
+    measured = CliRunner().invoke(app, ["eval", f"{folder}.safetensors", str(folder), "--model", "demo"])
+    assert "(n=4)" in measured.output and "the 4 images" in measured.output  # not those that it was trained on
