@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from petl.cli.arguments import CreateOption, DataArgument, DataOption, JsonOption, OverwriteOption, PositiveInt
+from petl.cli.arguments import (
+    CreateOption,
+    DataArgument,
+    DataOption,
+    JsonOption,
+    OverwriteOption,
+    PositiveInt,
+    TrustOption,
+)
 from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
 from petl.cli.key_values import parse_pairs
 from petl.cli.models import load_delta, named_backbone, weights_file
@@ -40,6 +48,7 @@ def advise_command(
     batch_size: PositiveInt = 64,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
     out: Annotated[str | None, typer.Option("--out", metavar="FILE", help="Also write everything as JSON.")] = None,
+    trust_remote: TrustOption = False,
     overwrite: OverwriteOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,7 +63,7 @@ def advise_command(
     path = destination(out, inputs=inputs, overwrite=overwrite) if out else None
     if path is not None:
         try_writing(path, Path.touch)
-    net = _named(model, parse_pairs(args))
+    net = _named(model, parse_pairs(args), trust_remote)
     pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
     advice = petl.advise(net, data, new, pipeline=pipeline, **options, **said.dataset)
@@ -64,10 +73,10 @@ def advise_command(
     say(as_text(advice).rstrip("\n") if as_json else advice)
 
 
-def _named(model: str, args: dict[str, Any]) -> nn.Module:
+def _named(model: str, args: dict[str, Any], trust_remote: bool) -> nn.Module:
     """Returns the backbone of this name, or the model of this delta file."""
     if Path(model).is_file():
         if args:
             raise MethodError(f"--arg is for a backbone, and {model} is a file, whose backbone is known; leave it out")
-        return load_delta(model, None)[0]
+        return load_delta(model, None, trust_remote)[0]
     return named_backbone(model, args).eval()

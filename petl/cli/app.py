@@ -13,7 +13,7 @@ import typer
 from petl.cli.advise_command import advise_command
 from petl.cli.compare_command import compare_command
 from petl.cli.correct_command import correct_command
-from petl.cli.delta_commands import inspect_command, merge_command
+from petl.cli.delta_commands import convert_command, inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
 from petl.cli.rank_command import rank_command
@@ -57,6 +57,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("report", report_command, "petl report pets.safetensors pets --out pets.html"),
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
+    ("convert", convert_command, "petl convert pets.safetensors small.safetensors --dtype int8"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),

@@ -31,6 +31,12 @@ BackboneOption = Annotated[
         help="Backbone NAME, NAME:WEIGHTS_FILE or :WEIGHTS_FILE. [the delta's, with weights that timm fetches]",
     ),
 ]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote", help="Let DELTA name its backbone outside timm: hf-hub:OWNER/NAME, local-dir:FOLDER."
+    ),
+]
 PositiveInt = Annotated[int, typer.Option(min=1)]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DataOption = Annotated[

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from petl.cli.arguments import BackboneOption, DeltaArgument, OverwriteOption
+from petl.cli.arguments import BackboneOption, DeltaArgument, OverwriteOption, TrustOption
 from petl.cli.models import existing_file, load_delta, weights_file
 from petl.cli.terminal import say
 from petl.errors import MethodError, printable
@@ -18,11 +18,10 @@ def correct_command(
     shift: Annotated[str | None, typer.Option(metavar="FILE", help="What petl shift --out wrote.")] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Take a correction back, bit for bit.")] = False,
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     overwrite: OverwriteOption = False,
 ) -> None:
     """Fit a delta's classifier to new class frequencies, or take that back; no image is needed."""
-    import torch
-
     import petl
     from petl.cli.outputs import destination, try_writing
 
@@ -30,9 +29,9 @@ def correct_command(
         raise MethodError("expected one of --shift FILE (what petl shift --out wrote) and --undo")
     inputs = [existing_file(delta), *([existing_file(shift)] if shift else []), *weights_file(model)]
     path = destination(to, inputs=inputs, overwrite=overwrite)
-    net, header = load_delta(delta, model)
+    net, header = load_delta(delta, model, trust_remote)
     petl.correct(net, None if undo else shift)
-    stored = getattr(torch, header["dtype"]) if header.get("dtype") else None
+    stored = header.get("dtype")
     try_writing(path, lambda trial: petl.save(net, trial, dtype=stored))
     petl.save(net, path, dtype=stored)
     done = "without its correction" if undo else "corrected"

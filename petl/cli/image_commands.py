@@ -23,6 +23,7 @@ from petl.cli.arguments import (
     RankOption,
     SetOption,
     StrictOption,
+    TrustOption,
     ViewsOption,
     said_views,
 )
@@ -120,6 +121,7 @@ def evaluate_command(
     delta: DeltaArgument,
     data: DataArgument,
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     split: Annotated[
         str | None,
         typer.Option(
@@ -143,7 +145,7 @@ def evaluate_command(
     from petl.training.held_out import images_to_measure
 
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
-    net, header = load_delta(delta, model)
+    net, header = load_delta(delta, model, trust_remote)
     columns = columns_of_labels(header, data, reading_options.dataset)
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
     images, which = images_to_measure(delta, data, pipeline, split=split, classes=measured_classes(header), **columns)
@@ -168,6 +170,7 @@ def predict_command(
         ),
     ],
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Write to a .csv, .jsonl or .parquet file while images are read.")
     ] = None,
@@ -195,7 +198,7 @@ def predict_command(
     inputs = [existing_file(delta), *images, *map(Path, weights_file(model))]
     path = predictions_output(out, inputs=inputs, overwrite=overwrite)
     found = images_to_predict(images, reading_options.dataset, strict=strict)
-    net, header = load_delta(delta, model)
+    net, header = load_delta(delta, model, trust_remote)
     settings = PassSettings(
         batch_size=batch_size,
         workers=workers,

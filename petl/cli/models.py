@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petl.cli.key_values import parse_pairs
-from petl.errors import MethodError, PetlError, near
+from petl.errors import DeltaError, MethodError, PetlError, StateError, near
 from petl.wrapping import named_backbones
 from petl.wrapping.named_backbones import DEMO, existing_file, name_and_file
 
@@ -91,21 +91,46 @@ def weights_file(model: str | None) -> list[str]:
     return [file] if model and (file := name_and_file(model)[1]) else []
 
 
-def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[str, Any]]:
-    """Returns the delta on its backbone, in evaluation mode, and its header; ``model`` replaces the header's backbone."""
+def load_delta(delta: str | Path, model: str | None, trust_remote: bool = False) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the delta on its backbone, in evaluation mode, and its header.
+
+    ``model`` replaces the header's backbone. ``trust_remote``: the header's may be one that only the hub or a folder has.
+    """
     from petl.delta.load import load, read
 
     header = read(existing_file(delta))
     recorded = header["backbone"]
     if model and model.startswith(":"):
+        _refuse_untrusted(delta, recorded, trust_remote)
         model = f"{recorded['name']}{model}"
     base = _base_for_delta(model, recorded.get("args", {})) if model else None
     try:
-        return load(delta, base).eval(), header
+        return load(delta, base, trust_remote=trust_remote).eval(), header
     except PetlError as error:
         raise type(error)(f"{error}" if model else f"{error}; or give the weights: --model NAME:FILE") from error
 
 
+def _refuse_untrusted(delta: str | Path, recorded: Mapping[str, Any], trust_remote: bool) -> None:
+    """Raises a DeltaError where timm would look for the recorded backbone's configuration outside timm, unasked."""
+    from petl.format.backbone_values import is_remote
+
+    if is_remote(recorded) and not trust_remote:
+        raise DeltaError(
+            f"{delta} names the backbone {recorded['name']!r}, which is outside timm; pass --trust-remote if you trust whoever "
+            f"wrote the file, or name the backbone: --model NAME:FILE"
+        )
+
+
 def _base_for_delta(model: str, args: Mapping[str, Any]) -> nn.Module:
     """Returns the backbone of this name for a delta, whose own classifier stands in for one that a weights file hasn't."""
-    return named_backbone(model, {}) if model == DEMO else named_backbones.create_any_head(model, args)
+    from petl.wrapping.backbone_size import refuse_huge
+
+    if model == DEMO:
+        return named_backbone(model, {})
+    name, _ = name_and_file(model)
+    try:  # the arguments come from the file, whoever wrote it; of a name outside timm nothing is known
+        refuse_huge(name, args, 0)
+    except Exception as error:
+        if ":" not in name:
+            raise StateError(f"timm can't build {name} with the delta's arguments: {str(error)[:300]}") from error
+    return named_backbones.create_any_head(model, args)

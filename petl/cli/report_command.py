@@ -16,6 +16,7 @@ from petl.cli.arguments import (
     OverwriteOption,
     PositiveInt,
     StrictOption,
+    TrustOption,
 )
 from petl.cli.data_options import DATASET, PIPELINE, data_keywords
 from petl.cli.models import existing_file, load_delta, weights_file
@@ -27,6 +28,7 @@ def report_command(
     data: DataArgument,
     out: Annotated[str, typer.Option("--out", metavar="FILE.html", help="The page; its numbers go to FILE.json.")],
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     findings: Annotated[
         list[str] | None,
         typer.Option(help="What petl rank, advise, compare and shift kept: JSON files, or a folder."),
@@ -56,7 +58,7 @@ def report_command(
     page = destination(out, inputs=inputs, overwrite=overwrite)
     destination(str(page.with_suffix(".json")), inputs=inputs, overwrite=overwrite)
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
-    net, header = load_delta(delta, model)
+    net, header = load_delta(delta, model, trust_remote)
     pipeline = petl.data.pipeline(net, **reading_options.pipeline)
     chosen, which = _chosen_images(delta, data, split, pipeline, header, reading_options.dataset)
     options: dict[str, Any] = {"base": base, "delta": delta, "images": images, "seed": seed, "batch_size": batch_size}

@@ -7,7 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from petl.cli.arguments import BackboneOption, DataArgument, DeltaArgument, JsonOption, OverwriteOption, StrictOption
+from petl.cli.arguments import (
+    BackboneOption,
+    DataArgument,
+    DeltaArgument,
+    JsonOption,
+    OverwriteOption,
+    StrictOption,
+    TrustOption,
+)
 from petl.cli.models import existing_file, load_delta, weights_file
 from petl.cli.terminal import note, say
 from petl.errors import printable
@@ -21,6 +29,7 @@ def shift_command(
         typer.Argument(metavar="TARGET", help="The new images: a folder, with or without classes, a table, files ..."),
     ],
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     out: Annotated[
         str | None, typer.Option(metavar="FILE", help="Keep the findings as JSON, for petl correct.")
     ] = None,
@@ -50,7 +59,7 @@ def shift_command(
     path = destination(out, inputs=inputs, overwrite=overwrite) if out else None
     if path is not None:
         try_writing(path, Path.touch)
-    net, header = load_delta(delta, model)
+    net, header = load_delta(delta, model, trust_remote)
     labels = header["labels"]
     data, which = images_to_measure(delta, source, petl.data.pipeline(net), split=split, classes=labels)
     learned = which.startswith("all of") or split == "train" if seen is None else seen

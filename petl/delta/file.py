@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from petl.delta.header import Header
 from petl.delta.tensors import delta_checksum
 from petl.errors import DeltaError
+from petl.format.packing import packed, unpacked
 from petl.format.tensorfile import read_file, read_header, write_file
 
 Paths = str | os.PathLike[str]
@@ -31,11 +34,32 @@ def as_path(path: Paths) -> Path:
 
 def write_delta(path: Path, tensors: Mapping[str, Tensor], header: Header) -> Path:
     """Writes a delta that ``read_delta`` can read; raises a DeltaError for any other, and then writes nothing."""
-    return write_file(path, tensors, header.sealed(tensors).to_metadata(path, shapes_of(tensors)))
+    in_file = tensors if header.packed is None else packed(tensors, header.packed)
+    return write_file(path, in_file, header.sealed(in_file).to_metadata(path, shapes_of(in_file)))
 
 
 def read_delta(path: Path) -> tuple[Header, dict[str, Tensor]]:
-    """Returns the checked header and all tensors, whose checksum has been compared; the file is read once."""
+    """Returns the checked header and all tensors, packed ones unpacked; the file is read once.
+
+    Raises:
+        DeltaError: it can't be read, or its tensors don't have the checksum in its header.
+    """
+    header, tensors = _read(path)
+    return header, unpacked(tensors, header.packed)
+
+
+def rewrite_header(path: Path, **changes: Any) -> Path:
+    """Writes a delta again with other values in its header; its tensors stay bit for bit, also packed ones.
+
+    Raises:
+        DeltaError: the file is no delta, or can't be written; it is as it was.
+    """
+    header, tensors = _read(path)
+    return write_file(path, tensors, replace(header.sealed(tensors), **changes).to_metadata(path, shapes_of(tensors)))
+
+
+def _read(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """Returns the checked header, and the tensors as they stand in the file, whose checksum has been compared."""
     metadata, tensors = read_file(path)
     header = Header.from_metadata(path, metadata, shapes_of(tensors))
     if header.checksum not in (None, delta_checksum(tensors)):

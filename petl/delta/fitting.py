@@ -134,3 +134,9 @@ def _why_other_base(header: Header, record: Record) -> str:
 def base_type(header: Header) -> str:
     """Returns the name of the base's recorded dtype; float32 for older files, which don't record it."""
     return header.backbone.get("dtype", "float32")
+
+
+def rounded_type(header: Header) -> str | None:
+    """Returns the type that the delta's numbers were rounded to; older files say it under ``dtype`` alone."""
+    narrower = header.dtype in ("float16", "bfloat16") and base_type(header) != header.dtype
+    return header.approximate or (header.dtype if narrower else None)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from petl.delta.description import (
@@ -24,42 +23,28 @@ from petl.delta.description import (
     structure_now,
 )
 from petl.delta.sealed_text import KEY, SEAL, seal_of, sealed_values
-from petl.delta.tensors import delta_checksum, float_type_name
+from petl.delta.tensors import delta_checksum
+from petl.delta.versions import FORMAT, refuse_newer
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import FLOAT_TYPES, backbone_fault, is_backbone
 from petl.format.calibration_values import is_correction, is_temperature
 from petl.format.method_values import are_methods, oversized
 from petl.format.outputs import are_shares, description_faults, is_units, labels_for, results_table
+from petl.format.packing import PACKED_TYPES, is_packing, packing_faults, unpacked_shapes
 from petl.format.pipeline_values import is_pipeline, pipeline_fault
+from petl.format.recipe_values import Shapes, are_sites, is_head, is_summary, labels_off, lost_keys
 from petl.format.texts import are_texts, is_table_of_texts, is_text
 from petl.methods.registry import check_method_values
 from petl.version import __version__
 from petl.wrapping.record import Record
 
-FORMAT = 1
-
 Check = Callable[[Any], bool]
-Shapes = Mapping[str, tuple[int, ...]]
+STORED_TYPES = (*FLOAT_TYPES, *PACKED_TYPES)
 
 
 def _checked(check: Check, *, optional: bool = False) -> dict[str, Check]:
     """Returns the metadata of a field: the check of its value; an optional key is None in files that lack it."""
     return {"check": (lambda value: value is None or check(value)) if optional else check}
-
-
-def _is_summary(value: Any) -> bool:
-    """Returns whether the value is what ``frozen_names`` returns."""
-    return isinstance(value, dict) and type(value.get("tensors")) is int and is_text(value.get("names"))
-
-
-def _are_sites(value: Any) -> bool:
-    """Returns whether the value is a list of lists of names, no name twice in one list."""
-    return isinstance(value, list) and all(are_texts(names) and len({*names}) == len(names) for names in value)
-
-
-def _is_head(value: Any) -> bool:
-    """Returns whether the value is what ``wrap`` takes as ``head``."""
-    return isinstance(value, bool) or is_text(value) or are_texts(value)
 
 
 @dataclass(frozen=True)
@@ -71,13 +56,15 @@ class Header:
     backbone: dict[str, Any] = field(metadata=_checked(is_backbone))
     digest: str = field(metadata=_checked(is_text))
     structure: dict[str, str] | None = field(metadata=_checked(is_table_of_texts, optional=True))
-    frozen: dict[str, Any] | None = field(metadata=_checked(_is_summary, optional=True))
+    frozen: dict[str, Any] | None = field(metadata=_checked(is_summary, optional=True))
     methods: list[dict[str, Any]] = field(metadata=_checked(are_methods))
-    sites: list[list[str]] = field(metadata=_checked(_are_sites))
+    sites: list[list[str]] = field(metadata=_checked(are_sites))
     base_dtype: str | None = field(metadata=_checked(lambda value: value in ("bfloat16", "float16"), optional=True))
-    head: bool | str | list[str] = field(metadata=_checked(_is_head))
+    head: bool | str | list[str] = field(metadata=_checked(is_head))
     also: list[str] | None = field(metadata=_checked(are_texts, optional=True))
-    dtype: str | None = field(metadata=_checked(lambda value: value in FLOAT_TYPES, optional=True))
+    dtype: str | None = field(metadata=_checked(lambda value: value in STORED_TYPES, optional=True))
+    packed: dict[str, Any] | None = field(metadata=_checked(is_packing, optional=True))
+    approximate: str | None = field(metadata=_checked(lambda value: value in STORED_TYPES, optional=True))
     labels: list[str] | None = field(metadata=_checked(are_texts, optional=True))
     task: str | None = field(metadata=_checked(is_text, optional=True))
     units: str | list[str] | None = field(metadata=_checked(is_units, optional=True))
@@ -88,6 +75,7 @@ class Header:
     pipeline: dict[str, Any] | None = field(metadata=_checked(is_pipeline, optional=True))
     results: dict[str, Any] | None = field(metadata=_checked(lambda value: isinstance(value, dict), optional=True))
     checksum: str | None = field(metadata=_checked(is_text, optional=True))
+    needs: dict[str, str] | None = field(metadata=_checked(is_table_of_texts, optional=True))
     unknown: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -102,12 +90,11 @@ class Header:
         units: str | list[str] | None = None,
         thresholds: list[float] | None = None,
         results: Mapping[str, Any] | None = None,
-        dtype: torch.dtype | None = None,
     ) -> Header:
-        """Builds the header of a wrapped model; ``also`` are the keys that were unfrozen by hand.
+        """Builds the header of a wrapped model, for tensors as they are; ``also`` are the keys that were unfrozen by hand.
 
         Raises:
-            DeltaError: labels, task, results or dtype that no delta can have.
+            DeltaError: labels, task or results that no delta can have.
         """
         classes, outputs = header_classes(model, record)
         names = labels_for(outputs, labels if labels is not None else record.labels)
@@ -124,12 +111,15 @@ class Header:
             # also True where the user has exchanged the classifier after wrap
             head=cast(Any, record.head_option) or classes != record.backbone["num_classes"],
             also=also,
-            dtype=float_type_name(dtype),
+            dtype=None,  # stored_as() sets what depends on the types in the file
+            packed=None,
+            approximate=record.approximate,
             labels=names,
             **described_outputs(record, classes or len(names or ()), task, units, thresholds),
             pipeline=record.pipeline or pipeline_by_timm(model),
             results=results_table(results) if results is not None else record.results,
             checksum=None,  # sealed() sets the checksum, from the tensors as they are stored
+            needs=None,
         )
 
     def sealed(self, tensors: Mapping[str, Tensor]) -> Header:
@@ -162,10 +152,7 @@ class Header:
             DeltaError: the header is missing, damaged, of a newer format, or has values that no delta can have.
         """
         values = sealed_values(path, metadata)
-        if type(number := values["format"]) is int and number > FORMAT:
-            raise DeltaError(
-                f"{path} has format {number}, and petl {__version__} reads up to {FORMAT}; upgrade petl-vision"
-            )
+        refuse_newer(path, values)
         if wrong := faults(values, shapes):
             raise DeltaError(
                 f"{path}: its header lacks or misstates {listing(wrong)}; the file is damaged, or not to be trusted"
@@ -193,28 +180,14 @@ def faults(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
         return [_explained(key, values.get(key)) for key in wrong]
     if len(values["methods"]) != len(values["sites"]):
         return ["sites (as many lists as methods)"]
-    off = [*_lost(values, shapes), *_labels_off(values, shapes), *description_faults(values)]
-    return [*off, *oversized(values["methods"], shapes)]
+    if unfit := packing_faults(values.get("packed"), shapes):
+        return unfit
+    whole = unpacked_shapes(values.get("packed"), shapes)
+    off = [*lost_keys(values, whole), *labels_off(values, whole), *description_faults(values)]
+    return [*off, *oversized(values["methods"], whole)]
 
 
 def _explained(key: str, value: Any) -> str:
     """Returns the key, with the reason where one is known."""
     reason: Any = {"backbone": backbone_fault, "pipeline": pipeline_fault}.get(key)
     return f"{key} ({reason(value)})" if reason and isinstance(value, dict) else key
-
-
-def _lost(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    """Lists the keys that the header names as unfrozen by hand and that the file lacks, the first of them at most."""
-    lost = [key for key in values.get("also") or () if key not in shapes]
-    return [f"also ({lost[0]}, which isn't in the file)"] if lost else []
-
-
-def _labels_off(values: Mapping[str, Any], shapes: Shapes) -> list[str]:
-    """Says where there are too many or too few labels for ``num_classes``, or for the classifier in the file."""
-    labels, classes = values.get("labels"), values["backbone"].get("num_classes")
-    if labels is None or classes is None or len(labels) == classes:
-        return []
-    rows = {shape[0] for shape in shapes.values() if shape}
-    if values["head"] and len(labels) in rows and classes not in rows:  # the user has exchanged the classifier by hand
-        return []
-    return [f"labels ({len(labels)} for {classes} classes)"]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from petl.delta.file import Paths, as_path, read_delta, write_delta
+from petl.delta.file import Paths, as_path, rewrite_header
 
 
 def keep_temperature_in(path: Paths, temperature: float | None) -> None:
@@ -13,5 +11,4 @@ def keep_temperature_in(path: Paths, temperature: float | None) -> None:
     Raises:
         DeltaError: the file is no delta, or can't be written; it is as it was.
     """
-    header, tensors = read_delta(as_path(path))
-    write_delta(as_path(path), tensors, replace(header, temperature=temperature))
+    rewrite_header(as_path(path), temperature=temperature)

@@ -17,6 +17,7 @@ from petl.delta.fitting import (
     recorded_plans,
     refuse_other_base,
     refuse_other_structure,
+    rounded_type,
     try_on_meta,
 )
 from petl.delta.header import Header
@@ -216,3 +217,4 @@ def _note(record: Record, header: Header) -> None:
     record.task, record.units = header.task, header.units
     record.thresholds, record.quantiles = header.thresholds, header.quantiles
     record.temperature, record.correction = header.temperature, header.correction
+    record.approximate = rounded_type(header)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from petl.delta.description import reset_classifier_names
 from petl.delta.file import Paths, as_path, write_delta
 from petl.delta.header import Header
+from petl.delta.storage import stored_as, stored_type_name
 from petl.delta.tensors import as_stored, delta_tensors
 from petl.errors import StateError, listing
 from petl.graft.sharded import gathered
@@ -30,7 +31,7 @@ def save(
     units: str | Sequence[str] | None = None,
     thresholds: Sequence[float] | None = None,
     results: Mapping[str, Any] | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
 ) -> Path:
     """Writes the trained tensors, and nothing else, to one ``.safetensors`` file.
 
@@ -45,8 +46,9 @@ def save(
         units: of a regression's outputs: a text, such as "years", or one for each.
         thresholds: of a multilabel task: the probability for each label from which on an image has it.
         results: anything worth keeping, as JSON values.
-        dtype: store floating-point tensors in this type (``torch.bfloat16`` halves the file); reloading is then no longer
-            bit-equal.
+        dtype: store floating-point tensors in this type: "bfloat16" or "float16" (half the file), "int8" (a quarter), "int4" or
+            "int3" (an eighth and less of large tensors), or a torch.dtype. Outputs after a reload are then near those of the
+            model, not equal; the header says so under ``approximate``. What is small or counts stays exact: see docs/trust.md.
 
     Raises:
         StateError: the model isn't wrapped, or a frozen tensor has moved (the error names it).
@@ -65,11 +67,14 @@ def save(
         return write_delta(as_path(path), tensors, header) if is_writer else as_path(path)
 
 
-def delta_of(model: nn.Module, *, dtype: torch.dtype | None = None, **meaning: Any) -> tuple[Header, dict[str, Tensor]]:
+def delta_of(
+    model: nn.Module, *, dtype: torch.dtype | str | None = None, **meaning: Any
+) -> tuple[Header, dict[str, Tensor]]:
     """Returns the header and the tensors that ``save`` writes; ``meaning``: its labels, task, units, thresholds and results.
 
     The tensors may share the memory of the model's.
     """
+    stored_type_name(dtype)
     plain, record = require_record(model)
     refuse_training_outside(model)
     follow_exchanged_layers(plain, record)
@@ -77,8 +82,8 @@ def delta_of(model: nn.Module, *, dtype: torch.dtype | None = None, **meaning: A
     _refuse_strangers(plain, record, also)
     record = _without(record, also)
     prove_unchanged(record, "not saved, because the delta would not give this model back")
-    header = Header.of(plain, record, also, **meaning, dtype=dtype)
-    return header, {key: as_stored(key, tensor, dtype) for key, tensor in tensors.items()}
+    header = Header.of(plain, record, also, **meaning)
+    return stored_as(header, {key: as_stored(key, tensor, None) for key, tensor in tensors.items()}, dtype)
 
 
 def _without(record: Record, also: Sequence[str]) -> Record:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from petl.errors import DeltaError, listing
-from petl.format.backbone_values import FLOAT_TYPES
 from petl.graft.sharded import write_whole
 from petl.wrapping.eval_mode import drop_eval_caches
 from petl.wrapping.fingerprints import combined_fingerprint, fingerprints, full_tensor
@@ -33,16 +32,6 @@ def as_stored(key: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 def delta_checksum(tensors: Mapping[str, Tensor]) -> str:
     """Returns one SHA-256 over names, dtypes, shapes and bytes of the delta's own tensors, whatever their order."""
     return combined_fingerprint(dict(zip(tensors, fingerprints(tensors.values()), strict=True)))
-
-
-def float_type_name(dtype: torch.dtype | None) -> str | None:
-    """Returns the name of a floating-point dtype for the file (None: every tensor's own), or raises a DeltaError."""
-    name = str(dtype).removeprefix("torch.")
-    if dtype is not None and (not isinstance(dtype, torch.dtype) or name not in FLOAT_TYPES):
-        raise DeltaError(
-            f"dtype={dtype!r}; expected a floating-point type: {', '.join(f'torch.{name}' for name in FLOAT_TYPES)}"
-        )
-    return name if dtype is not None else None
 
 
 def fill_model(model: nn.Module, tensors: Mapping[str, Tensor], *, as_stored: bool) -> None:

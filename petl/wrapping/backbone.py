@@ -181,8 +181,8 @@ def _built(
         )
     if is_remote(backbone) and not trust_remote:
         raise DeltaError(
-            f"the delta's backbone is {name!r}, which is outside timm; pass trust_remote=True if you trust whoever wrote "
-            f"the file, or {by_hand}"
+            f"the delta's backbone is {name!r}, which is outside timm; pass trust_remote=True (to a command "
+            f"--trust-remote) if you trust whoever wrote the file, or {by_hand}"
         )
     args = {"num_classes": backbone.get("num_classes"), **backbone.get("args", {})}
     args = {key: value for key, value in args.items() if value is not None}

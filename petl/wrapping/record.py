@@ -35,8 +35,8 @@ class Record:
         statistics, samples: copies of frozen norms' statistics, and a few numbers of every frozen tensor.
         checksums_before_cast, cast_to: checksums of frozen tensors from before a cast of the model, and the dtype of the cast.
         backbone, structure, classifier, create_args: how to rebuild the base, and its modules and their attributes.
-        labels, pipeline, results, task, units, thresholds, quantiles, temperature, correction: values for the delta's header,
-            which other code may set.
+        labels, pipeline, results, task, units, thresholds, quantiles, temperature, correction, approximate: values for the
+            delta's header, which other code may set.
     """
 
     methods: tuple[Method, ...]
@@ -70,6 +70,7 @@ class Record:
     quantiles: list[float] | None = None  # of a regression's outputs
     temperature: float | None = None  # that a classification's scores are divided by for confidences
     correction: dict[str, Any] | None = None  # of the classifier's bias, by `petl.correct`
+    approximate: str | None = None  # the type that the delta's numbers were rounded to in a file, such as "int8"
     create_args: dict[str, Any] | None = None  # wrap's argument
     structure: dict[str, str] = field(default_factory=dict)  # of the base, as wrapping.structure describes it
     classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there

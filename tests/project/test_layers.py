@@ -96,8 +96,11 @@ TESTS_AS_WELL = {
     "data/test_wrappers": "data/class_labels",
     "delta/test_file": "delta/merged_checkpoint",
     "delta/test_header": "delta/sealed_text",
-    "delta/test_hostile_headers": ("format/backbone_values format/method_values format/outputs format/pipeline_values"),
+    "delta/test_hostile_headers": (
+        "format/backbone_values format/method_values format/outputs format/pipeline_values format/recipe_values"
+    ),
     "delta/test_save": "delta/description delta/tensors",
+    "delta/test_storage": "delta/converted",
     "evidence/test_leave_one_out": "evidence/principal_axes",
     "evidence/test_reading": "measures/enough_labels",
     "extraction/test_cut_points": "extraction/flops extraction/skippable",
