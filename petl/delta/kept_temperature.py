@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from petl.addresses.fetched_file import refuse_fetched
 from petl.delta.file import Paths, as_path, read_delta, write_delta
 
 
@@ -13,5 +14,7 @@ def keep_temperature_in(path: Paths, temperature: float | None) -> None:
     Raises:
         DeltaError: the file is no delta, or can't be written; it is as it was.
     """
-    header, tensors = read_delta(as_path(path))
-    write_delta(as_path(path), tensors, replace(header, temperature=temperature))
+    file = as_path(path)
+    refuse_fetched(file, "a temperature")
+    header, tensors = read_delta(file)
+    write_delta(file, tensors, replace(header, temperature=temperature))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.delta.description import reset_classifier_names
-from petl.delta.file import Paths, as_path, write_delta
+from petl.delta.file import Paths, path_to_write, write_delta
 from petl.delta.header import Header
 from petl.delta.tensors import as_stored, delta_tensors
 from petl.errors import StateError, listing
@@ -59,10 +59,11 @@ def save(
     ...     petl.read(path)["labels"]
     ['cat', 'dog', 'eel']
     """
+    to = path_to_write(path)
     meaning = {"labels": labels, "task": task, "units": units, "thresholds": thresholds}
     with gathered(bare(model)) as is_writer:
         header, tensors = delta_of(model, dtype=dtype, results=results, **meaning)
-        return write_delta(as_path(path), tensors, header) if is_writer else as_path(path)
+        return write_delta(to, tensors, header) if is_writer else to
 
 
 def delta_of(model: nn.Module, *, dtype: torch.dtype | None = None, **meaning: Any) -> tuple[Header, dict[str, Tensor]]:
