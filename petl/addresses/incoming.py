@@ -34,8 +34,7 @@ class Incoming:
             DeltaError: this is no safetensors file, or it goes on after its end, or the disk has no room for it.
         """
         self.received += len(chunk)
-        if self._start is not None:
-            self._read_start(chunk)
+        self._read_start(chunk)
         if self.whole is not None and self.received > self.whole:
             raise DeltaError(
                 f"{self.address} goes on after the {self.whole:,} bytes that it should have; nothing was kept"
@@ -62,7 +61,10 @@ class Incoming:
 
     def _read_start(self, chunk: bytes) -> None:
         """Collects the header until it is there, and compares its file size with the announced one."""
-        start = self._start = (self._start or bytearray()) + chunk[: LONGEST_HEADER + 8]
+        start = self._start
+        if start is None:
+            return
+        start += chunk
         if len(start) < 9:
             return
         length = struct.unpack("<Q", start[:8])[0]

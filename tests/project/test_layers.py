@@ -81,6 +81,7 @@ TESTS_AS_WELL = {
         "cli/models"
     ),
     "cli/test_measured_columns": "cli/objectives",
+    "inspection/test_listing": "cli/ls_command",
     "cli/test_shift_command": "cli/correct_command delta/kept_temperature",
     "cli/test_predictions": "training/held_out training/run_file",
     "cli/test_terminal": "cli/phrases errors tables",
