@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from petl.graft.graft import grow
     from petl.graft.kinds import InputGraft, OutputGraft, WeightGraft
     from petl.inspection.check import check
+    from petl.inspection.listing import ls
     from petl.inspection.summary import summary
     from petl.methods import BN, Adapter, Bias, Full, Input, LoRA, Norm, Partial, Peft, Probe
     from petl.methods.method import Method
@@ -85,6 +86,7 @@ _HOMES = {
     "graft.graft": "grow",
     "graft.kinds": "InputGraft OutputGraft WeightGraft",
     "inspection.check": "check",
+    "inspection.listing": "ls",
     "inspection.summary": "summary",
     "methods": "BN Adapter Bias Full Input LoRA Norm Partial Peft Probe",
     "methods.method": "Method",
@@ -195,6 +197,7 @@ __all__ = [
     "grow",
     "in_chans",
     "load",
+    "ls",
     "merge",
     "methods",
     "param_groups",

@@ -7,7 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-DeltaArgument = Annotated[Path, typer.Argument(metavar="DELTA", help="A delta file.")]
+
+def delta_file(text: str | Path) -> Path:
+    """Returns the path of a delta that a command line names; that of an address after its file was fetched."""
+    from petl.addresses.local_file import local_file
+
+    return local_file(text)
+
+
+DeltaArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DELTA",
+        help="A delta file, or its address: hf://USER/REPO/FILE, https://, s3:// ...",
+        parser=delta_file,
+    ),
+]
 DataArgument = Annotated[
     str,
     typer.Argument(

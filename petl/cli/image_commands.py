@@ -140,10 +140,13 @@ def evaluate_command(
 ) -> None:
     """Figures of the delta's task on labelled images: accuracy and figures per class, errors of numbers ..."""
     import petl
+    from petl.addresses.fetched_file import refuse_fetched
     from petl.cli.measured_columns import columns_of_labels, measured_classes, refuse_other_tasks
     from petl.delta.kept_temperature import keep_temperature_in
     from petl.training.held_out import images_to_measure
 
+    if calibrate:
+        refuse_fetched(delta, "a temperature")
     reading_options = data_keywords(reading, known=PIPELINE | DATASET)
     net, header = load_delta(delta, model, trust_remote)
     columns = columns_of_labels(header, data, reading_options.dataset)

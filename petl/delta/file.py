@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
+from petl.addresses.fetched_file import refuse_fetched
+from petl.addresses.local_file import local_file, refuse_address
 from petl.delta.header import Header
 from petl.delta.tensors import delta_checksum
 from petl.errors import DeltaError
@@ -20,7 +22,22 @@ Paths = str | os.PathLike[str]
 
 
 def as_path(path: Paths) -> Path:
-    """Returns the path as a Path, or raises a DeltaError where it can't be one."""
+    """Returns the path of a delta's file; an address's (``hf://``, ``https://``, ``s3://`` ...) after its file was fetched.
+
+    Raises:
+        DeltaError: it can't be a path, or the address can't be fetched.
+    """
+    return local_file(_path_text(path))
+
+
+def path_to_write(path: Paths) -> Path:
+    """Returns the path of a file that will be written, or raises a DeltaError where it can't be one, as an address can't."""
+    refuse_address(_path_text(path))
+    return as_path(path)
+
+
+def _path_text(path: Paths) -> Paths:
+    """Returns the path as it is, or raises a DeltaError where it can't be one."""
     try:
         text = os.fspath(path)
     except TypeError:
@@ -29,11 +46,12 @@ def as_path(path: Paths) -> Path:
         ) from None
     if not isinstance(text, str) or not text or "\0" in text:
         raise DeltaError(f"{text!r} is no path; give that of a .safetensors file")
-    return Path(text)
+    return path
 
 
 def write_delta(path: Path, tensors: Mapping[str, Tensor], header: Header) -> Path:
     """Writes a delta that ``read_delta`` can read; raises a DeltaError for any other, and then writes nothing."""
+    refuse_fetched(path, "a delta")
     in_file = tensors if header.packed is None else packed(tensors, header.packed)
     return write_file(path, in_file, header.sealed(in_file).to_metadata(path, shapes_of(in_file)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from petl.addresses.fetched_file import refuse_fetched
 from petl.delta.file import Paths, as_path, rewrite_header
 
 
@@ -11,4 +12,6 @@ def keep_temperature_in(path: Paths, temperature: float | None) -> None:
     Raises:
         DeltaError: the file is no delta, or can't be written; it is as it was.
     """
-    rewrite_header(as_path(path), temperature=temperature)
+    file = as_path(path)
+    refuse_fetched(file, "a temperature")
+    rewrite_header(file, temperature=temperature)

@@ -85,7 +85,7 @@ def load(
     the model is changed, and no file, folder, address or Python object that a header names is opened.
 
     Args:
-        path: of a file that ``save`` wrote.
+        path: of a file that ``save`` wrote, or its address: ``hf://USER/REPO/FILE.safetensors``, ``https://``, ``s3://`` ...
         model: the backbone, not wrapped, or a model that holds the backbone; changed in place. A model that was wrapped by the
             same recipe and then sharded by FSDP2 gets the values. None: timm builds the recorded backbone.
         pretrained: let timm fetch the pretrained weights for a backbone that it builds.
@@ -97,7 +97,7 @@ def load(
         trust_remote: let a recorded name such as ``hf-hub:OWNER/NAME`` or ``local-dir:FOLDER`` send timm there.
 
     Raises:
-        DeltaError: the file is damaged, from a newer petl, or doesn't fit the model, which is unchanged.
+        DeltaError: the file is damaged, from a newer petl, can't be fetched, or doesn't fit the model, which is unchanged.
         MethodError: there is no such ``memory`` or ``base_dtype``.
         StateError: the model is wrapped already.
 
@@ -128,7 +128,8 @@ def load(
 def read(path: Paths) -> dict[str, Any]:
     """Returns the header of a delta file: backbone, methods, sites, labels, input pipeline, results; no tensor is read.
 
-    Texts in the header come from whoever wrote the file: `petl.errors.printable` makes them safe to print.
+    ``path`` may be an address, as for `petl.load`. Texts in the header come from whoever wrote the file:
+    `petl.errors.printable` makes them safe to print.
 
     Raises:
         DeltaError: the file is no delta of a format that this petl knows, or its header has values that no delta can have.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from petl.delta.description import reset_classifier_names
-from petl.delta.file import Paths, as_path, write_delta
+from petl.delta.file import Paths, path_to_write, write_delta
 from petl.delta.header import Header
 from petl.delta.storage import stored_as, stored_type_name
 from petl.delta.tensors import as_stored, delta_tensors
@@ -61,10 +61,11 @@ def save(
     ...     petl.read(path)["labels"]
     ['cat', 'dog', 'eel']
     """
+    to = path_to_write(path)
     meaning = {"labels": labels, "task": task, "units": units, "thresholds": thresholds}
     with gathered(bare(model)) as is_writer:
         header, tensors = delta_of(model, dtype=dtype, results=results, **meaning)
-        return write_delta(as_path(path), tensors, header) if is_writer else as_path(path)
+        return write_delta(to, tensors, header) if is_writer else to
 
 
 def delta_of(

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from petl.errors import MethodError, near
+from petl.errors import MethodError, PetlError, near
 from petl.methods.lora import LoRA
 from petl.methods.method import Method
 from petl.methods.norm import Norm
@@ -78,6 +78,23 @@ def with_options(methods: list[Method], options: Mapping[str, Any]) -> list[Meth
 def option_values(method: Method) -> dict[str, Any]:
     """Returns a method's options by name."""
     return {field.name: getattr(method, field.name) for field in dataclasses.fields(method)}
+
+
+def method_text(method: Method) -> str:
+    """Returns a method's name, with the options that differ from its defaults.
+
+    >>> import petl
+    >>> method_text(petl.LoRA(rank=4)), method_text(petl.Norm())
+    ('lora(rank=4)', 'norm')
+    """
+    try:
+        defaults = option_values(type(method)())
+    except (TypeError, PetlError):  # it can't be made without options
+        defaults = {}
+    changed = {key: value for key, value in option_values(method).items() if defaults.get(key) != value}
+    return (
+        f"{method.name}({', '.join(f'{key}={value!r}' for key, value in changed.items())})" if changed else method.name
+    )
 
 
 def _is_best(item: Any) -> bool:

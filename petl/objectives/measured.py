@@ -63,9 +63,9 @@ class TaskMetrics:
 
     @property
     def row(self) -> dict[str, Any]:
-        """Returns the numbers by name, and their standard errors as ``accuracy_standard_error``: an epoch's row of a history."""
+        """Returns the numbers by name, standard errors as ``accuracy_standard_error``, and how many ``images`` were measured."""
         errors = {f"{name}{ERROR_SUFFIX}": error for name, error in self.standard_errors.items()}
-        return {**self.scalars, **errors, **self._more_of_row()}
+        return {**self.scalars, **errors, "images": self.images, **self._more_of_row()}
 
     def compare(self, other: TaskMetrics, *, level: float = 0.9, seed: int = 0) -> Difference:
         """Returns how much better this evaluation is than another one on the same images, image by image.

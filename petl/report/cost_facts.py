@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import nn
 
+from petl.addresses.fetched_file import name_to_load
 from petl.delta.save import save
 from petl.errors import PetlError
 from petl.version import __version__
@@ -61,12 +62,16 @@ def reproduce_facts(
     options = ", ".join(
         f"{key}={'other' if isinstance(value, nn.Module) else repr(value)}" for key, value in settings.items()
     )
-    load = f'model = petl.load("{delta.name}")' if delta is not None else "# model: as it was when this page was made"
+    load = (
+        f'model = petl.load("{name_to_load(delta)}")'
+        if delta is not None
+        else "# model: as it was when this page was made"
+    )
     shown = {key: value for key, value in ((run or {}).get("settings") or {}).items() if _is_told(value)}
     return {
         "code": ["import petl", load, f'petl.report(model, data, "report.html", {options})'],
         "data": about,
-        "command": f"petl report {delta.name} DATA --out report.html" if delta is not None else None,
+        "command": f"petl report {name_to_load(delta)} DATA --out report.html" if delta is not None else None,
         "backbone": {key: backbone[key] for key in ("name", "fingerprint") if isinstance(backbone.get(key), str)},
         "settings": shown,
         "versions": {"petl": __version__, "python": platform.python_version(), **_versions()},

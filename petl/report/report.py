@@ -13,6 +13,7 @@ from petl.data.inputs import Data
 from petl.data.pairs import Keys
 from petl.data.replacements import marking_unreadable
 from petl.data.samples import refuse_sample
+from petl.delta.file import as_path
 from petl.errors import StateError
 from petl.extraction.accelerator import private_accelerator, progress_bar
 from petl.extraction.classifier_inputs import classifier_modules
@@ -78,7 +79,7 @@ def report(
         findings: What `petl.rank`, `petl.advise`, `petl.compare` and `petl.shift` returned, their JSON files, or a folder
             of these, to be shown on the page.
         history: What `petl.fit` returned, or its ``.history.json``; else that beside ``delta``.
-        delta: The model's delta file, for its size, its training's history and the lines that load it again.
+        delta: The model's delta file, or its address, for its size, its training's history and the lines that load it again.
         images: At most so many images, as `petl.data.sample` chooses them with this ``seed``: every class in its share. They are
             held in memory: 55 MB for 500 at 96 pixels, 301 MB at 224.
         title, about: The page's heading, and a few words about the data.
@@ -169,11 +170,12 @@ def _undisturbed_base(former: nn.Module | None, base: Any) -> Any:
 def _delta_file(delta: Any) -> Path | None:
     if delta is None:
         return None
-    if not isinstance(delta, (str, Path)) or not Path(delta).is_file():
+    file = as_path(delta) if isinstance(delta, (str, Path)) and delta != "" else None
+    if file is None or not file.is_file():
         raise StateError(
             f"delta={str(delta)!r} is no file; give the model's delta, such as 'pets.safetensors', or leave it out"
         )
-    return Path(delta)
+    return file
 
 
 def _about(data: Any) -> str:

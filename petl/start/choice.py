@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from petl.methods.default import best_methods
+from petl.methods.default import best_methods, method_text
 from petl.methods.method import Method
 from petl.methods.registry import RESERVED
 from petl.trials.comparison import Comparison
-from petl.trials.settings import is_closed, method_text
+from petl.trials.settings import is_closed
 from petl.wrapping.lookup import record
 
 

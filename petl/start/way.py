@@ -19,6 +19,7 @@ from petl.delta.save import save
 from petl.extraction.undisturbed import rng_restored
 from petl.findings import Findings, as_text
 from petl.format.atomic_files import open_atomically
+from petl.methods.default import method_text
 from petl.methods.method import Method
 from petl.ranking.rank import rank
 from petl.report.report import report
@@ -35,7 +36,7 @@ from petl.training.history import History
 from petl.trials.compare import compare
 from petl.trials.comparison import Comparison
 from petl.trials.plan import TooLittleTime
-from petl.trials.settings import FACTORS, method_text
+from petl.trials.settings import FACTORS
 from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from petl.errors import MethodError, PetlError, SiteError, listing
-from petl.methods.default import methods_for, option_values
+from petl.errors import MethodError, SiteError, listing
+from petl.methods.default import method_text, methods_for
 from petl.methods.method import Method
 from petl.methods.probe import Probe
 from petl.wrapping.wrap import wrap
@@ -48,23 +48,6 @@ class TrialSetting:
     def lr(self) -> str | None:
         """Returns ``lr=`` of `petl.fit`, such as "x3"."""
         return None if self.factor is None else f"x{self.factor:.4g}"
-
-
-def method_text(method: Method) -> str:
-    """Returns a method's name, with the options that differ from its defaults.
-
-    >>> import petl
-    >>> method_text(petl.LoRA(rank=4)), method_text(petl.Norm())
-    ('lora(rank=4)', 'norm')
-    """
-    try:
-        defaults = option_values(type(method)())
-    except (TypeError, PetlError):  # it can't be made without options
-        defaults = {}
-    changed = {key: value for key, value in option_values(method).items() if defaults.get(key) != value}
-    return (
-        f"{method.name}({', '.join(f'{key}={value!r}' for key, value in changed.items())})" if changed else method.name
-    )
 
 
 def settings_for(model: nn.Module, methods: Any, factors: Sequence[float], outputs: int) -> list[TrialSetting]:

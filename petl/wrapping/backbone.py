@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from petl.addresses.hub_access import cache_if_unreachable
 from petl.errors import DeltaError, MethodError, listing
 from petl.format.backbone_values import TIMM_NAME, is_remote
 from petl.format.create_args import fault
 from petl.sites.meta import pretrained_cfg
 from petl.sites.survey import Survey
 from petl.wrapping.backbone_size import refuse_huge
-from petl.wrapping.hub_access import cache_if_unreachable
 
 KEPT_ELSEWHERE = ("num_classes", "in_chans")  # arguments that have keys of their own in the description
 

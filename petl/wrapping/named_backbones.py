@@ -21,7 +21,7 @@ def existing_file(path: str | Path) -> Path:
     """Returns the path of an existing file, or raises a StateError."""
     if not Path(path).is_file():
         raise StateError(f"no such file: {path}")
-    return Path(path)
+    return path if isinstance(path, Path) else Path(path)
 
 
 def create_backbone(

@@ -34,8 +34,9 @@ ROOMS = {
     "memory": GROUND | {"kernels", "graft", "sites"},
     "methods": GROUND | {"kernels", "graft", "sites"},
     "format": GROUND,
-    "wrapping": GROUND | {"graft", "sites", "memory", "methods", "format"},
-    "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "wrapping"},
+    "addresses": GROUND | {"format"},
+    "wrapping": GROUND | {"graft", "sites", "memory", "methods", "format", "addresses"},
+    "delta": GROUND | {"graft", "sites", "memory", "methods", "format", "addresses", "wrapping"},
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
     "objectives": GROUND | {"evidence", "measures", "format", "graft", "sites", "wrapping", "data"},
@@ -43,11 +44,13 @@ ROOMS = {
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
+    "sharing": GROUND
+    | {"addresses", "sites", "methods", "format", "wrapping", "delta", "data", "objectives", "training"},
     "tasks": GROUND
     | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
 }
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS["start"] = BELOW_GUIDES | {*GUIDES, "report", "demo"}
@@ -65,6 +68,10 @@ OURS = sorted(
 
 # test file -> the files of petl that it tests besides the one of its name: parts of one subject, which only work together
 TESTS_AS_WELL = {
+    "addresses/test_local_file": (
+        "addresses/address addresses/fetch_errors addresses/fetched_file addresses/hub_access addresses/hub_file "
+        "addresses/incoming addresses/kept_copies addresses/remote_file"
+    ),
     "advice/test_advise": (
         "advice/alarms advice/distance advice/duplicates advice/facts advice/measuring advice/opened advice/random_copy "
         "advice/readings advice/result advice/single_images advice/wording"
@@ -74,6 +81,7 @@ TESTS_AS_WELL = {
         "cli/models"
     ),
     "cli/test_measured_columns": "cli/objectives",
+    "inspection/test_listing": "cli/ls_command",
     "cli/test_shift_command": "cli/correct_command delta/kept_temperature",
     "cli/test_predictions": "training/held_out training/run_file",
     "cli/test_terminal": "cli/phrases errors tables",
@@ -187,7 +195,7 @@ TESTS_AS_WELL = {
     "wrapping/test_rates": "methods/rates training/rate_groups",
     "training/test_own_scheduler": "training/ready_optimizer",
     "training/test_trackers": "training/tracker_choice",
-    "wrapping/test_backbone": "wrapping/backbone_size wrapping/hub_access",
+    "wrapping/test_backbone": "wrapping/backbone_size",
     "wrapping/test_frozen_base": (
         "wrapping/casts wrapping/causes wrapping/guarded_model wrapping/loaded_values wrapping/rebase wrapping/rounding"
     ),
