@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.exchange.to_peft import to_peft
     from petl.extraction.feature_set import Features
     from petl.extraction.features import features
     from petl.graft.graft import grow
@@ -80,6 +81,7 @@ _HOMES = {
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "exchange.to_peft": "to_peft",
     "extraction.feature_set": "Features",
     "extraction.features": "features",
     "graft.graft": "grow",
@@ -209,6 +211,7 @@ __all__ = [
     "shift",
     "start",
     "summary",
+    "to_peft",
     "trainable",
     "unwrap",
     "wrap",
