@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.exchange.from_peft import from_peft
     from petl.exchange.to_peft import to_peft
     from petl.extraction.feature_set import Features
     from petl.extraction.features import features
@@ -81,6 +82,7 @@ _HOMES = {
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "exchange.from_peft": "from_peft",
     "exchange.to_peft": "to_peft",
     "extraction.feature_set": "Features",
     "extraction.features": "features",
@@ -194,6 +196,7 @@ __all__ = [
     "find",
     "find_lr",
     "fit",
+    "from_peft",
     "grow",
     "in_chans",
     "load",

@@ -10,10 +10,11 @@ from typing import Any
 from torch import nn
 
 from petl.errors import StateError, listing
-from petl.exchange.peft_names import exact_key, exact_pattern
+from petl.exchange.peft_names import exact_key
 from petl.exchange.peft_parts import INSTEAD, PeftParts
 from petl.exchange.peft_tuners import Tuner
 from petl.methods.lora import LoRA
+from petl.sites.names import exact_pattern
 from petl.wrapping.record import Record
 
 NO_LAYER = "dummy-target-modules"  # peft's word for an adapter of whole modules alone

@@ -15,15 +15,6 @@ from torch import nn
 from petl.sites.names import within
 
 
-def exact_pattern(names: Iterable[str]) -> str:
-    """Returns one pattern for ``target_modules`` that matches these full names and no other.
-
-    >>> exact_pattern(["conv1", "layer1.0.conv1"])
-    'conv1|layer1\\\\.0\\\\.conv1'
-    """
-    return "|".join(re.escape(name) for name in names)
-
-
 def exact_key(name: str) -> str:
     """Returns the key of ``rank_pattern`` and ``alpha_pattern`` that matches this full name and no other that ends like it."""
     return f"^{re.escape(name)}"
