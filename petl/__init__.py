@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.exchange.export import export
     from petl.exchange.from_peft import from_peft
     from petl.exchange.to_peft import to_peft
     from petl.extraction.feature_set import Features
@@ -82,6 +83,7 @@ _HOMES = {
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "exchange.export": "export",
     "exchange.from_peft": "from_peft",
     "exchange.to_peft": "to_peft",
     "extraction.feature_set": "Features",
@@ -192,6 +194,7 @@ __all__ = [
     "correct",
     "data",
     "evaluate",
+    "export",
     "features",
     "find",
     "find_lr",
