@@ -40,12 +40,14 @@ def left_out(names: Iterable[str], saved: Collection[str]) -> list[str]:
 def settled(names: Sequence[str], whole: Iterable[str], adapted: Collection[str]) -> tuple[list[str], list[str]]:
     """Returns the entries for ``modules_to_save``, and the modules that peft wraps for them, in the model's order.
 
-    A module that an entry reaches by chance is wrapped too; an adapted layer that peft would leave out gets an entry.
+    A module that an entry reaches by chance is wrapped too, and an entry inside it is not needed then; an adapted layer that
+    peft would leave out gets an entry.
     """
     entries = {*whole}
     while True:
         reached = saved_whole(names, entries)
         lost = {name for name in left_out(adapted, {*entries, *reached}) if not within(name, reached)}
-        if not lost:
+        covered = {e for e in entries if within(e.rpartition(".")[0], saved_whole(names, entries - {e}))} - lost
+        if not lost and not covered:
             return [name for name in names if name in entries], reached
-        entries |= lost
+        entries = (entries | lost) - covered
