@@ -26,7 +26,9 @@ def to_peft_command(
     model: BackboneOption = None,
     whole_layers: Annotated[
         bool,
-        typer.Option(help="Write layers whole whose change peft would compute otherwise. [or refuse]", show_default=True),
+        typer.Option(
+            help="Write layers whole whose change peft would compute otherwise. [or refuse]", show_default=True
+        ),
     ] = True,
     as_json: JsonOption = False,
     overwrite: OverwriteOption = False,
@@ -55,7 +57,9 @@ def from_peft_command(
     adapter = Path(folder) / "adapter_model.safetensors"
     path = destination(to, inputs=[adapter, *weights_file(model)], overwrite=overwrite)
     if not model:
-        raise MethodError("which timm model was the adapter trained on? Name it: --model NAME, or --model NAME:WEIGHTS_FILE")
+        raise MethodError(
+            "which timm model was the adapter trained on? Name it: --model NAME, or --model NAME:WEIGHTS_FILE"
+        )
     net = petl.from_peft(named_backbone(model, parse_pairs(args)), folder)
     try_writing(path, lambda trial: petl.save(net, trial))
     petl.save(net, path)

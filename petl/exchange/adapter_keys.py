@@ -34,7 +34,9 @@ def sorted_tensors(config: AdapterConfig, model: nn.Module, tensors: Mapping[str
     known = {*names}
     found = AdapterTensors(whole=saved_whole(names, config.saved))
     if unknown := [entry for entry in config.saved if not saved_whole(names, [entry])]:
-        raise DeltaError(f"{config.path}: its modules_to_save names {listing(unknown)}, which {type(model).__name__} lacks")
+        raise DeltaError(
+            f"{config.path}: its modules_to_save names {listing(unknown)}, which {type(model).__name__} lacks"
+        )
     left = []
     for key, tensor in tensors.items():
         base_key = key.replace(".base_layer.", ".") if key.endswith(".base_layer.bias") else key
@@ -90,7 +92,9 @@ def _refuse_missing(config: AdapterConfig, model: nn.Module, found: AdapterTenso
 def _join_shared(config: AdapterConfig, model: nn.Module, found: AdapterTensors) -> None:
     """Keeps tensors that the model has under several names under the first alone, where the file has one value for all."""
     first = {key for key, _, _ in state_entries(model)}
-    places = {id(owner._parameters.get(leaf, owner._buffers.get(leaf))): key for key, owner, leaf in state_entries(model)}
+    places = {
+        id(owner._parameters.get(leaf, owner._buffers.get(leaf))): key for key, owner, leaf in state_entries(model)
+    }
     for name, module in model.named_modules(remove_duplicate=False):
         for leaf, tensor in (*module._parameters.items(), *module._buffers.items()):
             key = joined(name, leaf)

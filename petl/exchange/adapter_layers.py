@@ -61,7 +61,8 @@ def native_methods(config: AdapterConfig, survey: Survey, layers: Layers) -> lis
             return None
         groups.setdefault((config.rank(name), float(config.alpha(name))), []).append(name)
     return [
-        LoRA(where=tuple(group), rank=rank, alpha=alpha, rslora=root, dora=dora) for (rank, alpha), group in groups.items()
+        LoRA(where=tuple(group), rank=rank, alpha=alpha, rslora=root, dora=dora)
+        for (rank, alpha), group in groups.items()
     ]
 
 
@@ -82,7 +83,9 @@ def refuse_ranks(config: AdapterConfig, layers: Layers) -> None:
             seen = "nothing" if down is None else str(tuple(down.shape))
             raise DeltaError(f"{config.path}: its config gives {name} rank {rank}, and its lora_A.weight is {seen}")
         if "r" in config.values and rank > largest and config.kind != "LOKR":  # LoKr's rank may exceed what it uses
-            raise DeltaError(f"{config.path}: its config gives {name} rank {rank}, and no tensor in the file has that size")
+            raise DeltaError(
+                f"{config.path}: its config gives {name} rank {rank}, and no tensor in the file has that size"
+            )
 
 
 def native_tensors(layers: Layers) -> dict[str, Tensor]:

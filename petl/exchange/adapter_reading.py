@@ -127,7 +127,10 @@ def tuner_values(config: AdapterConfig, layers: Iterable[str]) -> dict[str, Any]
     values = {key: value for key, value in config.values.items() if key not in RECORDED_ELSEWHERE}
     if "rank_pattern" in values or "alpha_pattern" in values:
         names = [*layers]
-        usual_rank, usual_alpha = config.values.get("r", 8), config.values.get("lora_alpha", config.values.get("alpha", 8))
+        usual_rank, usual_alpha = (
+            config.values.get("r", 8),
+            config.values.get("lora_alpha", config.values.get("alpha", 8)),
+        )
         ranks = {f"^{re.escape(name)}": config.rank(name) for name in names}
         alphas = {f"^{re.escape(name)}": config.alpha(name) for name in names}
         values["rank_pattern"] = {key: value for key, value in ranks.items() if value != usual_rank}

@@ -99,7 +99,11 @@ def export(
     return Exported(
         path=str(place),
         bytes=len(content),
-        input_shape=["batch", config["input_size"][0], *(config["input_size"][1:] if fixed_size else ("height", "width"))],
+        input_shape=[
+            "batch",
+            config["input_size"][0],
+            *(config["input_size"][1:] if fixed_size else ("height", "width")),
+        ],
         outputs=names,
         layers_of_their_own=kept,
         difference=gap,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from petl.delta.file import Paths, as_path, shapes_of
 from petl.delta.tensors import delta_tensors, fill_model, refuse_mismatch
@@ -117,7 +117,9 @@ class _Reading:
         sites = {site.name: site for site in all_sites(self.survey)}
         unknown = [name for name in (*self.found.layers, *self.biases) if name not in sites]
         if unknown:
-            raise DeltaError(f"{self.path} adapts {listing(unknown)}, which {type(self.survey.model).__name__} doesn't use")
+            raise DeltaError(
+                f"{self.path} adapts {listing(unknown)}, which {type(self.survey.model).__name__} doesn't use"
+            )
         plans: list[Plan] = [(method, Sites(sites[n] for n in cast(Any, method).where)) for method in self.methods]
         if self.biases:
             plans.append((Bias(where=tuple(self.biases)), Sites(sites[name] for name in self.biases)))
@@ -132,7 +134,9 @@ class _Reading:
     def _classes(self) -> int | None:
         """Returns the number of classes of the file's classifier where the model has another, else None."""
         rows = {
-            self.found.own[joined(name, "weight")].shape[0] for name in self.head if joined(name, "weight") in self.found.own
+            self.found.own[joined(name, "weight")].shape[0]
+            for name in self.head
+            if joined(name, "weight") in self.found.own
         }
         current = getattr(self.survey.model, "num_classes", None)
         return rows.pop() if len(rows) == 1 and rows != {current} else None

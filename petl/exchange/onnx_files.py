@@ -73,7 +73,9 @@ def onnx_content(program: Any, names: Sequence[str], texts: Mapping[str, str]) -
 def _name_sizes(proto: Any) -> None:
     """Calls the first dimension of input and outputs "batch" (and those that vary beside it "height" and "width")."""
     given = [dim.dim_param for dim in proto.graph.input[0].type.tensor_type.shape.dim]
-    words = {symbol: word for symbol, word in zip(given, ("batch", "", "height", "width"), strict=False) if symbol and word}
+    words = {
+        symbol: word for symbol, word in zip(given, ("batch", "", "height", "width"), strict=False) if symbol and word
+    }
     for value in (*proto.graph.input, *proto.graph.output, *proto.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
             if dim.dim_param in words:

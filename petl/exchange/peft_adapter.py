@@ -46,7 +46,9 @@ class PeftAdapter(Findings):
             lines.append(f"Saved as whole modules, since all of them trains: {listing(self.saved, 4)}.")
         if self.whole:
             reasons = "; ".join(sorted({*self.whole.values()}))
-            lines.append(f"Written whole, with the changed weight, as peft has no other way: {listing(self.whole, 4)} ({reasons}).")
+            lines.append(
+                f"Written whole, with the changed weight, as peft has no other way: {listing(self.whole, 4)} ({reasons})."
+            )
         if self.biases:
             lines.append(f"The biases of {self.biases} layers.")
         if self.difference is not None:

@@ -53,7 +53,9 @@ def tuner_config(base: nn.Module, tuner: Tuner, parts: PeftParts) -> dict[str, A
     config.target_modules = exact_pattern(tuner.names)
     if parts.whole:
         if not hasattr(config, "modules_to_save"):
-            raise StateError(f"peft's {tuner.kind} takes no modules_to_save, which {listing(parts.whole)} needs; {INSTEAD}")
+            raise StateError(
+                f"peft's {tuner.kind} takes no modules_to_save, which {listing(parts.whole)} needs; {INSTEAD}"
+            )
         config.modules_to_save = parts.entries
     if parts.biases:
         if not hasattr(config, "bias"):

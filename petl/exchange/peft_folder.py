@@ -33,9 +33,13 @@ def output_folder(folder: Paths) -> Path:
     return path
 
 
-def write_adapter(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_adapter(
+    folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
     """Writes both files; ``folder`` exists and is empty."""
-    write_file(folder / TENSORS, {f"{PREFIX}{key}": value for key, value in state.items()}, {"format": "pt", **metadata})
+    write_file(
+        folder / TENSORS, {f"{PREFIX}{key}": value for key, value in state.items()}, {"format": "pt", **metadata}
+    )
     with open_atomically(folder / CONFIG) as file:
         file.write((json.dumps(config, indent=2, sort_keys=True) + "\n").encode())
 
@@ -78,7 +82,9 @@ def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict
     """
     path = as_path(folder)
     if not path.is_dir():
-        raise DeltaError(f"{path} is no folder; give one with {CONFIG} and {TENSORS}, as peft's save_pretrained writes it")
+        raise DeltaError(
+            f"{path} is no folder; give one with {CONFIG} and {TENSORS}, as peft's save_pretrained writes it"
+        )
     if not (path / CONFIG).is_file():
         raise DeltaError(f"{path} has no {CONFIG}; give the folder that peft's save_pretrained wrote")
     if not (path / TENSORS).is_file():

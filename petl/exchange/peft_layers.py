@@ -99,7 +99,7 @@ def _unsliced(graft: SlicedLowRank, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 def effective_state(module: nn.Module, plain: nn.Module) -> dict[str, Tensor]:
     """Returns the state dict of the plain module with the values that the grafted one computes with."""
-    parts = dict(module.named_modules())
+    parts = dict(module.named_modules(remove_duplicate=False))
     state = {}
     for key in plain.state_dict():
         where, _, leaf = key.rpartition(".")

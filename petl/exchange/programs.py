@@ -28,7 +28,9 @@ def as_program(model: nn.Module, images: Tensor, *, fixed_size: bool) -> Any:
             return torch.export.export(model, (images,), dynamic_shapes=(varying,), strict=False)
     except Exception as error:  # torch raises many kinds
         hint = "" if fixed_size else "; leave out fixed_size=False, which not every model can do"
-        raise StateError(f"torch.export can't take this {kind}: {_first_line(error)}{hint}; nothing was written") from error
+        raise StateError(
+            f"torch.export can't take this {kind}: {_first_line(error)}{hint}; nothing was written"
+        ) from error
 
 
 def program_content(program: Any, names: Sequence[str], texts: Mapping[str, str]) -> Content:

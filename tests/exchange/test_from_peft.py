@@ -30,13 +30,20 @@ CASES: dict[str, tuple[str, Callable[[], Any], bool]] = {
     "patterns": (
         "vit",
         lambda: peft.LoraConfig(
-            r=4, target_modules=["qkv", "fc1"], rank_pattern={r"blocks\.0\.mlp\.fc1": 2, "qkv": 3}, alpha_pattern={"fc1": 5}
+            r=4,
+            target_modules=["qkv", "fc1"],
+            rank_pattern={r"blocks\.0\.mlp\.fc1": 2, "qkv": 3},
+            alpha_pattern={"fc1": 5},
         ),
         True,
     ),
     "all-linear": ("vit", lambda: peft.LoraConfig(r=4, target_modules="all-linear", exclude_modules=["head"]), True),
     "head too": ("vit", lambda: peft.LoraConfig(r=4, target_modules="all-linear", lora_dropout=0.1), True),
-    "some blocks": ("vit", lambda: peft.LoraConfig(target_modules=["qkv"], layers_to_transform=[1, 2], layers_pattern="blocks"), True),
+    "some blocks": (
+        "vit",
+        lambda: peft.LoraConfig(target_modules=["qkv"], layers_to_transform=[1, 2], layers_pattern="blocks"),
+        True,
+    ),
     "bias all": (
         "vit",
         lambda: peft.LoraConfig(r=2, target_modules=["qkv"], bias="all", modules_to_save=["head", "norm"]),
@@ -44,11 +51,19 @@ CASES: dict[str, tuple[str, Callable[[], Any], bool]] = {
     ),
     "bias lora_only": ("vit", lambda: peft.LoraConfig(r=2, target_modules=["qkv"], bias="lora_only"), True),
     "lora_bias": ("vit", lambda: peft.LoraConfig(r=2, target_modules=["qkv"], lora_bias=True), False),
-    "convs": ("resnet", lambda: peft.LoraConfig(r=2, target_modules=["0.conv1", "conv2"], modules_to_save=["fc", "bn1"]), True),
+    "convs": (
+        "resnet",
+        lambda: peft.LoraConfig(r=2, target_modules=["0.conv1", "conv2"], modules_to_save=["fc", "bn1"]),
+        True,
+    ),
     "dora convs": ("resnet", lambda: peft.LoraConfig(r=2, use_dora=True, target_modules=r"layer\d\.0\.conv2"), True),
     "norms": ("efficientnet", lambda: peft.LoraConfig(r=2, target_modules=["conv_pw"], modules_to_save=["bn2"]), True),
     "rank beyond": ("efficientnet", lambda: peft.LoraConfig(r=70, target_modules=["conv_pw"]), False),
-    "grouped": ("resnext", lambda: peft.LoraConfig(r=4, target_modules=r"layer[12].*conv2", modules_to_save=["fc"]), False),
+    "grouped": (
+        "resnext",
+        lambda: peft.LoraConfig(r=4, target_modules=r"layer[12].*conv2", modules_to_save=["fc"]),
+        False,
+    ),
     "loha": ("vit", lambda: peft.LoHaConfig(r=2, target_modules=ATTENTION, modules_to_save=["head"]), False),
     "loha patterns": ("vit", lambda: peft.LoHaConfig(r=2, target_modules=MLP, rank_pattern={"fc1": 3}), False),
     "lokr": ("vit", lambda: peft.LoKrConfig(r=2, target_modules=ATTENTION, modules_to_save=["head"]), False),
