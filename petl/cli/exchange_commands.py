@@ -82,16 +82,16 @@ def export_command(
     from petl.cli.outputs import destination
 
     path = destination(to, inputs=[delta, *weights_file(model)], overwrite=overwrite)
-    sides = _sides(size)
+    sides = _image_sides(size)
     net, _ = load_delta(delta, model)
     written = petl.export(net, path, probabilities=probabilities, size=sides, fixed_size=not any_size)
     say(as_json_text(written.to_json()) if as_json else written)
 
 
-def _sides(text: str | None) -> int | tuple[int, int] | None:
+def _image_sides(text: str | None) -> int | tuple[int, int] | None:
     """Returns ``size=`` of `petl.export` for the word of a command line.
 
-    >>> _sides("224"), _sides("160x320")
+    >>> _image_sides("224"), _image_sides("160x320")
     (224, (160, 320))
     """
     if text is None:

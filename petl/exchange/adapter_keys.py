@@ -52,8 +52,8 @@ def sorted_tensors(config: AdapterConfig, model: nn.Module, tensors: Mapping[str
             left.append(key)
     if left:
         raise DeltaError(
-            f"{config.path}: nothing in its config or in this {type(model).__name__} takes {listing(left)}; it belongs to another "
-            f"model, or is damaged"
+            f"{config.path}: nothing in its config or in this {type(model).__name__} takes {listing(left)}; it belongs to "
+            f"another model, or is damaged"
         )
     _refuse_missing(config, model, found)
     _join_shared(config, model, found)

@@ -1,4 +1,4 @@
-"""The tuner of a peft adapter as methods of petl: petl's own LoRA where it computes the same, else peft's layers by the bridge."""
+"""The tuner of a peft adapter as methods of petl: petl's own LoRA where that computes the same, else peft's layers."""
 
 from __future__ import annotations
 

@@ -62,8 +62,8 @@ def read_config(path: Path, config: Mapping[str, Any]) -> AdapterConfig:
     start = values.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(CHANGE_THE_BASE):
         raise DeltaError(
-            f"{path}: its LoRA started from a changed base (init_lora_weights={start!r:.40}), onto which its tensors go; write it "
-            f"again for the base as it is: peft_model.save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
+            f"{path}: its LoRA started from a changed base (init_lora_weights={start!r:.40}), onto which its tensors go; write "
+            f"it again for the base as it is: peft_model.save_pretrained(folder, path_initial_model_for_weight_conversion=...)"
         )
     if start is not None:
         values["init_lora_weights"] = True  # the values come out of the file

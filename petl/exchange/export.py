@@ -16,7 +16,7 @@ from petl.data.pipelines import pipeline
 from petl.delta.file import Paths, as_path
 from petl.delta.load import load
 from petl.errors import DeltaError, StateError
-from petl.exchange.exportable import OUTPUT_NAMES, Answers, answering, exportable_copy
+from petl.exchange.exportable import OUTPUT_NAMES, AnsweringModel, answering, exportable_copy
 from petl.exchange.exported import Exported
 from petl.exchange.kept_texts import kept_texts
 from petl.exchange.onnx_files import onnx_content, refuse_large, refuse_without_onnx
@@ -30,7 +30,7 @@ from petl.wrapping.lookup import record
 
 EXPORT_TOLERANCE = 1e-4  # of the largest output: another runtime adds up in another order
 BATCHES = (1, 3)  # that the file is tried with before it is put in place
-Run = Callable[[Tensor], list[Tensor]]
+RunsFile = Callable[[Tensor], list[Tensor]]
 
 
 @torch.inference_mode(False)
@@ -91,8 +91,8 @@ def export(
         gap, scale = _tried(answers, run, images, fixed_size)
     if not gap <= EXPORT_TOLERANCE * max(scale, 1e-6):
         raise StateError(
-            f"the exported model computes something else than this {type(network).__name__} (off by {gap:.2g} where outputs reach "
-            f"{scale:.2g}); nothing was written: try the other kind of file (.onnx, .pt2)"
+            f"the exported model computes something else than this {type(network).__name__} (off by {gap:.2g} where outputs "
+            f"reach {scale:.2g}); nothing was written: try the other kind of file (.onnx, .pt2)"
         )
     with open_atomically(place) as file:
         file.write(content)
@@ -131,7 +131,7 @@ def _listed(labels: Iterable[Any] | None) -> list[Any] | None:
     return None if labels is None else [*labels]
 
 
-def _output_names(answers: Answers, images: Tensor, said: Mapping[str, Any], probabilities: bool) -> list[str]:
+def _output_names(answers: AnsweringModel, images: Tensor, said: Mapping[str, Any], probabilities: bool) -> list[str]:
     """Returns a name for each output, from one pass of the model; raises a StateError where the model doesn't take the images."""
     try:
         with undisturbed(answers, None), torch.no_grad():
@@ -161,7 +161,7 @@ def _texts(model: nn.Module, header: Mapping[str, Any], names: Sequence[str]) ->
     return {**kept_texts(header), **{key: json.dumps(value) for key, value in more.items() if value is not None}}
 
 
-def _tried(answers: Answers, run: Run, images: Tensor, fixed_size: bool) -> tuple[float, float]:
+def _tried(answers: AnsweringModel, run: RunsFile, images: Tensor, fixed_size: bool) -> tuple[float, float]:
     """Returns the largest difference between what the file and the model answer, and the largest answer."""
     batches = [images[:count] for count in BATCHES]
     if not fixed_size:

@@ -19,7 +19,7 @@ from petl.wrapping.merge import merge, unfoldable
 OUTPUT_NAMES = {"regression": "values", "metric": "embedding"}  # by task; others give logits
 
 
-class Answers(nn.Module):
+class AnsweringModel(nn.Module):
     """A model whose answers are probabilities, or its outputs as they are (``decoding=None``)."""
 
     def __init__(self, model: nn.Module, decoding: str | None, temperature: float | None):
@@ -74,7 +74,7 @@ def _forget_hooks(module: nn.Module) -> None:
     module._backward_hooks.clear()
 
 
-def answering(model: nn.Module, task: str | None, temperature: float | None, *, probabilities: bool) -> Answers:
+def answering(model: nn.Module, task: str | None, temperature: float | None, *, probabilities: bool) -> AnsweringModel:
     """Returns the module to export; raises a StateError where probabilities are asked for and the outputs are none."""
     kind = task or "classification"
     if probabilities and kind not in ("classification", "ordinal", "multilabel"):
@@ -82,4 +82,4 @@ def answering(model: nn.Module, task: str | None, temperature: float | None, *, 
             f"probabilities=True, and the outputs are those of a {kind}, which are none; leave it out, and they are exported as "
             f"they are"
         )
-    return Answers(model, kind if probabilities else None, temperature if probabilities else None)
+    return AnsweringModel(model, kind if probabilities else None, temperature if probabilities else None)

@@ -10,7 +10,7 @@ from petl.delta.header import SCHEMA
 from petl.wrapping.record import Record
 
 KEPT = ("labels", "task", "units", "thresholds", "quantiles", "temperature", "pipeline")
-LONGEST_TEXT = 4 * 2**20  # characters of one value
+LONGEST_KEPT = 4 * 2**20  # characters of one value
 
 
 def kept_texts(header: Mapping[str, Any]) -> dict[str, str]:
@@ -22,7 +22,7 @@ def note_texts(record: Record, texts: Mapping[str, str], classes: int | None) ->
     """Writes the values of such texts to a record; a value that no delta's header could have is left out."""
     for key in KEPT:
         text = texts.get(key)
-        if text is None or len(text) > LONGEST_TEXT:
+        if text is None or len(text) > LONGEST_KEPT:
             continue
         try:
             value = json.loads(text)

@@ -27,7 +27,7 @@ def refuse_without_onnx() -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise StateError(
-            f'an ONNX file needs onnx, onnxscript and onnxruntime ({error}): pip install "petl-vision[export]", or name a .pt2 file'
+            f'an ONNX file needs onnx, onnxscript and onnxruntime ({error}): pip install "petl-vision[export]", or name a .pt2'
         ) from error
 
 
@@ -36,8 +36,8 @@ def refuse_large(model: nn.Module) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     if size > LARGEST:
         raise StateError(
-            f"this {type(model).__name__} has {size / 1e9:.1f} GB of weights, and one ONNX file holds {LARGEST / 1e9:.0f} GB; name a "
-            f".pt2 file, which has no limit"
+            f"this {type(model).__name__} has {size / 1e9:.1f} GB of weights, and one ONNX file holds {LARGEST / 1e9:.0f} GB; name "
+            f"a .pt2 file, which has no limit"
         )
 
 
@@ -60,7 +60,7 @@ def onnx_content(program: Any, names: Sequence[str], texts: Mapping[str, str]) -
     except Exception as error:  # torch, onnxscript and onnxruntime raise many kinds
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         raise StateError(
-            f"torch.onnx can't write this model ({type(error).__name__}: {lines[0][:300] if lines else ''}); nothing was written: "
+            f"torch.onnx can't write this model ({type(error).__name__}: {lines[0][:300] if lines else ''}); nothing written: "
             f"name a .pt2 file"
         ) from error
 

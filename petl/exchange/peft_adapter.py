@@ -21,8 +21,8 @@ class PeftAdapter(Findings):
         whole: layers that are written whole because peft would compute their change otherwise, with the reason.
         biases: how many layers train their bias alone.
         bytes: of both files.
-        difference: the largest difference of outputs between peft's model and petl's, on random images, before writing; None for a
-            model that doesn't run on images.
+        difference: the largest difference of outputs between peft's model and petl's, on random images, before writing; None for
+            a model that doesn't run on images.
         model, arguments: what ``timm.create_model`` takes to make the model that the adapter goes onto.
     """
 
@@ -47,7 +47,7 @@ class PeftAdapter(Findings):
         if self.whole:
             reasons = "; ".join(sorted({*self.whole.values()}))
             lines.append(
-                f"Written whole, with the changed weight, as peft has no other way: {listing(self.whole, 4)} ({reasons})."
+                f"Whole, with the changed weight, peft having no other way: {listing(self.whole, 4)} ({reasons})."
             )
         if self.biases:
             lines.append(f"The biases of {self.biases} layers.")

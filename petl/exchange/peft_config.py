@@ -11,7 +11,7 @@ from torch import nn
 
 from petl.errors import StateError, listing
 from petl.exchange.peft_names import exact_key
-from petl.exchange.peft_parts import INSTEAD, PeftParts
+from petl.exchange.peft_parts import KEEP_THE_DELTA, PeftParts
 from petl.exchange.peft_tuners import Tuner
 from petl.methods.lora import LoRA
 from petl.sites.names import exact_pattern
@@ -54,14 +54,14 @@ def tuner_config(base: nn.Module, tuner: Tuner, parts: PeftParts) -> dict[str, A
     if parts.whole:
         if not hasattr(config, "modules_to_save"):
             raise StateError(
-                f"peft's {tuner.kind} takes no modules_to_save, which {listing(parts.whole)} needs; {INSTEAD}"
+                f"peft's {tuner.kind} takes no modules_to_save, which {listing(parts.whole)} needs; {KEEP_THE_DELTA}"
             )
         config.modules_to_save = parts.entries
     if parts.biases:
         if not hasattr(config, "bias"):
             raise StateError(
                 f"peft's {tuner.kind} trains no biases beside it, and those of {listing(parts.biases)} train here; nothing was "
-                f"written: {INSTEAD}"
+                f"written: {KEEP_THE_DELTA}"
             )
         config.bias = "all"
     return plain_values(config)

@@ -91,8 +91,8 @@ def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict
         found = [entry.name for entry in sorted(path.iterdir()) if entry.name.startswith("adapter_model")]
         if PICKLE in found:
             raise DeltaError(
-                f"{path} holds its tensors as a pickle, {PICKLE}, which can run any code when it is opened; if you trust it, open "
-                f"it with peft and write it again: peft_model.save_pretrained(folder), which writes {TENSORS}"
+                f"{path} holds its tensors as a pickle, {PICKLE}, which can run any code when it is opened; if you trust it, "
+                f"open it with peft and write it again: peft_model.save_pretrained(folder), which writes {TENSORS}"
             )
         raise DeltaError(f"{path} has no {TENSORS}; give the folder that peft's save_pretrained wrote")
     config = _read_config(path / CONFIG)
@@ -131,6 +131,6 @@ def refuse_sharded_or_rounded(is_sharded: bool, base_dtype: Any) -> None:
         )
     if base_dtype is not None:
         raise StateError(
-            f"this model keeps its base in {base_dtype}, rounded, and peft would load onto the unrounded one, with other outputs; "
+            f"this model keeps its base in {base_dtype}, rounded, and peft would load onto the unrounded one, to other outputs; "
             "petl.save it and load it with base_dtype=None: petl.to_peft(petl.load('delta.safetensors', base_dtype=None), folder)"
         )

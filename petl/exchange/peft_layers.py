@@ -119,10 +119,12 @@ def stuck_grafts(model: nn.Module) -> dict[str, Graft]:
     """Returns the grafts that are no change of a weight, by the names of the modules that they are on."""
     found: dict[str, Graft] = {}
     for name, module in model.named_modules():
-        found |= {name: graft for _, graft in grafts(module) if not isinstance(graft, WeightGraft)}
+        for _, graft in grafts(module):
+            if not isinstance(graft, WeightGraft):
+                found[name] = graft
     return found
 
 
-def same_values(one: Any, other: Any) -> bool:
+def same_tensors(one: Any, other: Any) -> bool:
     """Returns whether two tensors have the same shape, type and bits."""
     return one.shape == other.shape and one.dtype == other.dtype and torch.equal(one, other)

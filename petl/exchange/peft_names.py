@@ -31,13 +31,15 @@ def saved_whole(names: Sequence[str], saved: Iterable[str]) -> list[str]:
     return [name for name in names if endings and name.endswith(endings)]
 
 
-def left_out(names: Iterable[str], saved: Collection[str]) -> list[str]:
+def unadapted(names: Iterable[str], saved: Collection[str]) -> list[str]:
     """Returns the layers among ``names`` that peft doesn't adapt because of these entries of ``modules_to_save``."""
     patterns = [re.compile(rf"(^|.*\.){entry}($|\..*)") for entry in saved]
     return [name for name in names if any(pattern.match(name) for pattern in patterns)]
 
 
-def settled(names: Sequence[str], whole: Iterable[str], adapted: Collection[str]) -> tuple[list[str], list[str]]:
+def settled_entries(
+    names: Sequence[str], whole: Iterable[str], adapted: Collection[str]
+) -> tuple[list[str], list[str]]:
     """Returns the entries for ``modules_to_save``, and the modules that peft wraps for them, in the model's order.
 
     A module that an entry reaches by chance is wrapped too, and an entry inside it is not needed then; an adapted layer that
@@ -46,7 +48,7 @@ def settled(names: Sequence[str], whole: Iterable[str], adapted: Collection[str]
     entries = {*whole}
     while True:
         reached = saved_whole(names, entries)
-        lost = {name for name in left_out(adapted, {*entries, *reached}) if not within(name, reached)}
+        lost = {name for name in unadapted(adapted, {*entries, *reached}) if not within(name, reached)}
         covered = {e for e in entries if within(e.rpartition(".")[0], saved_whole(names, entries - {e}))} - lost
         if not lost and not covered:
             return [name for name in names if name in entries], reached

@@ -16,18 +16,18 @@ from petl.exchange.peft_layers import (
     effective_value,
     factors_of,
     low_rank_graft,
-    same_values,
+    same_tensors,
     stuck_grafts,
     why_whole,
 )
-from petl.exchange.peft_names import module_names, settled
+from petl.exchange.peft_names import module_names, settled_entries
 from petl.graft.classes import base_class
 from petl.graft.kinds import WeightGraft, grafts
 from petl.sites.names import joined, topmost, within
 from petl.sites.survey import Survey
 from petl.wrapping.own_tensors import own_tensor
 
-INSTEAD = (
+KEEP_THE_DELTA = (
     "keep the delta itself (petl.save), which petl.load and petl.Tasks take, or export the whole model: "
     "petl.export(model, 'model.onnx')"
 )
@@ -96,7 +96,7 @@ class _Sorting:
         return {
             leaf
             for leaf in leaves
-            if joined(name, leaf) in self.owned or not same_values(own_tensor(plain, leaf), now[leaf])
+            if joined(name, leaf) in self.owned or not same_tensors(own_tensor(plain, leaf), now[leaf])
         }
 
     def _settle(self) -> None:
@@ -104,13 +104,13 @@ class _Sorting:
         parts = self.parts
         self._refuse_root()
         tops = topmost(name for name in self.names if name in parts.whole)
-        parts.entries, reached = settled(self.names, tops, parts.adapted)
+        parts.entries, reached = settled_entries(self.names, tops, parts.adapted)
         held = [name for name in reached if self.layers[name].state_dict()]
         nested = [name for name in held if within(name.rpartition(".")[0], held)]
         if nested:
             raise StateError(
                 f"peft's modules_to_save takes every module whose name ends like an entry, and for {listing(parts.entries)} that "
-                f"puts {listing(nested)} inside another one, which peft can't do; nothing was written: {INSTEAD}"
+                f"puts {listing(nested)} inside another one, which peft can't do; nothing was written: {KEEP_THE_DELTA}"
             )
         reasons = {name: parts.whole.get(name, "its name ends like that of a module that trains") for name in held}
         for name in [name for name in parts.whole if name not in reasons]:  # inside one of them
@@ -125,7 +125,7 @@ class _Sorting:
             own = sorted(self._trained("", self.model))
             raise StateError(
                 f"peft can't say {listing(own)}: parameters of the {type(self.base).__name__} itself, and modules_to_save names "
-                f"modules inside it; nothing was written: {INSTEAD}"
+                f"modules inside it; nothing was written: {KEEP_THE_DELTA}"
             )
 
 
@@ -143,7 +143,7 @@ def sorted_parts(model: nn.Module, base: nn.Module, survey: Survey, owned: Itera
         reasons = sorted({graft.why_stuck for graft in stuck.values()})
         raise StateError(
             f"peft can't say what is on {listing(places)} ({'; '.join(reasons)}: no tuner of peft has it); nothing was written: "
-            f"{INSTEAD}"
+            f"{KEEP_THE_DELTA}"
         )
     return _Sorting(model, base, survey, owned).sort()
 
@@ -163,6 +163,8 @@ def parts_state(model: nn.Module, base: nn.Module, parts: PeftParts) -> dict[str
         tensors = effective_state(model.get_submodule(name), base.get_submodule(name))
         state |= {f"{name}.{key}": value for key, value in tensors.items()}
     for name in parts.biases:
-        leaf = "base_layer.bias" if name in parts.adapted else "bias"
-        state[f"{name}.{leaf}"] = cast(Tensor, model.get_submodule(name)._parameters["bias"]).detach()
+        layer = model.get_submodule(name)
+        inside = name in parts.adapted or base_layer(layer) is not layer
+        leaf = "base_layer.bias" if inside else "bias"
+        state[f"{name}.{leaf}"] = cast(Tensor, base_layer(layer)._parameters["bias"]).detach()
     return state

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from petl.errors import StateError, listing
 from petl.exchange.peft_layers import effective_value
-from petl.exchange.peft_parts import INSTEAD, base_layer
+from petl.exchange.peft_parts import KEEP_THE_DELTA, base_layer
 from petl.extraction.undisturbed import undisturbed
 from petl.graft.values import input_dtype
 from petl.sites.survey import Survey
@@ -86,10 +86,10 @@ def try_adapter(folder: Path, model: nn.Module, base: nn.Module, survey: Survey,
         raise
     except Exception as error:  # peft raises whatever its tuners raise
         raise StateError(
-            f"peft can't load what petl would write ({error!r:.300}); nothing was written: {INSTEAD}"
+            f"peft can't load what petl would write ({error!r:.300}); nothing was written: {KEEP_THE_DELTA}"
         ) from error
     if lost:
-        raise StateError(f"peft would miss tensors ({lost[0][:300]}); nothing was written: {INSTEAD}")
+        raise StateError(f"peft would miss tensors ({lost[0][:300]}); nothing was written: {KEEP_THE_DELTA}")
     if merged is not None:
         _compare_weights(model, merged)
     return gap
@@ -108,7 +108,7 @@ def _compare_outputs(model: nn.Module, tuned: nn.Module, images: Tensor) -> floa
     if not exact <= EXACT_TOLERANCE * max(scale, 1e-6):
         raise StateError(
             f"peft would compute other outputs than this model (off by {gap:.2g} where they reach {scale:.2g}), so nothing was "
-            f"written: {INSTEAD}"
+            f"written: {KEEP_THE_DELTA}"
         )
     return gap
 
@@ -124,4 +124,4 @@ def _compare_weights(model: nn.Module, merged: nn.Module) -> None:
         if not worst <= tolerance(value.dtype if value.is_floating_point() else torch.float32) * max(scale, 1e-6):
             wrong.append(key)
     if wrong:
-        raise StateError(f"peft would merge {listing(wrong)} to other numbers; nothing was written: {INSTEAD}")
+        raise StateError(f"peft would merge {listing(wrong)} to other numbers; nothing was written: {KEEP_THE_DELTA}")

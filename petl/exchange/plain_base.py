@@ -1,4 +1,4 @@
-"""A copy of the base that a delta goes onto, as timm builds it: with the delta's classifier and image channels, and nothing of petl's."""
+"""A copy of the base that a delta goes onto, as timm builds it with the delta's classes and image channels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def plain_base(model: nn.Module) -> nn.Module:
     channels = in_chans(model)
     base = copy.deepcopy(model)
     record: Record = vars(base)[RECORD]
-    heads = {name: base.get_submodule(name) for name in dict.fromkeys(classifier_of(base, record))}
+    heads = {name: base.get_submodule(name) for name in dict.fromkeys(trained_classifier(base, record))}
     shapes = _changed_shapes(base)
     classes = vars(base).get("num_classes")
     unwrap(base)
@@ -49,7 +49,7 @@ def plain_base(model: nn.Module) -> nn.Module:
     return base.requires_grad_(False).eval()
 
 
-def classifier_of(model: nn.Module, record: Record) -> list[str]:
+def trained_classifier(model: nn.Module, record: Record) -> list[str]:
     """Returns the names of the classifier's modules that train, also of one that was exchanged after ``wrap``."""
     names = [*record.head, *reset_classifier_names(model, record)]
     known = dict(model.named_modules())

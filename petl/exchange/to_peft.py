@@ -111,8 +111,8 @@ def _refuse_whole(parts: PeftParts) -> None:
     if reasons := {name: reason for name, reason in parts.whole.items() if reason}:
         shown = "; ".join(sorted({*reasons.values()}))
         raise StateError(
-            f"peft's LoRA can't say the change of {listing(reasons)} ({shown}); nothing was written: pass whole_layers=True, which "
-            f"writes these {len(reasons)} modules whole, or leave them out by where= and train again"
+            f"peft's LoRA can't say the change of {listing(reasons)} ({shown}); nothing was written: pass whole_layers=True, "
+            f"which writes these {len(reasons)} modules whole, or leave them out by where= and train again"
         )
 
 

@@ -1,4 +1,4 @@
-"""to_peft: what petl has trained, as an adapter that peft loads onto the plain timm model, or one error before anything is written."""
+"""to_peft: what petl has trained, as an adapter that peft loads onto the plain timm model, or one error and no file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import petl
-from petl.exchange.peft_names import exact_key, left_out, saved_whole, settled
+from petl.exchange.peft_names import exact_key, saved_whole, settled_entries, unadapted
 from tests.support.compare import portrait
 from tests.support.peft_adapters import sized
 from tests.support.zoo import CLASSES, ZOO, disturb, images, make, output
@@ -211,7 +211,7 @@ def test_names_as_peft_matches_them() -> None:
     assert re.match(rf"(.*\.)?({exact_key('conv1')})$", "conv1")
     assert not re.match(rf"(.*\.)?({exact_key('conv1')})$", "layer1.0.conv1")
     assert saved_whole(names, ["norm"]) == ["norm", "layer1.0.norm", "layer1.0.fc_norm"]
-    assert left_out(["layer1.0.norm.fc", "conv1"], ["norm"]) == ["layer1.0.norm.fc"]
+    assert unadapted(["layer1.0.norm.fc", "conv1"], ["norm"]) == ["layer1.0.norm.fc"]
     inside = ["layer1.0.norm.fc", "norm"]  # the first lies in a module that the second reaches
-    assert settled(names, inside, ["conv1"]) == settled(names, ["norm"], ["conv1"])
-    assert settled(names, ["norm"], ["conv1"]) == (["norm"], ["norm", "layer1.0.norm", "layer1.0.fc_norm"])
+    assert settled_entries(names, inside, ["conv1"]) == settled_entries(names, ["norm"], ["conv1"])
+    assert settled_entries(names, ["norm"], ["conv1"]) == (["norm"], ["norm", "layer1.0.norm", "layer1.0.fc_norm"])
