@@ -50,14 +50,18 @@ def sorted_tensors(config: AdapterConfig, model: nn.Module, tensors: Mapping[str
             found.layers.setdefault(layer, {})[key.removeprefix(f"{layer}.")] = tensor
         elif not _is_repeated(key, found.whole, config.bias):
             left.append(key)
+    _refuse_left(config, model, left)
+    _refuse_missing(config, model, found)
+    _join_shared(config, model, found)
+    return found
+
+
+def _refuse_left(config: AdapterConfig, model: nn.Module, left: list[str]) -> None:
     if left:
         raise DeltaError(
             f"{config.path}: nothing in its config or in this {type(model).__name__} takes {listing(left)}; it belongs to "
             f"another model, or is damaged"
         )
-    _refuse_missing(config, model, found)
-    _join_shared(config, model, found)
-    return found
 
 
 def _layer_of(key: str, known: set[str]) -> str:

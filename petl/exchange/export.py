@@ -89,28 +89,21 @@ def export(
         make = onnx_content if place.suffix == ".onnx" else program_content
         content, run = make(program, names, texts)
         gap, scale = _tried(answers, run, images, fixed_size)
+    _refuse_difference(network, gap, scale)
+    with open_atomically(place) as file:
+        file.write(content)
+    channels, *sides = config["input_size"]
+    shape = ["batch", channels, *(sides if fixed_size else ("height", "width"))]
+    took = time.perf_counter() - began
+    return Exported(str(place), len(content), shape, names, kept, gap, scale, sorted(texts), took)
+
+
+def _refuse_difference(network: nn.Module, gap: float, scale: float) -> None:
     if not gap <= EXPORT_TOLERANCE * max(scale, 1e-6):
         raise StateError(
             f"the exported model computes something else than this {type(network).__name__} (off by {gap:.2g} where outputs "
             f"reach {scale:.2g}); nothing was written: try the other kind of file (.onnx, .pt2)"
         )
-    with open_atomically(place) as file:
-        file.write(content)
-    return Exported(
-        path=str(place),
-        bytes=len(content),
-        input_shape=[
-            "batch",
-            config["input_size"][0],
-            *(config["input_size"][1:] if fixed_size else ("height", "width")),
-        ],
-        outputs=names,
-        layers_of_their_own=kept,
-        difference=gap,
-        largest_output=scale,
-        metadata=sorted(texts),
-        seconds=time.perf_counter() - began,
-    )
 
 
 def _destination(path: Paths) -> Path:

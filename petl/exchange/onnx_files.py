@@ -36,7 +36,7 @@ def refuse_large(model: nn.Module) -> None:
     size = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     if size > LARGEST:
         raise StateError(
-            f"this {type(model).__name__} has {size / 1e9:.1f} GB of weights, and one ONNX file holds {LARGEST / 1e9:.0f} GB; name "
+            f"this {type(model).__name__} has {size / 1e9:.1f} GB of weights, one ONNX file holds {LARGEST / 1e9:.0f} GB; name "
             f"a .pt2 file, which has no limit"
         )
 

@@ -38,7 +38,8 @@ class PeftParts:
     """What a model has trained, in peft's terms.
 
     ``adapted`` maps layers to the factors of their change; ``whole`` maps modules to the reason why they are kept whole (``""``:
-    all of them trains anyway), of which ``entries`` stand in ``modules_to_save``; ``biases`` are layers of which the bias alone trains.
+    all of them trains anyway), of which ``entries`` stand in ``modules_to_save``; ``biases`` are layers of which the bias alone
+    trains.
     """
 
     adapted: dict[str, Factors] = field(default_factory=dict)

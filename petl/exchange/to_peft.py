@@ -92,17 +92,21 @@ def to_peft(model: nn.Module, folder: Paths, *, whole_layers: bool = True) -> Pe
         put_in_place(made, place)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+    kind = tuner.kind if tuner else "DoRA" if config["use_dora"] else "LoRA"
+    names = [*parts.adapted, *(tuner.names if tuner else ())]
+    return _described(plain, parts, folder=str(place), tuner=kind, adapted=names, bytes=size, difference=gap)
+
+
+def _described(model: nn.Module, parts: PeftParts, **written: Any) -> PeftAdapter:
+    """Returns what was written, with the names of the modules of each kind and how to make the base."""
+    backbone = require_record(model)[1].backbone
     return PeftAdapter(
-        folder=str(place),
-        tuner=tuner.kind if tuner else "DoRA" if config["use_dora"] else "LoRA",
-        adapted=[*parts.adapted, *(tuner.names if tuner else ())],
         saved=[name for name, reason in parts.whole.items() if not reason],
         whole={name: reason for name, reason in parts.whole.items() if reason},
         biases=len(parts.biases),
-        bytes=size,
-        difference=gap,
-        model=record.backbone["name"],
-        arguments=_arguments(plain, record.backbone),
+        model=backbone["name"],
+        arguments=_arguments(model, backbone),
+        **written,
     )
 
 

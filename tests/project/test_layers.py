@@ -209,7 +209,7 @@ TESTS_AS_WELL = {
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
 
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
-LONG_FILES: dict[str, int] = {"__init__.py": 245}  # each public name stands in it three times
+LONG_FILES: dict[str, int] = {"__init__.py": 255}  # each public name stands in it three times
 LONG_FUNCTIONS: dict[str, int] = {
     "training/setup.py: build_run": 33,
 }
