@@ -162,7 +162,13 @@ def _tried(answers: AnsweringModel, run: RunsFile, images: Tensor, fixed_size: b
         batches.append(torch.nn.functional.interpolate(images[:1], (height + 32, width + 64)))
     gaps = []
     for batch in batches:
-        with torch.no_grad():
-            wanted = [leaf for leaf in tree_leaves(answers(batch)) if isinstance(leaf, Tensor)]
-        gaps.append(largest_difference(wanted, run(batch)))
+        try:
+            with torch.no_grad():
+                wanted = [leaf for leaf in tree_leaves(answers(batch)) if isinstance(leaf, Tensor)]
+            gaps.append(largest_difference(wanted, run(batch)))
+        except Exception as error:  # any model's code runs here, and another runtime
+            raise StateError(
+                f"the model or its file doesn't take images of {tuple(batch.shape)} ({error!r:.200}); nothing was written"
+                f"{'' if fixed_size else ': leave out fixed_size=False, which not every model can do'}"
+            ) from error
     return max(gap for gap, _ in gaps), max(scale for _, scale in gaps)
