@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
+    from petl.exchange.export import export
+    from petl.exchange.from_peft import from_peft
+    from petl.exchange.to_peft import to_peft
     from petl.extraction.feature_set import Features
     from petl.extraction.features import features
     from petl.graft.graft import grow
@@ -81,6 +84,9 @@ _HOMES = {
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
+    "exchange.export": "export",
+    "exchange.from_peft": "from_peft",
+    "exchange.to_peft": "to_peft",
     "extraction.feature_set": "Features",
     "extraction.features": "features",
     "graft.graft": "grow",
@@ -190,10 +196,12 @@ __all__ = [
     "correct",
     "data",
     "evaluate",
+    "export",
     "features",
     "find",
     "find_lr",
     "fit",
+    "from_peft",
     "grow",
     "in_chans",
     "load",
@@ -212,6 +220,7 @@ __all__ = [
     "shift",
     "start",
     "summary",
+    "to_peft",
     "trainable",
     "unwrap",
     "wrap",

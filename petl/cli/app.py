@@ -14,6 +14,8 @@ from petl.cli.advise_command import advise_command
 from petl.cli.compare_command import compare_command
 from petl.cli.correct_command import correct_command
 from petl.cli.delta_commands import convert_command, inspect_command, merge_command
+from petl.cli.delta_commands import inspect_command, merge_command
+from petl.cli.exchange_commands import export_command, from_peft_command, to_peft_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.ls_command import ls_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
@@ -61,6 +63,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("convert", convert_command, "petl convert pets.safetensors small.safetensors --dtype int8"),
     ("ls", ls_command, "petl ls runs --recursive --sort result"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
+    ("export", export_command, "petl export pets.safetensors pets.onnx"),
+    ("to-peft", to_peft_command, "petl to-peft pets.safetensors pets-peft"),
+    ("from-peft", from_peft_command, "petl from-peft pets-peft pets.safetensors --model resnet50"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),
 )

@@ -58,9 +58,13 @@ def delta_tensors(model: nn.Module, record: Record) -> tuple[dict[str, Tensor], 
 
 def _is_new(record: Record, key: str, owner: nn.Module) -> bool:
     """Returns whether this is a buffer of a training layer that was added after ``wrap``: of a new classifier's BatchNorm."""
+    if not any(p.requires_grad for p in owner.parameters(recurse=False)) or key in record.owned_keys:
+        return False
     frozen_entry = record.frozen.get(key)
-    replaced = frozen_entry is None or frozen_entry[0] is not owner
-    return replaced and key not in record.owned_keys and any(p.requires_grad for p in owner.parameters(recurse=False))
+    if frozen_entry is None:  # under another name since wrap, inside a layer of another library, it is no new one
+        leaf = key.rpartition(".")[2]
+        return not any(kept is owner and name == leaf for kept, name, _ in record.frozen.values())
+    return frozen_entry[0] is not owner
 
 
 def refuse_mismatch(path: Path, wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:

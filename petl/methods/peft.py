@@ -20,6 +20,7 @@ from petl.methods.peft_fields import KNOWN_FIELDS, asks_for_nothing, checked_con
 from petl.methods.peft_merging import merge_tuner_layers
 from petl.methods.rates import TrainedTensor, low_rank_rate, rate_for
 from petl.methods.registry import register
+from petl.sites.names import exact_pattern
 from petl.sites.roles import all_sites
 from petl.sites.selection import select
 from petl.sites.sites import Site, Sites, Where
@@ -97,7 +98,8 @@ class Peft(ForeignMethod):
     def apply(self, model: nn.Module, sites: Sequence[Site]) -> None:
         flags = {parameter: parameter.requires_grad for parameter in model.parameters()}
         config = self._config()
-        config.target_modules = [site.name for site in sites]  # of every layer tuner
+        # of every layer tuner; a pattern, because a name in a list also stands for longer names that end like it
+        config.target_modules = exact_pattern(site.name for site in sites)
         copies = BaseCopies(model, sites)
         try:
             _library().inject_adapter_in_model(config, model)

@@ -1,7 +1,8 @@
-"""Dotted names of modules and tensors: joining them, and which lies inside which."""
+"""Dotted names of modules and tensors: joining them, which lies inside which, and patterns that match them exactly."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 
@@ -30,3 +31,12 @@ def ancestors(name: str) -> Iterator[str]:
     """Yields the names of the modules around this one, from the nearest on, without the model itself."""
     while name := name.rpartition(".")[0]:
         yield name
+
+
+def exact_pattern(names: Iterable[str]) -> str:
+    """Returns one pattern that matches these full names and no other.
+
+    >>> exact_pattern(["conv1", "layer1.0.conv1"])
+    'conv1|layer1\\\\.0\\\\.conv1'
+    """
+    return "|".join(re.escape(name) for name in names)

@@ -9,7 +9,10 @@ from torch import nn
 
 RECORD = "_petl_record"  # the attribute of a model that holds its record
 _HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
-_ABSENT = object()
+
+
+class _ABSENT:
+    """Stands for a slot that wasn't there; a class, because copies and pickles of a record keep that one."""
 
 
 @dataclass

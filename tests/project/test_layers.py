@@ -49,8 +49,10 @@ ROOMS = {
     "tasks": GROUND
     | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
 }
+ROOMS["exchange"] = ROOMS["tasks"] | {"findings", "extraction"}
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "exchange"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS["start"] = BELOW_GUIDES | {*GUIDES, "report", "demo"}
@@ -111,6 +113,14 @@ TESTS_AS_WELL = {
     "delta/test_storage": "delta/converted",
     "evidence/test_leave_one_out": "evidence/principal_axes",
     "evidence/test_reading": "measures/enough_labels",
+    "exchange/test_export": (
+        "exchange/exportable exchange/exported exchange/kept_texts exchange/onnx_files exchange/programs cli/exchange_commands"
+    ),
+    "exchange/test_from_peft": "exchange/adapter_keys exchange/adapter_layers exchange/adapter_reading",
+    "exchange/test_to_peft": (
+        "exchange/peft_adapter exchange/peft_config exchange/peft_folder exchange/peft_layers exchange/peft_names "
+        "exchange/peft_parts exchange/peft_trial exchange/peft_tuners exchange/plain_base"
+    ),
     "extraction/test_cut_points": "extraction/flops extraction/skippable",
     "extraction/test_dataset_fingerprint": "extraction/randomness",
     "extraction/test_decision": "extraction/reasons",
@@ -211,7 +221,7 @@ TESTS_AS_WELL = {
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
 
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
-LONG_FILES: dict[str, int] = {"__init__.py": 245}  # each public name stands in it three times
+LONG_FILES: dict[str, int] = {"__init__.py": 255}  # each public name stands in it three times
 LONG_FUNCTIONS: dict[str, int] = {
     "training/setup.py: build_run": 33,
 }
