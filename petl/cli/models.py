@@ -101,6 +101,17 @@ def load_delta(delta: str | Path, model: str | None) -> tuple[nn.Module, dict[st
         raise type(error)(f"{error}" if model else f"{error}; or give the weights: --model NAME:FILE") from error
 
 
+def named_base(model: str | None, deltas: Sequence[str | Path]) -> nn.Module | None:
+    """Returns the backbone that a ``--model`` of a command on deltas names; None where the deltas say it themselves."""
+    from petl.delta.load import read
+
+    if not model:
+        return None
+    recorded = read(existing_file(deltas[0]))["backbone"] if deltas else {}
+    name = f"{recorded.get('name')}{model}" if model.startswith(":") else model
+    return _base_for_delta(name, recorded.get("args", {}))
+
+
 def _base_for_delta(model: str, args: Mapping[str, Any]) -> nn.Module:
     """Returns the backbone of this name for a delta, whose own classifier stands in for one that a weights file hasn't."""
     return named_backbone(model, {}) if model == DEMO else named_backbones.create_any_head(model, args)

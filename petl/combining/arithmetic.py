@@ -45,7 +45,9 @@ class Summing:
         if self.how not in HOWS:
             raise MethodError(f"how={self.how!r:.40}; expected one of {', '.join(map(repr, HOWS))}")
         if isinstance(self.density, bool) or not isinstance(self.density, (int, float)) or not 0 < self.density <= 1:
-            raise MethodError(f"density={self.density!r:.40}; expected the share of numbers to keep, above 0 and up to 1")
+            raise MethodError(
+                f"density={self.density!r:.40}; expected the share of numbers to keep, above 0 and up to 1"
+            )
 
 
 def exact_sum(weights: Sequence[float]) -> float:
@@ -169,7 +171,9 @@ def _moments(module: nn.Module, name: str, changes: Sequence[TaskChange]) -> dic
     """
     keys = {leaf: joined(name, leaf) for leaf in STATISTICS if module._buffers.get(leaf) is not None}
     own = {leaf: module._buffers[leaf] for leaf in keys}
-    sets = [(change.weight, {leaf: change.tensors.get(key, own[leaf]) for leaf, key in keys.items()}) for change in changes]
+    sets = [
+        (change.weight, {leaf: change.tensors.get(key, own[leaf]) for leaf, key in keys.items()}) for change in changes
+    ]
     rows = _distinct([(weight, values) for weight, values in sets if not _same(values, own)])  # type: ignore[arg-type]
     if not rows:
         return {}

@@ -60,8 +60,8 @@ def change_of(base: nn.Module, delta: Opened, weight: float) -> TaskChange:
         DeltaError: the delta doesn't fit the base, or isn't a change of the base's own tensors.
     """
     model = with_delta(base, delta)
-    _refuse_functions(base, model, delta)
-    _, record = require_record(model)
+    _refuse_functions(model, delta)
+    record = require_record(model)[1]
     ranks = _ranks(model)
     merge(model)
     own = {key: tensor for key, _, _, tensor in state_tensors(base)}
@@ -83,7 +83,7 @@ def _ranks(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def _refuse_functions(base: nn.Module, model: nn.Module, delta: Opened) -> None:
+def _refuse_functions(model: nn.Module, delta: Opened) -> None:
     """Raises a DeltaError for a delta that has layers of its own, or takes other images."""
     stuck = unfoldable(model)
     if stuck:
@@ -93,7 +93,7 @@ def _refuse_functions(base: nn.Module, model: nn.Module, delta: Opened) -> None:
             f"{delta.path} ({listing(names)}) can't be combined: {listing(stuck, 2)} is no change of the base's weights "
             f"({reasons}), and functions can't be added. petl.Tasks runs such deltas side by side"
         )
-    own, adapted = in_chans(base), in_chans(model)
+    own, adapted = require_record(model)[1].backbone["in_chans"], in_chans(model)
     if own != adapted:
         raise DeltaError(
             f"{delta.path} takes images of {adapted} channels and its base of {own}, so its first layer is another one and "

@@ -1,4 +1,4 @@
-"""Chooses weights on held-out images: along the line to the base, between two deltas, a greedy soup, or one scale for many tasks."""
+"""Chooses weights on held-out images: towards the base, between two deltas, a greedy soup, or one scale for many tasks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The weights with the highest accuracy on ``images`` held-out images (of equal ones, those nearest to even), and the curve."""
+    """The weights with the highest accuracy on ``images`` held-out images (of ties those nearest to even), and the curve."""
 
     weights: list[float]
     even: list[float]
@@ -69,7 +69,7 @@ def choose_weights(
 
 
 def _greedy_soup(count: int, hits: Callable[[Sequence[float]], Hits]) -> None:
-    """Tries each delta, then adds the next best to the mean as long as that isn't worse (Wortsman et al. 2022, arXiv:2203.05482)."""
+    """Tries each delta, then adds the next best to the mean as long as that isn't worse (Wortsman et al., arXiv:2203.05482)."""
 
     def mean_of(members: Sequence[int]) -> list[float]:
         return [1 / len(members) if number in members else 0.0 for number in range(count)]

@@ -2,45 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from petl.combining.arithmetic import Summing, exact_sum, summed, total_rank
+from petl.combining.arithmetic import Summing, exact_sum
 from petl.combining.changes import TaskChange, change_of, with_delta
-from petl.combining.choice import Chosen, Hits, choose_weights
-from petl.combining.combined import Combined, TaskHead
-from petl.combining.heads import CombinedHead, chosen_way, combined_head
-from petl.combining.opened import BASE, Contents, Opened, base_of, opened, refuse_other_bases
-from petl.combining.rebuilding import Head, Rebuilt, chosen_ranks, rebuilt
-from petl.combining.refitted import RefittedTask, refit, refitted, right
-from petl.combining.task_data import Passes, TaskData, task_data
-from petl.errors import MethodError, StateError
-from petl.wrapping.head import head_option
-from petl.wrapping.own_tensors import state_tensors
+from petl.combining.combine_job import CombineJob, as_it_is, finished
+from petl.combining.combined import Combined
+from petl.combining.heads import chosen_way
+from petl.combining.opened import Contents, Opened, base_of, opened, refuse_other_bases
+from petl.combining.rebuilding import FULL
+from petl.combining.task_data import Passes, task_data
+from petl.errors import MethodError
 
 Weights = Sequence[float] | Literal["auto"] | None
-FULL = "full"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """All that a result is made of, but the weights."""
-
-    base: nn.Module
-    changes: list[TaskChange]
-    summing: Summing
-    rank: int | str | None
-    way: str
-    tasks: list[TaskData]
-    passes: Passes
-
-    def weighted(self, weights: Sequence[float]) -> list[TaskChange]:
-        return [replace(change, weight=weight) for change, weight in zip(self.changes, weights, strict=True)]
 
 
 @torch.inference_mode(False)
@@ -74,7 +52,7 @@ def combine(
         how: "mean" adds; "ties" keeps the largest numbers of each change (a share ``density``) and adds those that agree in
             sign; "iso" adds and then sets all singular values of a layer's change to their mean.
         model: The base. None: that of a wrapped model among the deltas, else timm builds the recorded one.
-        rank: Of the changes of layers' weights. None: as many as the deltas' low-rank changes need, whole tensors for others.
+        rank: Of the changes of layers' weights. None: as many as low-rank changes need, whole tensors for others.
             A number cuts them all to it; what is lost is reported. "full": whole tensors.
         heads: "mean" averages the classifiers (the default where the classes are the same), "apart" puts them side by side, with
             labels ``name/label`` (the default where they differ), the name of a delta keeps that one's, and "refit" computes them
@@ -87,7 +65,7 @@ def combine(
     for bit; the order makes no difference. Running statistics of norms are averaged as moments. docs/combining.md has figures.
 
     Raises:
-        DeltaError: a delta that is damaged, doesn't fit the base, or isn't a change of weights. StateError: other backbones, other
+        DeltaError: a delta that is damaged, doesn't fit the base, or isn't a change of weights. StateError: other backbones or
             classes, no delta. MethodError: a setting that can't be. DataError: images that can't be used.
 
     >>> import petl, timm, copy
@@ -111,13 +89,13 @@ def combine(
             changes: list[TaskChange] = []
             for delta in {one.mark: one for one in present}.values():
                 with_delta(base, delta)  # which refuses what was made on another base
-            return _as_it_is(with_delta(base, kept, exact=True), contents, given, how)
+            return as_it_is(with_delta(base, kept, exact=True), contents, given, how)
         known: dict[str, Any] = {delta.name: change_of(base, delta, 0.0) for delta in present}
         changes = [known[delta.name] for delta in present]
         labels = {delta.name: delta.header.labels for delta in present}
         tasks = [] if data is None else task_data(data, base, labels, choosing=weights == "auto", seed=seed)
-        job = _Job(base, changes, summing, rank, way, tasks, passes)
-        return _finished(job, contents, given, auto=weights == "auto")
+        job = CombineJob(base, changes, summing, rank, way, tasks, passes)
+        return finished(job, contents, given, auto=weights == "auto")
 
 
 def _weights(weights: Any, contents: Contents, summing: Summing, data: Any) -> list[float]:
@@ -157,107 +135,3 @@ def _alone(deltas: Sequence[Opened], weights: Sequence[float]) -> Opened | None:
     if [*counted.values()] != [1.0]:
         return None
     return next(delta for delta in deltas if delta.mark in counted)
-
-
-def _as_it_is(model: nn.Module, contents: Contents, weights: Sequence[float], how: str) -> Combined:
-    from petl.wrapping.lookup import require_record
-
-    record = require_record(model)[1]
-    tensors = len(record.owned_keys - {*record.head_tensors})
-    said = "as it is: one delta counts, with the weight 1"
-    return Combined(
-        model, _names(contents), [*weights], how, [], 0.0, tensors, said, record.labels, {}, {}, [], [*weights], 0
-    )
-
-
-def _names(contents: Contents) -> list[str]:
-    return [BASE if delta is None else delta.name for delta in contents.deltas]
-
-
-def _finished(job: _Job, contents: Contents, given: Sequence[float], *, auto: bool) -> Combined:
-    """Returns the result for the weights, which are chosen first with ``auto``."""
-    places = [number for number, delta in enumerate(contents.deltas) if delta]
-    weights, chosen = [given[number] for number in places], None
-    if auto:
-        chosen = _chosen(job, weights)
-        weights = chosen.weights
-    all_weights = [*given]
-    for number, weight in zip(places, weights, strict=True):
-        all_weights[number] = weight
-    changes = job.weighted(weights)
-    wanted = summed(job.base, changes, job.summing)
-    head = _head(job, changes)
-    result = _rebuilt(job, changes, wanted, head)
-    found = refit(result.model, job.tasks, job.passes) if job.way == "refit" else []
-    curve, held, even = (chosen.curve, chosen.images, chosen.even) if chosen else ([], 0, [*weights])
-    combined = Combined(
-        result.model, _names(contents), all_weights, job.summing.how, result.layers, result.residual, len(wanted), head.how,
-        head.labels, head.slices, {one.name: _task_head(one) for one in found}, curve, even, held,
-    )  # fmt: skip
-    _note(result, head, combined)
-    return combined
-
-
-def _task_head(found: RefittedTask) -> TaskHead:
-    return TaskHead(found.labels, found.images, found.accuracy, found.error)
-
-
-def _head(job: _Job, changes: Sequence[TaskChange]) -> CombinedHead:
-    if job.way != "refit":
-        return combined_head(job.way, changes)
-    option = next((head_option(c.delta.header.head) for c in changes if c.delta.header.head), True)
-    names = [task.name for task in job.tasks]
-    several = len(names) > 1
-    labels = [f"{task.name}/{label}" if several else label for task in job.tasks for label in task.labels]
-    ends = [sum(len(task.labels) for task in job.tasks[: number + 1]) for number in range(len(names))]
-    slices = {t.name: (end - len(t.labels), end) for t, end in zip(job.tasks, ends, strict=True)} if several else {}
-    meaning = {"task": "classification", "pipeline": changes[0].delta.header.pipeline}
-    said = "computed from images" + (", side by side" if several else "")
-    return CombinedHead(Head(option, len(labels)), said, labels, meaning, slices)
-
-
-def _rebuilt(job: _Job, changes: Sequence[TaskChange], wanted: Mapping[str, Tensor], head: CombinedHead) -> Rebuilt:
-    def rank_of(key: str, matrix: Tensor) -> int | None:
-        if job.rank == FULL:
-            return None
-        own = total_rank(changes, key)
-        return own if job.rank is None else min(int(job.rank), own or int(job.rank))
-
-    base = {key: tensor.detach() for key, _, _, tensor in state_tensors(job.base)}
-    ranks = chosen_ranks(job.base, wanted, rank_of, base)
-    size = changes[0].delta.header.backbone.get("args", {}).get("img_size")
-    return rebuilt(copy.deepcopy(job.base), wanted, ranks, head.head, size)
-
-
-def _chosen(job: _Job, even: Sequence[float]) -> Chosen:
-    """Chooses the weights on held-out images; the rank is not cut for that."""
-
-    def measure(weights: Sequence[float]) -> Hits:
-        changes = job.weighted(weights)
-        wanted = summed(job.base, changes, job.summing)
-        if job.way == "refit":
-            model = copy.deepcopy(job.base)
-            model.load_state_dict({**model.state_dict(), **wanted})
-            heads = [refitted(model, task, job.passes).head for task in job.tasks]
-            reads = [job.passes.read(model, task.held, task.labels) for task in job.tasks]
-            scores = [x.double() @ head.weight.T + head.bias for (x, _), head in zip(reads, heads, strict=True)]
-            return [right(score, y) for score, (_, y) in zip(scores, reads, strict=True)]
-        head = combined_head(job.way, changes)
-        if head.slices:
-            raise StateError("weights='auto' needs classifiers that answer for the images; leave out heads= to compute them")
-        model = rebuilt(copy.deepcopy(job.base), wanted, {}, head.head).model
-        reads = [job.passes.read(model, task.held, task.labels, head=False) for task in job.tasks]
-        return [right(scores, y) for scores, y in reads]
-
-    return choose_weights(len(job.changes), even, measure, one_task=len(job.tasks) == 1)
-
-
-def _note(result: Rebuilt, head: CombinedHead, combined: Combined) -> None:
-    """Writes into the record what the delta's header is to say."""
-    record = result.record
-    record.labels = head.labels
-    for key, value in head.meaning.items():
-        setattr(record, key, value)
-    said = combined.to_json()
-    kept = ("names", "weights", "how", "residual", "heads", "refitted", "curve", "held_out")
-    record.results = {"combined": {key: said[key] for key in kept}}

@@ -110,7 +110,9 @@ class Combined(ModelFindings):
         from petl.combining.regrown import with_classifier
 
         if name not in self.slices:
-            raise StateError(f"there is no classifier {name!r:.60} of its own; there are {listing(self.slices) or 'none'}")
+            raise StateError(
+                f"there is no classifier {name!r:.60} of its own; there are {listing(self.slices) or 'none'}"
+            )
         start, stop = self.slices[name]
         _, record = require_record(self.model)
         layer = linear_classifier(self.model, len(record.labels or ()))

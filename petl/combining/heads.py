@@ -18,7 +18,14 @@ from petl.errors import MethodError, StateError, listing
 from petl.wrapping.head import head_option
 
 WAYS = ("mean", "apart", "refit")
-MEANING = ("task", "units", "thresholds", "quantiles", "temperature", "pipeline")  # of the header, about outputs and images
+MEANING = (
+    "task",
+    "units",
+    "thresholds",
+    "quantiles",
+    "temperature",
+    "pipeline",
+)  # of the header, about outputs and images
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,7 @@ class CombinedHead:
 
 
 def chosen_way(heads: str | None, deltas: Sequence[Opened], has_data: bool) -> str:
-    """Returns ``heads=`` of `petl.combine` with the default put in: "refit" with data, "mean" for one set of classes, else "apart".
+    """Returns ``heads=`` of `petl.combine` with the default put in: "refit" with data, "mean" for equal classes, else "apart".
 
     Raises:
         MethodError: there is no such way.
@@ -83,7 +90,7 @@ def combined_head(way: str, changes: Sequence[TaskChange]) -> CombinedHead:
         return _one(next(change for change in changes if change.delta.name == way))
     kept = [change for change in order if _weight(change, changes) > 0 and change.head]
     if not kept:
-        option = True if any(change.delta.header.head for change in changes) else False
+        option = any(change.delta.header.head for change in changes)
         return CombinedHead(Head(option), "the base's own")
     if len({change.delta.mark for change in kept}) == 1:
         return _one(kept[0])
@@ -153,7 +160,9 @@ def _apart(kept: Sequence[TaskChange]) -> CombinedHead:
     kept = sorted(kept, key=lambda change: change.delta.name)
     odd = [change.delta.name for change in kept if change.delta.header.task not in (None, "classification")]
     if odd:
-        raise StateError(f"the outputs of {listing(odd)} are no classes, and can't stand beside others'; heads={odd[0]!r}")
+        raise StateError(
+            f"the outputs of {listing(odd)} are no classes, and can't stand beside others'; heads={odd[0]!r}"
+        )
     counts = [_count(change.delta.header) for change in kept]
     for change, count in zip(kept, counts, strict=True):
         if count is None or any(not tensor.ndim or len(tensor) != count for tensor in change.head.values()):
@@ -166,7 +175,11 @@ def _apart(kept: Sequence[TaskChange]) -> CombinedHead:
 
 
 def side_by_side(
-    header: Header, names: Sequence[str], counts: Sequence[Any], kept: Sequence[TaskChange], tensors: Mapping[str, Tensor]
+    header: Header,
+    names: Sequence[str],
+    counts: Sequence[Any],
+    kept: Sequence[TaskChange],
+    tensors: Mapping[str, Tensor],
 ) -> CombinedHead:
     labels, slices, start = [], {}, 0
     for name, count, change in zip(names, counts, kept, strict=True):

@@ -13,15 +13,18 @@ from petl.delta.save import save
 from petl.findings import Findings, json_value
 from petl.version import __version__
 
+NOT_IN_JSON = {"json": False}  # metadata of fields that `to_json` leaves out
+
 
 @dataclass(frozen=True, repr=False)
 class ModelFindings(Findings):
     """Findings with ``model``, a wrapped model in evaluation mode; ``to_json`` has everything but the model."""
 
-    model: nn.Module = field(compare=False)
+    model: nn.Module = field(compare=False, metadata=NOT_IN_JSON)
 
     def to_json(self) -> dict[str, Any]:
-        values = {one.name: json_value(getattr(self, one.name)) for one in fields(self) if one.name != "model"}
+        shown = [one.name for one in fields(self) if not NOT_IN_JSON.items() <= one.metadata.items()]
+        values = {name: json_value(getattr(self, name)) for name in shown}
         return {"kind": type(self).__name__.lower(), "petl": __version__, **values}
 
     def save(self, path: Paths, **options: Any) -> Path:

@@ -1,4 +1,4 @@
-"""Opens what is to be combined: delta files, wrapped models and the base itself; finds the base, and refuses what has no place."""
+"""Opens what is to be combined: delta files, wrapped models and the base; finds the base, and refuses what has no place."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASE = "base"  # where a delta is named: the backbone as it is, which changes no
 
 @dataclass(frozen=True)
 class Opened:
-    """A delta to combine: its name, a path for errors, header and tensors; ``mark`` is equal for deltas that are one and the same."""
+    """A delta to combine: its name, a path for errors, header and tensors; ``mark`` is equal for equal deltas."""
 
     name: str
     path: Path
@@ -57,7 +57,9 @@ def opened(deltas: Any) -> Contents:
     bases = [item for _, item in items if isinstance(item, nn.Module) and not wrapped_inside(item)]
     found = [None if _is_base(item) else _opened(name, item) for name, (_, item) in zip(names, items, strict=True)]
     if not any(found):
-        raise StateError("there is no delta among what is to be combined, only the base; name a file or a wrapped model")
+        raise StateError(
+            "there is no delta among what is to be combined, only the base; name a file or a wrapped model"
+        )
     return Contents(found, bases[0] if bases else None)
 
 

@@ -30,6 +30,8 @@ from petl.wrapping.own_tensors import own_tensor, state_tensors
 from petl.wrapping.preconditions import survey_unwrapped
 from petl.wrapping.record import Record
 
+FULL = "full"  # in place of a rank: whole tensors
+
 
 @dataclass(frozen=True)
 class Head:
@@ -164,9 +166,7 @@ def _values(model: nn.Module, wanted: Mapping[str, Tensor], base: Mapping[str, T
     return values
 
 
-def _residuals(
-    model: nn.Module, wanted: Mapping[str, Tensor], base: Mapping[str, Tensor]
-) -> tuple[list[Layer], float]:
+def _residuals(model: nn.Module, wanted: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> tuple[list[Layer], float]:
     """Returns the changed weights with what is lost of each, measured on the model, and what is lost of all."""
     layers, lost, whole = [], 0.0, 0.0
     for name, module in model.named_modules():

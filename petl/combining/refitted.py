@@ -1,4 +1,4 @@
-"""Computes classifiers in closed form on the features of a changed backbone: ridge regression, calibrated by leaving images out."""
+"""Computes classifiers in closed form on the features of a changed backbone: ridge regression, calibrated by left-out images."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def refitted(model: nn.Module, task: TaskData, passes: Passes, layer: nn.Module 
     x, y = passes.read(model, task.train, task.labels)
     width = layer.weight[0].numel() if layer is not None else x.shape[1]  # type: ignore[index, union-attr]  # as above
     if x.shape[1] != width:
-        raise StateError(f"the classifier takes {width} numbers, and what comes before it gives {x.shape[1]}; use heads=")
+        raise StateError(
+            f"the classifier takes {width} numbers, and what comes before it gives {x.shape[1]}; use heads="
+        )
     try:
         head = fitted_head(x, y, len(task.labels), "ridge")
     except ValueError as error:
@@ -75,7 +77,9 @@ def linear_classifier(model: nn.Module, classes: int) -> nn.Module:
     if isinstance(found, str):
         raise StateError(f"a classifier can't be computed: {found}")
     if len(found.layers) > 1:
-        raise StateError(f"a classifier can't be computed: the model has {len(found.layers)} layers that give class scores")
+        raise StateError(
+            f"a classifier can't be computed: the model has {len(found.layers)} layers that give class scores"
+        )
     if reader_of(found.layers[0]) is not None:
         raise StateError("a classifier can't be computed: this one reads the outputs of all blocks (layers='all')")
     return found.layers[0]

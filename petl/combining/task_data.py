@@ -87,9 +87,7 @@ def task_data(
     return [_task("", data, model, same, choosing, seed)]
 
 
-def _task(
-    name: str, data: Any, model: nn.Module, labels: list[str] | None, choosing: bool, seed: int
-) -> TaskData:
+def _task(name: str, data: Any, model: nn.Module, labels: list[str] | None, choosing: bool, seed: int) -> TaskData:
     own = own_parts(data, pipeline(model))
     train, held = unaugmented(own.train), None
     numbers = every_target(train)

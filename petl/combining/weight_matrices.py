@@ -12,7 +12,6 @@ from petl.methods.lora import LoRA
 from petl.methods.lora_slices import SlicedLowRank
 from petl.methods.lora_weights import LowRank
 
-
 ROUNDING = 1e-5  # of the largest singular value of a change: what a low-rank change in float32 has beyond its rank
 
 
@@ -36,16 +35,21 @@ def best_factors(matrix: Tensor, rank: int) -> Factors:
 
 
 def rank_for_energy(matrix: Tensor, energy: float) -> int:
-    """Returns the smallest rank whose approximation has this share of the squared norm, of stacked matrices the largest."""
+    """Returns a rank whose approximation has this share of the squared norm, of stacked matrices of each.
+
+    It is the smallest, rounded up to one of few numbers: layers of one rank are one method in a delta, which has 64 at most.
+    """
     squares = _decomposed(matrix)[1].square()
     shares = squares.cumsum(-1) / squares.sum(-1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
     enough = (shares >= energy - 1e-12).int()
     first = torch.where(enough.any(-1), enough.argmax(-1), squares.shape[-1] - 1)
-    return int(first.max()) + 1
+    smallest = int(first.max()) + 1
+    step = max(1, 2 ** (smallest.bit_length() - 3))  # 1 2 3 4 5 6 7 8 10 12 14 16 20 24 28 32 40 ...
+    return min(-(-smallest // step) * step, squares.shape[-1])
 
 
 def isotropic(matrix: Tensor, rank: int | None) -> Tensor:
-    """Returns the matrix with its singular values (at most ``rank`` of them) set to their mean; those that are rounding become 0."""
+    """Returns the matrix with its singular values (at most ``rank``) set to their mean; those that are rounding become 0."""
     left, values, right = _decomposed(matrix)
     counted = values > ROUNDING * values[..., :1]
     if rank is not None:
@@ -56,7 +60,7 @@ def isotropic(matrix: Tensor, rank: int | None) -> Tensor:
 
 
 def _decomposed(matrix: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the singular value decomposition, each left vector's largest number positive, so that equal input gives equal bits."""
+    """Returns the singular value decomposition, the largest number of each left vector positive."""
     left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
     largest = left.gather(-2, left.abs().argmax(-2, keepdim=True))
     signs = torch.where(largest < 0, -1.0, 1.0).to(left.dtype)
