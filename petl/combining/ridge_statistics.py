@@ -23,6 +23,7 @@ from petl.version import __version__
 
 KEY, FORMAT = "petl.ridge", 1
 SUFFIX = ".ridge.safetensors"
+ROUNDING = 1e-11  # of the largest eigenvalue of the features' products: what float64 leaves of axes that no image has
 
 
 @dataclass(frozen=True)
@@ -173,12 +174,19 @@ class RidgeStatistics:
 
 
 def _left_out_error(squares: Tensor, projected: Tensor, total: float, count: int, penalty: float) -> float:
-    """Returns the mean squared error of an image's outputs together when it is left out, by generalised cross-validation."""
-    shrunk = 1 / (squares + penalty)
-    explained = 2 * (shrunk[:, None] * projected.square()) - (squares * shrunk.square())[:, None] * projected.square()
-    rest = max(total - float(explained.sum()), 0.0)
-    freedom = 1 + float((squares * shrunk).sum())  # an intercept is one more
-    return rest / count / max(1 - freedom / count, 1e-6) ** 2
+    """Returns the mean squared error of an image's outputs together when it is left out, by generalised cross-validation.
+
+    Both the rest and the freedom are added up from what the penalty leaves of each axis: with fewer images than features both
+    come near 0, where differences of large numbers would be rounding.
+    """
+    there = squares > ROUNDING * squares.max()
+    left = penalty / (squares[there] + penalty)
+    along = projected[there].square().sum(1) / squares[there]
+    beside = count - 1 - int(there.sum())  # an intercept is one more axis
+    outside = max(total - float(along.sum()), 0.0) if beside > 0 else 0.0
+    rest = outside + float((left.square() * along).sum())
+    freedom = max(beside, 0) + float(left.sum())
+    return rest * count / max(freedom, 1e-12) ** 2
 
 
 def _checksum(x: Tensor, names: Sequence[str]) -> str:
