@@ -21,6 +21,7 @@ from petl.evidence.principal_axes import parts
 from petl.format.tensorfile import read_file, write_file
 from petl.version import __version__
 
+MOST_FREEDOM = 0.5  # degrees of freedom an image: with more, cross-validation by their sum alone calls any fit perfect
 KEY, FORMAT = "petl.ridge", 1
 SUFFIX = ".ridge.safetensors"
 ROUNDING = 1e-11  # of the largest eigenvalue of the features' products: what float64 leaves of axes that no image has
@@ -31,7 +32,7 @@ class RidgeHead:
     """A linear classifier from statistics: ``weight`` [C, D] and ``bias`` [C] in float64, and the ``penalty`` that was chosen.
 
     ``error`` is the mean squared error of an output on an image that was left out, as generalised cross-validation estimates it.
-    Scores are divided by it, which makes their softmax the probability of each class if errors were normal and alike.
+    Scores are divided by it, which makes them of a softmax's size; it is surer than it should be (docs/combining.md).
     """
 
     weight: Tensor
@@ -107,7 +108,8 @@ class RidgeStatistics:
         """Returns ridge regression on one-hot targets, as `petl.evidence.leave_one_out.ridge` has it for all images at once.
 
         Features are centred and divided by the root of their mean variance. Single images can't be left out of sums: the penalty
-        is that of the smallest generalised cross-validation error (Golub, Heath and Wahba 1979), which needs no more.
+        is that of the smallest generalised cross-validation error (Golub, Heath and Wahba 1979), which needs no more, among
+        those that leave at most one degree of freedom to two images.
 
         Raises:
             DataError: fewer than two images, or two classes.
@@ -122,6 +124,8 @@ class RidgeStatistics:
         squares = squares.clamp_min(0)
         projected = axes.T @ (self.sums - self.counts.double()[:, None] * mean).T / spread
         total = count * float(1 - shares.square().sum())
+        allowed = [p for p in penalties if 1 + float((squares / (squares + p)).sum()) <= MOST_FREEDOM * count]
+        penalties = allowed or [max(penalties)]
         errors = [_left_out_error(squares, projected, total, count, penalty) for penalty in penalties]
         best = min(range(len(errors)), key=lambda number: (errors[number], -penalties[number]))
         weight = (axes @ (projected / (squares + penalties[best])[:, None])).T / spread
