@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from petl.combining.opened import Opened
+from petl.combining.opened import NamedDelta
 from petl.combining.weight_matrices import grown_rank
 from petl.delta.load import wrap_by_recipe
 from petl.errors import DeltaError, listing
@@ -32,14 +32,14 @@ class TaskChange:
         head: the classifier's tensors by key, {} where the delta has none.
     """
 
-    delta: Opened
+    delta: NamedDelta
     weight: float
     tensors: Mapping[str, Tensor]
     ranks: Mapping[str, int]
     head: Mapping[str, Tensor]
 
 
-def with_delta(base: nn.Module, delta: Opened, *, exact: bool = False) -> nn.Module:
+def with_delta(base: nn.Module, delta: NamedDelta, *, exact: bool = False) -> nn.Module:
     """Returns a copy of the base with the delta on it; ``exact``: with the recorded ``base_dtype``, else the base keeps its type.
 
     Raises:
@@ -53,7 +53,7 @@ def with_delta(base: nn.Module, delta: Opened, *, exact: bool = False) -> nn.Mod
     return model.eval()
 
 
-def change_of(base: nn.Module, delta: Opened, weight: float) -> TaskChange:
+def change_of(base: nn.Module, delta: NamedDelta, weight: float) -> TaskChange:
     """Returns what a delta changes in a base, which stays as it is.
 
     Raises:
@@ -83,7 +83,7 @@ def _ranks(model: nn.Module) -> dict[str, int]:
     return found
 
 
-def _refuse_functions(model: nn.Module, delta: Opened) -> None:
+def _refuse_functions(model: nn.Module, delta: NamedDelta) -> None:
     """Raises a DeltaError for a delta that has layers of its own, or takes other images."""
     stuck = unfoldable(model)
     if stuck:
@@ -101,7 +101,7 @@ def _refuse_functions(model: nn.Module, delta: Opened) -> None:
         )
 
 
-def _refuse_new_tensors(own: Mapping[str, Tensor], trunk: Mapping[str, Tensor], delta: Opened) -> None:
+def _refuse_new_tensors(own: Mapping[str, Tensor], trunk: Mapping[str, Tensor], delta: NamedDelta) -> None:
     odd = [key for key, tensor in trunk.items() if key not in own or own[key].shape != tensor.shape]
     if odd:
         raise DeltaError(

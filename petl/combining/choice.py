@@ -17,7 +17,7 @@ Hits = list[Tensor]  # for each task, 1.0 for each held-out image that is right 
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TriedWeights:
     """Weights that were tried on held-out images.
 
     ``accuracy`` is the mean over tasks, ``error`` its standard error; ``against_even`` how much better it is than the weights
@@ -39,7 +39,7 @@ class Chosen:
     weights: list[float]
     even: list[float]
     images: int
-    curve: list[Candidate]
+    curve: list[TriedWeights]
 
 
 def choose_weights(
@@ -74,25 +74,25 @@ def _greedy_soup(count: int, hits: Callable[[Sequence[float]], Hits]) -> None:
     def mean_of(members: Sequence[int]) -> list[float]:
         return [1 / len(members) if number in members else 0.0 for number in range(count)]
 
-    singles = sorted(range(count), key=lambda number: -_mean(hits(mean_of([number]))))
+    singles = sorted(range(count), key=lambda number: -_mean_accuracy(hits(mean_of([number]))))
     soup = [singles[0]]
     for number in singles[1:]:
-        if _mean(hits(mean_of([*soup, number]))) >= _mean(hits(mean_of(soup))):
+        if _mean_accuracy(hits(mean_of([*soup, number]))) >= _mean_accuracy(hits(mean_of(soup))):
             soup.append(number)
 
 
-def _mean(found: Hits) -> float:
+def _mean_accuracy(found: Hits) -> float:
     return float(torch.stack([part.mean() for part in found]).mean())
 
 
-def _candidate(weights: Sequence[float], found: Hits, even: Hits) -> Candidate:
+def _candidate(weights: Sequence[float], found: Hits, even: Hits) -> TriedWeights:
     gaps = [one - two for one, two in zip(found, even, strict=True)]
     errors = [accuracy_error(float(part.mean()), len(part)) for part in found]
-    return Candidate(
+    return TriedWeights(
         [*weights],
-        _mean(found),
+        _mean_accuracy(found),
         _joint(errors),
-        _mean(gaps),
+        _mean_accuracy(gaps),
         _joint([standard_error(part) for part in gaps]),
         [float(part.mean()) for part in found],
     )
@@ -106,5 +106,5 @@ def _distance(weights: Sequence[float], even: Sequence[float]) -> float:
     return sum((one - two) ** 2 for one, two in zip(weights, even, strict=True))
 
 
-def _sorted(curve: Sequence[Candidate]) -> list[Candidate]:
+def _sorted(curve: Sequence[TriedWeights]) -> list[TriedWeights]:
     return sorted(copy.copy(curve), key=lambda one: (sum(one.weights), one.weights))

@@ -13,7 +13,7 @@ from petl.combining.changes import TaskChange, change_of, with_delta
 from petl.combining.combine_job import CombineJob, as_it_is, finished
 from petl.combining.combined import Combined
 from petl.combining.heads import chosen_way
-from petl.combining.opened import Contents, Opened, base_of, opened, refuse_other_bases
+from petl.combining.opened import Contents, NamedDelta, base_of, open_deltas, refuse_other_bases
 from petl.combining.rebuilding import FULL
 from petl.combining.task_data import Passes, task_data
 from petl.errors import MethodError
@@ -75,7 +75,7 @@ def combine(
     >>> petl.trainable(combined.model)["blocks.0.attn.qkv.lora.up"].shape  # the ranks add up
     torch.Size([192, 16])
     """
-    contents = opened(deltas)
+    contents = open_deltas(deltas)
     summing, passes = Summing(how, density), Passes(images, seed, batch_size, workers, progress)
     given = _weights(weights, contents, summing, data)
     _refuse_rank(rank)
@@ -126,7 +126,7 @@ def _refuse_rank(rank: Any) -> None:
         raise MethodError(f"rank={rank!r:.40}; expected a whole number from 1 on, 'full' for whole tensors, or None")
 
 
-def _alone(deltas: Sequence[Opened], weights: Sequence[float]) -> Opened | None:
+def _alone(deltas: Sequence[NamedDelta], weights: Sequence[float]) -> NamedDelta | None:
     """Returns the delta that alone has a weight, which is 1; None where several have one, or it isn't 1."""
     totals: dict[str, list[float]] = {}
     for delta, weight in zip(deltas, weights, strict=True):

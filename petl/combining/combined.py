@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from petl.combining.choice import Candidate
+from petl.combining.choice import TriedWeights
 from petl.combining.model_findings import ModelFindings
 from petl.combining.rebuilding import Layer
 from petl.combining.refitted import linear_classifier
@@ -52,31 +52,14 @@ class Combined(ModelFindings):
     labels: list[str] | None
     slices: Mapping[str, tuple[int, int]]
     refitted: Mapping[str, TaskHead]
-    curve: Sequence[Candidate]
+    curve: Sequence[TriedWeights]
     even: list[float]
     held_out: int
 
     def sentences(self) -> list[str]:
         parts = ", ".join(f"{weight:g} x {name}" for weight, name in zip(self.weights, self.names, strict=True))
         lines = [f"Combined ({self.how}): {parts}."]
-        if not self.tensors:
-            lines.append("The backbone is the base's, to the bit.")
-        else:
-            low = [layer.rank for layer in self.layers if layer.rank is not None]
-            whole = len(self.layers) - len(low)
-            kinds = [f"{len(low)} of rank {_span(low)}"] * bool(low) + [f"{whole} whole"] * bool(whole)
-            lines.append(
-                f"{self.tensors} tensors of the backbone change, {len(self.layers)} of them weights"
-                + (f" ({', '.join(kinds)})." if kinds else ".")
-            )
-            worst = max(self.layers, key=lambda layer: layer.residual, default=None)
-            if worst is not None and self.residual >= 5e-4:
-                lines.append(
-                    f"The rank cuts off {self.residual:.1%} of the change (Frobenius norm), at most {worst.residual:.1%} "
-                    f"({worst.name})."
-                )
-            elif low:
-                lines.append(f"Nothing is cut off but rounding ({self.residual:.1g} of the change).")
+        lines += self._backbone()
         lines.append(f"Classifier: {self.heads}{f', {len(self.labels)} labels' if self.labels else ''}.")
         lines += [
             f"Computed for {name or 'the images'}: leave-one-out accuracy {head.accuracy:.3f} +- {head.error:.3f} on "
@@ -84,6 +67,24 @@ class Combined(ModelFindings):
             for name, head in self.refitted.items()
         ]
         return lines + self._choice()
+
+    def _backbone(self) -> list[str]:
+        if not self.tensors:
+            return ["The backbone is the base's, to the bit."]
+        low = [layer.rank for layer in self.layers if layer.rank is not None]
+        whole = len(self.layers) - len(low)
+        kinds = [f"{len(low)} of rank {_span(low)}"] * bool(low) + [f"{whole} whole"] * bool(whole)
+        said = f"{self.tensors} tensors of the backbone change, {len(self.layers)} of them weights"
+        lines = [said + (f" ({', '.join(kinds)})." if kinds else ".")]
+        worst = max(self.layers, key=lambda layer: layer.residual, default=None)
+        if worst is not None and self.residual >= 5e-4:
+            lines.append(
+                f"The rank cuts off {self.residual:.1%} of the change (Frobenius norm), at most {worst.residual:.1%} "
+                f"({worst.name})."
+            )
+        elif low:
+            lines.append(f"Nothing is cut off but rounding ({self.residual:.1g} of the change).")
+        return lines
 
     def _choice(self) -> list[str]:
         chosen = next((one for one in self.curve if one.weights == self.weights_tried), None)

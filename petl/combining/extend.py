@@ -77,7 +77,7 @@ def extend(
     >>> second.classes, second.model.num_classes
     (['0', '1', '2'], 3)
     """
-    net, given = _opened(model, base, statistics)
+    net, given = _opened_model(model, base, statistics)
     plain, record = require_record(net)
     if record.task not in (None, "classification"):
         raise StateError(f"the model's outputs are of the task {record.task!r}; petl.extend is for classes")
@@ -86,7 +86,7 @@ def extend(
     named = dataset_classes(own.train)
     options: dict[str, Any] = {"seed": seed, "batch_size": batch_size, "workers": workers, "progress": progress}
     found = features(net, unaugmented(own.train), labels=named, images=images, cache=False, **options)
-    x, y = found.x, _classes(found.y)
+    x, y = found.x, _class_numbers(found.y)
     trunk = trunk_mark(net)
     known, notes = _known(given, plain, record, trunk, x.shape[1])
     labels = known.classes if known else _labels(record, plain)
@@ -97,7 +97,7 @@ def extend(
     return _result(net, known, new, notes)
 
 
-def _opened(model: Any, base: nn.Module | None, statistics: Any) -> tuple[nn.Module, RidgeStatistics | None]:
+def _opened_model(model: Any, base: nn.Module | None, statistics: Any) -> tuple[nn.Module, RidgeStatistics | None]:
     """Returns the model, and the statistics that were given or that lie beside its file."""
     given = statistics
     if not isinstance(model, nn.Module):
@@ -130,7 +130,7 @@ def _is_new(record: Record, model: nn.Module) -> bool:
     return dict(zip(now, checksums(now.values()), strict=True)) == record.new_head
 
 
-def _classes(y: Tensor | None) -> Tensor:
+def _class_numbers(y: Tensor | None) -> Tensor:
     if y is None or y.is_floating_point() or y.ndim > 1:
         raise DataError("extend needs one class for each image; give a folder for each class, a table, or a Dataset")
     return y

@@ -89,7 +89,7 @@ def extract(
         wanted = {key: value for key, value in trunk.items() if not torch.equal(value.cpu(), own[key].cpu())}
         ranks = chosen_ranks(model, wanted, _rank_of(rank, keep), own)
         size = getattr(getattr(model, "patch_embed", None), "img_size", None)
-        result = rebuilt(model, wanted, ranks, _head(option, heads, classifier, own), size and tuple(size))
+        result = rebuilt(model, wanted, ranks, _extracted_head(option, heads, classifier, own), size and tuple(size))
         _refuse_other_classifier(result, classifier)
         classes = result.record.backbone["num_classes"] if classifier else None
         result.record.labels = labels_for(classes, labels)
@@ -127,7 +127,7 @@ def _aliases(model: nn.Module, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor.detach() for key, tensor in model.state_dict().items() if key not in own}
 
 
-def _head(
+def _extracted_head(
     option: Any, names: Sequence[str] | None, classifier: Mapping[str, Tensor], own: Mapping[str, Tensor]
 ) -> Head:
     """Returns the checkpoint's classifier; the number of its classes is that of the last of its weights' rows."""

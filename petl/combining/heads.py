@@ -11,7 +11,7 @@ from torch import Tensor
 
 from petl.combining.arithmetic import exact_sum, shares
 from petl.combining.changes import TaskChange
-from petl.combining.opened import Opened, refuse_unknown
+from petl.combining.opened import NamedDelta, refuse_unknown
 from petl.combining.rebuilding import Head
 from petl.delta.header import Header
 from petl.errors import MethodError, StateError, listing
@@ -42,7 +42,7 @@ class CombinedHead:
     slices: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
-def chosen_way(heads: str | None, deltas: Sequence[Opened], has_data: bool) -> str:
+def chosen_way(heads: str | None, deltas: Sequence[NamedDelta], has_data: bool) -> str:
     """Returns ``heads=`` of `petl.combine` with the default put in: "refit" with data, "mean" for equal classes, else "apart".
 
     Raises:
@@ -58,24 +58,24 @@ def chosen_way(heads: str | None, deltas: Sequence[Opened], has_data: bool) -> s
         raise MethodError("heads='refit' computes classifiers from images; pass them: data=")
     if heads == "mean" and not _same_classes(deltas):
         raise StateError(
-            f"heads='mean', but the deltas have different classes ({_shown(deltas)}); heads='apart' puts the classifiers side by "
+            f"heads='mean', but the deltas have different classes ({_shown_classes(deltas)}); heads='apart' puts the classifiers side by "
             f"side, heads={names[0]!r} keeps one, and data= computes a new one"
         )
     return heads
 
 
-def _same_classes(deltas: Sequence[Opened]) -> bool:
+def _same_classes(deltas: Sequence[NamedDelta]) -> bool:
     """Returns whether all deltas that have a classifier have the same outputs: as many, with the same labels, for one task."""
-    meanings = [(_classes(d), d.header.labels, d.header.task, d.header.units) for d in deltas if d.header.head]
+    meanings = [(_class_count(d), d.header.labels, d.header.task, d.header.units) for d in deltas if d.header.head]
     return all(meaning == meanings[0] for meaning in meanings)
 
 
-def _classes(delta: Opened) -> Any:
+def _class_count(delta: NamedDelta) -> Any:
     return delta.header.backbone.get("num_classes")
 
 
-def _shown(deltas: Sequence[Opened]) -> str:
-    return "; ".join(f"{delta.name}: {listing(delta.header.labels or [_classes(delta)], 3)}" for delta in deltas)
+def _shown_classes(deltas: Sequence[NamedDelta]) -> str:
+    return "; ".join(f"{delta.name}: {listing(delta.header.labels or [_class_count(delta)], 3)}" for delta in deltas)
 
 
 def combined_head(way: str, changes: Sequence[TaskChange]) -> CombinedHead:
@@ -95,7 +95,7 @@ def combined_head(way: str, changes: Sequence[TaskChange]) -> CombinedHead:
     if len({change.delta.mark for change in kept}) == 1:
         return _one(kept[0])
     _refuse_other_layers(kept)
-    return _mean(kept) if way == "mean" else _apart(kept)
+    return _mean_head(kept) if way == "mean" else _apart(kept)
 
 
 def _weight(change: TaskChange, changes: Sequence[TaskChange]) -> float:
@@ -131,7 +131,7 @@ def _refuse_other_layers(kept: Sequence[TaskChange]) -> None:
             )
 
 
-def _mean(kept: Sequence[TaskChange]) -> CombinedHead:
+def _mean_head(kept: Sequence[TaskChange]) -> CombinedHead:
     """Returns the weighted mean; classifiers have no base to add a change to, so the weights are divided by their sum."""
     total = exact_sum([change.weight for change in kept])
     first = kept[0].head

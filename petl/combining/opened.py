@@ -28,7 +28,7 @@ BASE = "base"  # where a delta is named: the backbone as it is, which changes no
 
 
 @dataclass(frozen=True)
-class Opened:
+class NamedDelta:
     """A delta to combine: its name, a path for errors, header and tensors; ``mark`` is equal for equal deltas."""
 
     name: str
@@ -42,18 +42,18 @@ class Opened:
 class Contents:
     """What was given: ``deltas`` in the order given, None in place of the base; and the base, if a model says what it is."""
 
-    deltas: list[Opened | None]
+    deltas: list[NamedDelta | None]
     base: nn.Module | None
 
 
-def opened(deltas: Any) -> Contents:
+def open_deltas(deltas: Any) -> Contents:
     """Opens deltas: a list of paths, wrapped models and the base (``"base"``, or a model without a delta), or a dict by names.
 
     Raises:
         StateError: there are none, or one is no delta. DeltaError: a file can't be read.
     """
     items = _items(deltas)
-    names = _names(items)
+    names = _item_names(items)
     bases = [item for _, item in items if isinstance(item, nn.Module) and not wrapped_inside(item)]
     found = [None if _is_base(item) else _opened(name, item) for name, (_, item) in zip(names, items, strict=True)]
     if not any(found):
@@ -84,7 +84,7 @@ def _is_base(item: Any) -> bool:
     return item is None or (item == BASE and not Path(BASE).exists())
 
 
-def _names(items: Sequence[tuple[str | None, Any]]) -> list[str]:
+def _item_names(items: Sequence[tuple[str | None, Any]]) -> list[str]:
     """Returns a name for each item: the user's, a file's without its ending, or its number; none twice."""
     names = [name or _own_name(item, number) for number, (name, item) in enumerate(items, 1)]
     for number, (name, (_, item)) in enumerate(zip(names, items, strict=True)):
@@ -99,7 +99,7 @@ def _own_name(item: Any, number: int) -> str:
     return str(number)
 
 
-def _opened(name: str, item: Any) -> Opened:
+def _opened(name: str, item: Any) -> NamedDelta:
     if isinstance(item, nn.Module):
         plain, _ = require_record(item)
         if bare(item) is not plain:
@@ -116,7 +116,7 @@ def _opened(name: str, item: Any) -> Opened:
     else:
         path = as_path(item)
         header, tensors = read_delta(path)
-    return Opened(name, path, header, tensors, _mark(header, tensors))
+    return NamedDelta(name, path, header, tensors, _mark(header, tensors))
 
 
 def _mark(header: Header, tensors: Mapping[str, Tensor]) -> str:
@@ -160,7 +160,7 @@ def unwrapped_copy(model: nn.Module) -> nn.Module:
     return base
 
 
-def refuse_other_bases(deltas: Sequence[Opened]) -> None:
+def refuse_other_bases(deltas: Sequence[NamedDelta]) -> None:
     """Raises a StateError where headers alone show that two deltas were made on different backbones."""
     first = deltas[0]
     for other in deltas[1:]:

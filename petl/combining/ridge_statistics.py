@@ -22,7 +22,7 @@ from petl.format.tensorfile import read_file, write_file
 from petl.version import __version__
 
 MOST_FREEDOM = 0.5  # degrees of freedom an image: with more, cross-validation by their sum alone calls any fit perfect
-KEY, FORMAT = "petl.ridge", 1
+STATISTICS_KEY, FORMAT = "petl_ridge", 1
 SUFFIX = ".ridge.safetensors"
 ROUNDING = 1e-11  # of the largest eigenvalue of the features' products: what float64 leaves of axes that no image has
 
@@ -147,7 +147,7 @@ class RidgeStatistics:
             "trunk": self.trunk,
             "added": self.added,
         }
-        return write_file(path, tensors, {KEY: json.dumps(texts)})
+        return write_file(path, tensors, {STATISTICS_KEY: json.dumps(texts)})
 
     @classmethod
     def load(cls, path: Path) -> RidgeStatistics:
@@ -158,7 +158,7 @@ class RidgeStatistics:
         """
         metadata, tensors = read_file(path)
         try:
-            texts = json.loads(metadata[KEY])
+            texts = json.loads(metadata[STATISTICS_KEY])
             counts, sums, packed = (tensors[key] for key in ("counts", "sums", "gram"))
             classes, trunk, added = texts["classes"], texts["trunk"], texts["added"]
             fine = texts["format"] == FORMAT and all(isinstance(name, str) for name in [*classes, *added, trunk])

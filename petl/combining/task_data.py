@@ -94,7 +94,7 @@ def _task(name: str, data: Any, model: nn.Module, labels: list[str] | None, choo
     y = torch.from_numpy(np.asarray(numbers))
     found = dataset_classes(train)
     refuse_few_labels("combine", y if y.is_floating_point() or y.ndim > 1 else y[y >= 0], found or [])
-    names = _names(found, labels, int(y.max()) + 1, name)
+    names = _class_names(found, labels, int(y.max()) + 1, name)
     if found and names != found:
         train = Renumbered(train, [names.index(one) for one in found], names)
     apart = _has_validation(data)
@@ -112,7 +112,7 @@ def _has_validation(data: Any) -> bool:
     return (isinstance(data, (str, Path)) or is_image_table(data)) and has_split(data, "val")
 
 
-def _names(found: list[str] | None, labels: list[str] | None, count: int, name: str) -> list[str]:
+def _class_names(found: list[str] | None, labels: list[str] | None, count: int, name: str) -> list[str]:
     """Returns the delta's labels, where the data's classes are among them; else the data's own."""
     if labels is None:
         return found or [str(number) for number in range(count)]
