@@ -58,7 +58,7 @@ def chosen_way(heads: str | None, deltas: Sequence[NamedDelta], has_data: bool) 
         raise MethodError("heads='refit' computes classifiers from images; pass them: data=")
     if heads == "mean" and not _same_classes(deltas):
         raise StateError(
-            f"heads='mean', but the deltas have different classes ({_shown_classes(deltas)}); heads='apart' puts them side by side, "
+            f"heads='mean', but classes differ ({_shown_classes(deltas)}); heads='apart' puts them side by side, "
             f"heads={names[0]!r} keeps one, and data= computes a new one"
         )
     return heads

@@ -195,7 +195,7 @@ def test_classifiers_of_different_classes_stand_side_by_side_under_their_names(t
     assert petl.load(combined.save(tmp_path / "c.safetensors"), copy.deepcopy(base)).num_classes == 5
     kept = petl.combine({"pets": pets, "birds": birds}, heads="birds")
     assert kept.labels == ["owl", "kea"] and kept.model.num_classes == 2
-    with pytest.raises(petl.StateError, match="different classes"):
+    with pytest.raises(petl.StateError, match="classes differ"):
         petl.combine({"pets": pets, "birds": birds}, heads="mean")
     with pytest.raises(petl.StateError, match="no classifier 'fish'"):
         combined.only("fish")
