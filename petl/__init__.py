@@ -21,6 +21,13 @@ if TYPE_CHECKING:
     from petl import data
     from petl.advice.advise import advise
     from petl.advice.result import Advice
+    from petl.combining.combine import combine
+    from petl.combining.combined import Combined
+    from petl.combining.extend import extend
+    from petl.combining.extended import Extended
+    from petl.combining.extract import extract
+    from petl.combining.extracted import Extracted
+    from petl.combining.ridge_statistics import RidgeStatistics
     from petl.delta.load import load, read
     from petl.delta.save import save
     from petl.errors import DataError, DeltaError, MethodError, PetlError, SiteError, StateError
@@ -81,6 +88,13 @@ if TYPE_CHECKING:
 _HOMES = {
     "advice.advise": "advise",
     "advice.result": "Advice",
+    "combining.combine": "combine",
+    "combining.combined": "Combined",
+    "combining.extend": "extend",
+    "combining.extended": "Extended",
+    "combining.extract": "extract",
+    "combining.extracted": "Extracted",
+    "combining.ridge_statistics": "RidgeStatistics",
     "delta.load": "load read",
     "delta.save": "save",
     "errors": "DataError DeltaError MethodError PetlError SiteError StateError",
@@ -145,9 +159,12 @@ __all__ = [
     "Advice",
     "Bias",
     "Callback",
+    "Combined",
     "Comparison",
     "DataError",
     "DeltaError",
+    "Extended",
+    "Extracted",
     "Features",
     "Full",
     "History",
@@ -177,6 +194,7 @@ __all__ = [
     "RegressionMetrics",
     "Report",
     "RetrievalMetrics",
+    "RidgeStatistics",
     "Shift",
     "Site",
     "SiteError",
@@ -192,11 +210,14 @@ __all__ = [
     "advise",
     "bare",
     "check",
+    "combine",
     "compare",
     "correct",
     "data",
     "evaluate",
     "export",
+    "extend",
+    "extract",
     "features",
     "find",
     "find_lr",

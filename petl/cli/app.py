@@ -11,11 +11,14 @@ from typing import Annotated
 import typer
 
 from petl.cli.advise_command import advise_command
+from petl.cli.combine_command import combine_command
 from petl.cli.compare_command import compare_command
 from petl.cli.correct_command import correct_command
 from petl.cli.delta_commands import convert_command, inspect_command, merge_command
 from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.exchange_commands import export_command, from_peft_command, to_peft_command
+from petl.cli.extend_command import extend_command
+from petl.cli.extract_command import extract_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.ls_command import ls_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
@@ -66,6 +69,9 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("export", export_command, "petl export pets.safetensors pets.onnx"),
     ("to-peft", to_peft_command, "petl to-peft pets.safetensors pets-peft"),
     ("from-peft", from_peft_command, "petl from-peft pets-peft pets.safetensors --model resnet50"),
+    ("combine", combine_command, "petl combine pets.safetensors birds.safetensors --how ties --out both.safetensors"),
+    ("extract", extract_command, "petl extract resnet50:base.safetensors tuned.pth tuned.safetensors --rank 8"),
+    ("extend", extend_command, "petl extend pets.safetensors more-pets --out all-pets.safetensors"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),
 )

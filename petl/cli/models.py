@@ -121,6 +121,20 @@ def _refuse_untrusted(delta: str | Path, recorded: Mapping[str, Any], trust_remo
         )
 
 
+def named_base(model: str | None, deltas: Sequence[str | Path], trust_remote: bool = False) -> nn.Module | None:
+    """Returns the backbone that a ``--model`` of a command on deltas names; None where the deltas say it themselves."""
+    from petl.delta.load import read
+
+    if not model:
+        return None
+    recorded = read(existing_file(deltas[0]))["backbone"] if deltas else {}
+    name = model
+    if deltas and model.startswith(":"):
+        _refuse_untrusted(deltas[0], recorded, trust_remote)
+        name = f"{recorded['name']}{model}"
+    return _base_for_delta(name, recorded.get("args", {}))
+
+
 def _base_for_delta(model: str, args: Mapping[str, Any]) -> nn.Module:
     """Returns the backbone of this name for a delta, whose own classifier stands in for one that a weights file hasn't."""
     from petl.wrapping.backbone_size import refuse_huge

@@ -123,7 +123,7 @@ class LoRA(Method):
         for param in weight_names(module):
             letters, name = letters_of_parameter(param, site), "lora" if param == "weight" else f"lora_{param}"
             if self.slices is None or not letters or {*letters} <= {*self.slices}:
-                self._grow(module, name, self._graft(module, param, scale))
+                self._grow(module, name, self.graft_of(module, param, scale))
             elif {*letters} & {*self.slices}:
                 weight, rows = cast(Tensor, getattr(module, param)), site.rows
                 graft = SlicedLowRank(weight, self.rank, scale, rows=rows, slices=self.slices, param=param)
@@ -133,7 +133,8 @@ class LoRA(Method):
         graft.down.requires_grad_(not self.freeze_down)
         grow(module, name, graft)
 
-    def _graft(self, module: nn.Module, param: str, scale: float) -> LowRank:
+    def graft_of(self, module: nn.Module, param: str, scale: float) -> LowRank:
+        """Returns the change of a whole weight of the layer, which knows the weight as a matrix; the layer is not changed."""
         weight = cast(Tensor, getattr(module, param))
         if isinstance(module, nn.modules.conv._ConvTransposeNd):
             return TransposedLowRank(weight, self.rank, scale, dora=self.dora, groups=module.groups)

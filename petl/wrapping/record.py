@@ -75,6 +75,7 @@ class Record:
     structure: dict[str, str] = field(default_factory=dict)  # of the base, as wrapping.structure describes it
     classifier: tuple[str, ...] = ()  # the modules whose size doesn't count there
     new_head: dict[str, str] = field(default_factory=dict)  # checksums of a classifier that wrap made, as it was then
+    ridge: Any = None  # `petl.extend`'s statistics of the classifier; in no delta
 
     def __repr__(self) -> str:
         """Returns a summary in one line."""

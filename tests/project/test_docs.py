@@ -42,6 +42,7 @@ EPOCHS = 2  # what pages train for ten epochs
 IMAGES = {
     "docs/rank.md": 6,
     "docs/advise.md": 4,
+    "docs/combining.md": 6,
     "docs/guidance.md": 6,
 }  # of a class in each split, where two are too few
 

@@ -55,6 +55,7 @@ BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing"
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "exchange"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
+ROOMS["combining"] = BELOW_GUIDES | {"memory"}
 ROOMS["start"] = BELOW_GUIDES | {*GUIDES, "report", "demo"}
 ROOMS |= {top: {*ROOMS, "demo", "cli", "__init__"} for top in ("__init__", "demo", "cli", "__main__")}
 ROOMS["demo"] = BELOW_GUIDES
@@ -87,6 +88,14 @@ TESTS_AS_WELL = {
     "cli/test_shift_command": "cli/correct_command delta/kept_temperature",
     "cli/test_predictions": "training/held_out training/run_file",
     "cli/test_terminal": "cli/phrases errors tables",
+    "combining/test_combine": (
+        "combining/arithmetic combining/changes combining/combine_job combining/combined combining/heads "
+        "combining/model_findings combining/opened combining/rebuilding combining/weight_matrices"
+    ),
+    "combining/test_combine_data": "combining/choice combining/refitted combining/regrown combining/task_data",
+    "combining/test_extract": "combining/checkpoints combining/extracted",
+    "combining/test_extend": "combining/extended combining/ridge_statistics",
+    "cli/test_combine_command": "cli/extract_command cli/extend_command",
     "data/test_bands": "data/channel_statistics",
     "data/test_batches": "data/random_state data/replacements",
     "data/test_damage": "data/sifting",
@@ -222,6 +231,7 @@ TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for na
 
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
 LONG_FILES: dict[str, int] = {"__init__.py": 255}  # each public name stands in it three times
+LONG_FILES: dict[str, int] = {"__init__.py": 266}  # each public name stands in it three times
 LONG_FUNCTIONS: dict[str, int] = {
     "training/setup.py: build_run": 33,
 }

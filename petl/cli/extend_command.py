@@ -1,0 +1,51 @@
+"""``petl extend``: more classes and images for a delta's classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from petl.cli.arguments import DataArgument, DeltaArgument, JsonOption, OverwriteOption
+from petl.cli.combine_command import BaseOption, BatchOption, WorkersOption
+from petl.cli.models import existing_file, named_base, weights_file
+from petl.cli.terminal import note, say
+from petl.errors import printable
+
+
+def extend_command(
+    delta: DeltaArgument,
+    data: DataArgument,
+    to: Annotated[
+        str | None, typer.Option("--out", metavar="FILE", help="The delta file to write. [NAME-extended.safetensors]")
+    ] = None,
+    statistics: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Those of the old images. [NAME.ridge.safetensors beside DELTA]")
+    ] = None,
+    again: Annotated[bool, typer.Option("--again", help="Add images that were added before.")] = False,
+    images: Annotated[int | None, typer.Option(min=1, help="At most so many images. [all]")] = None,
+    model: BaseOption = None,
+    seed: int = 0,
+    batch_size: BatchOption = 64,
+    workers: WorkersOption = 0,
+    overwrite: OverwriteOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a delta's classifier new classes and images, without the old images and without forgetting."""
+    import petl
+    from petl.cli.outputs import destination, try_writing
+    from petl.combining.ridge_statistics import statistics_beside
+    from petl.findings import as_text
+
+    inputs = [existing_file(delta), *([existing_file(statistics)] if statistics else []), *weights_file(model)]
+    out = to or str(delta.with_name(f"{delta.stem}-extended.safetensors"))
+    path = destination(out, inputs=inputs, overwrite=overwrite)
+    beside = destination(str(statistics_beside(path)), inputs=inputs, overwrite=overwrite)
+    try_writing(path, Path.touch)
+    base = named_base(model, [delta])
+    options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
+    extended = petl.extend(delta, data, base=base, statistics=statistics, again=again, **options)
+    extended.save(path)
+    note(f"wrote {printable(str(path))} and {printable(str(beside))}")
+    say(as_text(extended).rstrip("\n") if as_json else extended)
