@@ -44,7 +44,19 @@ ROOMS = {
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
     "tasks": GROUND
-    | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
+    | {
+        "kernels",
+        "graft",
+        "sites",
+        "memory",
+        "methods",
+        "format",
+        "wrapping",
+        "delta",
+        "data",
+        "objectives",
+        "prediction",
+    },
 }
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks"}
@@ -167,8 +179,8 @@ TESTS_AS_WELL = {
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
     ),
     "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
-    "tasks/test_mixed": "tasks/images tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
-    "tasks/test_tasks": "tasks/backbone tasks/choice tasks/sharing tasks/task tasks/task_model tasks/twins",
+    "tasks/test_mixed": "tasks/images tasks/inputs tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
+    "tasks/test_tasks": "tasks/backbone tasks/choice tasks/modes tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
         "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"
