@@ -18,6 +18,7 @@ from petl.cli.image_commands import evaluate_command, predict_command, train_com
 from petl.cli.model_commands import demo_command, methods_command, plan_command
 from petl.cli.rank_command import rank_command
 from petl.cli.report_command import report_command
+from petl.cli.serve_command import serve_command
 from petl.cli.shift_command import shift_command
 from petl.cli.start_command import start_command
 from petl.cli.terminal import Commands, say
@@ -58,6 +59,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
+    ("serve", serve_command, "petl serve deltas --port 8000"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),
 )

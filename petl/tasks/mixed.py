@@ -65,10 +65,8 @@ class RowMixer:
                 paths |= {places[row]: path if task in together else OWN_PASS for row in rows}
             outputs |= {places[row]: out for row, out in found.items()}
         order = range(len(tasks))
-        found_features = {row: outputs[row].features for row in order if outputs[row].features is not None}
-        return RowOutputs(
-            [outputs[row].scores for row in order], [*tasks], [paths[row] for row in order], found_features
-        )
+        features = {row: seen for row in order if (seen := outputs[row].features) is not None}
+        return RowOutputs([outputs[row].scores for row in order], [*tasks], [paths[row] for row in order], features)
 
     def explain(self, batches: Sequence[ImageStack], tasks: Sequence[AddedTask]) -> dict[str, str]:
         """Returns for each task in words how its rows would be computed."""
@@ -147,7 +145,7 @@ def _groups(tasks: Sequence[AddedTask]) -> list[RowGroup]:
 
 def _by_row(rows: Sequence[int], scores: Tensor, seen: Sequence[Tensor]) -> dict[int, RowOutput]:
     features = seen[0].flatten(1) if seen else [None] * len(rows)
-    return {row: RowOutput(*pair) for row, *pair in zip(rows, scores, features, strict=True)}
+    return {row: RowOutput(one, other) for row, one, other in zip(rows, scores, features, strict=True)}
 
 
 def _own_pass(task: AddedTask, images: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -58,8 +58,18 @@ ROOMS = {
         "prediction",
     },
 }
+ROOMS["serving"] = {*ROOMS, "demo"} - {
+    "evidence",
+    "heads",
+    "measures",
+    "findings",
+    "kernels",
+    "memory",
+    "methods",
+    "inspection",
+}
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "serving"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS["start"] = BELOW_GUIDES | {*GUIDES, "report", "demo"}
@@ -178,6 +188,11 @@ TESTS_AS_WELL = {
     "shifts/test_shift": (
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
     ),
+    "serving/test_application": (
+        "serving/addresses serving/counters serving/posting serving/refusals serving/served_task serving/service "
+        "serving/serving_settings"
+    ),
+    "serving/test_serve": "cli/serve_command",
     "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
     "tasks/test_mixed": "tasks/images tasks/inputs tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
     "tasks/test_tasks": "tasks/backbone tasks/choice tasks/modes tasks/sharing tasks/task tasks/task_model tasks/twins",
