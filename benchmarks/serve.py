@@ -3,10 +3,10 @@
     python -m benchmarks.serve                                     # 8 tasks on ViT-S: about 5 minutes of two free cores
     python -m benchmarks.serve --model efficientnet_lite0 --clients 32 --seconds 30 --rounds 5
 
-Each side is a process of its own, uvicorn on loopback with one thread of torch's; only one runs at a time, in turns. The clients are
-threads of this process, each of which asks one request after the other, each time for another task. Memory is what /proc says of
-the server's process after the requests (Linux). CPU seconds are the server's: other programs count little in them. Random weights:
-they change neither time nor memory.
+Each side is a process of its own, uvicorn on loopback with one thread of torch's; only one runs at a time, in turns. The clients
+are threads of this process, each of which asks one request after the other, each time for another task. Memory is what /proc says
+of the server's process after the requests (Linux). CPU seconds are the server's: other programs count little in them. Random
+weights: they change neither time nor memory.
 """
 
 from __future__ import annotations

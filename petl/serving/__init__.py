@@ -3,6 +3,6 @@
 Public: `petl.serve` runs it, and `petl.serving.app` returns it as an application to mount, or for another server to run.
 """
 
-from petl.serving.application import app
+from petl.serving.application import serving_app as app
 
 __all__ = ["app"]

@@ -44,8 +44,7 @@ def _add_addresses(site: FastAPI, service: Service) -> None:
         """The tasks that are served, and the files that are refused, each with the reason."""
         catalogue = service.catalogue
         refused = [{"file": name, "reason": why} for name, why in catalogue.refused.items()]
-        served = [task.description() for task in catalogue.tasks.values()]
-        return _json({"backbone": catalogue.backbone, "tasks": served, "refused": refused})
+        return _json({"backbone": catalogue.backbone, "tasks": catalogue.described(), "refused": refused})
 
     async def health() -> Response:
         """Whether the server answers."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
 
 
-def app(
+def serving_app(
     folder: str | os.PathLike[str],
     model: nn.Module | str | None = None,
     *,

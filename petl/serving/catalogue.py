@@ -103,6 +103,10 @@ class Catalogue:
         self.refused = dict(sorted({**self.refused, name: why}.items()))
         log.warning("%s is refused: %s", printable(name), why)
 
+    def described(self) -> list[dict[str, Any]]:
+        """Returns what `GET /tasks` says of each task."""
+        return [task.description() for task in self.tasks.values()]
+
     def __repr__(self) -> str:
         return f"{len(self.tasks)} tasks ({listing(self.tasks) or 'none'})"
 

@@ -14,7 +14,7 @@ from typing import Any
 from torch import nn
 
 from petl.errors import StateError
-from petl.serving.application import app
+from petl.serving.application import serving_app
 from petl.serving.service import refuse_missing_packages
 from petl.training.setting_checks import Bounds, refuse_number
 
@@ -68,7 +68,7 @@ def serve(
     limits: dict[str, Any] = {"max_body": max_body, "max_batch": max_batch, "max_wait_ms": max_wait_ms}
     limits |= {"max_queue": max_queue, "max_pixels": max_pixels, "poll_s": poll_s, "body_s": body_s}
     with _events_shown(), contextlib.closing(_bound(host, port)) as own:
-        site = app(folder, model, device=device, **limits)
+        site = serving_app(folder, model, device=device, **limits)
         place = own.getsockname()
         shown = f"[{host}]" if ":" in host else host
         log.info("%r at http://%s:%d; Ctrl-C ends it", site.state.service.catalogue, shown, place[1])
