@@ -398,7 +398,13 @@ def test_a_held_task_stays_as_it_was(two: Any) -> None:
         other.predict(x, held)
 
 
-PEFTS = {"LoHa": {"r": 2}, "Lora": {"r": 2}, "IA3": {}, "OFT": {"r": 0, "oft_block_size": 4}, "LoKr": {"r": 2}}
+PEFTS: dict[str, dict[str, Any]] = {
+    "LoHa": {"r": 2},
+    "Lora": {"r": 2},
+    "IA3": {"feedforward_modules": ["fc2"]},
+    "OFT": {"r": 0, "oft_block_size": 4},
+    "LoKr": {"r": 2},
+}
 
 
 @pytest.mark.deep
@@ -412,7 +418,7 @@ def test_pefts_methods_are_tasks_too(tmp_path: Path) -> None:
     for way, model in models.items():
         assert torch.equal(answer(tasks[way]), answer(model))
         added = sum(t.numel() * t.element_size() for t in petl.trainable(model).values())
-        assert storages([tasks[way]], but=own) <= 1.1 * added + 64
+        assert storages([tasks[way]], but=own) <= added + 4_000  # OFT has indices of its own
     names = [*models, "LoHa"]
     x = images("vit", batch=len(names))
     out = tasks.predict(x, names)
