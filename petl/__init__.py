@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from petl.ranking.ranking import Ranking
     from petl.report.report import report
     from petl.report.result import Report
+    from petl.serving.serve import serve
     from petl.shifts.correct import correct
     from petl.shifts.shift import shift
     from petl.shifts.shift_findings import Shift
@@ -127,6 +128,7 @@ _HOMES = {
     "objectives.retrieval_metrics": "RetrievalMetrics",
     "report.report": "report",
     "report.result": "Report",
+    "serving.serve": "serve",
     "shifts.correct": "correct",
     "shifts.shift": "shift",
     "shifts.shift_findings": "Shift",
@@ -238,6 +240,7 @@ __all__ = [
     "register",
     "report",
     "save",
+    "serve",
     "shift",
     "start",
     "summary",

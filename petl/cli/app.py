@@ -24,6 +24,7 @@ from petl.cli.ls_command import ls_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
 from petl.cli.rank_command import rank_command
 from petl.cli.report_command import report_command
+from petl.cli.serve_command import serve_command
 from petl.cli.shift_command import shift_command
 from petl.cli.start_command import start_command
 from petl.cli.terminal import Commands, say
@@ -72,6 +73,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("combine", combine_command, "petl combine pets.safetensors birds.safetensors --how ties --out both.safetensors"),
     ("extract", extract_command, "petl extract resnet50:base.safetensors tuned.pth tuned.safetensors --rank 8"),
     ("extend", extend_command, "petl extend pets.safetensors more-pets --out all-pets.safetensors"),
+    ("serve", serve_command, "petl serve deltas --port 8000"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),
 )

@@ -16,6 +16,7 @@ from petl.delta.save import delta_of
 from petl.errors import StateError, listing
 from petl.graft.classes import base_class
 from petl.memory.base_dtype import low_precision_dtype
+from petl.tasks.modes import Watched
 from petl.tasks.sharing import Sharer
 from petl.tasks.task_model import guard_task
 from petl.tasks.twins import with_own_tensors, with_same_memory
@@ -36,12 +37,14 @@ class SharedBackbone:
         self.watched = [(key, own[key], alias) for key, alias in _tensors(self.trunk) if key in own]
         self.checksums = {key: checksum(alias) for key, _, alias in self.watched}
         self.versions = self._versions()
+        self.modes = Watched(self.trunk)
 
     def refuse_changed(self) -> None:
-        """Raises a StateError where values of the backbone have been written to since `petl.Tasks` took it.
+        """Raises a StateError where values of the backbone have been written to since `petl.Tasks` took it, or it trains.
 
         Torch counts writes, so this reads no values where there was none. It doesn't count those through ``.data``.
         """
+        self.modes.refuse_training()
         now = self._versions()
         if now == self.versions:
             return
@@ -84,6 +87,7 @@ class SharedBackbone:
         for parameter in plain.parameters():
             parameter.requires_grad_(False)
         self.sharer.share(model, record, memo)
+        model.eval()  # a new classifier comes in training mode
         for guarded in {model: None, plain: None}:  # the delta may be on a model inside
             guard_task(guarded, name)
         return model
@@ -103,11 +107,28 @@ class SharedBackbone:
                 own.data = alias.data
         self.versions = self._versions()
 
+    def __reduce__(self) -> Any:
+        raise StateError(
+            "petl.Tasks can't be copied or pickled: it shares its backbone's memory with the model that it was made of. Make "
+            "another one and add the deltas there, or copy one task's model: copy.deepcopy(tasks[name])"
+        )
+
     def _versions(self) -> list[tuple[int, int]]:
         return [(own._version, alias._version) for _, own, alias in self.watched]
 
     def __repr__(self) -> str:
         return base_class(self.model).__name__
+
+
+def device_of(device: Any) -> torch.device:
+    """Returns the device that is meant, or raises a StateError for anything else, such as a dtype."""
+    try:
+        return torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise StateError(
+            f"tasks.to({device!r}): expected a device; a delta belongs to a backbone of one type. Cast the backbone before "
+            f"petl.Tasks(model), and add deltas that were made on it, or run tasks under torch.autocast"
+        ) from error
 
 
 def _tensors(model: nn.Module) -> list[tuple[str, Tensor]]:

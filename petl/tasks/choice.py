@@ -26,19 +26,26 @@ class TaskChoice:
 
     def set(self, name: str | None) -> TaskSwitch:
         """Makes ``name`` the current one; returns what undoes it."""
-        switch = TaskSwitch(self._name, self.name)
+        switch = TaskSwitch(self._name, name)
         self._name.set(name)
         return switch
 
 
 class TaskSwitch:
-    """A task has been made the current one; as a context manager, this is undone at the end."""
+    """A task has been made the current one; as a context manager, this is undone at the end, each time it is entered."""
 
-    def __init__(self, current: ContextVar[str | None], before: str | None) -> None:
-        self._current, self._before = current, before
+    def __init__(self, current: ContextVar[str | None], name: str | None) -> None:
+        self._current, self._name = current, name
+        self._before = [current.get(UNCHOSEN)]  # of the first entry, then of those inside it
+        self._entered = 0
 
     def __enter__(self) -> None:
-        """Does nothing: the task is the current one already."""
+        """Makes the task the current one, which it is already when this is entered for the first time."""
+        if self._entered:
+            self._before.append(self._current.get(UNCHOSEN))
+        self._current.set(self._name)
+        self._entered += 1
 
     def __exit__(self, *error: object) -> None:
-        self._current.set(self._before)
+        self._current.set(self._before.pop() if len(self._before) > 1 else self._before[0])
+        self._entered -= 1

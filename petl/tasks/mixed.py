@@ -15,6 +15,7 @@ from petl.errors import DataError, PetlError
 from petl.graft.values import input_dtype
 from petl.prediction.meaning import scores_of
 from petl.tasks.images import ImageStack
+from petl.tasks.inputs import inputs_of
 from petl.tasks.layer_changes import TaskChanges, changes_of, fits_one_pass
 from petl.tasks.outputs import RowOutputs
 from petl.tasks.row_layers import RowSegment, segments_running
@@ -23,6 +24,13 @@ from petl.tasks.task import AddedTask
 from petl.wrapping.lookup import in_chans
 
 OWN_PASS, SHARED_PASS, SEGMENT_PASS = "grouped", "shared", "segments"
+
+
+class RowOutput(NamedTuple):
+    """What one row's model returned [K], and what its classifier took where that is the task's answer."""
+
+    scores: Tensor
+    features: Tensor | None
 
 
 class RowGroup(NamedTuple):
@@ -44,7 +52,7 @@ class RowMixer:
     @torch.no_grad()
     def predict(self, batches: Sequence[ImageStack], tasks: Sequence[AddedTask], exact: bool) -> RowOutputs:
         """Returns the outputs of each row under its task."""
-        outputs: dict[int, Tensor] = {}
+        outputs: dict[int, RowOutput] = {}
         paths: dict[int, str] = {}
         for places, images in batches:
             batch = self._on_device(images)
@@ -53,11 +61,12 @@ class RowMixer:
             path = SEGMENT_PASS if any(changes.layers for changes in together.values()) else SHARED_PASS
             found = self._one_pass(batch, groups, together) if together else {}
             for task, rows in groups:
-                found |= {} if task in together else dict(zip(rows, _own_pass(task, batch[rows]), strict=True))
+                found |= {} if task in together else _by_row(rows, *_own_pass(task, batch[rows]))
                 paths |= {places[row]: path if task in together else OWN_PASS for row in rows}
             outputs |= {places[row]: out for row, out in found.items()}
         order = range(len(tasks))
-        return RowOutputs([outputs[row] for row in order], [*tasks], [paths[row] for row in order])
+        features = {row: seen for row in order if (seen := outputs[row].features) is not None}
+        return RowOutputs([outputs[row].scores for row in order], [*tasks], [paths[row] for row in order], features)
 
     def explain(self, batches: Sequence[ImageStack], tasks: Sequence[AddedTask]) -> dict[str, str]:
         """Returns for each task in words how its rows would be computed."""
@@ -94,7 +103,7 @@ class RowMixer:
 
     def _one_pass(
         self, batch: Tensor, groups: Sequence[RowGroup], together: dict[AddedTask, TaskChanges]
-    ) -> dict[int, Tensor]:
+    ) -> dict[int, RowOutput]:
         """Computes the backbone once for the rows of these tasks, sorted by task, and each task's classifier on its rows."""
         with self._lock:
             self._row_model = self._row_model or row_layers(self.backbone)
@@ -107,11 +116,12 @@ class RowMixer:
         order = [row for _, rows in chosen for row in rows]
         with segments_running(segments):
             features = self._row_model.forward_features(batch[order])
-        found: dict[int, Tensor] = {}
+        found: dict[int, RowOutput] = {}
         for (start, end, _), (task, rows) in zip(segments, chosen, strict=True):
             own = tree_map(lambda part, a=start, b=end: part[a:b], features)
-            scores = scores_of(task.model.forward_head(own), len(rows))  # type: ignore[operator]  # the proof has called it
-            found |= dict(zip(rows, scores, strict=True))
+            with inputs_of(task.embedder) as seen:
+                scores = scores_of(task.model.forward_head(own), len(rows))  # type: ignore[operator]  # the proof has called it
+            found |= _by_row(rows, scores, seen)
         return found
 
     def _why(self, task: AddedTask, batch: Tensor, together: dict[AddedTask, TaskChanges]) -> str:
@@ -133,12 +143,18 @@ def _groups(tasks: Sequence[AddedTask]) -> list[RowGroup]:
     return [RowGroup(task, found) for task, found in rows.items()]
 
 
-def _own_pass(task: AddedTask, images: Tensor) -> Tensor:
-    """Runs the task's own model on its rows."""
+def _by_row(rows: Sequence[int], scores: Tensor, seen: Sequence[Tensor]) -> dict[int, RowOutput]:
+    features = seen[0].flatten(1) if seen else [None] * len(rows)
+    return {row: RowOutput(one, other) for row, one, other in zip(rows, scores, features, strict=True)}
+
+
+def _own_pass(task: AddedTask, images: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Runs the task's own model on its rows; returns the outputs, and what its classifier took where that is the answer."""
     try:
         channels = in_chans(task.model)
         if images.shape[1] != channels:
             raise DataError(f"its images have {channels} channels, and these {images.shape[1]}")
-        return scores_of(output_of(task.model, images), len(images))
+        with inputs_of(task.embedder) as seen:
+            return scores_of(output_of(task.model, images), len(images)), seen
     except PetlError as error:
         raise DataError(f"task {task.name!r}: {error}") from error

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from petl.prediction.meaning import meaning_of
+from petl.prediction.meaning import Meaning, meaning_of
 from petl.tasks.task import AddedTask
+
+
+class RowAnswer(NamedTuple):
+    """What one row's task answers, float32 [K], and what the numbers mean."""
+
+    meaning: Meaning
+    values: np.ndarray
 
 
 class RowOutputs(list[Tensor]):
@@ -20,9 +29,11 @@ class RowOutputs(list[Tensor]):
             the task's classifier), or "segments" (one pass of the backbone, with the task's changes on its rows).
     """
 
-    def __init__(self, rows: list[Tensor], tasks: list[AddedTask], paths: list[str]) -> None:
+    def __init__(
+        self, rows: list[Tensor], tasks: list[AddedTask], paths: list[str], features: Mapping[int, Tensor]
+    ) -> None:
         super().__init__(rows)
-        self._tasks, self.paths = tasks, paths
+        self._tasks, self.paths, self._features = tasks, paths, features
 
     @property
     def tasks(self) -> list[str]:
@@ -40,12 +51,24 @@ class RowOutputs(list[Tensor]):
         """Returns what each row's outputs mean by its task: labels with confidences, likeliest first, or values with units.
 
         Args:
-            top: how many labels; else as in `petl.predict`. A task trained for retrieval gives its outputs as an embedding.
+            top: how many labels; else as in `petl.predict`. A task trained for retrieval gives an embedding, as there: what
+                the classifier takes, or the output of a model without one.
 
         Raises:
             DeltaError: labels of a delta that aren't as many as its outputs.
         """
-        meanings = {task: meaning_of(task.description, len(row)) for task, row in zip(self._tasks, self, strict=True)}
-        with torch.no_grad():
-            values = [meanings[t].answers(row[None])[0].cpu().numpy() for t, row in zip(self._tasks, self, strict=True)]
-        return [meanings[task].describe(row, top) for task, row in zip(self._tasks, values, strict=True)]
+        return [block.meaning.describe(block.values, top) for block in self.decoded()]
+
+    @torch.no_grad()
+    def decoded(self) -> list[RowAnswer]:
+        """Returns each row's answer as numbers, with what they mean.
+
+        Raises:
+            DeltaError: labels of a delta that aren't as many as its outputs.
+        """
+        rows = [self._features.get(place, row) for place, row in enumerate(self)]
+        meanings = {task: meaning_of(task.description, len(row)) for task, row in zip(self._tasks, rows, strict=True)}
+        values = [
+            meanings[task].answers(row[None])[0].cpu().numpy() for task, row in zip(self._tasks, rows, strict=True)
+        ]
+        return [RowAnswer(meanings[task], row) for task, row in zip(self._tasks, values, strict=True)]

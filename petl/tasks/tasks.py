@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from petl.delta.file import Paths
 from petl.errors import StateError, listing
-from petl.tasks.backbone import SharedBackbone
+from petl.tasks.backbone import SharedBackbone, device_of
 from petl.tasks.choice import UNCHOSEN, TaskChoice, TaskSwitch
 from petl.tasks.images import ImageStack, by_shape
 from petl.tasks.mixed import RowMixer
 from petl.tasks.outputs import RowOutputs
-from petl.tasks.task import AddedTask, find_task, tasks_of_rows
+from petl.tasks.task import AddedTask, TaskOfRows, find_task, refuse_name, tasks_of_rows
 from petl.wrapping.record import Record
 
 
@@ -99,18 +99,13 @@ class Tasks:
             StateError: the name is taken or no name, the model isn't wrapped, or the backbone changed.
             DeltaError: the file is damaged or was made on another backbone. All tasks are as they were.
         """
-        if not isinstance(name, str) or not name:
-            raise StateError(f"got {name!r:.60} as a task's name; expected a text, such as 'pets'")
         with self._changing:
-            if name in self._tasks and not replace:
-                raise StateError(
-                    f"there is a task {name!r} already; tasks.add({name!r}, ..., replace=True) puts another in its place"
-                )
+            refuse_name(name, () if replace else self._tasks)
             if self._tasks:
                 self._backbone.refuse_changed()
             else:
                 self._backbone.accept_changes()
-            task = AddedTask(name, self._backbone.with_delta(name, delta, check_base))
+            task = AddedTask(name, self._backbone.with_delta(name, delta, check_base), self._backbone)
             self._tasks = {**self._tasks, name: task}
 
     def remove(self, name: str) -> None:
@@ -143,17 +138,20 @@ class Tasks:
         """Returns the labels of a task's outputs; None where its delta has none."""
         return self._task(name).record.labels
 
-    def predict(self, x: Tensor | Sequence[Tensor], task: str | Sequence[str], *, exact: bool = False) -> RowOutputs:
+    def hold(self, name: str) -> AddedTask:
+        """Returns a task as it is now, which `predict` takes in place of its name, also after it was removed or replaced."""
+        return self._task(name)
+
+    def predict(self, x: Tensor | Sequence[Tensor], task: TaskOfRows, *, exact: bool = False) -> RowOutputs:
         """Returns the outputs of each image under its own task, in the order of the images; no gradients.
 
-        Where it can, it computes the backbone once for all rows: tasks that change only the classifier, and changes of single
-        layers (LoRA, norms, biases) beside the layer's one product. Other tasks run their own model on their rows.
-        ``paths`` of the result says how each row was computed, and `explain` why.
+        Where it can, it computes the backbone once for all rows: for tasks that change only the classifier, or single layers
+        (LoRA, norms, biases). Others run their own model. ``paths`` of the result says how each row was computed, `explain` why.
 
         Args:
             x: images as the models take them [N, C, H, W], or a list of images [C, H, W], which may differ in size and
                 channels.
-            task: the name of each image's task, or one name for all.
+            task: the name of each image's task, or one name for all; or what `hold` returned.
             exact: run each task's own model on its rows: bit-equal to ``tasks.use(name)`` and the model on these rows. Else
                 outputs may differ by rounding, 1e-5 of the largest output.
 
@@ -165,7 +163,7 @@ class Tasks:
         batches = by_shape(x)
         return self._mixer.predict(batches, self._tasks_of(task, batches), exact)
 
-    def explain(self, x: Tensor | Sequence[Tensor], task: str | Sequence[str]) -> dict[str, str]:
+    def explain(self, x: Tensor | Sequence[Tensor], task: TaskOfRows) -> dict[str, str]:
         """Returns in words how `predict` would compute these rows: for each task its path, and why."""
         self._backbone.refuse_changed()
         batches = by_shape(x)
@@ -177,21 +175,25 @@ class Tasks:
         Raises:
             StateError: anything else than a device, such as a dtype: deltas belong to a backbone of one type.
         """
-        try:
-            place = torch.device(device)
-        except (RuntimeError, TypeError) as error:
-            raise StateError(
-                f"tasks.to({device!r}): expected a device; a delta belongs to a backbone of one type. Cast the backbone before "
-                f"petl.Tasks(model), and add deltas that were made on it, or run tasks under torch.autocast"
-            ) from error
         with self._changing:
-            self._backbone.move(place, [task.model for task in self._tasks.values()])
+            self._backbone.move(device_of(device), [task.model for task in self._tasks.values()])
+            self._mixer = RowMixer(self._backbone.trunk)
+            for task in self._tasks.values():
+                task.changes.clear()  # of the tensors where they were
+        return self
+
+    def eval(self) -> Tasks:
+        """Puts the modules that tasks share, and those of all tasks, back into evaluation mode."""
+        for modes in (self._backbone.modes, *(task.modes for task in self._tasks.values())):
+            modes.eval()
         return self
 
     def __getitem__(self, name: str) -> nn.Module:
         """Returns the model of a task, for any thread, whatever is current."""
         self._backbone.refuse_changed()
-        return self._task(name).model
+        task = self._task(name)
+        task.modes.refuse_training()
+        return task.model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Runs the model of the current task."""
@@ -215,4 +217,4 @@ class Tasks:
 
     def _tasks_of(self, names: Any, batches: Sequence[ImageStack]) -> list[AddedTask]:
         """Returns the task of each image."""
-        return tasks_of_rows(self._tasks, names, sum(len(batch.rows) for batch in batches))
+        return tasks_of_rows(self._tasks, names, sum(len(batch.rows) for batch in batches), self._backbone)

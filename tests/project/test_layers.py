@@ -47,12 +47,35 @@ ROOMS = {
     "sharing": GROUND
     | {"addresses", "sites", "methods", "format", "wrapping", "delta", "data", "objectives", "training"},
     "tasks": GROUND
-    | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
+    | {
+        "kernels",
+        "graft",
+        "sites",
+        "memory",
+        "methods",
+        "format",
+        "wrapping",
+        "delta",
+        "data",
+        "objectives",
+        "prediction",
+    },
+}
+ROOMS["serving"] = {*ROOMS, "demo"} - {
+    "evidence",
+    "heads",
+    "measures",
+    "findings",
+    "kernels",
+    "memory",
+    "methods",
+    "inspection",
 }
 ROOMS["exchange"] = ROOMS["tasks"] | {"findings", "extraction"}
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing"}
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "exchange"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "serving"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS["combining"] = BELOW_GUIDES | {"memory"}
@@ -196,9 +219,14 @@ TESTS_AS_WELL = {
     "shifts/test_shift": (
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
     ),
+    "serving/test_application": (
+        "serving/addresses serving/counters serving/posting serving/refusals serving/served_task serving/service "
+        "serving/serving_settings data/claimed_size"
+    ),
+    "serving/test_serve": "cli/serve_command",
     "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
-    "tasks/test_mixed": "tasks/images tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
-    "tasks/test_tasks": "tasks/backbone tasks/choice tasks/sharing tasks/task tasks/task_model tasks/twins",
+    "tasks/test_mixed": "tasks/images tasks/inputs tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
+    "tasks/test_tasks": "tasks/backbone tasks/choice tasks/modes tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
         "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"
@@ -289,8 +317,8 @@ def test_the_files_of_a_room_import_each_other_without_a_circle(name: str) -> No
 def test_a_room_has_a_sign_and_tests(name: str) -> None:
     sign = ast.parse((PACKAGE / name / "__init__.py").read_text())
     assert ast.get_docstring(sign), f"petl/{name}/__init__.py says in a paragraph what is in the room"
-    assert len(sign.body) == 1 or name in {"data", "methods"}, (
-        "a sign imports nothing: only data and methods are public"
+    assert len(sign.body) == 1 or name in {"data", "methods", "serving"}, (
+        "a sign imports nothing: only data, methods and serving are public"
     )
     assert (ROOT / "tests" / name).is_dir(), f"tests/{name} mirrors petl/{name}"
 

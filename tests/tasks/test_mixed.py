@@ -165,6 +165,24 @@ def test_what_the_outputs_mean(vit: petl.Tasks) -> None:
     assert torch.equal(padded[0], out[0])
 
 
+@pytest.mark.parametrize("path", ["shared", "grouped"])
+def test_a_task_for_retrieval_answers_as_predict_does(path: str) -> None:
+    tasks, models = petl.Tasks(make("vit")), {}
+    for at, (name, method) in enumerate((("look", "probe" if path == "shared" else "adapter"), ("pets", "probe"))):
+        models[name] = disturb(petl.wrap(make("vit"), method, num_classes=3 + at), seed=at)
+        petl.record(models[name]).task = "metric" if name == "look" else None
+        tasks.add(name, models[name])
+    x, names = batch("vit", 3), ["look", "pets", "look"]
+    out = tasks.predict(x, names)
+    assert out.paths == (["shared"] * 3 if path == "shared" else ["grouped"] * 3)
+    assert [len(row) for row in out] == [3, 4, 3]
+    wanted = petl.predict(models["look"], x, progress=False)
+    found = out.answers()
+    assert "label" in found[1][0]
+    for row in (0, 2):
+        assert found[row][0]["embedding"] == pytest.approx(wanted[row]["embedding"], rel=1e-4, abs=1e-5)
+
+
 def test_wrong_batches_are_told_before_anything_runs(vit: petl.Tasks) -> None:
     x = batch("vit", 2)
     wrong: list[tuple[Any, Any, type[petl.PetlError], str]] = [

@@ -299,6 +299,8 @@ def test_tasks_move_to_devices_alone(two: Any) -> None:
         with pytest.raises(petl.StateError, match="expected a device"):
             tasks.to(wrong)
     assert tasks.to("cpu") is tasks
+    tasks.predict(images("vit")[:2], [*before])
+    assert tasks.to(torch.device("cpu")).hold("lora").changes == {}  # they hold tensors of the device before
     assert all(torch.equal(answer(tasks[way]), before[way]) for way in tasks)
     base = tasks._backbone.model
     assert storages([base]) == storages([tasks._backbone.trunk])
@@ -344,6 +346,94 @@ def test_a_copy_of_a_task_model_is_on_its_own(two: Any) -> None:
         assert not {*storages([model])} & {*storages([tasks["lora"]])}
         model.half()
         model.train()
+
+
+def test_tasks_themselves_arent_copied(two: Any) -> None:
+    tasks, _ = two
+    for way in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(petl.StateError, match="copy.deepcopy\\(tasks"):
+            way(tasks)
+
+
+def test_a_part_in_training_mode_is_noticed_by_all_tasks(two: Any) -> None:
+    tasks, paths = two
+    before, model = {way: answer(tasks[way]) for way in tasks}, tasks["lora"]
+    for part in (model.blocks[1].attn.attn_drop, model.blocks[0].attn.qkv.lora):  # the backbone's, and the task's own
+        part.train()
+        for call in (lambda: tasks["lora"], lambda: tasks.predict(images("vit"), "lora"), lambda: tasks.model):
+            with tasks.use("lora"), pytest.raises(petl.StateError, match=r"blocks.* training mode.*tasks.eval\(\)"):
+                call()
+        assert tasks.eval() is tasks
+        assert all(torch.equal(answer(tasks[way]), before[way]) for way in tasks)
+    tasks.add("new", paths["probe"])
+
+
+def test_a_switch_may_be_entered_again(together: petl.Tasks) -> None:
+    switch = together.use("lora")
+    with switch:
+        with together.use("norm"):
+            with switch:
+                assert together.current == "lora"
+            assert together.current == "norm"
+        assert together.current == "lora"
+    assert together.current is None
+    with switch:
+        assert together.current == "lora"
+    assert together.current is None
+
+
+def test_a_held_task_stays_as_it_was(two: Any) -> None:
+    tasks, paths = two
+    before, held, x = answer(tasks["lora"]), tasks.hold("lora"), images("vit")
+    tasks.add("lora", paths["probe"], replace=True)
+    new = answer(tasks["lora"])
+    out = tasks.predict(x, [held, "lora", held], exact=True)
+    assert out.tasks == ["lora"] * 3
+    for row, wanted in zip(out, (before[0], new[1], before[2]), strict=True):
+        assert (row - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    tasks.remove("lora")
+    assert torch.equal(tasks.predict(x, held).padded(), before)
+    other = petl.Tasks(make("vit"))
+    with pytest.raises(petl.StateError, match="another petl.Tasks"):
+        other.predict(x, held)
+
+
+PEFTS: dict[str, dict[str, Any]] = {
+    "LoHa": {"r": 2},
+    "Lora": {"r": 2},
+    "IA3": {"feedforward_modules": ["fc2"]},
+    "OFT": {"r": 0, "oft_block_size": 4},
+    "LoKr": {"r": 2},
+}
+
+
+@pytest.mark.deep
+def test_pefts_methods_are_tasks_too(tmp_path: Path) -> None:
+    models = {way: trained(f"peft:{way}", seed=at, **options) for at, (way, options) in enumerate(PEFTS.items())}
+    base = make("vit")
+    tasks, before = petl.Tasks(base), portrait(base)
+    for way, model in models.items():
+        tasks.add(way, petl.save(model, tmp_path / way) if way == "LoHa" else model)
+    own = storages([base])
+    for way, model in models.items():
+        assert torch.equal(answer(tasks[way]), answer(model))
+        added = sum(t.numel() * t.element_size() for t in petl.trainable(model).values())
+        assert storages([tasks[way]], but=own) <= added + 4_000  # OFT has indices of its own
+    names = [*models, "LoHa"]
+    x = images("vit", batch=len(names))
+    out = tasks.predict(x, names)
+    assert {*out.paths} == {"grouped"}
+    assert "another library's" in tasks.explain(x, names)["LoHa"]
+    for row, name, image in zip(out, names, x, strict=True):
+        with torch.no_grad():
+            assert (row - models[name](image[None])[0]).abs().max() < 1e-5 * row.abs().max()
+    with ThreadPoolExecutor(3) as pool:
+        found = [*pool.map(lambda way: answer(tasks[way]), [*models] * 2)]
+    assert all(torch.equal(one, answer(models[way])) for way, one in zip([*models] * 2, found, strict=True))
+    assert torch.equal(answer(copy.deepcopy(tasks["OFT"])), answer(models["OFT"]))
+    tasks.remove("LoHa")
+    assert all(torch.equal(answer(tasks[way]), answer(models[way])) for way in tasks)
+    assert portrait(base) == before
 
 
 def test_predictions_and_hooks_work_as_on_any_model(two: Any, tmp_path: Path) -> None:
