@@ -50,6 +50,8 @@ if TYPE_CHECKING:
     from petl.ranking.ranking import Ranking
     from petl.report.report import report
     from petl.report.result import Report
+    from petl.sharing.push import push
+    from petl.sharing.pushed import Pushed
     from petl.shifts.correct import correct
     from petl.shifts.shift import shift
     from petl.shifts.shift_findings import Shift
@@ -107,6 +109,8 @@ _HOMES = {
     "objectives.retrieval_metrics": "RetrievalMetrics",
     "report.report": "report",
     "report.result": "Report",
+    "sharing.push": "push",
+    "sharing.pushed": "Pushed",
     "shifts.correct": "correct",
     "shifts.shift": "shift",
     "shifts.shift_findings": "Shift",
@@ -165,6 +169,7 @@ __all__ = [
     "PetlError",
     "Predictions",
     "Probe",
+    "Pushed",
     "Ranking",
     "Record",
     "Regression",
@@ -202,6 +207,7 @@ __all__ = [
     "methods",
     "param_groups",
     "predict",
+    "push",
     "rank",
     "read",
     "rebase",

@@ -17,6 +17,7 @@ from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.ls_command import ls_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
+from petl.cli.push_command import push_command
 from petl.cli.rank_command import rank_command
 from petl.cli.report_command import report_command
 from petl.cli.shift_command import shift_command
@@ -59,6 +60,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("plan", plan_command, "petl plan resnet50 --method input --method lora --in-chans 1 --rank 8"),
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("ls", ls_command, "petl ls runs --recursive --sort result"),
+    ("push", push_command, "petl push pets.safetensors my-name/pets --dataset 'Oxford pets' --dry-run"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
     ("methods", methods_command, "petl methods"),
     ("demo", demo_command, "petl demo --out my-deltas"),

@@ -162,7 +162,7 @@ TESTS_AS_WELL = {
         "report/model_passes report/page_files report/result"
     ),
     "ranking/test_candidates": (
-        "ranking/licences ranking/limits ranking/published ranking/timm_tags wrapping/named_backbones"
+        "ranking/limits ranking/published ranking/timm_tags wrapping/licences wrapping/named_backbones"
     ),
     "ranking/test_contest": "ranking/price ranking/ranked_images ranking/ranking ranking/raw_pixels",
     "ranking/test_rank": "ranking/contenders ranking/findings_of ranking/results",
