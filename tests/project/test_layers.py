@@ -170,6 +170,9 @@ TESTS_AS_WELL = {
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
     "measures/test_calibration": "measures/temperature",
+    "sharing/test_push": (
+        "sharing/card_data sharing/card_text sharing/delta_facts sharing/pushed sharing/upload sharing/words cli/push_command"
+    ),
     "shifts/test_correct": "shifts/corrected_bias",
     "shifts/test_shift": (
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
