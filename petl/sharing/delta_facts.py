@@ -45,7 +45,7 @@ MOST_TEXT = 60  # characters of a setting
 
 
 @dataclass(frozen=True)
-class Base:
+class BaseOnHub:
     """A backbone: timm's name, its repository on the hub, and its licence; each None where it isn't known."""
 
     name: str | None
@@ -67,7 +67,7 @@ class DeltaFacts:
     """Everything that a card is made of."""
 
     header: Header
-    base: Base
+    base: BaseOnHub
     numbers: int
     bytes: int
     figures: list[Figure]
@@ -81,7 +81,7 @@ class DeltaFacts:
     notes: list[str] = field(default_factory=list)
 
 
-def facts_of(
+def delta_facts_of(
     path: Path, *, dataset: str | None, results: Any, compare: Any, licence: str | None, report: str | None
 ) -> DeltaFacts:
     """Returns the facts of a delta, all of whose bytes are checked.
@@ -120,11 +120,11 @@ def results_given(results: Any) -> Mapping[str, Any]:
     )
 
 
-def base_of(backbone: Mapping[str, Any]) -> Base:
+def base_of(backbone: Mapping[str, Any]) -> BaseOnHub:
     """Returns the backbone's place on the hub and its licence, from timm's own configuration of the weights.
 
     >>> base_of({"name": "resnet50.a1_in1k"})
-    Base(name='resnet50.a1_in1k', hub='timm/resnet50.a1_in1k', licence='apache-2.0')
+    BaseOnHub(name='resnet50.a1_in1k', hub='timm/resnet50.a1_in1k', licence='apache-2.0')
     """
     import timm
 
@@ -132,13 +132,13 @@ def base_of(backbone: Mapping[str, Any]) -> Base:
     if not name or is_remote(backbone):
         is_hub = bool(name) and str(name).partition(":")[0] in ("hf-hub", "hf_hub")
         place = str(name).partition(":")[2].partition("@")[0]
-        return Base(name, place if is_hub and HUB_ID.fullmatch(place) else None, None)
+        return BaseOnHub(name, place if is_hub and HUB_ID.fullmatch(place) else None, None)
     try:
         config = timm.get_pretrained_cfg(name)
     except (RuntimeError, KeyError, ValueError):  # another version of timm has other weights
         config = None
     place = getattr(config, "hf_hub_id", None)
-    return Base(
+    return BaseOnHub(
         name,
         f"{place}{name}" if place and place.endswith("/") else place,
         known_licence(getattr(config, "license", None)),

@@ -19,7 +19,7 @@ from petl.errors import DeltaError, StateError, shortened
 from petl.format.atomic_files import open_atomically
 from petl.sharing.card_data import card_data
 from petl.sharing.card_text import card_text
-from petl.sharing.delta_facts import DeltaFacts, facts_of, results_given
+from petl.sharing.delta_facts import DeltaFacts, delta_facts_of, results_given
 from petl.sharing.pushed import Pushed
 from petl.sharing.upload import upload
 
@@ -84,27 +84,19 @@ def push(
         name = _file_name(file or place.file or path.name)
         address = f"hf://{place.repo}{'@' + place.revision.replace('/', '%2F') if place.revision else ''}/{name}"
         about = {"dataset": dataset, "results": results, "compare": compare, "licence": licence}
-        facts = facts_of(path, **about, report=page.name if page else None)
+        facts = delta_facts_of(path, **about, report=page.name if page else None)
         files = {name: path.read_bytes()}
     text = _card(card, facts, place.repo, address)
     files |= {CARD: text.encode()} if text else {}
     files |= {page.name: page.read_bytes()} if page else {}
     notes = notes_on(facts, is_card=bool(text))
-    _write(files, Path(out), overwrite) if out is not None else None
     commit, url = None, None
-    if not (dry_run or out is not None):
+    if out is not None:
+        _write(files, Path(out), overwrite)
+    elif not dry_run:
         commit, url = upload(place, files, private=private, message=commit_message or _message(name, facts))
-    return Pushed(
-        repo=place.repo,
-        revision=place.revision,
-        address=address,
-        files={key: len(content) for key, content in files.items()},
-        card=text,
-        commit=commit,
-        url=url,
-        out=None if out is None else Path(out),
-        notes=notes,
-    )
+    sizes, folder = {key: len(content) for key, content in files.items()}, None if out is None else Path(out)
+    return Pushed(place.repo, place.revision, address, sizes, text, commit, url, folder, notes)
 
 
 def _place(repo: str, revision: str | None) -> HubPlace:

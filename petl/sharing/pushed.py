@@ -37,7 +37,7 @@ class Pushed(Findings):
         branch = f", branch {self.revision}" if self.revision else ""
         if self.commit is not None:
             first = f"Pushed {names} to {self.repo}{branch}: {self.url}"
-            return [first, f'petl.load("{self.address}") loads it.', *self.notes]
+            return [first, f"{self.address} is what petl.load takes.", *self.notes]
         where = f"; it is in {self.out}" if self.out else ""
         return [f"Nothing was pushed. A push to {self.repo}{branch} would write {names}{where}.", *self.notes]
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from petl.addresses.fetch_errors import LOG_IN, LONGEST_REASON, status_of
+from petl.addresses.fetch_errors import LOG_IN, LONGEST_SAID, status_of
 from petl.addresses.hub_file import HubPlace
 from petl.errors import DeltaError, PetlError, StateError, shortened
 from petl.version import __version__
@@ -65,7 +65,7 @@ def upload_errors_told(repo: str, was_made: Any) -> Iterator[None]:
 
 def _why(repo: str, error: Exception) -> str:
     kinds, status = {kind.__name__ for kind in type(error).__mro__}, status_of(error)
-    said = shortened(" ".join((getattr(error, "server_message", None) or str(error)).split()), LONGEST_REASON)
+    said = shortened(" ".join((getattr(error, "server_message", None) or str(error)).split()), LONGEST_SAID)
     if "OfflineModeIsEnabled" in kinds:
         return "HF_HUB_OFFLINE is set, and pushing needs the hub: unset it"
     if status == 401 or "LocalTokenNotFoundError" in kinds:

@@ -42,6 +42,7 @@ def test_a_file_of_a_repository(hub: Hub, delta: Path) -> None:
     assert petl.read(Path("hf://me/pets")) == petl.read(delta)  # pathlib takes a slash away
 
 
+@pytest.mark.deep
 def test_a_revision(hub: Hub, delta: Path) -> None:
     repo = hub.repo("me/pets", **{"pets.safetensors": b"an older one"})
     old = repo.branches["main"]
@@ -53,6 +54,7 @@ def test_a_revision(hub: Hub, delta: Path) -> None:
     assert "me/pets@v9" in refused("hf://me/pets@v9/pets.safetensors")
 
 
+@pytest.mark.deep
 def test_the_one_delta_of_a_repository(hub: Hub, delta: Path) -> None:
     other = delta.parent / "model.safetensors"
     timm_model = timm.create_model("test_vit", num_classes=1)
@@ -83,6 +85,7 @@ def test_a_private_repository(hub: Hub, delta: Path, monkeypatch: pytest.MonkeyP
     assert petl.read("hf://me/pets/pets.safetensors") == petl.read(delta)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_the_hub_refuses(hub: Hub, delta: Path, tmp_path: Path, status: str) -> None:
     hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()})
@@ -91,6 +94,7 @@ def test_the_hub_refuses(hub: Hub, delta: Path, tmp_path: Path, status: str) -> 
     assert leftovers(tmp_path / "cache") == []
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("fault", ["cut", "short", "long", "flip", "500"])
 def test_the_hub_fails(hub: Hub, delta: Path, tmp_path: Path, fault: str) -> None:
     hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()})
@@ -132,6 +136,7 @@ def test_a_copy_in_the_hubs_cache_that_was_damaged(hub: Hub, delta: Path, monkey
     assert petl.read("hf://me/pets/pets.safetensors") == petl.read(delta)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     "address", ["hf://pets", "hf://", "hf://me/pets@", "hf://me/../pets.safetensors", "hf:///me/pets/x"]
 )
@@ -156,6 +161,7 @@ def test_a_page(hub: Hub, page: str, delta: Path) -> None:
     assert hub.asked == ["GET /files/pets.safetensors"] * 3  # the last two were answered by "not modified"
 
 
+@pytest.mark.deep
 def test_a_page_that_changes(hub: Hub, page: str, delta: Path, tmp_path: Path) -> None:
     petl.read(page)
     model = petl.load(delta, timm.create_model("test_vit", num_classes=2), check_base=False)
@@ -164,6 +170,7 @@ def test_a_page_that_changes(hub: Hub, page: str, delta: Path, tmp_path: Path) -
     assert len(leftovers(tmp_path / "cache")) == 2  # one copy, and what is known about it
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     "fault, said",
     [
@@ -266,6 +273,7 @@ def test_other_kinds(delta: Path) -> None:
     assert "near names: s3" in refused("s33://bucket/pets.safetensors")
 
 
+@pytest.mark.deep
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 
@@ -283,6 +291,7 @@ def test_a_folder_that_cant_be_written(hub: Hub, page: str, tmp_path: Path, monk
     assert "can't be kept" in refused(page)
 
 
+@pytest.mark.deep
 def test_everything_that_takes_a_delta_takes_an_address(hub: Hub, page: str, delta: Path, tmp_path: Path) -> None:
     base = timm.create_model("test_vit", num_classes=2)
     base.load_state_dict(petl.unwrap(petl.load(delta, base, check_base=False)).state_dict())
@@ -294,10 +303,11 @@ def test_everything_that_takes_a_delta_takes_an_address(hub: Hub, page: str, del
     assert tasks.names == ("pets",) or list(tasks.names) == ["pets"]
     with pytest.raises(petl.DeltaError, match="files are written here alone"):
         petl.save(petl.load(page, base), page)
-    with pytest.raises(petl.DeltaError, match=r"petl.push\(model"):
+    with pytest.raises(petl.DeltaError, match="petl.push writes"):
         petl.save(base, "hf://me/pets/pets.safetensors")
 
 
+@pytest.mark.deep
 def test_a_fetched_file_isnt_written(hub: Hub, page: str) -> None:
     from petl.delta.kept_temperature import keep_temperature_in
 

@@ -44,8 +44,7 @@ ROOMS = {
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
-    "sharing": GROUND
-    | {"addresses", "sites", "methods", "format", "wrapping", "delta", "data", "objectives", "training"},
+    "sharing": GROUND | {"findings", "addresses", "methods", "format", "wrapping", "delta", "objectives", "training"},
     "tasks": GROUND
     | {"kernels", "graft", "sites", "memory", "methods", "format", "wrapping", "delta", "data", "prediction"},
 }
@@ -70,7 +69,7 @@ OURS = sorted(
 TESTS_AS_WELL = {
     "addresses/test_local_file": (
         "addresses/address addresses/fetch_errors addresses/fetched_file addresses/hub_access addresses/hub_file "
-        "addresses/incoming addresses/kept_copies addresses/remote_file"
+        "addresses/incoming addresses/kept_copies"
     ),
     "advice/test_advise": (
         "advice/alarms advice/distance advice/duplicates advice/facts advice/measuring advice/opened advice/random_copy "
@@ -211,7 +210,7 @@ TESTS_AS_WELL = {
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
 
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
-LONG_FILES: dict[str, int] = {"__init__.py": 245}  # each public name stands in it three times
+LONG_FILES: dict[str, int] = {"__init__.py": 250}  # each public name stands in it three times
 LONG_FUNCTIONS: dict[str, int] = {
     "training/setup.py: build_run": 33,
 }

@@ -108,6 +108,7 @@ def test_the_snippets_of_the_card_run(
     assert "save a copy" in refused("eval", "hf://me/pets", ".", "--calibrate")
 
 
+@pytest.mark.deep
 def test_a_model_another_branch_and_a_second_push(hub: Hub, delta: Path, base: torch.nn.Module) -> None:
     import copy
 
@@ -147,6 +148,7 @@ def test_what_it_was_compared_with(delta: Path, tmp_path: Path) -> None:
             petl.push(delta, "me/pets", compare=wrong, dry_run=True)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize(
     "name, licence, said",
     [
@@ -178,6 +180,7 @@ def test_a_backbone_that_no_name_builds() -> None:
     assert code("a\nb\x1b") == "`a\\nb\\x1b`"
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     "repo", ["pets", "", "a/b/c", "me/pets.git", "me/-pets", "datasets/me/pets", 3, "https://x/y", "me/p ets"]
 )
@@ -186,6 +189,7 @@ def test_names_that_no_repository_has(repo: Any, delta: Path) -> None:
         petl.push(delta, repo, dry_run=True)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     "file", ["../a.safetensors", "a.bin", "/a.safetensors", ".git/a.safetensors", "a\n.safetensors"]
 )
@@ -194,6 +198,7 @@ def test_names_that_no_file_has(file: str, delta: Path) -> None:
         petl.push(delta, "me/pets", file=file, dry_run=True)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     "where, fault, said",
     [
@@ -216,6 +221,7 @@ def test_a_hub_that_refuses(where: str, fault: str, said: str, hub: Hub, delta: 
     assert petl.push(delta, "me/pets").commit
 
 
+@pytest.mark.deep
 def test_nobody_may(hub: Hub, delta: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.repo("me/pets")
     with pytest.raises(petl.StateError, match="is there and public"):
@@ -234,6 +240,7 @@ def test_nobody_may(hub: Hub, delta: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert len(hub.repos["me/pets"].commits) == 1
 
 
+@pytest.mark.deep
 def test_what_is_no_whole_delta(hub: Hub, delta: Path, tmp_path: Path, base: torch.nn.Module) -> None:
     content = bytearray(delta.read_bytes())
     content[-1] ^= 1
@@ -252,6 +259,7 @@ def test_what_is_no_whole_delta(hub: Hub, delta: Path, tmp_path: Path, base: tor
     assert hub.asked == []
 
 
+@pytest.mark.deep
 def test_the_command(hub: Hub, delta: Path, tmp_path: Path) -> None:
     done = call("push", delta, "me/pets", "--dataset", "pets", "--dry-run")
     assert done.exit_code == 0 and "library_name: petl" in done.stdout and hub.repos == {}
