@@ -11,7 +11,7 @@ from petl.addresses.address import Address
 from petl.errors import DeltaError, PetlError, shortened
 
 LONGEST_SAID = 300  # characters of what another library says
-FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "remote", "https": "remote"}  # scheme -> extra of petl-vision
 BROKEN_OFF = {"ClientPayloadError", "RemoteProtocolError", "IncompleteRead", "ReadError", "ServerDisconnectedError"}

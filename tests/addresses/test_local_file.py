@@ -13,6 +13,7 @@ from huggingface_hub import constants
 import petl
 from petl.addresses.fetched_file import FetchedFile
 from petl.addresses.local_file import local_file
+from tests.support.disk import small_files
 from tests.support.hub import TOKEN, Hub, leftovers
 
 
@@ -289,6 +290,16 @@ def test_a_folder_that_cant_be_written(hub: Hub, page: str, tmp_path: Path, monk
     (tmp_path / "file").touch()
     monkeypatch.setattr(constants, "HF_ASSETS_CACHE", str(tmp_path / "file"))
     assert "can't be kept" in refused(page)
+
+
+@pytest.mark.parametrize("kind", ["hub", "web"])
+def test_a_full_disk(hub: Hub, page: str, delta: Path, tmp_path: Path, kind: str) -> None:
+    hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()})
+    address = page if kind == "web" else "hf://me/pets/pets.safetensors"
+    with small_files(1000):
+        assert "the disk is full" in refused(address)
+    assert leftovers(tmp_path / "cache") == []
+    assert petl.read(address) == petl.read(delta)
 
 
 @pytest.mark.deep
