@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +279,6 @@ def test_other_kinds(delta: Path) -> None:
 
 @pytest.mark.deep
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
 
     assert "gcsfs" in refused("gs://bucket/pets.safetensors")
     for name in ("s3fs", "aiohttp"):
@@ -329,3 +331,20 @@ def test_a_fetched_file_isnt_written(hub: Hub, page: str) -> None:
     with pytest.raises(petl.DeltaError, match="save a copy"):
         petl.save(petl.wrap(timm.create_model("test_vit"), "bias"), local_file(page))
     assert local_file(page).read_bytes() == before
+
+
+@pytest.mark.deep
+def test_a_process_that_reads_its_environment(hub: Hub, delta: Path, tmp_path: Path) -> None:
+    """HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN, as huggingface_hub itself reads them; with its xet client, too."""
+    hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()}).private = True
+    code = "import petl; print(petl.read('hf://me/pets/pets.safetensors')['labels'])"
+
+    def run(**more: str) -> str:
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "", **more}
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **own}, capture_output=True, text=True)
+        return done.stdout + done.stderr.strip().rpartition("\n")[2]
+
+    assert "there is no hf://me/pets" in run() and leftovers(tmp_path / "home" / "hub") == []
+    assert "HF_HUB_OFFLINE is set" in run(HF_HUB_OFFLINE="1", HF_TOKEN=TOKEN)
+    assert run(HF_TOKEN=TOKEN).startswith("['cat', 'dog']")
+    assert run(HF_HUB_OFFLINE="1").startswith("['cat', 'dog']")
