@@ -61,6 +61,8 @@ if TYPE_CHECKING:
     from petl.report.report import report
     from petl.report.result import Report
     from petl.serving.serve import serve
+    from petl.sharing.push import push
+    from petl.sharing.pushed import Pushed
     from petl.shifts.correct import correct
     from petl.shifts.shift import shift
     from petl.shifts.shift_findings import Shift
@@ -129,6 +131,8 @@ _HOMES = {
     "report.report": "report",
     "report.result": "Report",
     "serving.serve": "serve",
+    "sharing.push": "push",
+    "sharing.pushed": "Pushed",
     "shifts.correct": "correct",
     "shifts.shift": "shift",
     "shifts.shift_findings": "Shift",
@@ -190,6 +194,7 @@ __all__ = [
     "PetlError",
     "Predictions",
     "Probe",
+    "Pushed",
     "Ranking",
     "Record",
     "Regression",
@@ -233,6 +238,7 @@ __all__ = [
     "methods",
     "param_groups",
     "predict",
+    "push",
     "rank",
     "read",
     "rebase",

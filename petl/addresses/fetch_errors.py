@@ -10,8 +10,8 @@ from typing import Any
 from petl.addresses.address import Address
 from petl.errors import DeltaError, PetlError, shortened
 
-LONGEST_REASON = 300  # characters of what another library says
-FULL = (errno.ENOSPC, errno.EDQUOT)
+LONGEST_SAID = 300  # characters of what another library says
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "remote", "https": "remote"}  # scheme -> extra of petl-vision
 BROKEN_OFF = {"ClientPayloadError", "RemoteProtocolError", "IncompleteRead", "ReadError", "ServerDisconnectedError"}
@@ -107,14 +107,14 @@ def _names(error: BaseException) -> set[str]:
 
 def _package(address: Address, error: ImportError) -> str:
     extra = EXTRAS.get(address.scheme)
-    return f'pip install "petl-vision[{extra}]"' if extra else shortened(str(error), LONGEST_REASON)
+    return f'pip install "petl-vision[{extra}]"' if extra else shortened(str(error), LONGEST_SAID)
 
 
 def _said(address: Address, error: Exception) -> str:
     """Returns what a client said, in one line and without the address, whose query may be a signature."""
     text = " ".join(str(error).split()).replace(address.text, str(address))
     query = address.text.partition("?")[2]
-    return shortened(text.replace(query, "...") if query else text, LONGEST_REASON)
+    return shortened(text.replace(query, "...") if query else text, LONGEST_SAID)
 
 
 def _about_hub(address: Address) -> str:

@@ -24,7 +24,7 @@ REFS = re.compile(r"(refs/(?:pr/\d+|convert/[\w.-]+))(?:/|$)")  # revisions that
 PAGE = re.compile(r"/(?:(datasets|spaces)/)?([^/]+/[^/]+)/(?:blob|resolve|raw)/(refs/pr/\d+|[^/]+)/(.+)")
 ENDING = ".safetensors"
 MOST_LOOKED_AT = 20  # files of a repository whose headers are read, to find the one delta
-EXPECTED = "expected hf://USER/REPO/FILE.safetensors, hf://USER/REPO@REVISION/FILE.safetensors, or hf://USER/REPO"
+EXPECTED_PLACE = "expected hf://USER/REPO/FILE.safetensors, hf://USER/REPO@REVISION/FILE.safetensors, or hf://USER/REPO"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def hub_place(address: Address) -> HubPlace | None:
     kind, rest = (KINDS[first], more) if first in KINDS else ("model", rest)
     match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:@([^/]+))?(?:/(.*))?", rest)
     if match is None or ".." in rest.split("/") or "--" in match[1]:
-        raise DeltaError(f"{address} names no repository; {EXPECTED}")
+        raise DeltaError(f"{address} names no repository; {EXPECTED_PLACE}")
     repo, revision, file = match[1], match[2], match[3] or ""
     if revision and (ref := REFS.match(f"{revision}/{file}")):
         revision, file = ref[1], f"{revision}/{file}"[ref.end() :]
@@ -109,7 +109,7 @@ def _downloaded(address: Address, place: HubPlace, name: str) -> Path:
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     if not name.endswith(ENDING):
-        raise DeltaError(f"{address}: {name} is no {ENDING} file; {EXPECTED}")
+        raise DeltaError(f"{address}: {name} is no {ENDING} file; {EXPECTED_PLACE}")
     options = {**place.options, "library_name": "petl", "library_version": __version__}
     try:
         path = Path(hf_hub_download(filename=name, **options))

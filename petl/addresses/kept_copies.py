@@ -23,7 +23,7 @@ from petl.addresses.address import Address
 from petl.addresses.fetch_errors import disk_fault
 from petl.errors import DeltaError
 
-ABOUT = "about.json"
+ABOUT_COPY = "about.json"
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def kept_copy(address: Address) -> KeptCopy | None:
     """Returns the copy of an address, or None where there is none, or it isn't as it was when it came."""
     folder = folder_of(address)
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        about = json.loads((folder / ABOUT_COPY).read_text(encoding="utf-8"))
         file = folder / about["sha256"] / address.file_name
         found = KeptCopy(file, dict(about["tag"]), about["sha256"], float(about["fetched"]))
         return found if file_sha256(file) == found.sha256 else None
@@ -89,8 +89,8 @@ def keep(address: Address, write: Callable[[IO[bytes], Path], tuple[str, Mapping
         with _disk_told(address):
             place.parent.mkdir(exist_ok=True)
             os.replace(Path(trial) / "file", place)
-            (Path(trial) / ABOUT).write_text(json.dumps(about), encoding="utf-8")
-            os.replace(Path(trial) / ABOUT, folder / ABOUT)
+            (Path(trial) / ABOUT_COPY).write_text(json.dumps(about), encoding="utf-8")
+            os.replace(Path(trial) / ABOUT_COPY, folder / ABOUT_COPY)
     finally:
         shutil.rmtree(trial, ignore_errors=True)
     _forget_older(folder, sha256)

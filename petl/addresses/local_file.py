@@ -43,11 +43,7 @@ def refuse_address(path: str | os.PathLike[str]) -> None:
     address = address_of(path)
     if address is None or address.local_path() is not None:
         return
-    how = (
-        'petl.push(model, "USER/REPO") writes to the hub'
-        if address.scheme == "hf"
-        else "write a file, and copy it there"
-    )
+    how = "petl.push writes to the hub" if address.scheme == "hf" else "write a file, and copy it there"
     raise DeltaError(f"{address} is an address, and files are written here alone; {how}")
 
 

@@ -35,7 +35,7 @@ TAGS = (
 )
 
 
-class Stream(NamedTuple):
+class Arriving(NamedTuple):
     """A file that is about to come: the function that reads pieces of it, its size if that is known, and its version's tag."""
 
     read: Callable[[int], bytes]
@@ -74,7 +74,7 @@ def _fetched(address: Address, tag: Mapping[str, str]) -> KeptCopy | None:
         return keep(address, functools.partial(_write, address, stream)) if stream is not None else None
 
 
-def _write(address: Address, stream: Stream, file: IO[bytes], folder: Path) -> tuple[str, Mapping[str, str]]:
+def _write(address: Address, stream: Arriving, file: IO[bytes], folder: Path) -> tuple[str, Mapping[str, str]]:
     incoming = Incoming(address, file, stream.size, folder)
     while piece := stream.read(PIECE):
         incoming.take(piece)
@@ -82,7 +82,7 @@ def _write(address: Address, stream: Stream, file: IO[bytes], folder: Path) -> t
 
 
 @contextlib.contextmanager
-def _opened(address: Address, tag: Mapping[str, str]) -> Iterator[Stream | None]:
+def _opened(address: Address, tag: Mapping[str, str]) -> Iterator[Arriving | None]:
     """A context that yields the file as a stream; None where its version is that of ``tag``."""
     from fsspec.core import url_to_fs
     from fsspec.registry import known_implementations
@@ -109,7 +109,7 @@ def _web_options() -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _opened_page(address: Address, files: Any, path: str, tag: Mapping[str, str]) -> Iterator[Stream | None]:
+def _opened_page(address: Address, files: Any, path: str, tag: Mapping[str, str]) -> Iterator[Arriving | None]:
     """Asks a web server for the file unless it still is the version of ``tag``, in one request."""
     asked = {"ETag": "If-None-Match", "Last-Modified": "If-Modified-Since"}
     headers = {asked[key]: value for key, value in tag.items() if key in asked}
@@ -121,11 +121,11 @@ def _opened_page(address: Address, files: Any, path: str, tag: Mapping[str, str]
                 f"{address} leads on to an address without encryption (http://), where anybody may change the file"
             )
         size = None if reply.headers.get("Content-Encoding") else reply.content_length
-        yield None if reply.status == 304 and headers else Stream(page.read, size, _tag(reply.headers))
+        yield None if reply.status == 304 and headers else Arriving(page.read, size, _tag(reply.headers))
 
 
 @contextlib.contextmanager
-def _opened_object(address: Address, files: Any, path: str, tag: Mapping[str, str]) -> Iterator[Stream | None]:
+def _opened_object(address: Address, files: Any, path: str, tag: Mapping[str, str]) -> Iterator[Arriving | None]:
     """Looks at the version of a file in a bucket (or wherever fsspec goes), and opens the file if it isn't that of ``tag``."""
     files.invalidate_cache()
     about = files.info(path)
@@ -136,7 +136,7 @@ def _opened_object(address: Address, files: Any, path: str, tag: Mapping[str, st
         yield None
         return
     with files.open(path, "rb") as file:
-        yield Stream(file.read, about.get("size"), found)
+        yield Arriving(file.read, about.get("size"), found)
 
 
 def _tag(about: Mapping[str, Any]) -> dict[str, str]:

@@ -22,6 +22,7 @@ from petl.cli.extract_command import extract_command
 from petl.cli.image_commands import evaluate_command, predict_command, train_command
 from petl.cli.ls_command import ls_command
 from petl.cli.model_commands import demo_command, methods_command, plan_command
+from petl.cli.push_command import push_command
 from petl.cli.rank_command import rank_command
 from petl.cli.report_command import report_command
 from petl.cli.serve_command import serve_command
@@ -66,6 +67,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None], str], ...] = (  # name, function
     ("inspect", inspect_command, "petl inspect pets.safetensors"),
     ("convert", convert_command, "petl convert pets.safetensors small.safetensors --dtype int8"),
     ("ls", ls_command, "petl ls runs --recursive --sort result"),
+    ("push", push_command, "petl push pets.safetensors my-name/pets --dataset 'Oxford pets' --dry-run"),
     ("merge", merge_command, "petl merge pets.safetensors merged.safetensors"),
     ("export", export_command, "petl export pets.safetensors pets.onnx"),
     ("to-peft", to_peft_command, "petl to-peft pets.safetensors pets-peft"),

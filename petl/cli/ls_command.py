@@ -20,13 +20,13 @@ def ls_command(
 ) -> None:
     """List the deltas in a folder: base, methods, classes, size, result, date."""
     import petl
-    from petl.inspection.listing import HEAD
+    from petl.inspection.listing import LISTING_HEAD
 
     found = petl.ls(folder, recursive=recursive, sort=sort)
     if as_json:
         return say(as_json_text(found.to_json()))
     if not found:
         return say(repr(found))
-    show(HEAD, [row.cells() for row in found])
+    show(LISTING_HEAD, [row.cells() for row in found])
     for reason in found.reasons:
         note(reason)

@@ -22,7 +22,7 @@ from petl.tables import html_table, table
 
 ENDING = ".safetensors"
 LONGEST_REASON = 200
-HEAD = ("file", "base", "methods", "classes", "bytes", "result", "images", "date")
+LISTING_HEAD = ("file", "base", "methods", "classes", "bytes", "result", "images", "date")
 ORDERS = ("file", "base", "methods", "classes", "bytes", "result", "date")
 
 
@@ -68,11 +68,11 @@ class DeltaFiles(tuple[DeltaFile, ...]):
     def __repr__(self) -> str:
         if not self:
             return f"no {ENDING} file"
-        lines = table([HEAD, *(row.cells() for row in self)], left=(0, 1, 2, 5, 7))
+        lines = table([LISTING_HEAD, *(row.cells() for row in self)], left=(0, 1, 2, 5, 7))
         return "\n".join([lines, *self.reasons])
 
     def _repr_html_(self) -> str:
-        return html_table([HEAD, *(row.cells() for row in self)], self.reasons, left=(0, 1, 2, 5, 7))
+        return html_table([LISTING_HEAD, *(row.cells() for row in self)], self.reasons, left=(0, 1, 2, 5, 7))
 
     @property
     def reasons(self) -> list[str]:

@@ -10,11 +10,11 @@ from typing import Any
 from torch import nn
 
 from petl.errors import ITEM, PetlError, StateError, shortened
-from petl.ranking.licences import known_licence
 from petl.ranking.limits import Limits
 from petl.ranking.published import UNPUBLISHED, Published
 from petl.ranking.timm_tags import LADDER, Tag, diverse, has_weights, matching_tags, tag_of
 from petl.sites.meta import pretrained_cfg
+from petl.wrapping.licences import known_licence
 from petl.wrapping.lookup import bare, record
 from petl.wrapping.named_backbones import create_any_head, existing_file, name_and_file
 

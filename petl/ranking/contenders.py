@@ -16,11 +16,11 @@ from petl.evidence.reading import ClassReading, read_classes
 from petl.extraction.feature_set import Features
 from petl.extraction.features import features
 from petl.ranking.candidates import Candidate
-from petl.ranking.licences import known_licence
 from petl.ranking.limits import Limits
 from petl.ranking.price import Price, price
 from petl.ranking.ranked_images import RankedPart
 from petl.sites.meta import pretrained_cfg
+from petl.wrapping.licences import known_licence
 from petl.wrapping.lookup import bare
 
 FEWEST_READ = 0.5  # share of the images that a candidate must be able to read

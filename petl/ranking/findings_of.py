@@ -15,9 +15,9 @@ from petl.measures.h_score import h_score
 from petl.measures.logme import logme
 from petl.ranking.contenders import Contender, Options
 from petl.ranking.contest import Contest, preferred
-from petl.ranking.licences import licence_warning
 from petl.ranking.raw_pixels import read_raw_pixels
 from petl.ranking.results import PUBLISHED_FIELDS, HeldOut, RankedBackbone, RawPixels, Step
+from petl.wrapping.licences import licence_warning
 
 
 def ranked_rows(contest: Contest) -> list[RankedBackbone]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from petl.errors import PetlError
-from petl.ranking.licences import LicenceLimit, allowed_licences
+from petl.wrapping.licences import LicenceLimit, allowed_licences
 
 UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 

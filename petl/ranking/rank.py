@@ -21,12 +21,12 @@ from petl.ranking.candidates import Selection, select_candidates
 from petl.ranking.contenders import Contender, Options
 from petl.ranking.contest import Contest, Measure
 from petl.ranking.findings_of import alarms_of, class_counts, held_out_of, ranked_rows, raw_pixels_of, warnings_of
-from petl.ranking.licences import LicenceLimit
 from petl.ranking.limits import Limits
 from petl.ranking.published import published_source
 from petl.ranking.ranked_images import RankedImages, ranked_images
 from petl.ranking.ranking import Ranking
 from petl.ranking.timm_tags import known_licences
+from petl.wrapping.licences import LicenceLimit
 
 
 def rank(

@@ -10,9 +10,9 @@ from typing import Any
 import timm
 
 from petl.errors import PetlError, near
-from petl.ranking.licences import known_licence
 from petl.ranking.limits import Limits
 from petl.ranking.published import Published, published
+from petl.wrapping.licences import known_licence
 
 MOST_PARAMS = 100e6
 # one of each kind of network and of pretraining, all with an open licence; at a side of their own where theirs is large

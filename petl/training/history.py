@@ -69,8 +69,8 @@ class History:
     "all"; ``rate_search`` the curve and choice of ``lr="find"``; ``restarts`` the epochs that diverged and were trained again;
     ``notes`` sentences about the training that the table ends with. ``first_loss`` is that of the first update.
 
-    Of each measured number the row has the standard error too: ``accuracy_standard_error`` for accuracy, and ``images`` is how many
-    were measured.
+    Of each measured number the row has the standard error too: ``accuracy_standard_error`` for accuracy, and ``images`` is how
+    many were measured.
 
     >>> history = History(rows=[{"epoch": 1, "train_loss": 0.5, "lr": 1e-3, "seconds": 2.0}], features="in memory")
     >>> history.features

@@ -11,6 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import nn
 
+from petl.delta.file import path_to_write
 from petl.delta.load import read
 from petl.delta.save import save
 from petl.errors import DeltaError, PetlError, StateError
@@ -24,9 +25,12 @@ def refuse_delta_path(out: str | Path, model: nn.Module) -> None:
 
     Raises:
         StateError: the model isn't wrapped; the path is a folder, is in none, or can be no file's.
+        DeltaError: it is an address.
     """
     if record(model) is None:
         raise StateError("out= is for a delta, and this model is not wrapped; call petl.wrap first")
+    if "://" in str(out):
+        path_to_write(out)  # refuses an address
     try:
         parent = Path(out).absolute().parent
         is_folder, there = os.path.isdir(out) or str(out).endswith(("/", os.sep)), parent.stat() and parent.is_dir()

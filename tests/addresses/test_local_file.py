@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from huggingface_hub import constants
 import petl
 from petl.addresses.fetched_file import FetchedFile
 from petl.addresses.local_file import local_file
+from tests.support.disk import small_files
 from tests.support.hub import TOKEN, Hub, leftovers
 
 
@@ -42,6 +46,7 @@ def test_a_file_of_a_repository(hub: Hub, delta: Path) -> None:
     assert petl.read(Path("hf://me/pets")) == petl.read(delta)  # pathlib takes a slash away
 
 
+@pytest.mark.deep
 def test_a_revision(hub: Hub, delta: Path) -> None:
     repo = hub.repo("me/pets", **{"pets.safetensors": b"an older one"})
     old = repo.branches["main"]
@@ -53,6 +58,7 @@ def test_a_revision(hub: Hub, delta: Path) -> None:
     assert "me/pets@v9" in refused("hf://me/pets@v9/pets.safetensors")
 
 
+@pytest.mark.deep
 def test_the_one_delta_of_a_repository(hub: Hub, delta: Path) -> None:
     other = delta.parent / "model.safetensors"
     timm_model = timm.create_model("test_vit", num_classes=1)
@@ -83,6 +89,7 @@ def test_a_private_repository(hub: Hub, delta: Path, monkeypatch: pytest.MonkeyP
     assert petl.read("hf://me/pets/pets.safetensors") == petl.read(delta)
 
 
+@pytest.mark.sweep(1)
 @pytest.mark.parametrize("status", ["401", "403"])
 def test_the_hub_refuses(hub: Hub, delta: Path, tmp_path: Path, status: str) -> None:
     hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()})
@@ -91,6 +98,7 @@ def test_the_hub_refuses(hub: Hub, delta: Path, tmp_path: Path, status: str) -> 
     assert leftovers(tmp_path / "cache") == []
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize("fault", ["cut", "short", "long", "flip", "500"])
 def test_the_hub_fails(hub: Hub, delta: Path, tmp_path: Path, fault: str) -> None:
     hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()})
@@ -132,6 +140,7 @@ def test_a_copy_in_the_hubs_cache_that_was_damaged(hub: Hub, delta: Path, monkey
     assert petl.read("hf://me/pets/pets.safetensors") == petl.read(delta)
 
 
+@pytest.mark.sweep(2)
 @pytest.mark.parametrize(
     "address", ["hf://pets", "hf://", "hf://me/pets@", "hf://me/../pets.safetensors", "hf:///me/pets/x"]
 )
@@ -156,6 +165,7 @@ def test_a_page(hub: Hub, page: str, delta: Path) -> None:
     assert hub.asked == ["GET /files/pets.safetensors"] * 3  # the last two were answered by "not modified"
 
 
+@pytest.mark.deep
 def test_a_page_that_changes(hub: Hub, page: str, delta: Path, tmp_path: Path) -> None:
     petl.read(page)
     model = petl.load(delta, timm.create_model("test_vit", num_classes=2), check_base=False)
@@ -164,6 +174,7 @@ def test_a_page_that_changes(hub: Hub, page: str, delta: Path, tmp_path: Path) -
     assert len(leftovers(tmp_path / "cache")) == 2  # one copy, and what is known about it
 
 
+@pytest.mark.sweep(4)
 @pytest.mark.parametrize(
     "fault, said",
     [
@@ -266,8 +277,8 @@ def test_other_kinds(delta: Path) -> None:
     assert "near names: s3" in refused("s33://bucket/pets.safetensors")
 
 
+@pytest.mark.deep
 def test_a_package_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
 
     assert "gcsfs" in refused("gs://bucket/pets.safetensors")
     for name in ("s3fs", "aiohttp"):
@@ -283,6 +294,17 @@ def test_a_folder_that_cant_be_written(hub: Hub, page: str, tmp_path: Path, monk
     assert "can't be kept" in refused(page)
 
 
+@pytest.mark.parametrize("kind", ["hub", "web"])
+def test_a_full_disk(hub: Hub, page: str, delta: Path, tmp_path: Path, kind: str) -> None:
+    hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()})
+    address = page if kind == "web" else "hf://me/pets/pets.safetensors"
+    with small_files(1000):
+        assert "the disk is full" in refused(address)
+    assert leftovers(tmp_path / "cache") == []
+    assert petl.read(address) == petl.read(delta)
+
+
+@pytest.mark.deep
 def test_everything_that_takes_a_delta_takes_an_address(hub: Hub, page: str, delta: Path, tmp_path: Path) -> None:
     base = timm.create_model("test_vit", num_classes=2)
     base.load_state_dict(petl.unwrap(petl.load(delta, base, check_base=False)).state_dict())
@@ -294,10 +316,11 @@ def test_everything_that_takes_a_delta_takes_an_address(hub: Hub, page: str, del
     assert tasks.names == ("pets",) or list(tasks.names) == ["pets"]
     with pytest.raises(petl.DeltaError, match="files are written here alone"):
         petl.save(petl.load(page, base), page)
-    with pytest.raises(petl.DeltaError, match=r"petl.push\(model"):
+    with pytest.raises(petl.DeltaError, match="petl.push writes"):
         petl.save(base, "hf://me/pets/pets.safetensors")
 
 
+@pytest.mark.deep
 def test_a_fetched_file_isnt_written(hub: Hub, page: str) -> None:
     from petl.delta.kept_temperature import keep_temperature_in
 
@@ -308,3 +331,20 @@ def test_a_fetched_file_isnt_written(hub: Hub, page: str) -> None:
     with pytest.raises(petl.DeltaError, match="save a copy"):
         petl.save(petl.wrap(timm.create_model("test_vit"), "bias"), local_file(page))
     assert local_file(page).read_bytes() == before
+
+
+@pytest.mark.deep
+def test_a_process_that_reads_its_environment(hub: Hub, delta: Path, tmp_path: Path) -> None:
+    """HF_ENDPOINT, HF_HOME, HF_HUB_OFFLINE and HF_TOKEN, as huggingface_hub itself reads them; with its xet client, too."""
+    hub.repo("me/pets", **{"pets.safetensors": delta.read_bytes()}).private = True
+    code = "import petl; print(petl.read('hf://me/pets/pets.safetensors')['labels'])"
+
+    def run(**more: str) -> str:
+        own = {"HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0", "HF_TOKEN": "", **more}
+        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **own}, capture_output=True, text=True)
+        return done.stdout + done.stderr.strip().rpartition("\n")[2]
+
+    assert "there is no hf://me/pets" in run() and leftovers(tmp_path / "home" / "hub") == []
+    assert "HF_HUB_OFFLINE is set" in run(HF_HUB_OFFLINE="1", HF_TOKEN=TOKEN)
+    assert run(HF_TOKEN=TOKEN).startswith("['cat', 'dog']")
+    assert run(HF_HUB_OFFLINE="1").startswith("['cat', 'dog']")

@@ -44,8 +44,7 @@ ROOMS = {
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
-    "sharing": GROUND
-    | {"addresses", "sites", "methods", "format", "wrapping", "delta", "data", "objectives", "training"},
+    "sharing": GROUND | {"findings", "addresses", "methods", "format", "wrapping", "delta", "objectives", "training"},
     "tasks": GROUND
     | {
         "kernels",
@@ -96,7 +95,7 @@ OURS = sorted(
 TESTS_AS_WELL = {
     "addresses/test_local_file": (
         "addresses/address addresses/fetch_errors addresses/fetched_file addresses/hub_access addresses/hub_file "
-        "addresses/incoming addresses/kept_copies addresses/remote_file"
+        "addresses/incoming addresses/kept_copies"
     ),
     "advice/test_advise": (
         "advice/alarms advice/distance advice/duplicates advice/facts advice/measuring advice/opened advice/random_copy "
@@ -207,7 +206,7 @@ TESTS_AS_WELL = {
         "report/model_passes report/page_files report/result"
     ),
     "ranking/test_candidates": (
-        "ranking/licences ranking/limits ranking/published ranking/timm_tags wrapping/named_backbones"
+        "ranking/limits ranking/published ranking/timm_tags wrapping/licences wrapping/named_backbones"
     ),
     "ranking/test_contest": "ranking/price ranking/ranked_images ranking/ranking ranking/raw_pixels",
     "ranking/test_rank": "ranking/contenders ranking/findings_of ranking/results",
@@ -215,6 +214,9 @@ TESTS_AS_WELL = {
     "sites/test_survey": "sites/channel_axis sites/image_sizes sites/meta",
     "pipelines/test_fit_in_processes": "training/sharded_run",
     "measures/test_calibration": "measures/temperature",
+    "sharing/test_push": (
+        "sharing/card_data sharing/card_text sharing/delta_facts sharing/pushed sharing/upload sharing/words cli/push_command"
+    ),
     "shifts/test_correct": "shifts/corrected_bias",
     "shifts/test_shift": (
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
@@ -260,6 +262,7 @@ TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for na
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
 LONG_FILES: dict[str, int] = {"__init__.py": 255}  # each public name stands in it three times
 LONG_FILES: dict[str, int] = {"__init__.py": 266}  # each public name stands in it three times
+LONG_FILES: dict[str, int] = {"__init__.py": 250}  # each public name stands in it three times
 LONG_FUNCTIONS: dict[str, int] = {
     "training/setup.py: build_run": 33,
 }

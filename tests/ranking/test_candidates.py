@@ -10,7 +10,6 @@ from safetensors.torch import save_file
 
 import petl
 from petl.ranking.candidates import fitting_size, select_candidates
-from petl.ranking.licences import allowed_licences, licence_warning
 from petl.ranking.limits import Limits, positive
 from petl.ranking.published import PUBLISHED_TABLE, published, published_source
 from petl.ranking.timm_tags import (
@@ -23,6 +22,7 @@ from petl.ranking.timm_tags import (
     matching_tags,
     tag_of,
 )
+from petl.wrapping.licences import allowed_licences, licence_warning
 from tests.support.backbones import weights_file
 from tests.support.feature_data import small
 
