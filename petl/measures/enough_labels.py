@@ -27,6 +27,8 @@ def refuse_few_labels(verb: str, y: Tensor | None, classes: Sequence[str], *, le
         raise DataError(
             f"{verb} needs one class for each image, and these have numbers or several labels; it can't use them"
         )
+    if y.numel() and int(y.min()) < 0:
+        raise DataError(f"label {int(y.min())}; expected class numbers from 0 on")
     counts = torch.bincount(y, minlength=len(classes))
     names = [*classes, *(str(number) for number in range(len(classes), len(counts)))]
     there = [(names[number], count) for number, count in enumerate(counts.tolist()) if count]

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from petl.evidence.intervals import standard_error
+from petl.evidence.intervals import accuracy_error
 from petl.evidence.leave_one_out import ridge
 from petl.measures.frequency_bands import BANDS, band_edges, band_masks, feature_change, without_band
 from petl.report.depth_facts import can_read
@@ -87,4 +87,4 @@ def _crossed(x: Tensor, images: ReportImages, rows: Tensor) -> Callable[[Tensor]
 
 def _right(said: Tensor, images: ReportImages, rows: Tensor) -> tuple[float, float]:
     right = (said == images.y[rows]).double()  # type: ignore[index]  # a head is there for labelled images alone
-    return float(right.mean()), standard_error(right)
+    return float(right.mean()), accuracy_error(float(right.mean()), len(right))

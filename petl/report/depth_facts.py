@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petl.evidence.intervals import accuracy_error
 from petl.evidence.reading import read_classes
 from petl.measures.cka import LEAST_IMAGES, shuffled_cka, unbiased_cka, without_class_means
 from petl.measures.neural_collapse import neural_collapse
@@ -87,7 +88,10 @@ def _readings(images: ReportImages, tables: dict[str, Tensor | None]) -> dict[st
     for when, x in tables.items():
         if x is not None and bool(torch.isfinite(x).all()):
             reading = read_classes(x, images.y, classes)
-            found |= {f"accuracy_{when}": reading.accuracy, f"error_{when}": reading.error}
+            found |= {
+                f"accuracy_{when}": reading.accuracy,
+                f"error_{when}": accuracy_error(reading.accuracy, len(images.y)),
+            }
     return found
 
 

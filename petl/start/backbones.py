@@ -70,10 +70,15 @@ class Backbones:
         return Candidate(name, model).build(size)
 
     def option(self, name: str) -> str:
-        """Returns the option by which a later command finds the weights: none for those that timm fetches."""
+        """Returns the option by which a later command finds the weights: none for those that timm fetches.
+
+        Of a module, nobody but its owner has the weights: they stand there as WEIGHTS.
+        """
         model = self.found.get(name, name) if self.found is not None else name
         if name == DEMO:
             return f" --model {DEMO}"
+        if isinstance(model, nn.Module):
+            return " --model :WEIGHTS"
         return f" --model {shlex.quote(model)}" if isinstance(model, str) and name_and_file(model)[1] else ""
 
 

@@ -111,7 +111,7 @@ class Way:
                 if (left := until - time.perf_counter()) <= 0:
                     break  # the first try has measured for as long as both may take
                 try:
-                    limits: Any = {"seconds": left, "factors": factors}
+                    limits: Any = {"seconds": max(round(left, 1), 0.1), "factors": factors}
                     found = compare(model, (parts.train, parts.told), some, **limits, **self.common)
                 except TooLittleTime as error:
                     self.skipped["compare"] = f"{error}".partition(";")[0]
@@ -174,8 +174,9 @@ class Way:
         """Returns what to do next, as command lines."""
         delta, weights = shlex.quote(str(self.places.delta)), self.backbones.option(backbone)
         source = shlex.quote(str(self.data)) if isinstance(self.data, (str, Path)) else "IMAGES"
+        fill = "NEW: a folder of images" + "; WEIGHTS: a file of the model's state_dict" * weights.endswith("WEIGHTS")
         return [
-            f"petl predict {delta} NEW{weights} --out predictions.csv  # NEW: a folder of images",
+            f"petl predict {delta} NEW{weights} --out predictions.csv  # {fill}",
             f"petl shift {delta} {source} NEW{weights}  # has something changed in new images?",
             f"petl inspect {delta}",
         ]

@@ -39,6 +39,7 @@ def test_balanced_accuracy_counts_classes_alike_and_skips_those_without_images()
         (None, "needs a class for each image"),
         (torch.zeros(8), "numbers or several labels"),
         (torch.zeros(8, 2).long(), "numbers or several labels"),
+        (torch.arange(8) % 2 - 1, "label -1; expected class numbers from 0 on"),
         (torch.zeros(8).long(), "two classes or more; got 1, 'cat'"),
         (torch.tensor([0] * 8 + [1] * 3), r"4 images of each class or more; too few are of dog \(3\)"),
     ],

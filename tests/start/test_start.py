@@ -71,6 +71,10 @@ def test_a_folder_becomes_a_delta_with_its_report(tmp_path: Path, monkeypatch: p
     assert numbers["kind"] == "report" and numbers["start"]["findings"]["advise"]["kind"] == "advice"
     assert json.loads(json.dumps(started.to_json()))["score"] == started.score
     assert f"{started.score:.3f}" in str(started) and "petl predict" in str(started)
+    save_file(models[started.backbone].state_dict(), tmp_path / "weights.safetensors")
+    line = started.next[0].partition("  #")[0].replace("NEW", str(tmp_path / "pets"))
+    words = line.replace(":WEIGHTS", f":{tmp_path / 'weights.safetensors'}").replace("predictions", str(tmp_path / "p"))
+    assert CliRunner().invoke(app, words.split()[1:]).exit_code == 0 and (tmp_path / "p.csv").exists()
     model = petl.load(tmp_path / "pets.safetensors", models[started.backbone])
     assert petl.record(model).labels == ["cat", "dog"] and petl.record(model).results["accuracy"] == started.score  # type: ignore[union-attr]
     with pytest.raises(petl.StateError, match="exists"):
@@ -108,7 +112,7 @@ def test_a_comparison_that_took_all_its_time_to_be_refused_is_not_tried_again(
     one = way.Way(None, Backbones({}), way.Budget(10.0), None, None, 0, 0, False, {})  # type: ignore[arg-type]  # no file is written
     parts = StartParts(None, None, None, False, None, 2)
     assert one.compared(small("test_resnet"), parts, {"norm": [petl.Norm()], "bias": [petl.Bias()]}) is None
-    assert tries[1] == pytest.approx(0.3 * tries[0]) and "isn't enough" in one.skipped["compare"]
+    assert tries[1] == pytest.approx(0.3 * tries[0], abs=0.1) and "isn't enough" in one.skipped["compare"]
 
 
 def test_bad_input_is_refused_before_anything_is_computed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +137,7 @@ def test_options_that_name_weights_again(tmp_path: Path) -> None:
     asked = Backbones.of([f"resnet18:{file}", "resnet18"])
     assert asked.option("resnet18") == "" and asked.option(f"resnet18:{file}") == f" --model 'resnet18:{file}'"
     assert Backbones.of("demo").option("demo") == " --model demo"
+    assert Backbones.of({"a": small("test_resnet")}).option("a") == " --model :WEIGHTS"  # timm's would be others
     assert type(Backbones.of("demo").build("demo", None)).__name__ == "EfficientNet"
 
 
