@@ -21,6 +21,7 @@ from torch import Tensor
 
 from petl.errors import DeltaError
 from petl.format.atomic_files import open_atomically, reason, short_path
+from petl.format.texts import is_utf8
 
 TYPES = {
     "F64": torch.float64,
@@ -147,6 +148,8 @@ def _parsed(file: IO[bytes], size: int) -> tuple[dict[str, str], dict[str, Entry
     metadata = header.pop(METADATA, None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise Damaged("its metadata is no table of texts")
+    if not all(map(is_utf8, header)):  # JSON can spell half a character, which no file can be written with
+        raise Damaged("the name of a tensor is no text")
     entries = {key: _entry(value) for key, value in header.items()}
     _refuse_holes(entries, size - 8 - length)
     return metadata, entries, 8 + length

@@ -21,6 +21,7 @@ from petl.training.trained_state import cloned, copy_into
 WEIGHTS_FILE = "model.safetensors"  # accelerate's name for it
 CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pkl", ".pt")  # of accelerate's files
 EPOCH_FOLDER = re.compile("epoch-[0-9]{4,}")
+OLDEST, GOING = "epoch-0000", ".going"  # names of a checkpoint that is being replaced, and of one that is being removed
 
 
 def save_trained_only(accelerator: Any, tensors: Mapping[str, Tensor]) -> None:
@@ -64,13 +65,24 @@ def write_checkpoint(accelerator: Any, folder: Path, epoch: int) -> None:
 
 
 def _replace(part: Path, place: Path) -> None:
-    older = _all(place.parent)
-    if place in older:
-        shutil.rmtree(place)
+    """Gives a new checkpoint its name and removes the others; whenever it is killed, what has a checkpoint's name is whole."""
+    older, aside = _all(place.parent), place.parent / OLDEST
+    if place in older:  # a folder can't replace another: until the new one is there, the old one has a name, too
+        _remove(aside)
+        os.replace(place, aside)
+        older = [aside, *(path for path in older if path not in (aside, place))]
     os.replace(part, place)
     for path in older:
-        if path != place:
-            shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """Removes a checkpoint, which has lost its name before it loses its first file."""
+    going = path.parent / GOING
+    shutil.rmtree(going, ignore_errors=True)
+    with contextlib.suppress(OSError):
+        os.replace(path, going)
+    shutil.rmtree(going, ignore_errors=True)
 
 
 def refuse_checkpoint_folder(folder: str | Path) -> None:
