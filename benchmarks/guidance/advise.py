@@ -2,7 +2,6 @@
 
     python -m benchmarks.guidance.advise                                 # scikit-learn's digits on EfficientNet-Lite0
     python -m benchmarks.guidance.advise --synthetic                     # the six synthetic tasks at 64 pixels
-    python -m benchmarks.guidance.advise --synthetic                     # the six synthetic tasks at 64 pixels
     python -m benchmarks.guidance.advise --data FOLDER --sets fashion_mnist=200 emoji_noto=400 --backbones FILE ...
 
 FOLDER holds npz files as `benchmarks.transfer.data` reads them. Each set gives so many images of its training part, as even among

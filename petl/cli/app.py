@@ -15,7 +15,6 @@ from petl.cli.combine_command import combine_command
 from petl.cli.compare_command import compare_command
 from petl.cli.correct_command import correct_command
 from petl.cli.delta_commands import convert_command, inspect_command, merge_command
-from petl.cli.delta_commands import inspect_command, merge_command
 from petl.cli.exchange_commands import export_command, from_peft_command, to_peft_command
 from petl.cli.extend_command import extend_command
 from petl.cli.extract_command import extract_command

@@ -77,6 +77,8 @@ def _range(axes: Axes, lines: Sequence[Line], more: Sequence[float]) -> tuple[fl
     high = max(values, default=1.0) if axes.high is None else axes.high
     if high <= low:
         low, high = low - 0.5, high + 0.5
+        if axes.form == "percent" and values and 0 <= min(values) <= max(values) <= 1:
+            low, high = max(low, 0.0), min(high, 1.0)  # no share is above 100 %
     step = _step(high - low)
     return (
         math.floor(low / step) * step if axes.low is None else low,

@@ -49,15 +49,19 @@ def _data(content: Mapping[str, Any]) -> str:
     bad = data["unreadable_files"]
     left = f"; {bad} file{'s' * (bad != 1)} can't be read" if bad else ""
     size = f"{data['height']} x {data['width']} pixels"
-    return f"{images:,} images{classes}{sample}, {size} as {content['model']} takes them{left}."
+    return f"{images:,} image{'s' * (images != 1)}{classes}{sample}, {size} as {content['model']} takes them{left}."
 
 
 def _twins_told(content: Mapping[str, Any]) -> str:
     twins = content["data"]["twins"]
     if not twins["equal"] and not twins["near"]:
         return "No image is there twice."
-    differ = f", and the labels of {twins['labels_differ']} of these pairs differ" if twins["labels_differ"] else ""
-    return f"{twins['equal']} images equal another one, and {twins['near']} pairs are nearly the same{differ}."
+    odd = twins["labels_differ"]
+    differ = f", and the labels of {odd} of these pairs differ" if odd else ""
+    equal, near = twins["equal"], twins["near"]
+    alike = f"{equal} image equals" if equal == 1 else f"{equal} images equal"
+    pairs = f"{near} pair is" if near == 1 else f"{near} pairs are"
+    return f"{alike} another one, and {pairs} nearly the same{differ}."
 
 
 def _answers(content: Mapping[str, Any]) -> str:
@@ -67,7 +71,10 @@ def _answers(content: Mapping[str, Any]) -> str:
         mixed = ""
         if worst:
             is_class, said, count = worst
-            mixed = f"; what is taken wrongly most often is {_name(names, is_class)} for {_name(names, said)} ({count} images)"
+            images = f"{count} image{'s' * (count != 1)}"
+            mixed = (
+                f"; what is taken wrongly most often is {_name(names, is_class)} for {_name(names, said)} ({images})"
+            )
         return (
             f"{_share(answers['accuracy'], answers['error'])} of the answers by {answers['by']} are right, "
             f"{answers['wrong_images']} of {content['data']['images']} are wrong{mixed}."

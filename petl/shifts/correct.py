@@ -26,6 +26,11 @@ from petl.wrapping.record import Record
 log = logging.getLogger(__name__)
 
 FEWEST_SHARE = 1e-6  # of a class that the target seems not to have: its bias stays finite
+DOUBTS = {  # of verdicts under which a correction may do harm
+    "none": "nothing differs beyond chance, so this correction follows noise, and may cost a point of accuracy",
+    "appearance": "the shift is of appearance, where class frequencies are uncertain",
+    "unknown": "the kind of shift isn't known, and class frequencies are uncertain",
+}
 
 
 def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) -> Model:
@@ -99,10 +104,8 @@ def _values(shift: Any) -> dict[str, Any]:
     values = found["correction"]
     if values is None:
         raise DataError(f"this shift gives no correction: {found.get('correction_refused') or 'it has no frequencies'}")
-    if found.get("verdict") in ("appearance", "unknown"):
-        log.warning(
-            "the shift is of appearance, where class frequencies are uncertain; petl.correct(model, None) undoes it"
-        )
+    if (doubt := DOUBTS.get(str(found.get("verdict")))) is not None:
+        log.warning("%s; petl.correct(model, None) undoes it", doubt)
     return _checked(values, label_texts(found["classes"]) or [])
 
 
@@ -158,8 +161,25 @@ def _layers(model: nn.Module, classes: int) -> dict[str, nn.Module]:
     with private_accelerator(None) as accelerator:
         found = class_layers(accelerator, model, image.to(parameter.device, parameter.dtype), classes)
     if not isinstance(found, ClassLayers):
+        if (name := _without_bias(model, classes)) is not None:
+            raise StateError(
+                f"{name} has no bias, and the correction is a change of the classifier's bias. A delta holds the tensors that "
+                f"its model had when it was wrapped, so give the layer one before petl.wrap, and train: "
+                f"model.get_submodule({name!r}).bias = torch.nn.Parameter(torch.zeros({classes}))"
+            )
         raise StateError(
             f"the correction is a change of the classifier's bias, and {found}; build the model with a linear classifier "
             "that has a bias, wrap it with the classifier trainable (head=True), and train it"
         )
     return {name: module for name, module in model.named_modules() if module in found.layers}
+
+
+def _without_bias(model: nn.Module, classes: int) -> str | None:
+    """Returns the name of a linear layer of so many outputs that trains and has no bias, or None."""
+    for name, module in model.named_modules():
+        outputs = getattr(module, "out_features", None) or getattr(module, "out_channels", None)
+        own = module._parameters
+        no_bias = "bias" in own and own["bias"] is None and own.get("weight") is not None
+        if name and outputs == classes and no_bias and own["weight"].requires_grad:  # type: ignore[union-attr]  # is there
+            return name
+    return None

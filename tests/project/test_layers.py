@@ -201,7 +201,7 @@ TESTS_AS_WELL = {
         "report/page_parts report/thumbnails report/training_sections"
     ),
     "report/test_report": (
-        "report/answers report/band_facts report/before report/cost_facts report/data_facts report/depth_facts report/figures "
+        "report/answers report/before report/cost_facts report/data_facts report/depth_facts report/figures "
         "report/findings_facts report/images report/look_choice report/look_facts report/map_facts report/measured "
         "report/model_passes report/page_files report/result"
     ),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import json
 import re
-import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,9 +16,8 @@ import petl
 from petl.report.charts import Axes, Line, line_chart
 from petl.report.page_parts import Doc, script_json, shown_number, text
 from petl.report.thumbnails import colours_of, heat_picture, thumbnails
+from tests.support.browser import BROWSER, OPTIONS, Browser
 from tests.support.report_pages import HOSTILE, hostile_report
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Read(HTMLParser):
@@ -100,16 +98,14 @@ def test_charts_and_pictures_of_odd_values() -> None:
     assert heat_picture([[0.0, 1.0]])
 
 
+def test_shares_end_at_a_hundred_percent() -> None:
+    equal = line_chart(Axes(["a", "b"], "x", "y"), [Line("after", "n", [0.968, 0.968])])
+    assert "100\u00a0%" in equal and "150\u00a0%" not in equal
+
+
 @pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here to open the page in")
 def test_a_browser_opens_the_page_without_a_network(made: petl.Report, tmp_path: Path) -> None:
-    options = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-background-networking",
-        "--disable-component-update",
-    ]
-    options += ["--no-first-run", "--disable-sync", "--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr"]
+    options = [*OPTIONS, "--enable-logging=stderr"]
     options += [f"--user-data-dir={tmp_path / 'browser'}", "--virtual-time-budget=3000", "--dump-dom"]
     done = subprocess.run(
         [str(BROWSER), *options, made.path.resolve().as_uri()], capture_output=True, text=True, timeout=300
@@ -123,3 +119,57 @@ def test_a_browser_opens_the_page_without_a_network(made: petl.Report, tmp_path:
         cell = done.stdout.split('id="cell"')[1].split("</figure>")[0]
         assert cell.count("<img") == worst[2]
     assert not read(done.stdout).handlers
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here to open the page in")
+def test_what_is_pressed_and_pointed_at_answers(made: petl.Report, tmp_path: Path) -> None:
+    content = json.loads(made.json_path.read_text(encoding="utf-8"))
+    with Browser(tmp_path / "browser") as browser:
+        browser.sized(1200)
+        browser.open(made.path)
+        for number in range(int(browser.value("document.querySelectorAll('.matrix button').length"))):
+            cell = f"document.querySelectorAll('.matrix button')[{number}]"
+            browser.click(cell)
+            of, said = (int(browser.value(f"{cell}.dataset.{name}")) for name in ("is", "said"))
+            files = [one["file"] for one in content["images"] if (one["target"], one["predicted"]) == (of, said)]
+            shown = browser.value("[...document.querySelectorAll('#cell li')].map((one) => one.title)")
+            assert sorted(shown) == sorted(files) and browser.value(f"{cell}.getAttribute('aria-pressed')") == "true"
+            assert browser.value("[...document.querySelectorAll('#cell img')].every((one) => one.naturalWidth > 0)")
+        points = "document.querySelectorAll('svg.map path[data-group=\"0\"]')"
+        browser.click("document.querySelector('[data-toggle=\"0\"]')")
+        assert browser.value(f"[...{points}].every((one) => one.classList.contains('off'))")
+        browser.click("document.querySelector('[data-toggle=\"0\"]')")
+        assert not browser.value(f"[...{points}].some((one) => one.classList.contains('off'))")
+        where = "document.querySelector('svg.map path').getAttribute('transform')"
+        after = browser.value(where)
+        browser.value("{ const s = document.getElementById('when'); s.value = 0; s.dispatchEvent(new Event('input')) }")
+        assert browser.value(where) != after
+        browser.move("document.querySelector('svg.map path')")
+        assert browser.value(
+            "!document.getElementById('tip').hidden && document.querySelector('#tip .file').textContent"
+        )
+        browser.value("document.querySelector('svg.map').focus()")
+        browser.press("ArrowRight")
+        assert browser.value("document.querySelectorAll('.map path.picked').length") >= 1
+        browser.press("Escape")
+        assert browser.value("document.getElementById('tip').hidden")
+        assert browser.said == [] and browser.asked == []
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(BROWSER is None, reason="there is no Chromium here to open the page in")
+@pytest.mark.parametrize(
+    "look", [{"prefers_color_scheme": "dark"}, {"prefers_color_scheme": "light"}, {"media": "print"}]
+)
+def test_nothing_is_cut_off_at_400_pixels_and_words_can_be_read(
+    made: petl.Report, tmp_path: Path, look: dict[str, str]
+) -> None:
+    with Browser(tmp_path / "browser") as browser:
+        browser.sized(400, **look)
+        browser.open(made.path)
+        assert browser.value("document.documentElement.scrollWidth") <= 400
+        rgb = "getComputedStyle(document.body).{}.match(/[0-9]+/g).map(Number).slice(0, 3).reduce((a, b) => a + b)"
+        ink, paper = (browser.value(rgb.format(name)) for name in ("color", "backgroundColor"))
+        assert abs(ink - paper) > 350 and (ink > paper) == (look.get("prefers_color_scheme") == "dark")
+        assert browser.said == [] and browser.asked == []

@@ -196,6 +196,29 @@ def test_models_that_cannot_be_corrected() -> None:
         assert bits(model) == before
 
 
+@pytest.mark.parametrize("place", ["head", "head.1"])
+def test_a_classifier_without_bias_is_told_the_line_that_gives_it_one(place: str) -> None:
+    def backbone() -> Any:
+        model: Any = timm.create_model("test_vit", num_classes=3)
+        plain = nn.Linear(64, 3, bias=False)
+        model.head = plain if place == "head" else nn.Sequential(nn.Identity(), plain)
+        return model
+
+    with pytest.raises(petl.StateError, match="has no bias") as error:
+        petl.correct(petl.wrap(backbone(), "lora", head="head"), found())
+    line = str(error.value).rpartition("and train: ")[2]
+    model = backbone()
+    exec(line, {"model": model, "torch": torch})
+    corrected = petl.correct(petl.wrap(model, "lora", head="head"), found())
+    assert bool((corrected.get_submodule(place).bias != 0).any())
+
+
+@pytest.mark.parametrize(("verdict", "said"), [("none", "noise"), ("appearance", "appearance"), ("classes", "")])
+def test_a_correction_that_may_do_harm_says_so(verdict: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    petl.correct(wrapped(), {**found(), "verdict": verdict})
+    assert said in caplog.text and bool(caplog.text) == bool(said)
+
+
 @pytest.mark.parametrize(
     ("shift", "said"),
     [
