@@ -31,11 +31,16 @@ class Victim:
     """A real delta, and the backbone that it belongs to."""
 
     def __init__(self, kind: str):
-        self.kind, self.base = kind, golden.backbone(kind)
+        self.kind = kind
         path = golden.path_of(kind)
         self.bytes = path.read_bytes()
         header, self.tensors = read_delta(path)
         self.recipe = {key: value for key, value in header.to_dict().items() if value is not None}
+        self.renew()
+
+    def renew(self) -> None:
+        """Takes a fresh backbone: what an earlier file did to the last one is told once."""
+        self.base = golden.backbone(self.kind)
         self.state = {key: value.clone() for key, value in self.base.state_dict().items()}
         self.looks = self.portrait()
 
@@ -125,6 +130,7 @@ class Judge:
         end = self._through(victim, found if kind in ("bytes", "container", "mixed") else [])
         if end.startswith("fault"):
             found.append(end)
+            victim.renew()
         taken = end in ("", "taken")
         if taken and (number % 8 == 0 or self.header["backbone"] != victim.recipe["backbone"]):
             self._watched(

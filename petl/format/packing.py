@@ -12,7 +12,7 @@ unpacked gives the same bytes: a scale has eight significant bits, so its produc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -24,14 +24,14 @@ PACKED_TYPES = {"int8": 8, "int4": 4, "int3": 3}  # what `petl.save(dtype=)` tak
 PACKED = "petl:packed"  # the name of the tensor of bytes in the file; no module has a colon in its name
 GROUP = 64  # numbers that share a scale; 0: all of a row
 SMALL = 512  # a tensor of fewer numbers is not worth its scales
-STATISTICS = ("running_mean", "running_var")  # whose smallest values count as much as the largest
+RUNNING = ("running_mean", "running_var")  # whose smallest values count as much as the largest
 NARROWER = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)  # shares of the largest number at which a group may end
 MOST_PACKED = 2**16
 LARGEST_PACKED = 1e18  # whose square is a float32, too
 LARGEST_SHAPE = 2**40
 
 
-class Layout(NamedTuple):
+class PackedShape(NamedTuple):
     """How one tensor is packed: ``bits`` for each number, and a scale for ``group`` numbers of a row (0: for the row)."""
 
     shape: tuple[int, ...]
@@ -74,7 +74,7 @@ def packing_for(dtype: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _is_packable(key: str, tensor: Tensor, bits: int) -> bool:
-    vector_stays = tensor.ndim < 2 and (bits == 8 or key.endswith(STATISTICS))
+    vector_stays = tensor.ndim < 2 and (bits == 8 or key.endswith(RUNNING))
     if not tensor.is_floating_point() or tensor.numel() < SMALL or vector_stays:
         return False
     largest = tensor.abs().max()  # NaN where any number is
@@ -117,13 +117,13 @@ def unpacked_shapes(
     return own | {key: tuple(shape) for key, shape in (packing or {}).get("tensors", {}).items()}
 
 
-def layouts(packing: Mapping[str, Any]) -> dict[str, Layout]:
+def layouts(packing: Mapping[str, Any]) -> dict[str, PackedShape]:
     """Returns the layout of each packed tensor, in the order of the file."""
     return {key: _layout(tuple(shape), packing) for key, shape in sorted(packing["tensors"].items())}
 
 
-def _layout(shape: tuple[int, ...], packing: Mapping[str, Any]) -> Layout:
-    return Layout(shape, packing["bits"] if len(shape) > 1 else 8, packing["group"])
+def _layout(shape: tuple[int, ...], packing: Mapping[str, Any]) -> PackedShape:
+    return PackedShape(shape, packing["bits"] if len(shape) > 1 else 8, packing["group"])
 
 
 def packed(tensors: Mapping[str, Tensor], packing: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -149,7 +149,7 @@ def unpacked(tensors: Mapping[str, Tensor], packing: Mapping[str, Any] | None) -
     return {**{key: tensor for key, tensor in tensors.items() if key != PACKED}, **whole}
 
 
-def _packed_tensor(tensor: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def _packed_tensor(tensor: Tensor, layout: PackedShape) -> tuple[Tensor, Tensor]:
     """Returns the bytes of the numbers and of the scales."""
     groups, most = _grouped(_as_matrix(tensor.detach().float().cpu(), layout), layout), 2 ** (layout.bits - 1) - 1
     scales = _scales(groups, most, widest_only=layout.bits == 8)
@@ -159,7 +159,7 @@ def _packed_tensor(tensor: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     return _bits_as_bytes(flat, layout.bits), scales.to(torch.bfloat16).reshape(-1).view(torch.uint8)
 
 
-def _unpacked_tensor(data: Tensor, scale_data: Tensor, layout: Layout) -> Tensor:
+def _unpacked_tensor(data: Tensor, scale_data: Tensor, layout: PackedShape) -> Tensor:
     most, (rows, length) = 2 ** (layout.bits - 1) - 1, layout.matrix
     flat = _bytes_as_bits(data, layout.bits, rows * length).float() - most
     scales = scale_data.clone().view(torch.bfloat16).float().reshape(*layout.scales, 1)
@@ -168,12 +168,12 @@ def _unpacked_tensor(data: Tensor, scale_data: Tensor, layout: Layout) -> Tensor
     return (matrix.T if layout.is_turned else matrix).reshape(layout.shape).contiguous()
 
 
-def _as_matrix(tensor: Tensor, layout: Layout) -> Tensor:
+def _as_matrix(tensor: Tensor, layout: PackedShape) -> Tensor:
     rows, length = layout.matrix
     return tensor.reshape(length, rows).T.contiguous() if layout.is_turned else tensor.reshape(rows, length)
 
 
-def _grouped(matrix: Tensor, layout: Layout) -> Tensor:
+def _grouped(matrix: Tensor, layout: PackedShape) -> Tensor:
     """Returns [rows, groups, numbers of a group]; the last group of a row is filled up with zeros."""
     rows, length = layout.matrix
     groups = layout.scales[1]
@@ -213,11 +213,3 @@ def _bytes_as_bits(data: Tensor, bits: int, count: int) -> Tensor:
         return data
     lone = ((data[:, None].to(torch.int16) >> torch.arange(8)) & 1).reshape(-1)[: count * bits]
     return (lone.reshape(count, bits) << torch.arange(bits)).sum(1)
-
-
-def lossy_keys(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yields the keys of tensors whose numbers aren't those from before."""
-    for key, tensor in before.items():
-        other = after[key]
-        if not torch.equal(tensor.nan_to_num(0.0), other.to(tensor.dtype).nan_to_num(0.0)):
-            yield key
