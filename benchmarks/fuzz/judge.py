@@ -178,14 +178,17 @@ class Judge:
                 if whole
                 else "fault: the model was changed by a refused file"
             )
-        why = self._wrong_delta(model, found is not None)
+        try:
+            why = self._wrong_delta(model)
+        except petl.PetlError as error:
+            why = f"what was taken can't be saved: {str(error)[:200]}"
         petl.unwrap(model)
         victim.base.eval()
         if not victim.is_whole():
             why = why or "unwrap doesn't give the backbone back"
         return f"fault: {why} {faults}" if why or faults else "" if found is None else "taken"
 
-    def _wrong_delta(self, model: nn.Module, checked: bool) -> str:
+    def _wrong_delta(self, model: nn.Module) -> str:
         """What is wrong with a model that took a file: its tensors have to be those of the file."""
         header, tensors = read_delta(self.path)
         record = petl.record(model)
