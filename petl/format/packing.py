@@ -33,18 +33,6 @@ PACKED = "petl:packed"  # the name of the tensor of bytes in the file; no module
 GROUP = 64  # numbers that share a scale; 0: all of a row
 SMALL = 512  # a tensor of fewer numbers is not worth its scales
 RUNNING = ("running_mean", "running_var")  # whose smallest values count as much as the largest
-    1.0,
-    0.95,
-    0.9,
-    0.86,
-    0.82,
-    0.78,
-    0.74,
-    0.7,
-    0.66,
-    0.62,
-    0.58,
-)  # shares of the largest number at which a group may end
 MOST_PACKED = 2**16
 LARGEST_PACKED = 1e18  # whose square is a float32, too
 LARGEST_SHAPE = 2**40

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 Ends = tuple[int, int]  # the lowest and the highest whole number
-NARROWER = (
+# of the largest number: where a group may end
+NARROWER = (1.0, 0.95, 0.9, 0.86, 0.82, 0.78, 0.74, 0.7, 0.66, 0.62, 0.58)
 
 
 def widest_scales(groups: Tensor, ends: Ends) -> Tensor:

@@ -73,7 +73,7 @@ def test_what_is_small_or_counts_stays_and_the_rest_is_near(dtype: str) -> None:
         most, error = 2 ** (layout.bits - 1) - 1, again[key].double() - tensor.double()
         assert again[key].dtype == torch.float32 and again[key].shape == tensor.shape
         lost = float(error.norm() / tensor.double().norm().clamp(min=1e-30))
-        assert lost < {127: 0.012, 7: 0.1, 3: 0.21}[most], (key, lost)
+        assert lost < {127: 0.012, 7: 0.105, 3: 0.22}[most], (key, lost)
         if most == 127:  # the scale is that of a row's largest number, to eight bits
             assert bool((error.abs() <= 0.51 * tensor.double().abs().max() / most).all())
 
