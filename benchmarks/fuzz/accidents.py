@@ -81,6 +81,7 @@ def by_container(data: bytes, chance: random.Random) -> bytes:
     keys = [key for key in table if key != "__metadata__"]
     for _ in range(chance.choice([1, 1, 2])):
         change = chance.choice(CHANGES)
+        table = {key: value if isinstance(value, dict) else {} for key, value in table.items()}  # an earlier change's
         whole = change(table, body, chance.choice(keys), chance)
         if whole is not None:
             return whole
@@ -92,7 +93,8 @@ def _type(table: Any, body: bytes, key: str, chance: random.Random) -> None:
 
 
 def _shape(table: Any, body: bytes, key: str, chance: random.Random) -> None:
-    shape = list(table.get(key, {}).get("shape", []))
+    shape = table.get(key, {}).get("shape")
+    shape = list(shape) if isinstance(shape, list) else []
     if shape and chance.random() < 0.6:
         shape[chance.randrange(len(shape))] = chance.choice(NUMBERS)
     else:
@@ -103,10 +105,14 @@ def _shape(table: Any, body: bytes, key: str, chance: random.Random) -> None:
 
 
 def _offsets(table: Any, body: bytes, key: str, chance: random.Random) -> None:
-    offsets = list(table.get(key, {}).get("data_offsets", [0, 0]))
+    offsets = _two_numbers(table.get(key, {}).get("data_offsets"))
     offsets[chance.randrange(2)] = chance.choice([*NUMBERS, len(body), len(body) + 1, offsets[0] + 1])
     wholly = chance.choice([offsets, offsets, offsets[::-1], [0, 10**12], [], [0], [0, 0, 0], "01", None])
     table[key] = {**table.get(key, {}), "data_offsets": wholly}
+
+
+def _two_numbers(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list) and len(value) == 2 else [0, 0]
 
 
 def _terabytes(table: Any, body: bytes, key: str, chance: random.Random) -> None:

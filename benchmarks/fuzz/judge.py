@@ -31,11 +31,16 @@ class Victim:
     """A real delta, and the backbone that it belongs to."""
 
     def __init__(self, kind: str):
-        self.kind, self.base = kind, golden.backbone(kind)
+        self.kind = kind
         path = golden.path_of(kind)
         self.bytes = path.read_bytes()
         header, self.tensors = read_delta(path)
         self.recipe = {key: value for key, value in header.to_dict().items() if value is not None}
+        self.renew()
+
+    def renew(self) -> None:
+        """Takes a fresh backbone: what an earlier file did to the last one is told once."""
+        self.base = golden.backbone(self.kind)
         self.state = {key: value.clone() for key, value in self.base.state_dict().items()}
         self.looks = self.portrait()
 
@@ -125,6 +130,7 @@ class Judge:
         end = self._through(victim, found if kind in ("bytes", "container", "mixed") else [])
         if end.startswith("fault"):
             found.append(end)
+            victim.renew()
         taken = end in ("", "taken")
         if taken and (number % 8 == 0 or self.header["backbone"] != victim.recipe["backbone"]):
             self._watched(
@@ -172,14 +178,17 @@ class Judge:
                 if whole
                 else "fault: the model was changed by a refused file"
             )
-        why = self._wrong_delta(model, found is not None)
+        try:
+            why = self._wrong_delta(model)
+        except petl.PetlError as error:
+            why = f"what was taken can't be saved: {str(error)[:200]}"
         petl.unwrap(model)
         victim.base.eval()
         if not victim.is_whole():
             why = why or "unwrap doesn't give the backbone back"
         return f"fault: {why} {faults}" if why or faults else "" if found is None else "taken"
 
-    def _wrong_delta(self, model: nn.Module, checked: bool) -> str:
+    def _wrong_delta(self, model: nn.Module) -> str:
         """What is wrong with a model that took a file: its tensors have to be those of the file."""
         header, tensors = read_delta(self.path)
         record = petl.record(model)

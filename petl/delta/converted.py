@@ -19,4 +19,5 @@ def convert_delta(path: Paths, to: Paths, dtype: torch.dtype | str) -> Path:
         DeltaError: there is no such type, it can't hold the numbers, or a file can't be read or written.
     """
     header, tensors = read_delta(as_path(path))
-    return write_delta(as_path(to), *reversed(stored_as(header, tensors, dtype)))
+    header, tensors = stored_as(header, tensors, dtype)
+    return write_delta(as_path(to), tensors, header)

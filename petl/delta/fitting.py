@@ -140,3 +140,10 @@ def rounded_type(header: Header) -> str | None:
     """Returns the type that the delta's numbers were rounded to; older files say it under ``dtype`` alone."""
     narrower = header.dtype in ("float16", "bfloat16") and base_type(header) != header.dtype
     return header.approximate or (header.dtype if narrower else None)
+
+
+def recorded_image_size(header: Header) -> Any:
+    """Returns the recorded size of images, where the backbone was built for another than the usual one."""
+    size = header.backbone.get("args", {}).get("img_size")
+    sides = size if isinstance(size, list) else [size]
+    return size if sides and all(type(side) is int and side > 0 for side in sides) else None

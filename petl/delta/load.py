@@ -14,6 +14,7 @@ from petl.delta.file import Paths, as_path, read_delta, read_recipe
 from petl.delta.fitting import (
     base_type,
     recipe_options,
+    recorded_image_size,
     recorded_plans,
     refuse_other_base,
     refuse_other_structure,
@@ -145,7 +146,7 @@ def _built(
     outline = outline_backbone(header.backbone, trust_remote=trust_remote, file_numbers=numbers)
     if outline is not None:
         receiver = receiving_module(outline, header)
-        survey = survey_unwrapped(receiver, head_option(header.head), _image_size(header))
+        survey = survey_unwrapped(receiver, head_option(header.head), recorded_image_size(header))
         try_on_meta(path, header, tensors, survey, _fitting_plans(path, header, survey, check_base))
     backbone = build_backbone(header.backbone, pretrained=pretrained, trust_remote=trust_remote, file_numbers=numbers)
     return backbone, outline is not None
@@ -170,7 +171,7 @@ def wrap_by_recipe(
         fill_model(model, tensors, as_stored=exact and base_type(header) == record.backbone["dtype"])
         _note(record, header)
 
-    size, changing = _image_size(header), _misfits_told(path, model)
+    size, changing = recorded_image_size(header), _misfits_told(path, model)
     carry_out(model, plan, image_size=size, changing=changing, finish=finish, **training, **recipe_options(header))
 
 
@@ -179,11 +180,6 @@ def _fitting_plans(path: Path, header: Header, survey: Survey, check_base: bool)
     if check_base:
         refuse_other_structure(path, header, survey)
     return recorded_plans(header, survey)
-
-
-def _image_size(header: Header) -> Any:
-    """Returns the recorded size of images, where the backbone was built for another than the usual one."""
-    return header.backbone.get("args", {}).get("img_size")
 
 
 @contextlib.contextmanager

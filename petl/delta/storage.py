@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -12,7 +12,7 @@ from petl.delta.header import STORED_TYPES, Header
 from petl.delta.tensors import as_stored
 from petl.delta.versions import FORMAT, PACKED_FORMAT
 from petl.errors import DeltaError, near
-from petl.format.packing import PACKED_TYPES, lossy_keys, packed, packing_for, unpacked
+from petl.format.packing import PACKED_TYPES, packed, packing_for, unpacked
 
 
 def stored_type_name(dtype: torch.dtype | str | None) -> str | None:
@@ -26,7 +26,8 @@ def stored_type_name(dtype: torch.dtype | str | None) -> str | None:
     name = str(dtype).removeprefix("torch.")
     if not isinstance(dtype, (torch.dtype, str)) or name not in STORED_TYPES:
         raise DeltaError(
-            f"dtype={dtype!r}; a delta's numbers are stored as one of {', '.join(STORED_TYPES)}{near(name, STORED_TYPES)}"
+            f"dtype={dtype!r}; a delta's numbers are stored as one of {', '.join(STORED_TYPES)} (a text, or a type such as "
+            f"torch.bfloat16){near(name, STORED_TYPES)}"
         )
     return name
 
@@ -48,7 +49,15 @@ def stored_as(
         packing = name = None
     in_file = unpacked(packed(stored, packing), packing) if packing else stored
     own = {key: as_stored(key, tensor, None) for key, tensor in tensors.items()}
-    is_rounded = name is not None and any(True for _ in lossy_keys(own, in_file))
+    is_rounded = name is not None and any(True for _ in _lossy_keys(own, in_file))
     number = PACKED_FORMAT if packing else FORMAT
     rounding = name if is_rounded else header.approximate
     return replace(header, format=number, dtype=name, packed=packing, approximate=rounding), stored
+
+
+def _lossy_keys(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterator[str]:
+    """Yields the keys of tensors whose numbers aren't those from before."""
+    for key, tensor in before.items():
+        other = after[key]
+        if not torch.equal(tensor.nan_to_num(0.0), other.to(tensor.dtype).nan_to_num(0.0)):
+            yield key

@@ -1,9 +1,9 @@
 """Keeps floating-point tensors in 8, 4 or 3 bits a number: whole numbers of a scale, which are rounded and say so.
 
-A tensor is seen as a matrix [rows, length] whose rows are its longer side. A number is stored as one of the whole numbers
-``-q ... q`` with ``q = 2**(bits - 1) - 1``, and stands for that number times a scale in bfloat16: in 8 bits one scale for each
-row, in 4 and 3 bits one for each 64 numbers of a row. What is small, has one axis (biases, norms, statistics) or isn't a finite
-floating-point number is not packed. In 4 and 3 bits, long vectors that aren't running statistics take 8 bits.
+A tensor is seen as a matrix [rows, length] whose rows are its longer side. A number is stored as a whole number, which stands
+for its product with a scale in bfloat16: -127 ... 127 in 8 bits, with one scale for each row; -8 ... 7 in 4 bits and -4 ... 3 in
+3 bits, with one for each 64 numbers of a row, which may be negative. What is small, has one axis (biases, norms, statistics) or
+isn't a finite floating-point number is not packed. In 4 and 3 bits, long vectors that aren't running statistics take 8 bits.
 
 All packed tensors of a file are one tensor of bytes: first the numbers of each, then the scales of each. Packing what was
 unpacked gives the same bytes: a scale has eight significant bits, so its product with a whole number is exact.
@@ -12,31 +12,43 @@ unpacked gives the same bytes: a scale has eight significant bits, so its produc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from petl.format.texts import LONGEST_TEXT
+from petl.format.whole_numbers import (
+    Ends,
+    best_scales,
+    bits_as_bytes,
+    bytes_as_bits,
+    whole_numbers,
+    widest_scales,
+)
 
 PACKED_TYPES = {"int8": 8, "int4": 4, "int3": 3}  # what `petl.save(dtype=)` takes, with the bits of a number
 PACKED = "petl:packed"  # the name of the tensor of bytes in the file; no module has a colon in its name
 GROUP = 64  # numbers that share a scale; 0: all of a row
 SMALL = 512  # a tensor of fewer numbers is not worth its scales
-STATISTICS = ("running_mean", "running_var")  # whose smallest values count as much as the largest
-NARROWER = (1.0, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.65, 0.6)  # shares of the largest number at which a group may end
+RUNNING = ("running_mean", "running_var")  # whose smallest values count as much as the largest
 MOST_PACKED = 2**16
 LARGEST_PACKED = 1e18  # whose square is a float32, too
 LARGEST_SHAPE = 2**40
 
 
-class Layout(NamedTuple):
+class PackedShape(NamedTuple):
     """How one tensor is packed: ``bits`` for each number, and a scale for ``group`` numbers of a row (0: for the row)."""
 
     shape: tuple[int, ...]
     bits: int
     group: int
+
+    @property
+    def ends(self) -> Ends:
+        half = 2 ** (self.bits - 1)
+        return (1 - half if self.bits == 8 else -half), half - 1
 
     @property
     def is_turned(self) -> bool:
@@ -74,7 +86,7 @@ def packing_for(dtype: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 
 
 def _is_packable(key: str, tensor: Tensor, bits: int) -> bool:
-    vector_stays = tensor.ndim < 2 and (bits == 8 or key.endswith(STATISTICS))
+    vector_stays = tensor.ndim < 2 and (bits == 8 or key.endswith(RUNNING))
     if not tensor.is_floating_point() or tensor.numel() < SMALL or vector_stays:
         return False
     largest = tensor.abs().max()  # NaN where any number is
@@ -117,13 +129,13 @@ def unpacked_shapes(
     return own | {key: tuple(shape) for key, shape in (packing or {}).get("tensors", {}).items()}
 
 
-def layouts(packing: Mapping[str, Any]) -> dict[str, Layout]:
+def layouts(packing: Mapping[str, Any]) -> dict[str, PackedShape]:
     """Returns the layout of each packed tensor, in the order of the file."""
     return {key: _layout(tuple(shape), packing) for key, shape in sorted(packing["tensors"].items())}
 
 
-def _layout(shape: tuple[int, ...], packing: Mapping[str, Any]) -> Layout:
-    return Layout(shape, packing["bits"] if len(shape) > 1 else 8, packing["group"])
+def _layout(shape: tuple[int, ...], packing: Mapping[str, Any]) -> PackedShape:
+    return PackedShape(shape, packing["bits"] if len(shape) > 1 else 8, packing["group"])
 
 
 def packed(tensors: Mapping[str, Tensor], packing: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -149,75 +161,33 @@ def unpacked(tensors: Mapping[str, Tensor], packing: Mapping[str, Any] | None) -
     return {**{key: tensor for key, tensor in tensors.items() if key != PACKED}, **whole}
 
 
-def _packed_tensor(tensor: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def _packed_tensor(tensor: Tensor, layout: PackedShape) -> tuple[Tensor, Tensor]:
     """Returns the bytes of the numbers and of the scales."""
-    groups, most = _grouped(_as_matrix(tensor.detach().float().cpu(), layout), layout), 2 ** (layout.bits - 1) - 1
-    scales = _scales(groups, most, widest_only=layout.bits == 8)
-    numbers = _whole_numbers(groups, scales, most)
+    groups = _grouped(_as_matrix(tensor.detach().float().cpu(), layout), layout)
+    scales = widest_scales(groups, layout.ends) if layout.bits == 8 else best_scales(groups, layout.ends)
+    numbers = whole_numbers(groups, scales, layout.ends)
     rows, length = layout.matrix
-    flat = (numbers + most).to(torch.uint8).reshape(rows, -1)[:, :length].reshape(-1)
-    return _bits_as_bytes(flat, layout.bits), scales.to(torch.bfloat16).reshape(-1).view(torch.uint8)
+    flat = (numbers - layout.ends[0]).to(torch.uint8).reshape(rows, -1)[:, :length].reshape(-1)
+    return bits_as_bytes(flat, layout.bits), scales.to(torch.bfloat16).reshape(-1).view(torch.uint8)
 
 
-def _unpacked_tensor(data: Tensor, scale_data: Tensor, layout: Layout) -> Tensor:
-    most, (rows, length) = 2 ** (layout.bits - 1) - 1, layout.matrix
-    flat = _bytes_as_bits(data, layout.bits, rows * length).float() - most
+def _unpacked_tensor(data: Tensor, scale_data: Tensor, layout: PackedShape) -> Tensor:
+    rows, length = layout.matrix
+    flat = bytes_as_bits(data, layout.bits, rows * length).float() + layout.ends[0]
     scales = scale_data.clone().view(torch.bfloat16).float().reshape(*layout.scales, 1)
     groups = _grouped(flat.reshape(rows, length), layout) * scales
     matrix = groups.reshape(rows, -1)[:, :length]
     return (matrix.T if layout.is_turned else matrix).reshape(layout.shape).contiguous()
 
 
-def _as_matrix(tensor: Tensor, layout: Layout) -> Tensor:
+def _as_matrix(tensor: Tensor, layout: PackedShape) -> Tensor:
     rows, length = layout.matrix
     return tensor.reshape(length, rows).T.contiguous() if layout.is_turned else tensor.reshape(rows, length)
 
 
-def _grouped(matrix: Tensor, layout: Layout) -> Tensor:
+def _grouped(matrix: Tensor, layout: PackedShape) -> Tensor:
     """Returns [rows, groups, numbers of a group]; the last group of a row is filled up with zeros."""
     rows, length = layout.matrix
     groups = layout.scales[1]
     size = layout.group or length
     return torch.nn.functional.pad(matrix, (0, groups * size - length)).reshape(rows, groups, size)
-
-
-def _scales(groups: Tensor, most: int, *, widest_only: bool) -> Tensor:
-    """Returns the scale of each group: that of its largest number or, if it loses less, one that cuts the largest off."""
-    largest = groups.abs().amax(-1, keepdim=True)
-    best, least = torch.zeros_like(largest), torch.full_like(largest, math.inf)
-    for share in NARROWER[:1] if widest_only else NARROWER:
-        scales = (largest * (share / most)).to(torch.bfloat16).float()
-        lost = (_whole_numbers(groups, scales, most) * scales - groups).square().sum(-1, keepdim=True)
-        better = lost < least
-        best, least = torch.where(better, scales, best), torch.where(better, lost, least)
-    return best
-
-
-def _whole_numbers(groups: Tensor, scales: Tensor, most: int) -> Tensor:
-    return torch.where(scales > 0, groups / scales, 0.0).nan_to_num(0.0).round().clamp(-most, most)
-
-
-def _bits_as_bytes(numbers: Tensor, bits: int) -> Tensor:
-    """Returns whole numbers below ``2**bits`` as bytes, the lowest bits first."""
-    if bits == 8:
-        return numbers
-    places = torch.arange(bits)
-    lone = ((numbers.to(torch.int16)[:, None] >> places) & 1).reshape(-1).to(torch.uint8)
-    full = torch.nn.functional.pad(lone, (0, -len(lone) % 8)).reshape(-1, 8)
-    return (full << torch.arange(8, dtype=torch.uint8)).sum(1).to(torch.uint8)
-
-
-def _bytes_as_bits(data: Tensor, bits: int, count: int) -> Tensor:
-    """Returns the first ``count`` whole numbers of ``bits`` bits."""
-    if bits == 8:
-        return data
-    lone = ((data[:, None].to(torch.int16) >> torch.arange(8)) & 1).reshape(-1)[: count * bits]
-    return (lone.reshape(count, bits) << torch.arange(bits)).sum(1)
-
-
-def lossy_keys(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> Iterator[str]:
-    """Yields the keys of tensors whose numbers aren't those from before."""
-    for key, tensor in before.items():
-        other = after[key]
-        if not torch.equal(tensor.nan_to_num(0.0), other.to(tensor.dtype).nan_to_num(0.0)):
-            yield key

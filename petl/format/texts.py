@@ -20,8 +20,8 @@ def is_utf8(text: str) -> bool:
 
 
 def is_text(value: Any) -> bool:
-    """Returns whether the value is a text of at most ``LONGEST_TEXT`` characters."""
-    return isinstance(value, str) and len(value) <= LONGEST_TEXT
+    """Returns whether the value is a text of at most ``LONGEST_TEXT`` characters, none of them half a character."""
+    return isinstance(value, str) and len(value) <= LONGEST_TEXT and is_utf8(value)
 
 
 def are_texts(value: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from petl.errors import StateError
 from petl.graft.folding import prune
@@ -44,10 +44,7 @@ def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
     for change in changes:
         change.undo()
     for key, _, _, tensor in state_tensors(model):
-        if key in record.low_precision_keys:
-            tensor.data = torch.empty_like(tensor, dtype=record.originals[key].dtype)
-        if key in record.originals and not record.originals[key].is_meta:
-            tensor.detach().copy_(record.originals[key])
+        _give_back(tensor, record.originals.get(key))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(record.requires_grad.get(name, True))
         parameter.grad = None
@@ -58,3 +55,11 @@ def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
         model.to(device)
     if record.cast_to is not None:
         model.to(record.cast_to)
+
+
+def _give_back(tensor: Tensor, original: Tensor | None) -> None:
+    """Writes the value and the dtype from before ``wrap``; a ``base_dtype`` or the file of a delta may have had another dtype."""
+    if original is not None and tensor.dtype != original.dtype:
+        tensor.data = torch.empty_like(tensor, dtype=original.dtype)
+    if original is not None and not original.is_meta:
+        tensor.detach().copy_(original)

@@ -57,7 +57,9 @@ def test_a_few_accidents_and_enemies() -> None:
             if number % 12 == 0:
                 recipe, tensors = changed_recipe(victim.recipe, victim.recipe, chance), victim.tensors
                 recipe, tensors = (
-                    (recipe, tensors) if number % 24 else (victim.recipe, changed_tensors(tensors, {}, chance))
+                    (recipe, tensors)
+                    if number % 24
+                    else (victim.recipe, changed_tensors(tensors, victim.state, chance))
                 )
                 save_file(tensors, path, {KEY: json.dumps({**recipe, "checksum": None}, ensure_ascii=True)})
             else:

@@ -73,7 +73,7 @@ def test_what_is_small_or_counts_stays_and_the_rest_is_near(dtype: str) -> None:
         most, error = 2 ** (layout.bits - 1) - 1, again[key].double() - tensor.double()
         assert again[key].dtype == torch.float32 and again[key].shape == tensor.shape
         lost = float(error.norm() / tensor.double().norm().clamp(min=1e-30))
-        assert lost < {127: 0.012, 7: 0.11, 3: 0.24}[most], (key, lost)
+        assert lost < {127: 0.012, 7: 0.105, 3: 0.22}[most], (key, lost)
         if most == 127:  # the scale is that of a row's largest number, to eight bits
             assert bool((error.abs() <= 0.51 * tensor.double().abs().max() / most).all())
 
@@ -93,10 +93,10 @@ def test_an_eighth_of_float32() -> None:
 
 
 def test_bits_are_counted_by_hand() -> None:
-    """Three bits each, the lowest first; then the scale: 3.5 / 3.5 = 1 of the whole numbers -3 ... 3."""
+    """Three bits each, the lowest first, -4 as 0; then the scale, 1."""
     row = torch.tensor([3.0, -3.0, 0.0, 1.0, -1.0, 2.0, -2.0, 3.0]).repeat(64)
     data = packed({"x": row.reshape(1, 512)}, {"bits": 3, "group": GROUP, "tensors": {"x": [1, 512]}})[PACKED]
-    codes = [6, 0, 3, 4, 2, 5, 1, 6]
+    codes = [7, 1, 4, 5, 3, 6, 2, 7]
     expected = sum(code << 3 * place for place, code in enumerate(codes)).to_bytes(3, "little")
     assert bytes(data[:192].tolist()) == expected * 64
     assert data[192:].view(torch.bfloat16).tolist() == [1.0] * 8

@@ -164,6 +164,7 @@ TESTS_AS_WELL = {
         "extraction/image_batches extraction/kept_features extraction/pooling extraction/undisturbed"
     ),
     "extraction/test_store": "extraction/provenance extraction/unfinished",
+    "format/test_packing": "format/whole_numbers",
     "format/test_tensorfile": "format/atomic_files",
     "graft/test_adapted_weight": "graft/guarded_parameters kernels/buffers",
     "graft/test_graft": "graft/classes graft/folding graft/kinds graft/values",
