@@ -11,7 +11,7 @@ from petl.addresses.address import Address
 from petl.errors import DeltaError, PetlError, shortened
 
 LONGEST_SAID = 300  # characters of what another library says
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 EXTRAS = {"s3": "s3", "s3a": "s3", "http": "remote", "https": "remote"}  # scheme -> extra of petl-vision
 BROKEN_OFF = {"ClientPayloadError", "RemoteProtocolError", "IncompleteRead", "ReadError", "ServerDisconnectedError"}
@@ -72,7 +72,7 @@ def _why_unreachable(address: Address, error: Exception, status: int | None, kin
 def disk_fault(error: BaseException) -> str:
     """Returns what is wrong with the disk here; "" where the error is of another kind."""
     for one in _chain(error):
-        if isinstance(one, OSError) and one.errno in FULL:
+        if isinstance(one, OSError) and one.errno in DISK_IS_FULL:
             return f"the disk is full{f' ({one.filename})' if one.filename else ''}; make room, or set HF_HOME to another one"
         if isinstance(one, OSError) and one.errno in NO_RIGHT and one.filename:
             return f"no right to write {one.filename}; set HF_HOME to a folder that may be written"

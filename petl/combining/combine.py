@@ -71,6 +71,7 @@ def combine(
     >>> import petl, timm, copy
     >>> base = timm.create_model("test_vit")
     >>> one, two = (petl.wrap(copy.deepcopy(base), "lora", num_classes=2) for _ in range(2))
+    >>> _ = [p.data.normal_() for model in (one, two) for p in model.parameters() if p.requires_grad]  # as if trained
     >>> combined = petl.combine([one, two], weights=[0.7, 0.3])
     >>> petl.trainable(combined.model)["blocks.0.attn.qkv.lora.up"].shape  # the ranks add up
     torch.Size([192, 16])

@@ -22,7 +22,7 @@ from petl.format.tensorfile import read_file, write_file
 from petl.version import __version__
 
 MOST_FREEDOM = 0.5  # degrees of freedom an image: with more, cross-validation by their sum alone calls any fit perfect
-STATISTICS_KEY, FORMAT = "petl_ridge", 1
+STATISTICS_KEY, RIDGE_FORMAT = "petl_ridge", 1
 SUFFIX = ".ridge.safetensors"
 ROUNDING = 1e-11  # of the largest eigenvalue of the features' products: what float64 leaves of axes that no image has
 
@@ -141,7 +141,7 @@ class RidgeStatistics:
         upper = torch.triu_indices(self.width, self.width)
         tensors = {"gram": self.gram[upper[0], upper[1]], "sums": self.sums, "counts": self.counts}
         texts = {
-            "format": FORMAT,
+            "format": RIDGE_FORMAT,
             "petl": __version__,
             "classes": self.classes,
             "trunk": self.trunk,
@@ -161,7 +161,7 @@ class RidgeStatistics:
             texts = json.loads(metadata[STATISTICS_KEY])
             counts, sums, packed = (tensors[key] for key in ("counts", "sums", "gram"))
             classes, trunk, added = texts["classes"], texts["trunk"], texts["added"]
-            fine = texts["format"] == FORMAT and all(isinstance(name, str) for name in [*classes, *added, trunk])
+            fine = texts["format"] == RIDGE_FORMAT and all(isinstance(name, str) for name in [*classes, *added, trunk])
             width = sums.shape[1]
             fine &= sums.shape == (len(classes), width) and counts.shape == (len(classes),)
             fine &= len({*classes}) == len(classes) and packed.shape == (width * (width + 1) // 2,)

@@ -16,7 +16,7 @@ from petl.sites.survey import Survey
 
 
 @dataclass(frozen=True)
-class Factors:
+class PeftFactors:
     """The change of one layer as peft's LoRA keeps it: ``scale * up @ down``, and DoRA's length of each row.
 
     ``down`` is [r, columns] or [r, in, h, w], ``up`` [rows, r] or [rows, r, 1, 1], ``magnitude`` [rows] or [1, rows, 1, 1].
@@ -62,7 +62,7 @@ def why_whole(survey: Survey, name: str, layer: nn.Module, shared: bool) -> str:
     return ""
 
 
-def factors_of(module: nn.Module, graft: LowRank | SlicedLowRank, *, dora: bool) -> Factors | None:
+def factors_of(module: nn.Module, graft: LowRank | SlicedLowRank, *, dora: bool) -> PeftFactors | None:
     """Returns the change of the module's weight as factors; None where a row of zeros has no direction for DoRA.
 
     ``dora``: the folder holds DoRA, so that a plain change gets the lengths that its rows have.
@@ -79,7 +79,7 @@ def factors_of(module: nn.Module, graft: LowRank | SlicedLowRank, *, dora: bool)
         own = getattr(graft, "magnitude", None)
         lengths = lengths.to(up.dtype) if own is None else own.detach().flatten()
         magnitude = lengths.reshape(1, -1, *ones) if ones else lengths
-    return Factors(
+    return PeftFactors(
         down.detach().reshape(-1, *kernel), up.detach().reshape(weight.shape[0], -1, *ones), graft.scale, magnitude
     )
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from petl.errors import StateError, listing
 from petl.exchange.peft_layers import (
-    Factors,
+    PeftFactors,
     effective_state,
     effective_value,
     factors_of,
@@ -42,7 +42,7 @@ class PeftParts:
     trains.
     """
 
-    adapted: dict[str, Factors] = field(default_factory=dict)
+    adapted: dict[str, PeftFactors] = field(default_factory=dict)
     whole: dict[str, str] = field(default_factory=dict)
     entries: list[str] = field(default_factory=list)
     biases: list[str] = field(default_factory=list)

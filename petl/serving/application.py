@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from petl.serving.backbones import folder_of, serving_backbone
+from petl.serving.backbones import folder_of_deltas, serving_backbone
 from petl.serving.service import Service, refuse_missing_packages
 from petl.serving.serving_settings import ServingSettings
 from petl.training.setting_checks import refuse_unknown_options
@@ -47,5 +47,5 @@ def serving_app(
     refuse_unknown_options("petl.serving.app", limits, [one.name for one in fields(ServingSettings)])
     from petl.serving.addresses import site_of
 
-    settings, path = ServingSettings(**limits), folder_of(folder)
+    settings, path = ServingSettings(**limits), folder_of_deltas(folder)
     return site_of(Service(path, serving_backbone(path, model), device, settings))

@@ -19,7 +19,7 @@ from petl.wrapping.named_backbones import DEMO, create_any_head, name_and_file
 Headers = Mapping[str, Header]
 
 
-def folder_of(folder: Any) -> Path:
+def folder_of_deltas(folder: Any) -> Path:
     """Returns the folder's path, or raises a StateError where there is none."""
     try:
         path = Path(folder)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from petl.errors import PetlError, listing, printable
-from petl.serving.folder import DeltaFile, FolderWatch, Stamp
+from petl.serving.folder import FolderWatch, ServedFile, Stamp
 from petl.serving.served_task import ServedTask
 from petl.sites.meta import pretrained_cfg
 from petl.tasks.tasks import Tasks
@@ -60,7 +60,7 @@ class Catalogue:
                 self.base.remove(self._keys.pop(task))
                 log.info("%s is gone: task %r is dropped", printable(name), task)
 
-    def _take(self, name: str, file: DeltaFile) -> None:
+    def _take(self, name: str, file: ServedFile) -> None:
         """Puts a file's delta in the place of what its name had; a file that changed meanwhile is looked at again."""
         try:
             task, key = self._loaded(file)
@@ -80,7 +80,7 @@ class Catalogue:
             self.replaced += 1
         log.info("%s: task %r (%s) is %s", name, file.name, task.kind, "there" if before is None else "replaced")
 
-    def _loaded(self, file: DeltaFile) -> tuple[ServedTask, str]:
+    def _loaded(self, file: ServedFile) -> tuple[ServedTask, str]:
         _refuse_name(file.path.name)
         self._added += 1
         key = file.name if file.name not in self.base else f"{file.name} (file {self._added})"
@@ -91,7 +91,7 @@ class Catalogue:
             self.base.remove(key)
             raise
 
-    def _refuse(self, name: str, file: DeltaFile, error: Exception) -> None:
+    def _refuse(self, name: str, file: ServedFile, error: Exception) -> None:
         self._handled[name] = file.stamp
         if isinstance(error, PetlError):
             why = " ".join(str(error).replace(str(file.path), file.path.name).split())

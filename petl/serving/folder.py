@@ -31,7 +31,7 @@ class Stamp(NamedTuple):
 
 
 @dataclass(frozen=True)
-class DeltaFile:
+class ServedFile:
     """A file as it was seen; ``settled``: it hasn't changed for a while, so that nobody is likely to be writing it."""
 
     path: Path
@@ -54,7 +54,7 @@ class FolderWatch:
     settle_s: float
     _since: dict[str, tuple[Stamp, float]] = field(default_factory=dict)
 
-    def look(self) -> dict[str, DeltaFile]:
+    def look(self) -> dict[str, ServedFile]:
         """Returns the files that are there now, by name, in the order of their names.
 
         Raises:
@@ -65,7 +65,7 @@ class FolderWatch:
         self._since = {name: self._first_seen(name, stamp) for name, stamp in stamps.items()}
         now = time.monotonic()
         return {
-            name: DeltaFile(self.folder / name, stamp, now - since >= self.settle_s)
+            name: ServedFile(self.folder / name, stamp, now - since >= self.settle_s)
             for name, (stamp, since) in self._since.items()
             if not (self.folder / name).is_dir()
         }

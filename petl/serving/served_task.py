@@ -16,7 +16,7 @@ from petl.data.transforms import Transform
 from petl.errors import DataError, DeltaError
 from petl.prediction.columns import Layout
 from petl.prediction.passes import Block
-from petl.serving.folder import DeltaFile
+from petl.serving.folder import ServedFile
 from petl.serving.refusals import Refusal
 from petl.tasks.outputs import RowAnswer
 from petl.tasks.task import AddedTask
@@ -29,7 +29,7 @@ class ServedTask:
 
     name: str
     held: AddedTask
-    file: DeltaFile
+    file: ServedFile
     transform: Transform
     kind: str
     labels: list[str]
@@ -38,7 +38,7 @@ class ServedTask:
     )
 
     @classmethod
-    def of(cls, tasks: Tasks, key: str, file: DeltaFile) -> ServedTask:
+    def of(cls, tasks: Tasks, key: str, file: ServedFile) -> ServedTask:
         """Returns the task that ``tasks`` has under ``key``, after it has answered an image of zeros.
 
         Raises:

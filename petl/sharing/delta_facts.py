@@ -91,7 +91,7 @@ def delta_facts_of(
     """
     header, tensors = read_delta(path)
     known = results_given(results) if results is not None else header.results
-    base = base_of(header.backbone)
+    base = base_model_of(header.backbone)
     return DeltaFacts(
         header=header,
         base=base,
@@ -120,10 +120,10 @@ def results_given(results: Any) -> Mapping[str, Any]:
     )
 
 
-def base_of(backbone: Mapping[str, Any]) -> BaseOnHub:
+def base_model_of(backbone: Mapping[str, Any]) -> BaseOnHub:
     """Returns the backbone's place on the hub and its licence, from timm's own configuration of the weights.
 
-    >>> base_of({"name": "resnet50.a1_in1k"})
+    >>> base_model_of({"name": "resnet50.a1_in1k"})
     BaseOnHub(name='resnet50.a1_in1k', hub='timm/resnet50.a1_in1k', licence='apache-2.0')
     """
     import timm

@@ -72,9 +72,7 @@ ROOMS["serving"] = {*ROOMS, "demo"} - {
 }
 ROOMS["exchange"] = ROOMS["tasks"] | {"findings", "extraction"}
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing"}
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "exchange"}
-BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "serving"}
+BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing", "exchange", "serving"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)
 ROOMS["report"] = BELOW_GUIDES
 ROOMS["combining"] = BELOW_GUIDES | {"memory"}
@@ -261,9 +259,7 @@ TESTS_AS_WELL = {
 TESTED_ELSEWHERE = {name: where for where, names in TESTS_AS_WELL.items() for name in names.split()}
 
 MOST_LINES, MOST_STATEMENT_LINES = 220, 25  # of a file; of a function, without signature and docstring
-LONG_FILES: dict[str, int] = {"__init__.py": 255}  # each public name stands in it three times
-LONG_FILES: dict[str, int] = {"__init__.py": 266}  # each public name stands in it three times
-LONG_FILES: dict[str, int] = {"__init__.py": 250}  # each public name stands in it three times
+LONG_FILES: dict[str, int] = {"__init__.py": 283}  # each public name stands in it three times
 LONG_FUNCTIONS: dict[str, int] = {
     "training/setup.py: build_run": 33,
 }

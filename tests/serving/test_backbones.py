@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import petl
-from petl.serving.backbones import folder_of, serving_backbone
+from petl.serving.backbones import folder_of_deltas, serving_backbone
 from tests.support import served
 from tests.support.zoo import make
 
@@ -49,4 +49,4 @@ def test_several_backbones_and_none_are_told_in_a_sentence(tmp_path: Path) -> No
         serving_backbone(tmp_path, None)
     for wrong in (tmp_path / "none", tmp_path / "pets.safetensors", None, "\0"):
         with pytest.raises(petl.StateError, match="is no folder"):
-            folder_of(wrong)
+            folder_of_deltas(wrong)

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 import petl
 from petl.sharing.card_text import code
-from petl.sharing.delta_facts import base_of
+from petl.sharing.delta_facts import base_model_of
 from tests.support.commands import call, refused
 from tests.support.hub import Hub
 
@@ -172,11 +172,12 @@ def test_the_licence_of_the_backbone(name: str, licence: str, said: str, tmp_pat
 
 
 def test_a_backbone_that_no_name_builds() -> None:
-    assert base_of({"name": None}).hub is None and base_of({"name": "nothing_like.it"}).licence is None
+    assert base_model_of({"name": None}).hub is None and base_model_of({"name": "nothing_like.it"}).licence is None
     assert (
-        base_of({"name": "hf-hub:me/net"}).hub == "me/net" and base_of({"name": "hf-hub:[x](javascript:1)"}).hub is None
+        base_model_of({"name": "hf-hub:me/net"}).hub == "me/net"
+        and base_model_of({"name": "hf-hub:[x](javascript:1)"}).hub is None
     )
-    assert base_of({"name": "local-dir:/home"}).hub is None
+    assert base_model_of({"name": "local-dir:/home"}).hub is None
     assert code("a\nb\x1b") == "`a\\nb\\x1b`"
 
 
