@@ -75,6 +75,7 @@ def tasks(base: nn.Module, found: Mapping[str, Sides]) -> None:
         ("iso at rank 8", {"how": "iso", "rank": 8}),
     ]  # fmt: skip
     for name, options in ways:
+        more: dict[str, Any]
         for heads, more in (("own heads", {}), ("refitted heads", {"data": data})):
             start = time.process_time()
             combined = petl.combine({**models}, progress=False, **options, **more)
@@ -108,6 +109,7 @@ def wise(base: nn.Module, name: str, one: Sides) -> None:
     shifted = TensorDataset(soft, y)
     last = [hits(model, data) for data in (one.test, shifted)]
     for part in (0.0, 0.25, 0.5, 0.75, 1.0):
+        more: dict[str, Any]
         for heads, more in (("own head", {}), ("refitted head", {"data": one.train})):
             combined = petl.combine([model], weights=[part], progress=False, **more)
             now = [hits(combined.model, data) for data in (one.test, shifted)]

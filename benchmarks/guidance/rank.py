@@ -103,7 +103,7 @@ def _pixels(photos: Photos, side: int) -> Tensor:
 
 def measured(source: Pictures, draw: int, args: argparse.Namespace, kept: Kept) -> dict[str, dict[str, Any]]:
     """Scores and right test images of all candidates, of one draw of training and test images."""
-    parts = tuple(Photos(source, split, count, draw) for split, count in ((0, args.images), (1, args.test)))
+    parts = (Photos(source, 0, args.images, draw), Photos(source, 1, args.test, draw))
     known = {"set": source.name, "images": args.images, "test": args.test, "size": args.size, "draw": draw}
     rows = {}
     for name, model in candidates(args.backbones, parts[0], args.size).items():

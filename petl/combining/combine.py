@@ -114,7 +114,8 @@ def _weights(weights: Any, contents: Contents, summing: Summing, data: Any) -> l
         return [0.0 if delta is None else share for delta in contents.deltas]
     if weights is None:
         return [1.0 if summing.how == "iso" else 1 / count] * count
-    values = weights.tolist() if hasattr(weights, "tolist") else weights
+    values: Any = weights
+    values = values.tolist() if hasattr(values, "tolist") else values
     fine = isinstance(values, Sequence) and not isinstance(values, str) and len(values) == count
     if not fine or any(isinstance(w, bool) or not isinstance(w, (int, float)) or not abs(w) < 1e6 for w in values):
         raise MethodError(f"weights={weights!r:.60}; expected a number for each of the {count} deltas, or 'auto'")

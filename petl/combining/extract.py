@@ -157,9 +157,10 @@ def _cost(model: nn.Module, named: Mapping[str, Tensor], data: Any, passes: Pass
     options |= {"workers": passes.workers, "progress": passes.progress, "cache": False, "head": False}
     first = features(whole.eval(), data, labels=None, **options)
     second = features(model, data, labels=None, **options)
-    if first.y is None or first.y.is_floating_point() or first.y.ndim > 1:
+    y = first.y
+    if y is None or y.is_floating_point() or y.ndim > 1:
         raise StateError("data= compares accuracies, and these images have no classes; leave it out")
-    hits = [right(found.x, found.y) for found in (first, second)]
+    hits = [right(found.x, y) for found in (first, second)]
     gaps = hits[1] - hits[0]
     return AccuracyCost(
         len(gaps), float(hits[0].mean()), float(hits[1].mean()), float(gaps.mean()), standard_error(gaps)

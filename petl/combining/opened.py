@@ -68,7 +68,7 @@ def _items(deltas: Any) -> list[tuple[str | None, Any]]:
         odd = [name for name in deltas if not isinstance(name, str) or not name]
         if odd:
             raise StateError(f"got {odd[0]!r:.60} as a delta's name; expected a text, such as 'pets'")
-        items = [*deltas.items()]
+        items: list[tuple[str | None, Any]] = [*deltas.items()]
     elif isinstance(deltas, Sequence) and not isinstance(deltas, (str, bytes)):
         items = [(None, item) for item in deltas]
     else:

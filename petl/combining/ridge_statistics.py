@@ -87,7 +87,7 @@ class RidgeStatistics:
         if not bool(torch.isfinite(x).all()):
             raise DataError("images have features that are not finite")
         seen = [name for number, name in enumerate(names) if bool((y == number).any())]
-        mark = _checksum(x, [names[number] for number in y.tolist()])
+        mark = _checksum(x, [names[int(number)] for number in y.tolist()])
         if mark in self.added and not again:
             raise DataError(
                 f"these {len(x)} images of {listing(seen)} were added before, and would count twice; again=True does that"

@@ -100,7 +100,7 @@ def named_layers(config: AdapterConfig, model: nn.Module) -> set[str] | None:
     if names := _alternatives(target):
         fields["target_modules"] = names
     try:
-        asked = get_peft_config({key: value for key, value in fields.items() if value is not None})
+        asked: Any = get_peft_config({key: value for key, value in fields.items() if value is not None})
     except Exception as error:  # each config of peft's checks, and fails, in its own way
         raise DeltaError(f"{config.path}: the installed peft refuses its config: {error!r:.300}") from error
     asked.modules_to_save = config.saved or None

@@ -45,7 +45,7 @@ def exportable_copy(model: nn.Module) -> tuple[nn.Module, list[str]]:
         raise StateError(f"this {type(plain).__name__} is on the meta device and has no values; load them first")
     clone = copy.deepcopy(plain)
     kept = [name for inner in wrapped_inside(clone).values() for name in _folded(inner)]
-    clone.to(device="cpu", dtype=torch.float32, memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    clone.to("cpu", torch.float32).to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
     for module in clone.modules():
         _forget_hooks(module)
     drop_eval_caches(clone)

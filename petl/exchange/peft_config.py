@@ -49,7 +49,7 @@ def tuner_config(base: nn.Module, tuner: Tuner, parts: PeftParts) -> dict[str, A
     """Returns the config of one of peft's own tuners, with petl's layers by their exact names."""
     from peft import get_peft_config
 
-    config = get_peft_config({key: value for key, value in tuner.values.items() if key not in RECORDED_ELSEWHERE})
+    config: Any = get_peft_config({key: value for key, value in tuner.values.items() if key not in RECORDED_ELSEWHERE})
     config.target_modules = exact_pattern(tuner.names)
     if parts.whole:
         if not hasattr(config, "modules_to_save"):

@@ -42,7 +42,8 @@ def tuner_of(model: nn.Module, record: Record) -> Tuner | None:
             f"one adapter of peft's holds one kind of tuner, and this model has {listing(kinds)}; nothing was written: keep the "
             f"delta itself (petl.save), or train one of them"
         )
-    method, names = found[0]
+    method: Any = found[0][0]
+    names = found[0][1]
     return Tuner(str(method.config["peft_type"]), dict(method.config), [*names])
 
 

@@ -30,6 +30,8 @@ LONG_FUNCTIONS = {
     "benchmarks.fuzz.watch": {"watching"},
     "benchmarks.guidance.combine": {"tasks", "extend"},
     "benchmarks.guidance.compare": {"main", "grid"},
+    "benchmarks.kills": {"_on_disk"},
+    "benchmarks.serve": {"main", "measure"},
 }
 
 

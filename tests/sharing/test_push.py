@@ -173,10 +173,8 @@ def test_the_licence_of_the_backbone(name: str, licence: str, said: str, tmp_pat
 
 def test_a_backbone_that_no_name_builds() -> None:
     assert base_model_of({"name": None}).hub is None and base_model_of({"name": "nothing_like.it"}).licence is None
-    assert (
-        base_model_of({"name": "hf-hub:me/net"}).hub == "me/net"
-        and base_model_of({"name": "hf-hub:[x](javascript:1)"}).hub is None
-    )
+    assert base_model_of({"name": "hf-hub:me/net"}).hub == "me/net"
+    assert base_model_of({"name": "hf-hub:[x](javascript:1)"}).hub is None
     assert base_model_of({"name": "local-dir:/home"}).hub is None
     assert code("a\nb\x1b") == "`a\\nb\\x1b`"
 
