@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import random
 import struct
@@ -82,7 +83,9 @@ def by_container(data: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.choice([1, 1, 2])):
         change = chance.choice(CHANGES)
         table = {key: value if isinstance(value, dict) else {} for key, value in table.items()}  # an earlier change's
-        whole = change(table, body, chance.choice(keys), chance)
+        whole = None
+        with contextlib.suppress(TypeError, KeyError, AttributeError):  # of a second change to what the first one left
+            whole = change(table, body, chance.choice(keys), chance)
         if whole is not None:
             return whole
     return put_together(table, body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -68,9 +69,9 @@ def changed_recipe(recipe: Mapping[str, Any], others: Mapping[str, Any], chance:
     """The header's values with one to three of them replaced, removed, added, moved, or taken from another delta's header."""
     header = copy.deepcopy(dict(recipe))
     for _ in range(chance.choice([1, 1, 1, 2, 3])):
-        chance.choice([_anywhere, _anywhere, _top, _backbone, _backbone, _method, _sites, _borrowed])(
-            header, others, chance
-        )
+        change = chance.choice([_anywhere, _anywhere, _top, _backbone, _backbone, _method, _sites, _borrowed])
+        with contextlib.suppress(TypeError, KeyError, AttributeError):  # of a second change to what the first one left
+            change(header, others, chance)
     return header
 
 
