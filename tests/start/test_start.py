@@ -65,7 +65,9 @@ def test_a_folder_becomes_a_delta_with_its_report(tmp_path: Path, monkeypatch: p
     assert {"rank", "advise"} <= {*started.findings} and started.backbone in models
     assert started.images == 4 and started.told_is == "fifth" and 0 <= started.score <= 1
     assert split_beside(tmp_path / "pets.safetensors") == started.held_out
-    found, which = images_to_measure(tmp_path / "pets.safetensors", str(tmp_path / "pets"), {"size": 32}, split=None)
+    found, which = images_to_measure(
+        tmp_path / "pets.safetensors", str(tmp_path / "pets"), {"input_size": (3, 32, 32)}, split=None
+    )
     assert len(found) == 4 and "held out" in which
     numbers = json.loads((tmp_path / "pets.json").read_text())
     assert numbers["kind"] == "report" and numbers["start"]["findings"]["advise"]["kind"] == "advice"
