@@ -19,14 +19,15 @@ FREE_NUMBERS = 50_000_000  # elements of tensors that every backbone may have
 
 
 class _TooLarge(Exception):
-    """Recorded arguments make a backbone much larger than timm's own."""
+    """Recorded arguments make a backbone much larger than timm's own, or leave layers without a number."""
 
 
 def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
-    """Builds the backbone on the meta device, and raises as soon as it is much larger than timm's own of that name."""
+    """Builds the backbone on the meta device; raises as soon as it is much larger than timm's own, or a layer is empty."""
     import timm
 
-    if all(_largest(value) <= HARMLESS_SIZES.get(key, 0) for key, value in args.items()):
+    nothing = any(type(value) is int and value == 0 and key != "num_classes" for key, value in args.items())
+    if not nothing and all(_largest(value) <= HARMLESS_SIZES.get(key, 0) for key, value in args.items()):
         return
     with torch.device("meta"), _counted() as default_counts:
         timm.create_model(name, pretrained=False)
@@ -55,6 +56,8 @@ def _counted(most_parts: float = math.inf, most_numbers: float = math.inf) -> It
     def count(module: nn.Module, name: str, part: nn.Module | Tensor | None) -> None:
         if threading.get_ident() != thread:
             return
+        if isinstance(part, nn.Parameter) and not part.numel() and most_parts < math.inf:
+            raise _TooLarge(f"its recorded arguments leave the layer's {name} without a number: {tuple(part.shape)}")
         counts[0] += 1
         counts[1] += part.numel() if isinstance(part, Tensor) else 0
         if counts[0] > most_parts or counts[1] > most_numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import socket
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 
 import petl
 from petl.sites.survey import classifier_names
+from petl.wrapping.backbone_size import refuse_huge
 from petl.wrapping.structure import differences, structure
 from tests.support.zoo import make, output
 
@@ -175,3 +177,13 @@ def test_without_a_network_the_answer_comes_at_once(tmp_path: Path, monkeypatch:
     with pytest.raises(petl.DeltaError, match="test_resnet"):
         petl.load(path)
     assert not naps and constants.HF_HUB_OFFLINE is False
+
+
+@pytest.mark.parametrize(("args", "shape"), [({"in_chans": 0}, "(16, 0, 3, 3)"), ({"stem_width": 0}, "")])
+def test_a_layer_without_a_number_is_refused_without_a_warning(args: dict[str, int], shape: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(Exception, match="without a number") as caught:
+            refuse_huge("test_resnet", args, 0)
+    assert shape in str(caught.value)
+    refuse_huge("test_resnet", {"num_classes": 0}, 0)
