@@ -99,8 +99,8 @@ def test_convolutions_and_their_norms(base: str) -> None:
     x = batch(base, len(names))
     out = tasks.predict(x, names)
     assert {*out.paths} == {"segments"}
-    # an untrained levit enlarges what is rounded off: 2e-5 of the largest output in float32
-    assert_alike(out, one_by_one(tasks, x, names), close=1e-4 if base == "levit" else CLOSE)
+    # an untrained levit enlarges what is rounded off (its outputs reach 68,000): 2e-5 to 2e-4 of the largest output in float32
+    assert_alike(out, one_by_one(tasks, x, names), close=1e-3 if base == "levit" else CLOSE)
 
 
 @pytest.mark.parametrize(
