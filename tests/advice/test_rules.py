@@ -38,6 +38,7 @@ def test_other_channels_put_an_input_layer_before_everything() -> None:
     assert all(name.startswith("input+") for name in names("test_resnet", 30, FAR, 5))
 
 
+@pytest.mark.deep
 def test_what_does_not_fit_the_backbone_is_left_out() -> None:
     """A net without norms has none to train."""
     row = shortlist(timm.create_model("vgg11"), 30, NEAR, None, WANTED)

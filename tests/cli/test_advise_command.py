@@ -31,6 +31,7 @@ def test_it_says_the_advice_and_writes_it(tmp_path: Path, backbone: str) -> None
     assert "exists" in refused("advise", backbone, tmp_path / "pets", "--out", tmp_path / "advice.json")
 
 
+@pytest.mark.deep
 def test_it_takes_a_delta_and_prints_json(tmp_path: Path, backbone: str) -> None:
     bright_and_dark(tmp_path / "pets", 4)
     model = petl.wrap(timm.create_model("test_resnet"), "norm", num_classes=2)

@@ -47,6 +47,7 @@ def onnx_answers(path: Path, batch: torch.Tensor) -> tuple[torch.Tensor, dict[st
     return torch.from_numpy(session.run(None, {"images": batch.numpy()})[0]), said
 
 
+@pytest.mark.deep
 def test_a_program_with_its_metadata(tmp_path: Path) -> None:
     model, batch = trained("vit", "lora", num_classes=5), images("vit", batch=4)
     before = portrait(model)

@@ -88,6 +88,7 @@ def test_dropout_above_is_the_same() -> None:
     assert gap(*runs) < 2e-4
 
 
+@pytest.mark.deep
 def test_resuming_is_bit_equal(tmp_path: Path) -> None:
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:

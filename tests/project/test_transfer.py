@@ -68,6 +68,7 @@ def test_a_seed_draws_the_training_images_alone_and_evenly_among_the_classes() -
     assert not set(first) & set(found.chosen(1, 30, 0))
 
 
+@pytest.mark.deep
 def test_the_rows_are_trained_with_defaults_and_a_stopped_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_stems_are_the_layers_that_see_the_image(name: str) -> None:
     assert stems == {*seen}
 
 
+@pytest.mark.deep
 def test_a_block_with_norm_in_its_name_and_a_scalar_gain_is_no_norm() -> None:
     """dm_nfnet's NormFreeBlock has a gain without dimensions."""
     with torch.device("meta"):

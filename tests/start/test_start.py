@@ -83,6 +83,7 @@ def test_a_folder_becomes_a_delta_with_its_report(tmp_path: Path, monkeypatch: p
         gone_the_way(tmp_path / "pets", models=models)
 
 
+@pytest.mark.deep
 def test_without_time_for_a_comparison_the_first_advice_is_trained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,7 +89,13 @@ def test_explain_says_why(vit: petl.Tasks) -> None:
 
 
 @pytest.mark.parametrize(
-    "base", ["resnet", "efficientnet", pytest.param("resnext", marks=DEEP), pytest.param("levit", marks=DEEP)]
+    "base",
+    [
+        "resnet",
+        pytest.param("efficientnet", marks=DEEP),
+        pytest.param("resnext", marks=DEEP),
+        pytest.param("levit", marks=DEEP),
+    ],
 )
 def test_convolutions_and_their_norms(base: str) -> None:
     methods = {name: SEGMENTS[name] for name in ("lora", "rank 5", "norm", "bias", "probe")}

@@ -453,6 +453,7 @@ def test_predictions_and_hooks_work_as_on_any_model(two: Any, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "name", [pytest.param("sequencer", marks=pytest.mark.deep), pytest.param("beit", marks=pytest.mark.deep), "coat"]
 )
+@pytest.mark.deep
 def test_weights_read_in_other_ways_and_shared_modules(name: str) -> None:
     base, model = make(name), trained(petl.LoRA(rank=1), base=name)
     tasks, before = petl.Tasks(base), state(base)

@@ -61,7 +61,7 @@ def test_cycles_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
         settings(**options)
 
 
-@pytest.mark.parametrize("lr", ["x0.333", "x3", 1e-3])
+@pytest.mark.parametrize("lr", ["x3", *(pytest.param(lr, marks=pytest.mark.deep) for lr in ("x0.333", 1e-3))])
 def test_a_training_that_goes_on_after_a_part_equals_an_unbroken_one(tmp_path: Path, lr: Any) -> None:
     base, data = timm.create_model("test_vit"), pairs(24)
 

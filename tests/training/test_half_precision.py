@@ -60,6 +60,7 @@ def test_a_scaled_training_is_the_same(scaled: list[float]) -> None:
     assert equal(state(model), state(plain))  # a power of two is no rounding
 
 
+@pytest.mark.deep
 def test_skipped_steps_advance_nothing(scaled: list[float]) -> None:
     """The first three overflow: the schedule and the averages begin with the fourth."""
     for clip in (None, 1.0):

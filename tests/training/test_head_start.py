@@ -190,6 +190,7 @@ class Scaled(nn.Module):
     ],
 )
 @pytest.mark.sweep(1)
+@pytest.mark.deep
 def test_other_classifiers_are_written_exactly_or_train_by_gradient(what: str, words: str) -> None:
     heads = {
         "weight norm": nn.utils.parametrizations.weight_norm(nn.Linear(8, CLASSES)),

@@ -41,6 +41,7 @@ FOUND: list[Any] = [
 
 @pytest.mark.sweep(1)
 @pytest.mark.parametrize(("methods", "name", "options"), FOUND, ids=lambda value: str(value)[:20])
+@pytest.mark.deep
 def test_a_training_with_the_found_number_is_the_same_to_the_bit(methods: Any, name: str, options: Any) -> None:
     """The test changes nothing but the rates: neither model nor statistics, order, random states, or the optimizer."""
     given: dict[str, Any] = {"batch_size": 4, "epochs": 2, "start": None, **options}  # a start has little left to find
