@@ -29,6 +29,7 @@ CODE = (
     "/proc/",
     "/sys/",
     "/usr/",
+    *([sys.pycache_prefix] if sys.pycache_prefix else []),  # where PYTHONPYCACHEPREFIX keeps compiled modules
 )
 
 
