@@ -351,6 +351,7 @@ def test_windows_statistics_sampling_and_views(weights: Path, pictures: Path, tm
         ("class_map=no-such-file", "no-such-file"),
     ],
 )
+@pytest.mark.sweep(8)
 def test_data_options_that_cannot_be_are_one_line(word: str, said: str, weights: Path, pictures: Path) -> None:
     words = ("--model", f"{NAME}:{weights}", "-m", "probe", "--epochs", 1, "--out", weights.parent / "x.safetensors")
     assert said in refused("train", pictures, *words, "--data", word)

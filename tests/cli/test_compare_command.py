@@ -90,6 +90,7 @@ def test_options_go_to_the_methods_that_have_them() -> None:
         (["--size", "64", "--data", "size=96"], "expected one of them"), (["--seconds", "-1"], "seconds=-1"),
     ],
 )  # fmt: skip
+@pytest.mark.sweep(4)
 def test_what_cannot_be_is_one_line(model: str, pets: Path, words: list[str], said: str) -> None:
     assert said in refused("compare", model, pets, *words)
 

@@ -86,6 +86,7 @@ def test_an_out_that_cannot_be_is_refused_before_anything_is_read(out: str, said
 
 @pytest.mark.parametrize("command", ["train", "merge"])
 @pytest.mark.parametrize("ending", ["safetensors", "pth"])
+@pytest.mark.sweep(2)
 def test_a_full_disk_is_one_line_before_the_work(
     command: str, ending: str, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

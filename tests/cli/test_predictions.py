@@ -108,6 +108,7 @@ def measured(*words: Any) -> dict[str, Any]:
     return json.loads(done.stdout)
 
 
+@pytest.mark.deep
 def test_eval_measures_what_the_training_held_out(here: Path) -> None:
     """The figures are those of the training's best epoch, whichever way the folder is named; other folders are whole."""
     bright_and_dark(here / "both" / "train", 5, seed=1)

@@ -70,6 +70,7 @@ def test_one_delta_comes_out_as_it_is_and_minus_itself_is_the_base(base: nn.Modu
     assert all(torch.equal(value, before[key]) for key, value in one.state_dict().items())
 
 
+@pytest.mark.deep
 def test_the_order_makes_no_difference_and_the_result_is_a_delta_like_any_other(
     base: nn.Module, tmp_path: Path
 ) -> None:

@@ -250,6 +250,7 @@ OUTPUTS: dict[str, Callable[[Tensor], Any]] = {
 
 
 @pytest.mark.parametrize("how", OUTPUTS.values(), ids=OUTPUTS.keys())
+@pytest.mark.sweep(2)
 def test_outputs_are_as_good_as_their_scores(how: Callable[[Tensor], Any]) -> None:
     runs = [trained(TensorDataset(X, Y), tiny(which)) for which in (lambda scores: scores, how)]
     assert runs[0][0].rows[-1]["train_loss"] == runs[1][0].rows[-1]["train_loss"]

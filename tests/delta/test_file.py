@@ -124,6 +124,7 @@ def beit_delta(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.sweep(30)
 def test_a_wrong_file_is_one_clear_error_and_changes_no_model(damage: str, beit_delta: bytes, tmp_path: Path) -> None:
     path = tmp_path / "delta.safetensors"
     path.write_bytes(beit_delta)

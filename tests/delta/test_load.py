@@ -43,6 +43,7 @@ def test_the_same_bits_on_a_fresh_base(way: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("way", ["seed case", "bias", "adapter"])
+@pytest.mark.sweep(1)
 def test_training_goes_on_after_loading_as_if_nothing_had_been(way: str, tmp_path: Path) -> None:
     methods, name, channels = WAYS[way]
     model = trained(name, methods, channels)

@@ -134,6 +134,7 @@ def test_converting_needs_no_backbone(model: nn.Module, tmp_path: Path) -> None:
     assert torch.equal(outputs(petl.load(back, base())), outputs(petl.load(small, base())))
 
 
+@pytest.mark.deep
 def test_the_commands_say_it(model: nn.Module, tmp_path: Path) -> None:
     whole, small = petl.save(model, tmp_path / "whole.safetensors"), tmp_path / "small.safetensors"
     done = call("convert", whole, small, "--dtype", "int4")

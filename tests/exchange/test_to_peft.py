@@ -103,6 +103,7 @@ def test_every_family(name: str, tmp_path: Path) -> None:
     assert same_answers(name, by_peft(make(name), tmp_path), model)
 
 
+@pytest.mark.deep
 def test_a_new_classifier_and_back_again(tmp_path: Path) -> None:
     """The user makes the timm model with the right number of classes; the folder holds the trained classifier and the labels."""
     model, batch = trained("vit", ["lora", "norm"], num_classes=5), images("vit")

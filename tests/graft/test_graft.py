@@ -74,6 +74,7 @@ def as_rows(weight: Tensor, conv: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("train", [False, True], ids=["eval", "train"])
+@pytest.mark.sweep(15)
 def test_lora_on_every_kind_of_layer(name: str, train: bool) -> None:
     """The effective weight by hand, and the class's own forward on it, bit for bit."""
     torch.manual_seed(0)

@@ -62,6 +62,7 @@ def test_activations(act: type[nn.Module], parts: list[int]) -> None:
 
 
 @pytest.mark.parametrize("name", ["vit", "convnext", "swin"])
+@pytest.mark.sweep(1)
 def test_whole_models(name: str, parts: list[int]) -> None:
     plain = disturb(petl.wrap(make(name).double(), "lora", num_classes=5, fused=False)).train()
     cheap = petl.wrap(make(name).double(), "lora", num_classes=5).train()

@@ -57,6 +57,7 @@ def test_linear_matches_the_plain_path(shape):
 
 
 @pytest.mark.parametrize("arch", ["test_vit", "test_resnet", "test_convnext"])
+@pytest.mark.sweep(1)
 def test_model_matches_the_plain_path(arch):
     torch.manual_seed(0)
     fused, plain = pair(timm.create_model(arch).double(), rank=4)

@@ -192,6 +192,7 @@ def test_a_frozen_narrow_weight_that_moved_is_named() -> None:
 
 
 @pytest.mark.parametrize("methods", ["lora", "adapter", "partial"])
+@pytest.mark.sweep(1)
 def test_a_delta_records_it_and_reloads_bit_equal(methods: str, tmp_path: Path) -> None:
     model = disturb(narrow("vit", methods, torch.float16))
     path = petl.save(model, tmp_path / "delta.safetensors")
@@ -245,6 +246,7 @@ def test_what_was_unfrozen_by_hand_is_saved_and_loaded(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.sweep(2)
 def test_merging_writes_wide_tensors_of_the_same_output(name: str) -> None:
     model = disturb(narrow(name))
     out, base = output(model, images(name)), make(name)
@@ -285,6 +287,7 @@ def test_compiled_in_one_graph(name: str, setting: str) -> None:
 
 @settings
 @pytest.mark.parametrize("name", ["vit", "resnet"])
+@pytest.mark.sweep(3)
 def test_with_timms_own_checkpointing(name: str, setting: dict[str, Any]) -> None:
     model = disturb(narrow(name, **setting))
     plain = step(model, images(name))

@@ -24,6 +24,7 @@ def test_gray_equals_the_base_on_replicated_gray(name: str) -> None:
 
 @pytest.mark.parametrize("channels", [4, 13])
 @pytest.mark.parametrize("name", ["convnext", "crossvit", "nfnet"])
+@pytest.mark.sweep(2)
 def test_further_channels_start_at_zero(name: str, channels: int) -> None:
     many = images(name, channels)
     expected = output(make(name), many[:, :3])
@@ -93,6 +94,7 @@ def test_input_bias_in_front_of_a_padding_stem_by_hand() -> None:
 
 
 @pytest.mark.parametrize("name", ["crossvit", "repvgg"])
+@pytest.mark.sweep(1)
 def test_all_stems_get_the_input_adapter(name: str) -> None:
     model = make(name)
     stems = [site.name for site in petl.find(model, "stem")]

@@ -232,6 +232,7 @@ def lora(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("field", EVIL)
+@pytest.mark.sweep(8)
 def test_a_file_asks_peft_only_for_what_is_listed(field: str, lora: Path) -> None:
     path = altered(lora, {field: EVIL[field]})
     with pytest.raises(petl.DeltaError, match="peft: |misstates methods"):

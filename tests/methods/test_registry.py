@@ -36,6 +36,7 @@ class Factor(petl.WeightGraft):
         return weight * self.factor
 
 
+@pytest.mark.deep
 def test_a_method_of_the_users_own_keeps_the_contract() -> None:
     report = petl.check(make("vit"), images("vit"), "tests-scale", num_classes=5)
     assert report.ok and {f.status for f in report} == {"pass"}, report

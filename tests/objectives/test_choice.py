@@ -50,6 +50,7 @@ def test_what_is_no_objective(wrong: Any) -> None:
     "options",
     [{"label_smoothing": 0.1}, {"mixup": 0.2}, {"cutmix": 1.0}, {"class_weights": "balanced"}, {"monitor": "auc"}],
 )
+@pytest.mark.sweep(10)
 def test_options_of_a_classification_are_refused_before_any_data_is_read(objective: Any, options: Any) -> None:
     with pytest.raises(petl.PetlError, match=next(iter(options))):
         petl.fit(adapted(), "nowhere", epochs=1, lr=1e-3, objective=objective, **options)

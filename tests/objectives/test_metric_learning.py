@@ -79,6 +79,7 @@ def test_batches_without_pairs_have_a_finite_gradient(loss: Any, targets: list[i
 
 
 @pytest.mark.parametrize("outputs", [0, 3])
+@pytest.mark.sweep(1)
 def test_features_train_with_and_without_a_classifier(outputs: int, tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = petl.wrap(timm.create_model("test_resnet", num_classes=outputs), "bn")

@@ -157,6 +157,7 @@ def test_several_numbers_have_their_own_scales() -> None:
     assert [one.label for one in metrics.outputs] == ["age", "days"] and all(one.r2 > 0 for one in metrics.outputs)
 
 
+@pytest.mark.deep
 def test_a_quantile_regression_knows_its_interval(tmp_path: Path) -> None:
     model, train, val = regressor(3), ages(), ages(16, seed=1)
     objective = petl.Regression(loss="quantile", quantiles=QUANTILES)
@@ -229,6 +230,7 @@ class Opaque(Dataset):
         return image, int(age)
 
 
+@pytest.mark.deep
 def test_any_data_gives_the_same_standardisation() -> None:
     whole = [Opaque(ages(16)), TensorDataset(ages(16).tensors[0], ages(16).tensors[1].long())]
     ways: list[Any] = [*whole, [whole[0][i] for i in range(16)], DataLoader(whole[0], 8)]

@@ -114,6 +114,7 @@ def test_timms_average(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("grouping", ["timm", "petl"])
+@pytest.mark.sweep(1)
 def test_layer_decay(grouping: str) -> None:
     """Earlier blocks learn with less, by timm's grouping of the wrapped model."""
     model = adapted()
@@ -132,6 +133,7 @@ def test_layer_decay(grouping: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"])
+@pytest.mark.sweep(2)
 def test_gradient_checkpointing_changes_no_gradient(name: str) -> None:
     """Up to rounding; what is checkpointed is computed again in the backward."""
     torch.manual_seed(0)

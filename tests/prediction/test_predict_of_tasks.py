@@ -73,6 +73,7 @@ def test_a_metric_model_gives_what_its_classifier_takes(tmp_path: Path) -> None:
     assert petl.predict(bare, val, progress=False).values.shape == (4, 96)
 
 
+@pytest.mark.deep
 def test_units_thresholds_and_quantiles_of_a_model_in_memory(tmp_path: Path) -> None:
     table = ages(tmp_path)
     years = petl.Regression(units="years", loss="quantile", quantiles=(0.1, 0.5, 0.9))

@@ -85,6 +85,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     assert [*catalogue.tasks] == ["birds", "pets"]
 
 
+@pytest.mark.deep
 def test_what_cant_be_served_is_refused_with_a_reason(
     catalogue: Catalogue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

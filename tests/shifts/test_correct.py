@@ -47,6 +47,7 @@ MODELS = ["test_vit", "test_resnet", "test_convnext", "test_efficientnet"]
 
 
 @pytest.mark.parametrize("name", MODELS)
+@pytest.mark.sweep(2)
 def test_corrected_and_undone_bit_for_bit(name: str) -> None:
     model = wrapped(name)
     x = images(model)
@@ -102,6 +103,7 @@ def test_a_file_keeps_it_and_gives_it_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.deep
 def test_a_file_of_lower_precision_gives_back_what_it_would_have_had(tmp_path: Path, dtype: torch.dtype) -> None:
     model = wrapped()
     plain = petl.save(model, tmp_path / "plain.safetensors", dtype=dtype)
@@ -114,6 +116,7 @@ def test_a_file_of_lower_precision_gives_back_what_it_would_have_had(tmp_path: P
     assert bits(petl.correct(backbones[1], None)) == bits(backbones[0])
 
 
+@pytest.mark.deep
 def test_a_second_correction_takes_the_place_of_the_first() -> None:
     one, two = wrapped(), wrapped()
     petl.correct(petl.correct(one, found()), found(target=[0.1, 0.1, 0.8]))
@@ -233,6 +236,7 @@ def test_a_correction_that_may_do_harm_says_so(verdict: str, said: str, caplog: 
         ("nowhere.json", "can't be read"),
     ],
 )
+@pytest.mark.sweep(4)
 def test_shifts_that_give_no_correction(shift: Any, said: str) -> None:
     model = wrapped()
     before = bits(model)

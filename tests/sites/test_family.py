@@ -26,6 +26,7 @@ FAMILIES = {
 
 
 @pytest.mark.parametrize(("name", "family"), FAMILIES.items())
+@pytest.mark.sweep(5)
 def test_the_family_is_that_of_its_layers(name: str, family: str) -> None:
     with torch.device("meta"):
         assert family_of(timm.create_model(name)) == family

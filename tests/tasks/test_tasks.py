@@ -70,6 +70,7 @@ def two(tmp_path: Path) -> Iterator[tuple[petl.Tasks, dict[str, Path]]]:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sweep(8)
 def test_a_task_answers_as_a_model_of_its_own(way: str, alone: dict[str, nn.Module], together: petl.Tasks) -> None:
     with together.use(way):
         assert together.current == way
@@ -103,6 +104,7 @@ def test_statistics_of_batchnorms_are_the_tasks_own() -> None:
     assert torch.equal(answer(base, "resnet"), answer(make("resnet"), "resnet"))
 
 
+@pytest.mark.deep
 def test_no_task_is_changed_by_others_that_come_and_go(two: Any) -> None:
     tasks, paths = two
     before = {way: answer(tasks[way]) for way in tasks}

@@ -30,6 +30,7 @@ def sure() -> nn.Module:
 
 
 @pytest.mark.parametrize("wish", [True, "temperature"])
+@pytest.mark.sweep(1)
 def test_confidences_change_and_labels_do_not(wish: Any, tmp_path: Path) -> None:
     model, images = sure(), data()
     before = {key: value.clone() for key, value in model.state_dict().items()}

@@ -28,6 +28,7 @@ pytestmark = pytest.mark.usefixtures("fresh_accelerate")
 # The best epoch
 
 
+@pytest.mark.deep
 def test_the_best_delta_is_the_best_epoch(tmp_path: Path) -> None:
     val, path = pairs(30, seed=1), tmp_path / "best.safetensors"
     model = adapted()

@@ -55,6 +55,7 @@ BAD_DATA: list[Any] = [
 
 
 @pytest.mark.parametrize(("data", "message"), BAD_DATA, ids=[message for _, message in BAD_DATA])
+@pytest.mark.sweep(6)
 def test_bad_data_is_one_clear_error(data: Callable[[], Any], message: str) -> None:
     model = adapted("lora", "test_vit")
     before = state(model)

@@ -115,6 +115,7 @@ def test_a_start_has_the_accuracy_and_loss_of_the_probe_at_step_0(name: str, met
     assert history.head.startswith("started from a classifier in closed form")
 
 
+@pytest.mark.deep
 def test_a_solver_beside_other_methods_gives_the_start() -> None:
     model = adapted(["norm", petl.Probe(solver="ridge")])
     history = quiet(model, epochs=1, lr=1e-3)
@@ -123,6 +124,7 @@ def test_a_solver_beside_other_methods_gives_the_start() -> None:
     assert quiet(adapted(["norm", "probe"]), epochs=1).head.startswith("started")
 
 
+@pytest.mark.deep
 def test_augmented_folders_are_seen_as_at_evaluation(tmp_path: Path) -> None:
     folder = tmp_path / "pets"
     for number in range(12):

@@ -82,6 +82,7 @@ BAD: list[Any] = [
 
 
 @pytest.mark.parametrize(("options", "message"), BAD, ids=[str(options) for options, _ in BAD])
+@pytest.mark.sweep(5)
 def test_what_cant_be_is_one_clear_error(options: dict[str, Any], message: str) -> None:
     with pytest.raises(PetlError, match=message):
         fit(adapted("norm"), pairs(8), **options)

@@ -38,6 +38,7 @@ def quiet(model: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize("objective", ["regression", petl.Regression(standardize=False)])
+@pytest.mark.sweep(1)
 def test_a_probe_of_numbers_is_ridge_in_their_units(objective: Any, tmp_path: Path) -> None:
     model, out = model_of(2, petl.Probe()), tmp_path / "delta.safetensors"
     history = quiet(model, objective=objective, out=out)

@@ -28,6 +28,7 @@ def diverging(lr: Any = "x100", **options: Any) -> tuple[Any, Any]:
     return state(model), history
 
 
+@pytest.mark.deep
 def test_it_goes_back_and_on_with_a_third(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second epoch diverges once: it is as a second epoch with a third of the rates after the first."""
     seen: list[Any] = []

@@ -246,6 +246,7 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path: Path) -> None:
     assert len(fit(adapted(), epochs=3, checkpoint=tmp_path, resume=True)) == 3
 
 
+@pytest.mark.deep
 def test_damaged_checkpoints_leave_the_model(tmp_path: Path) -> None:
     model = adapted()
     fit(adapted(), epochs=1, checkpoint=tmp_path)

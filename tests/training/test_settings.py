@@ -43,6 +43,7 @@ BAD_SETTINGS: list[Any] = [
 
 
 @pytest.mark.parametrize(("options", "message"), BAD_SETTINGS, ids=[str(options) for options, _ in BAD_SETTINGS])
+@pytest.mark.sweep(9)
 def test_bad_settings_are_one_clear_error(options: dict[str, Any], message: str) -> None:
     model = adapted()
     before = state(model)

@@ -58,6 +58,7 @@ def test_creation_arguments_are_recorded_by_themselves(what: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("what", ["pooling", "epsilon", "padding", "heads"])
+@pytest.mark.sweep(2)
 def test_equal_weights_in_another_structure_are_refused(what: str, tmp_path: Path) -> None:
     name, args = CREATED[what]
     model = timm.create_model(name, num_classes=4, **args)

@@ -40,6 +40,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
+@pytest.mark.sweep(9)
 def test_errors_leave_the_model_as_it_was(case: str) -> None:
     methods, options, error, message = WRONG[case]
     model = make("vit").train()

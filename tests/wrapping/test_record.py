@@ -50,6 +50,7 @@ def test_labels_become_texts(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", BAD_LABELS)
+@pytest.mark.sweep(5)
 def test_labels_that_no_delta_can_have(kind: str, tmp_path: Path) -> None:
     """Refused by save, and by fit before the first step."""
     model, data = small(), [(torch.randn(3, 32, 32), i % 3) for i in range(6)]
@@ -80,6 +81,7 @@ class Shards(Dataset[Any]):
     [3, len, lambda: ["a"], None, {"a": 0}, "abc", {"x", "y"}, ["a", "b", "c"]],
     ids=["number", "method", "lambda", "nothing", "dict", "text", "set", "list"],
 )
+@pytest.mark.sweep(3)
 def test_attributes_of_other_datasets_mean_other_things(classes: Any, tmp_path: Path) -> None:
     path = tmp_path / "d.safetensors"
     petl.fit(small(), Shards(classes), epochs=1, lr=1e-3, out=path, progress=False)
