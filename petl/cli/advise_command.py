@@ -19,6 +19,7 @@ from petl.cli.arguments import (
 from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
 from petl.cli.key_values import parse_pairs
 from petl.cli.models import load_delta, named_backbone, weights_file
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import note, say
 from petl.errors import MethodError
 
@@ -54,15 +55,13 @@ def advise_command(
 ) -> None:
     """Say what the images are like, whether pretraining helps, and which methods to try."""
     import petl
-    from petl.cli.outputs import destination, try_writing
+    from petl.cli.outputs import new_file
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET)
     refuse_two_sizes(size, said)
     inputs = [data, *filter(None, [new]), *([model] if Path(model).is_file() else weights_file(model))]
-    path = destination(out, inputs=inputs, overwrite=overwrite) if out else None
-    if path is not None:
-        try_writing(path, Path.touch)
+    path = new_file(out, inputs=inputs, overwrite=overwrite) if out else None
     net = _named(model, parse_pairs(args), trust_remote)
     pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
@@ -70,7 +69,7 @@ def advise_command(
     if path is not None:
         path.write_text(as_text(advice), encoding="utf-8")
         note(f"wrote {path}")
-    say(as_text(advice).rstrip("\n") if as_json else advice)
+    say(findings_text(advice, as_json))
 
 
 def _named(model: str, args: dict[str, Any], trust_remote: bool) -> nn.Module:

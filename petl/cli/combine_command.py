@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from petl.cli.arguments import JsonOption, OverwriteOption
+from petl.cli.arguments import JsonOption, OverwriteOption, TrustOption
 from petl.cli.models import existing_file, named_base, weights_file
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import note, say
 from petl.errors import MethodError, printable
 
@@ -44,6 +45,7 @@ def combine_command(
     ] = None,
     images: ImagesOption = 1000,
     model: BaseOption = None,
+    trust_remote: TrustOption = False,
     seed: int = 0,
     batch_size: BatchOption = 64,
     workers: WorkersOption = 0,
@@ -52,20 +54,18 @@ def combine_command(
 ) -> None:
     """Add, average or subtract deltas on one backbone: one delta comes out."""
     import petl
-    from petl.cli.outputs import destination, try_writing
-    from petl.findings import as_text
+    from petl.cli.outputs import new_file
 
     files, numbers = split_weights(deltas, weights)
     there = [existing_file(file) for file in files if file != "base"]
-    path = destination(to, inputs=[*there, *weights_file(model)], overwrite=overwrite)
-    try_writing(path, Path.touch)
-    base = named_base(model, there)
+    path = new_file(to, inputs=[*there, *weights_file(model)], overwrite=overwrite)
+    base = named_base(model, there, trust_remote)
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
     options |= {"how": how, "density": density, "heads": heads, "rank": said_rank(rank), "data": said_data(data)}
-    combined = petl.combine(files, weights=numbers, model=base, **options)
+    combined = petl.combine(files, weights=numbers, model=base, trust_remote=trust_remote, **options)
     combined.save(path)
     note(f"wrote {printable(str(path))}")
-    say(as_text(combined).rstrip("\n") if as_json else combined)
+    say(findings_text(combined, as_json))
 
 
 def split_weights(words: list[str], given: list[str] | None) -> tuple[list[str], Any]:

@@ -20,6 +20,7 @@ from petl.cli.arguments import (
 from petl.cli.data_options import DATASET, PIPELINE, TRAINING, DataKeywords, data_keywords, refuse_two_sizes
 from petl.cli.key_values import parse_pairs
 from petl.cli.models import build_methods, named_backbone, weights_file
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import say
 from petl.errors import MethodError
 
@@ -78,7 +79,7 @@ def compare_command(
     if path is not None:
         with open_atomically(path) as file:
             file.write(as_text(found).encode())
-    say(as_text(found).rstrip() if as_json else found)
+    say(findings_text(found, as_json))
 
 
 def _images(data: str, net: nn.Module, said: DataKeywords, size: int | None) -> Any:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from petl.cli.arguments import BackboneOption, CreateOption, DeltaArgument, JsonOption, OverwriteOption
+from petl.cli.arguments import BackboneOption, CreateOption, DeltaArgument, JsonOption, OverwriteOption, TrustOption
 from petl.cli.key_values import parse_pairs
 from petl.cli.models import load_delta, named_backbone, weights_file
 from petl.cli.phrases import as_json_text
@@ -24,6 +24,7 @@ def to_peft_command(
     delta: DeltaArgument,
     folder: AdapterArgument,
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     whole_layers: Annotated[
         bool,
         typer.Option(
@@ -38,7 +39,7 @@ def to_peft_command(
 
     if os.path.lexists(Path(folder) / "adapter_config.json") and not overwrite:
         raise StateError(f"{folder} holds an adapter; name another folder, or pass --overwrite to replace it")
-    net, _ = load_delta(delta, model)
+    net, _ = load_delta(delta, model, trust_remote)
     written = petl.to_peft(net, folder, whole_layers=whole_layers)
     say(as_json_text(written.to_json()) if as_json else written)
 
@@ -71,6 +72,7 @@ def export_command(
     delta: DeltaArgument,
     to: Annotated[str, typer.Argument(metavar="OUT", help="The file to write: .onnx, or .pt2 (torch.export).")],
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Answer with probabilities. [logits]")] = False,
     size: Annotated[str | None, typer.Option(help="Side of the images, or HEIGHTxWIDTH. [the pipeline's]")] = None,
     any_size: Annotated[bool, typer.Option("--any-size", help="Let height and width vary.")] = False,
@@ -83,7 +85,7 @@ def export_command(
 
     path = destination(to, inputs=[delta, *weights_file(model)], overwrite=overwrite)
     sides = _image_sides(size)
-    net, _ = load_delta(delta, model)
+    net, _ = load_delta(delta, model, trust_remote)
     written = petl.export(net, path, probabilities=probabilities, size=sides, fixed_size=not any_size)
     say(as_json_text(written.to_json()) if as_json else written)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from petl.cli.arguments import DataArgument, DeltaArgument, JsonOption, OverwriteOption
+from petl.cli.arguments import DataArgument, DeltaArgument, JsonOption, OverwriteOption, TrustOption
 from petl.cli.combine_command import BaseOption, BatchOption, WorkersOption
 from petl.cli.models import existing_file, named_base, weights_file
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import note, say
 from petl.errors import printable
 
@@ -26,6 +26,7 @@ def extend_command(
     again: Annotated[bool, typer.Option("--again", help="Add images that were added before.")] = False,
     images: Annotated[int | None, typer.Option(min=1, help="At most so many images. [all]")] = None,
     model: BaseOption = None,
+    trust_remote: TrustOption = False,
     seed: int = 0,
     batch_size: BatchOption = 64,
     workers: WorkersOption = 0,
@@ -34,18 +35,18 @@ def extend_command(
 ) -> None:
     """Teach a delta's classifier new classes and images, without the old images and without forgetting."""
     import petl
-    from petl.cli.outputs import destination, try_writing
+    from petl.cli.outputs import destination, new_file
     from petl.combining.ridge_statistics import statistics_beside
-    from petl.findings import as_text
 
     inputs = [existing_file(delta), *([existing_file(statistics)] if statistics else []), *weights_file(model)]
     out = to or str(delta.with_name(f"{delta.stem}-extended.safetensors"))
-    path = destination(out, inputs=inputs, overwrite=overwrite)
+    path = new_file(out, inputs=inputs, overwrite=overwrite)
     beside = destination(str(statistics_beside(path)), inputs=inputs, overwrite=overwrite)
-    try_writing(path, Path.touch)
-    base = named_base(model, [delta])
+    base = named_base(model, [delta], trust_remote)
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
-    extended = petl.extend(delta, data, base=base, statistics=statistics, again=again, **options)
+    extended = petl.extend(
+        delta, data, base=base, statistics=statistics, again=again, trust_remote=trust_remote, **options
+    )
     extended.save(path)
     note(f"wrote {printable(str(path))} and {printable(str(beside))}")
-    say(as_text(extended).rstrip("\n") if as_json else extended)
+    say(findings_text(extended, as_json))

@@ -10,9 +10,9 @@ import typer
 from petl.cli.arguments import JsonOption, OverwriteOption
 from petl.cli.combine_command import BatchOption, ImagesOption, WorkersOption, said_rank
 from petl.cli.models import existing_file, named_backbone, weights_file
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import note, say
 from petl.errors import printable
-from petl.wrapping.named_backbones import DEMO, create_any_head
 
 
 def extract_command(
@@ -36,16 +36,13 @@ def extract_command(
 ) -> None:
     """Make a small delta of a whole fine-tuned checkpoint, and say what it loses."""
     import petl
-    from petl.cli.outputs import destination, try_writing
-    from petl.findings import as_text
+    from petl.cli.outputs import new_file
 
-    path = destination(to, inputs=[existing_file(tuned), *weights_file(base)], overwrite=overwrite)
-    try_writing(path, Path.touch)
+    path = new_file(to, inputs=[existing_file(tuned), *weights_file(base)], overwrite=overwrite)
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
     names = [name.strip() for name in labels.split(",")] if labels else None
     wish = said_rank(rank)
-    net = named_backbone(base, {}) if base == DEMO else create_any_head(base, {})
-    found = petl.extract(net, tuned, rank=wish, energy=energy, labels=names, data=data, **options)
+    found = petl.extract(named_backbone(base, {}), tuned, rank=wish, energy=energy, labels=names, data=data, **options)
     found.save(path)
     note(f"wrote {printable(str(path))}")
-    say(as_text(found).rstrip("\n") if as_json else found)
+    say(findings_text(found, as_json))

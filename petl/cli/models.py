@@ -99,11 +99,7 @@ def load_delta(delta: str | Path, model: str | None, trust_remote: bool = False)
     from petl.delta.load import load, read
 
     header = read(existing_file(delta))
-    recorded = header["backbone"]
-    if model and model.startswith(":"):
-        _refuse_untrusted(delta, recorded, trust_remote)
-        model = f"{recorded['name']}{model}"
-    base = _base_for_delta(model, recorded.get("args", {})) if model else None
+    base = _asked_base(model, delta, header["backbone"], trust_remote) if model else None
     try:
         return load(delta, base, trust_remote=trust_remote).eval(), header
     except PetlError as error:
@@ -127,12 +123,17 @@ def named_base(model: str | None, deltas: Sequence[str | Path], trust_remote: bo
 
     if not model:
         return None
-    recorded = read(existing_file(deltas[0]))["backbone"] if deltas else {}
-    name = model
-    if deltas and model.startswith(":"):
-        _refuse_untrusted(deltas[0], recorded, trust_remote)
-        name = f"{recorded['name']}{model}"
-    return _base_for_delta(name, recorded.get("args", {}))
+    if not deltas:
+        return _base_for_delta(model, {})
+    return _asked_base(model, deltas[0], read(existing_file(deltas[0]))["backbone"], trust_remote)
+
+
+def _asked_base(model: str, delta: str | Path, recorded: Mapping[str, Any], trust_remote: bool) -> nn.Module:
+    """Returns the backbone that a ``--model`` names, with the arguments in the delta's header; ``:FILE`` takes its name too."""
+    if model.startswith(":"):
+        _refuse_untrusted(delta, recorded, trust_remote)
+        model = f"{recorded['name']}{model}"
+    return _base_for_delta(model, recorded.get("args", {}))
 
 
 def _base_for_delta(model: str, args: Mapping[str, Any]) -> nn.Module:

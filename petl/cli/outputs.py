@@ -59,6 +59,13 @@ def try_writing(path: Path, write: Callable[[Path], object]) -> None:
             raise type(error)(str(error).replace(str(place), str(path))) from error
 
 
+def new_file(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Path:
+    """Returns the file to write, as `destination` does, after the place has taken an empty one."""
+    path = destination(name, inputs=inputs, overwrite=overwrite)
+    try_writing(path, Path.touch)
+    return path
+
+
 def make_parent(path: Path) -> None:
     """Creates the folder that ``path`` is in."""
     with _as_state_error(path):

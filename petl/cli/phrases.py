@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from petl.format.texts import json_text
+
+if TYPE_CHECKING:
+    from petl.findings import Findings
 
 MANY = 20  # items of a list in a header that `inspect` shows
 
@@ -22,6 +25,13 @@ def prediction_text(row: dict[str, Any]) -> str:
 def as_json_text(value: Any) -> str:
     """Returns JSON in ASCII, with its one control character (DEL) escaped too."""
     return json_text(value).replace("\x7f", "\\u007f")
+
+
+def findings_text(found: Findings, as_json: bool) -> str:
+    """Returns what a verb has found as its sentences, or as indented JSON, without a line break at the end."""
+    from petl.findings import as_text
+
+    return as_text(found).rstrip("\n") if as_json else str(found)
 
 
 def short_json(value: Any) -> str:

@@ -44,16 +44,14 @@ def rank_command(
 ) -> None:
     """Which backbone: each candidate's accuracy on a few of your images, what ties, and what each costs."""
     import petl
-    from petl.cli.outputs import destination, try_writing
+    from petl.cli.outputs import new_file
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET)
     refuse_two_sizes(size, said)
     changes = {key: value for key, value in said.pipeline.items() if key != "size"}
     files = [Path(file) for name in model or () for file in weights_file(name)]
-    path = destination(out, inputs=[data, *files], overwrite=overwrite) if out else None
-    if path:
-        try_writing(path, Path.touch)
+    path = new_file(out, inputs=[data, *files], overwrite=overwrite) if out else None
     options: dict[str, Any] = {
         "max_params": max_params,
         "max_gmacs": max_gmacs,

@@ -20,6 +20,7 @@ from petl.cli.arguments import (
 )
 from petl.cli.data_options import DATASET, PIPELINE, data_keywords
 from petl.cli.models import existing_file, load_delta, weights_file
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import say
 
 
@@ -52,7 +53,6 @@ def report_command(
     """Draw a page that shows how a delta does and why: mistakes, maps, depth, detail, cost; it opens without a network."""
     import petl
     from petl.cli.outputs import destination
-    from petl.findings import as_text
 
     inputs = [existing_file(delta), *weights_file(model)]
     page = destination(out, inputs=inputs, overwrite=overwrite)
@@ -65,7 +65,7 @@ def report_command(
     options |= {"findings": [Path(place) for place in findings or ()], "strict": strict, "overwrite": overwrite}
     options["title"] = title or f"{delta.stem}: {Path(data).name or data}"
     found = petl.report(net, chosen, page, about=which.replace(data, Path(data).name or data), **options)
-    say(as_text(found) if as_json else str(found))
+    say(findings_text(found, as_json))
 
 
 def _chosen_images(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -51,14 +50,12 @@ def shift_command(
 ) -> None:
     """Tell what differs between training images and new ones: class frequencies, appearance, both, or nothing."""
     import petl
-    from petl.cli.outputs import destination, try_writing
+    from petl.cli.outputs import new_file
     from petl.findings import as_text
     from petl.training.held_out import images_to_measure
 
     inputs = [existing_file(delta), *weights_file(model)]
-    path = destination(out, inputs=inputs, overwrite=overwrite) if out else None
-    if path is not None:
-        try_writing(path, Path.touch)
+    path = new_file(out, inputs=inputs, overwrite=overwrite) if out else None
     net, header = load_delta(delta, model, trust_remote)
     labels = header["labels"]
     data, which = images_to_measure(delta, source, petl.data.pipeline(net), split=split, classes=labels)

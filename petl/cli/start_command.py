@@ -8,6 +8,7 @@ import typer
 
 from petl.cli.arguments import DataArgument, DataOption, JsonOption, OverwriteOption
 from petl.cli.data_options import DATASET, data_keywords
+from petl.cli.phrases import findings_text
 from petl.cli.terminal import say
 
 
@@ -32,9 +33,8 @@ def start_command(
 ) -> None:
     """Go from images to a delta: rank backbones, advise and compare methods, train the winner, and write its report."""
     import petl
-    from petl.findings import as_text
 
     said = data_keywords(reading, known=DATASET)
     common = {"models": model, "minutes": minutes, "out": out, "size": size, "seed": seed, "workers": workers}
     started = petl.start(data, overwrite=overwrite, **common, **said.dataset)  # type: ignore[arg-type]  # each has its type
-    say(as_text(started).rstrip("\n") if as_json else started)
+    say(findings_text(started, as_json))

@@ -36,6 +36,7 @@ def extend(
     data: Any,
     *,
     base: nn.Module | None = None,
+    trust_remote: bool = False,
     statistics: RidgeStatistics | Paths | None = None,
     again: bool = False,
     images: int | None = None,
@@ -55,7 +56,7 @@ def extend(
             or ``data`` has all of its classes: they are learned anew. It isn't changed.
         data: Labelled images: a folder (its ``train`` where it has splits), a table, a Dataset. Classes are known by their names;
             in a Dataset without names, by their numbers among the model's outputs.
-        base: For a delta file: the backbone, as for `petl.load`.
+        base, trust_remote: For a delta file: the backbone, and whether the header may name one outside timm, as for `petl.load`.
         statistics: What an earlier call returned, or its file. None: those that the model has from `petl.extend`, or the file
             beside the delta.
         again: Whether images may be added that were added before, which are refused else.
@@ -77,7 +78,7 @@ def extend(
     >>> second.classes, second.model.num_classes
     (['0', '1', '2'], 3)
     """
-    net, given = _opened_model(model, base, statistics)
+    net, given = _opened_model(model, base, trust_remote, statistics)
     plain, record = require_record(net)
     if record.task not in (None, "classification"):
         raise StateError(f"the model's outputs are of the task {record.task!r}; petl.extend is for classes")
@@ -97,7 +98,9 @@ def extend(
     return _result(net, known, new, notes)
 
 
-def _opened_model(model: Any, base: nn.Module | None, statistics: Any) -> tuple[nn.Module, RidgeStatistics | None]:
+def _opened_model(
+    model: Any, base: nn.Module | None, trust_remote: bool, statistics: Any
+) -> tuple[nn.Module, RidgeStatistics | None]:
     """Returns the model, and the statistics that were given or that lie beside its file."""
     given = statistics
     if not isinstance(model, nn.Module):
@@ -105,7 +108,7 @@ def _opened_model(model: Any, base: nn.Module | None, statistics: Any) -> tuple[
         beside = statistics_beside(path)
         if given is None and beside.is_file():
             given = beside
-        model = load(path, base)
+        model = load(path, base, trust_remote=trust_remote)
     if given is not None and not isinstance(given, RidgeStatistics):
         given = RidgeStatistics.load(Path(given))
     return model, given

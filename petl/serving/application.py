@@ -45,7 +45,7 @@ def serving_app(
     """
     refuse_missing_packages()
     refuse_unknown_options("petl.serving.app", limits, [one.name for one in fields(ServingSettings)])
-    from petl.serving.addresses import site_of
+    from petl.serving.routes import site_of
 
     settings, path = ServingSettings(**limits), folder_of_deltas(folder)
     return site_of(Service(path, serving_backbone(path, model), device, settings))

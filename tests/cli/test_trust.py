@@ -18,6 +18,18 @@ COMMANDS = {
     "predict": ("predict", "DELTA", "FOLDER/a.png"),
     "merge": ("merge", "DELTA", "FOLDER/merged.safetensors"),
     "correct": ("correct", "DELTA", "--undo", "--out", "FOLDER/c.safetensors"),
+    "combine": ("combine", "DELTA", "DELTA", "--out", "FOLDER/c.safetensors"),
+    "combine of a weights file": (
+        "combine",
+        "DELTA",
+        "--out",
+        "FOLDER/c.safetensors",
+        "--model",
+        ":FOLDER/weights.pth",
+    ),
+    "extend": ("extend", "DELTA", "FOLDER", "--out", "FOLDER/e.safetensors"),
+    "to-peft": ("to-peft", "DELTA", "FOLDER/peft"),
+    "export": ("export", "DELTA", "FOLDER/net.pt2"),
     "merge of a weights file": ("merge", "DELTA", "FOLDER/merged.safetensors", "--model", ":FOLDER/weights.pth"),
 }
 

@@ -221,7 +221,7 @@ TESTS_AS_WELL = {
         "shifts/class_mix shifts/concept shifts/places shifts/readings shifts/shift_findings shifts/sides shifts/told_apart"
     ),
     "serving/test_application": (
-        "serving/addresses serving/counters serving/posting serving/refusals serving/served_task serving/service "
+        "serving/routes serving/counters serving/posting serving/refusals serving/served_task serving/service "
         "serving/serving_settings data/claimed_size"
     ),
     "serving/test_serve": "cli/serve_command",

@@ -1,4 +1,4 @@
-"""The addresses of the server, and what each answers; the file needs fastapi, and is imported where it is there."""
+"""The routes of the server, and what each answers; the file needs fastapi, and is imported where it is there."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def site_of(service: Service) -> FastAPI:
 
     site = FastAPI(title="petl serve", version=__version__, lifespan=lifespan, redoc_url=None)
     site.state.service = service
-    _add_addresses(site, service)
+    _add_routes(site, service)
     _add_errors(site)
     return site
 
 
-def _add_addresses(site: FastAPI, service: Service) -> None:
+def _add_routes(site: FastAPI, service: Service) -> None:
     async def predict(request: Request) -> Response:
         return await _predict(service, request)
 
