@@ -26,8 +26,7 @@ def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
     """Builds the backbone on the meta device; raises as soon as it is much larger than timm's own, or a layer is empty."""
     import timm
 
-    nothing = any(type(value) is int and value == 0 and key != "num_classes" for key, value in args.items())
-    if not nothing and all(_largest(value) <= HARMLESS_SIZES.get(key, 0) for key, value in args.items()):
+    if all(_is_harmless(key, value) for key, value in args.items()):
         return
     with torch.device("meta"), _counted() as default_counts:
         timm.create_model(name, pretrained=False)
@@ -37,15 +36,15 @@ def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
         timm.create_model(name, pretrained=False, **args)
 
 
-def _largest(value: Any) -> float:
-    """Returns the largest number in a value; booleans and rates between 0 and 1 don't count."""
-    if isinstance(value, Mapping):
-        value = [*value.values()]
-    if isinstance(value, (list, tuple)):
-        return max(map(_largest, value), default=0)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return 0
-    return 0 if isinstance(value, float) and 0 <= value <= 1 else abs(value)
+def _is_harmless(name: str, value: Any) -> bool:
+    """Returns whether an argument can neither make a backbone much larger nor leave a layer without a number."""
+    if value is None or isinstance(value, (bool, str)):
+        return True
+    if "drop" in name and isinstance(value, (int, float)):
+        return 0 <= value <= 1
+    fewest = 0 if name == "num_classes" else 1
+    sizes = value if isinstance(value, (list, tuple)) else [value]
+    return bool(sizes) and all(type(one) is int and fewest <= one <= HARMLESS_SIZES.get(name, 0) for one in sizes)
 
 
 @contextlib.contextmanager

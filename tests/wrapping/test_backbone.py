@@ -180,11 +180,19 @@ def test_without_a_network_the_answer_comes_at_once(tmp_path: Path, monkeypatch:
     assert not naps and constants.HF_HUB_OFFLINE is False
 
 
-@pytest.mark.parametrize(("args", "shape"), [({"in_chans": 0}, "(16, 0, 3, 3)"), ({"stem_width": 0}, "")])
-def test_a_layer_without_a_number_is_refused_without_a_warning(args: dict[str, int], shape: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "args", "shape"),
+    [
+        ("test_resnet", {"in_chans": 0}, "(16, 0, 3, 3)"),
+        ("test_resnet", {"stem_width": 0}, ""),
+        ("test_resnet", {"channels": [0, 0, 0, 0]}, ""),
+        ("test_convnext", {"dims": (0, 1, 2, 3)}, ""),
+    ],
+)
+def test_a_layer_without_a_number_is_refused_without_a_warning(name: str, args: dict[str, Any], shape: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(Exception, match="without a number") as caught:
-            refuse_huge("test_resnet", args, 0)
+            refuse_huge(name, args, 0)
     assert shape in str(caught.value)
     refuse_huge("test_resnet", {"num_classes": 0}, 0)
