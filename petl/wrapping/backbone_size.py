@@ -16,6 +16,8 @@ from torch.nn.modules import module as registration
 HARMLESS_SIZES = {"num_classes": 25_000, "img_size": 1024, "in_chans": 64, "output_stride": 32, "out_indices": 64}
 FREE_TENSORS = 3_000  # modules and tensors that every backbone may have
 FREE_NUMBERS = 50_000_000  # elements of tensors that every backbone may have
+# the sum of all sizes, and the largest factor: timm lists what all blocks get before it makes the first
+MOST_IN_ARGUMENTS, LARGEST_FACTOR = 20_000, 1_000
 
 
 class _TooLarge(Exception):
@@ -28,6 +30,10 @@ def refuse_huge(name: str, args: Mapping[str, Any], file_numbers: int) -> None:
 
     if all(_is_harmless(key, value) for key, value in args.items()):
         return
+    sizes = [*_numbers([value for key, value in args.items() if key != "num_classes" and "temperature" not in key])]
+    factors = [one for one in sizes if isinstance(one, float)]
+    if sum(sizes) - sum(factors) > MOST_IN_ARGUMENTS or max(factors, default=0) > LARGEST_FACTOR:
+        raise _TooLarge(f"the sizes in its recorded arguments are more than {MOST_IN_ARGUMENTS:,} in all")
     with torch.device("meta"), _counted() as default_counts:
         timm.create_model(name, pretrained=False)
     parts, numbers = default_counts
@@ -45,6 +51,17 @@ def _is_harmless(name: str, value: Any) -> bool:
     fewest = 0 if name == "num_classes" else 1
     sizes = value if isinstance(value, (list, tuple)) else [value]
     return bool(sizes) and all(type(one) is int and fewest <= one <= HARMLESS_SIZES.get(name, 0) for one in sizes)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """Yields the numbers in a value, without their signs."""
+    if isinstance(value, Mapping):
+        value = [*value.values()]
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _numbers(one)
+    elif isinstance(value, (int, float)):
+        yield abs(value)
 
 
 @contextlib.contextmanager

@@ -196,3 +196,13 @@ def test_a_layer_without_a_number_is_refused_without_a_warning(name: str, args: 
             refuse_huge(name, args, 0)
     assert shape in str(caught.value)
     refuse_huge("test_resnet", {"num_classes": 0}, 0)
+
+
+@pytest.mark.parametrize(
+    "args",
+    [{"depth": 1_000_000}, {"depths": [9_000, 9_000, 9_000]}, {"x": {"depth": -200_000}}, {"depth_multiplier": 1e4}],
+)
+def test_sizes_that_are_slow_to_refuse_reach_nothing_of_timm(args: dict[str, Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("timm was asked"))
+    with pytest.raises(Exception, match="20,000 in all"):
+        refuse_huge("test_vit", args, 0)
