@@ -92,20 +92,11 @@ def plan_within(
         TooLittleTime: not even one epoch of each setting fits.
     """
     most = epochs or default_epochs(updates)
-    time = (seconds * (1 - UNMEASURED_SHARE) - used) * jobs
-    first = min(most, math.ceil(LEAST_FIRST_UPDATES / updates))
-    entries = ("all", "middle") if 1 < len(middle) < len(costs) else ("all",)
-    found = [
-        (plan, expected(plan, costs, middle))
-        for rungs in _all_rungs(1, most)
-        for entry in entries
-        if entry == "all" or rungs[0] >= first  # what is left out for lack of time isn't judged by short trainings
-        for count in sorted({seeds, 1})
-        if _is_whole(plan := RunPlan(rungs, count, "", entry), first, seeds) or rungs[-1] <= math.ceil(most / 3)
-    ]
+    first, time = _first(most, updates), left(seconds, jobs, used)
+    found = candidates(costs, most, first, seeds, middle)
     fitting = [(plan, about) for plan, about in found if about <= time]
     if not fitting:
-        raise _too_little(seconds, costs, jobs, used)
+        raise too_little(seconds, len(costs), min(about for _, about in found), jobs, used)
 
     plan, about = max(fitting, key=lambda pair: _worth(pair[0], first, math.ceil(most / 3)))
     text = (
@@ -114,6 +105,36 @@ def plan_within(
     said = f"{_listed(plan.rungs)}{text}, about {about / jobs:.0f} of {seconds:.0f} s"
     # where the time was planned for one seed, the final has as many of them as there is time for then
     return replace(plan, seeds=seeds, third=math.ceil(most / 3), said=said)
+
+
+def candidates(
+    costs: Mapping[str, Cost], most: int, first: int, seeds: int, middle: Collection[str]
+) -> list[tuple[RunPlan, float]]:
+    """Returns all plans to choose among, each with the seconds that it is expected to take, one run at a time."""
+    entries = ("all", "middle") if 1 < len(middle) < len(costs) else ("all",)
+    return [
+        (plan, expected(plan, costs, middle))
+        for rungs in _all_rungs(1, most)
+        for entry in entries
+        if entry == "all" or rungs[0] >= first  # what is left out for lack of time isn't judged by short trainings
+        for count in sorted({seeds, 1})
+        if _is_whole(plan := RunPlan(rungs, count, "", entry), first, seeds) or rungs[-1] <= math.ceil(most / 3)
+    ]
+
+
+def least(costs: Mapping[str, Cost], *, epochs: int | None, updates: int, middle: Collection[str] = ()) -> float:
+    """Returns the seconds that the shortest of all plans is expected to take, one run at a time."""
+    most = epochs or default_epochs(updates)
+    return min(about for _, about in candidates(costs, most, _first(most, updates), 1, middle))
+
+
+def left(seconds: float, jobs: float, used: float) -> float:
+    """Returns the seconds of runs that a plan may have, all that run at a time together."""
+    return (seconds * (1 - UNMEASURED_SHARE) - used) * jobs
+
+
+def _first(most: int, updates: int) -> int:
+    return min(most, math.ceil(LEAST_FIRST_UPDATES / updates))
 
 
 def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
@@ -127,12 +148,16 @@ def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:
     return plan.rungs[0] >= first and plan.entry == "all" and plan.seeds == seeds
 
 
-def _too_little(seconds: float, costs: Mapping[str, Cost], jobs: float, used: float) -> TooLittleTime:
-    first = sum(cost.of(1) for cost in costs.values()) / jobs
-    enough = math.ceil((first + used) / (1 - UNMEASURED_SHARE) * 1.5)
+def too_little(seconds: float, settings: int, least: float, jobs: float, used: float, guess: str = "") -> TooLittleTime:
+    """Returns the error, which names a number of seconds that is enough for a plan of ``least`` seconds of runs.
+
+    ``used`` are the seconds until runs begin; ``guess`` says what the numbers are guessed from, where runs weren't timed.
+    """
+    enough = math.ceil((least / jobs + used) / (1 - UNMEASURED_SHARE) * 1.5)
+    after = f", after {used:.3g} s of measuring that" if not guess else f", by {guess}"
     return TooLittleTime(
-        f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings: about {first:.3g} s, after "
-        f"{used:.3g} s of measuring that; pass seconds={enough} or more, fewer images by images=, or fewer methods"
+        f"seconds={seconds:g} isn't enough for the shortest comparison of {settings} settings: about {least / jobs:.3g} s"
+        f"{after}; pass seconds={enough} or more, fewer images by images=, or fewer methods"
     )
 
 
