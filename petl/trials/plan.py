@@ -79,8 +79,8 @@ def plan_within(
 ) -> RunPlan:
     """Returns the best plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
 
-    A third of the whole length comes first; then that the first rung is long enough to judge by, that all settings are in it, and
-    that the finalists have all their seeds; then longer rungs.
+    A third of the whole length comes first; then that the first rung has 30 updates, that all settings are in it, and that it is
+    as long as a third, too; then that the finalists have all their seeds; then longer rungs.
 
     Args:
         costs: Of each setting that trains by gradient, by name.
@@ -138,9 +138,14 @@ def _first(most: int, updates: int) -> int:
 
 
 def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
-    """Returns what is compared of two plans, the most important thing first."""
-    last = plan.rungs[-1]
-    return min(last, third), min(first, plan.rungs[0]), int(plan.entry == "all"), plan.seeds, last, len(plan.rungs)
+    """Returns what is compared of two plans, the most important thing first.
+
+    What is dropped after a short rung isn't seen again, and methods that change more need longer to show what they are worth: so
+    a first rung up to a third of the whole length comes before more seeds, which tell alone the finalists apart.
+    """
+    last, start = plan.rungs[-1], plan.rungs[0]
+    whole = int(plan.entry == "all")
+    return min(last, third), min(first, start), whole, min(start, third), plan.seeds, last, len(plan.rungs)
 
 
 def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:
