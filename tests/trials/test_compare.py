@@ -251,7 +251,7 @@ def test_too_little_time_is_refused_before_any_training_and_leaves_nothing(
 ) -> None:
     timing = Timing(1.0)
     monkeypatch.setattr("petl.trials.workshop.timed_trial", timing)
-    monkeypatch.setattr("petl.trials.early.seconds_of_a_look", lambda materials: 1.0)
+    monkeypatch.setattr("petl.trials.early.seconds_of_a_look", lambda materials: 3.0)
     if not made:
         (tmp_path / "runs").mkdir()
         (tmp_path / "runs" / "materials.pkl").write_text("mine")
