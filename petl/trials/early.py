@@ -28,7 +28,6 @@ TRAINED, ONCE = (
     6.0,
     4.0,
 )  # forward passes that an image of an epoch is guessed to take, and an image of a run beside them
-SLOWER = 1.5  # than the slowest method that was timed are those guessed to be that weren't
 
 
 @dataclass
@@ -73,8 +72,8 @@ class Early:
 
     def _guess(self, train: int, val: int) -> Cost:
         if any(cost.epoch for cost in self.costs.values()):
-            most = [max(getattr(cost, name) for cost in self.costs.values()) for name in ("once", "epoch")]
-            return Cost(*(SLOWER * value for value in most))
+            once, epoch = (max(getattr(cost, name) for cost in self.costs.values()) for name in ("once", "epoch"))
+            return Cost(once, epoch)  # those that weren't timed may be as slow as the slowest
         return Cost(STARTED + ONCE * self.look * (train + val), TRAINED * self.look * train)
 
 

@@ -159,11 +159,20 @@ def too_little(seconds: float, settings: int, least: float, jobs: float, used: f
     ``used`` are the seconds until runs begin; ``guess`` says what the numbers are guessed from, where runs weren't timed.
     """
     enough = math.ceil((least / jobs + used) / (1 - UNMEASURED_SHARE) * 1.5)
-    after = f", after {used:.3g} s of measuring that" if not guess else f", by {guess}"
+    after = f", after {_rounded(used)} s of measuring that" if not guess else f", by {guess}"
     return TooLittleTime(
-        f"seconds={seconds:g} isn't enough for the shortest comparison of {settings} settings: about {least / jobs:.3g} s"
+        f"seconds={seconds:g} isn't enough for the shortest comparison of {settings} settings: about {_rounded(least / jobs)} s"
         f"{after}; pass seconds={enough} or more, fewer images by images=, or fewer methods"
     )
+
+
+def _rounded(seconds: float) -> str:
+    """Returns seconds in words.
+
+    >>> _rounded(0.12345), _rounded(3711.2)
+    ('0.123', '3711')
+    """
+    return f"{seconds:.0f}" if seconds >= 1000 else f"{seconds:.3g}"
 
 
 def _all_rungs(first: int, most: int) -> list[tuple[int, ...]]:
