@@ -35,8 +35,8 @@ from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.trials.compare import compare
 from petl.trials.comparison import Comparison
-from petl.trials.plan import TooLittleTime
 from petl.trials.settings import FACTORS
+from petl.trials.too_little import TooLittleTime
 from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
 

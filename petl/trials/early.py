@@ -16,9 +16,10 @@ from petl.data.samples import sample
 from petl.extraction.image_batches import images_and_any_targets
 from petl.extraction.undisturbed import undisturbed
 from petl.trials.journal import Journal
-from petl.trials.plan import Cost, least, left, too_little
+from petl.trials.plan import Cost, least, left
 from petl.trials.settings import TrialSetting, middle_ones
 from petl.trials.timing import TIMED_UPDATES
+from petl.trials.too_little import too_little
 from petl.trials.trial import Materials
 
 LOOKED_BATCHES = 3  # of which the fastest counts

@@ -7,18 +7,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from petl.errors import PetlError
 from petl.training.length import default_epochs
+from petl.trials.too_little import UNMEASURED_SHARE, too_little
 
 MOST_RUNGS = 4
 LEAST_FIRST_UPDATES = 30  # of the first rung: after 15, rates times three look ten points worse than they are later
 SEEDS = 3
-UNMEASURED_SHARE = 0.1  # share of the time for what isn't measured: writing, starting workers, telling the result
 TIES = 1.5  # so many times the top third are expected to stay in
-
-
-class TooLittleTime(PetlError):
-    """The seconds aren't enough for one epoch of each setting."""
 
 
 @dataclass(frozen=True)
@@ -151,28 +146,6 @@ def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
 def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:
     """Returns whether a plan leaves nothing out for lack of time: longer rungs than a third are for such ones."""
     return plan.rungs[0] >= first and plan.entry == "all" and plan.seeds == seeds
-
-
-def too_little(seconds: float, settings: int, least: float, jobs: float, used: float, guess: str = "") -> TooLittleTime:
-    """Returns the error, which names a number of seconds that is enough for a plan of ``least`` seconds of runs.
-
-    ``used`` are the seconds until runs begin; ``guess`` says what the numbers are guessed from, where runs weren't timed.
-    """
-    enough = math.ceil((least / jobs + used) / (1 - UNMEASURED_SHARE) * 1.5)
-    after = f", after {_rounded(used)} s of measuring that" if not guess else f", by {guess}"
-    return TooLittleTime(
-        f"seconds={seconds:g} isn't enough for the shortest comparison of {settings} settings: about {_rounded(least / jobs)} s"
-        f"{after}; pass seconds={enough} or more, fewer images by images=, or fewer methods"
-    )
-
-
-def _rounded(seconds: float) -> str:
-    """Returns seconds in words.
-
-    >>> _rounded(0.12345), _rounded(3711.2)
-    ('0.123', '3711')
-    """
-    return f"{seconds:.0f}" if seconds >= 1000 else f"{seconds:.3g}"
 
 
 def _all_rungs(first: int, most: int) -> list[tuple[int, ...]]:

@@ -231,7 +231,7 @@ TESTS_AS_WELL = {
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
         "trials/comparison trials/conclusion trials/early trials/options trials/quiet trials/race trials/telling "
-        "trials/timing trials/trial"
+        "trials/timing trials/too_little trials/trial"
     ),
     "trials/test_workshop": "trials/journal",
     "training/test_checkpoints": "training/trained_state",

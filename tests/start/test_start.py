@@ -23,7 +23,7 @@ from petl.start.backbones import Backbones
 from petl.start.parts import StartParts
 from petl.training.held_out import images_to_measure
 from petl.training.run_file import split_beside
-from petl.trials.plan import TooLittleTime
+from petl.trials.too_little import TooLittleTime
 from tests.support.compare import equal, state
 
 pytestmark = pytest.mark.usefixtures("fresh_accelerate")
