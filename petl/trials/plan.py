@@ -74,8 +74,8 @@ def plan_within(
 ) -> RunPlan:
     """Returns the best plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
 
-    A third of the whole length comes first; then that the first rung has 30 updates, that all settings are in it, and that it is
-    as long as a third, too; then that the finalists have all their seeds; then longer rungs.
+    A third of the whole length comes first; then that the first rung has 30 updates, and that all settings are in it (where they
+    aren't, that it is as long as a third, too); then that the finalists have all their seeds; then longer rungs.
 
     Args:
         costs: Of each setting that trains by gradient, by name.
@@ -135,12 +135,13 @@ def _first(most: int, updates: int) -> int:
 def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
     """Returns what is compared of two plans, the most important thing first.
 
-    What is dropped after a short rung isn't seen again, and methods that change more need longer to show what they are worth: so
-    a first rung up to a third of the whole length comes before more seeds, which tell alone the finalists apart.
+    What is left out for lack of time isn't judged by short trainings, as methods that change more need longer to show what they are
+    worth: there a first rung up to a third of the whole length comes before more seeds, which tell only the finalists apart.
     """
     last, start = plan.rungs[-1], plan.rungs[0]
     whole = int(plan.entry == "all")
-    return min(last, third), min(first, start), whole, min(start, third), plan.seeds, last, len(plan.rungs)
+    judged = 0 if whole else min(start, third)
+    return min(last, third), min(first, start), whole, judged, plan.seeds, last, len(plan.rungs)
 
 
 def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:
