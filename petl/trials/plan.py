@@ -135,8 +135,8 @@ def _first(most: int, updates: int) -> int:
 def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
     """Returns what is compared of two plans, the most important thing first.
 
-    What is left out for lack of time isn't judged by short trainings, as methods that change more need longer to show what they are
-    worth: there a first rung up to a third of the whole length comes before more seeds, which tell only the finalists apart.
+    What is left out for lack of time isn't judged by short trainings, as methods that change more need longer to show what they
+    are worth: there a first rung up to a third of the whole length comes before more seeds, which tell only the finalists apart.
     """
     last, start = plan.rungs[-1], plan.rungs[0]
     whole = int(plan.entry == "all")
