@@ -35,12 +35,13 @@ from petl.training.held_out import held_out_files
 from petl.training.history import History
 from petl.trials.compare import compare
 from petl.trials.comparison import Comparison
-from petl.trials.plan import TooLittleTime
 from petl.trials.settings import FACTORS
+from petl.trials.too_little import TooLittleTime
 from petl.wrapping.lookup import record
 from petl.wrapping.wrap import wrap
 
 MOST_COMPARED = 4  # of the methods that are advised
+MARGIN = 0.01  # of accuracy, which a cheaper method may be behind: one standard error is several points with few images
 FEWER = 2  # of them, at default rates alone, where the time isn't enough for all
 
 
@@ -111,7 +112,7 @@ class Way:
                 if (left := until - time.perf_counter()) <= 0:
                     break  # the first try has measured for as long as both may take
                 try:
-                    limits: Any = {"seconds": max(round(left, 1), 0.1), "factors": factors}
+                    limits: Any = {"seconds": max(round(left, 1), 0.1), "factors": factors, "margin": MARGIN}
                     found = compare(model, (parts.train, parts.told), some, **limits, **self.common)
                 except TooLittleTime as error:
                     self.skipped["compare"] = f"{error}".partition(";")[0]

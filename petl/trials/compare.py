@@ -19,6 +19,7 @@ from petl.extraction.dataset_fingerprint import dataset_fingerprint
 from petl.training.checkpoints import refuse_checkpoint_folder
 from petl.trials.comparison import Comparison
 from petl.trials.conclusion import comparison_of
+from petl.trials.early import early
 from petl.trials.journal import Journal
 from petl.trials.options import refuse_arguments
 from petl.trials.parts import open_parts
@@ -138,7 +139,10 @@ def _bare(model: Any) -> nn.Module:
 
 @contextlib.contextmanager
 def _work_folder(folder: str | Path | None) -> Iterator[Path]:
-    """Yields the folder to work in, which exists; a temporary one is removed afterwards."""
+    """Yields the folder to work in, which exists; a temporary one is removed afterwards.
+
+    After an error a folder that was made here and is still empty is gone again, too.
+    """
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="petl-compare-", ignore_cleanup_errors=True) as place:
             yield Path(place)
@@ -146,8 +150,16 @@ def _work_folder(folder: str | Path | None) -> Iterator[Path]:
     if not isinstance(folder, (str, Path)):
         raise PetlError(f"folder={folder!r}; expected the path of a folder, or None")
     refuse_checkpoint_folder(folder)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    yield Path(folder)
+    place = Path(folder)
+    made = [one for one in (place, *place.parents) if not one.exists()]
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        yield place
+    except BaseException:  # such as too few seconds, or Ctrl-C, before anything was kept
+        with contextlib.suppress(OSError):  # one that isn't empty stays, with those around it
+            for one in made:
+                one.rmdir()
+        raise
 
 
 def _fingerprints(materials: Materials, settings: list[TrialSetting]) -> dict[str, Any]:
@@ -184,7 +196,8 @@ def _plan(workshop: Workshop, settings: list[TrialSetting], asked: dict[str, Any
             plan, jobs = fixed_plan(asked["epochs"], updates, asked["seeds"]), 1.0
             return {**vars(plan), "jobs": jobs}
         one_of = {setting.group: setting for setting in trained}  # whatever its rates are, a method takes the same time
-        timed, jobs = workshop.time([workshop.trial(setting, 0, 1) for setting in one_of.values()])
+        known = early(workshop.materials, trained, asked, workshop.journal, workshop.executor)
+        timed, jobs = workshop.time([workshop.trial(setting, 0, 1) for setting in one_of.values()], known)
         costs = {setting.name: timed.get(one_of[setting.group].name, Cost(0, 0)) for setting in trained}
         limits = {name: asked[name] for name in ("seconds", "epochs", "seeds")}
         limits |= {"used": workshop.journal.elapsed, "middle": middle_ones(trained)}

@@ -7,18 +7,13 @@ import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from petl.errors import PetlError
 from petl.training.length import default_epochs
+from petl.trials.too_little import UNMEASURED_SHARE, too_little
 
 MOST_RUNGS = 4
 LEAST_FIRST_UPDATES = 30  # of the first rung: after 15, rates times three look ten points worse than they are later
 SEEDS = 3
-UNMEASURED_SHARE = 0.1  # share of the time for what isn't measured: writing, starting workers, telling the result
 TIES = 1.5  # so many times the top third are expected to stay in
-
-
-class TooLittleTime(PetlError):
-    """The seconds aren't enough for one epoch of each setting."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +74,8 @@ def plan_within(
 ) -> RunPlan:
     """Returns the best plan that is expected to fit into the seconds, with ``jobs`` runs at a time.
 
-    A third of the whole length comes first; then that the first rung is long enough to judge by, that all settings are in it, and
-    that the finalists have all their seeds; then longer rungs.
+    A third of the whole length comes first; then that the first rung has 30 updates, and that all settings are in it (where they
+    aren't, that it is as long as a third, too); then that the finalists have all their seeds; then longer rungs.
 
     Args:
         costs: Of each setting that trains by gradient, by name.
@@ -92,20 +87,11 @@ def plan_within(
         TooLittleTime: not even one epoch of each setting fits.
     """
     most = epochs or default_epochs(updates)
-    time = (seconds * (1 - UNMEASURED_SHARE) - used) * jobs
-    first = min(most, math.ceil(LEAST_FIRST_UPDATES / updates))
-    entries = ("all", "middle") if 1 < len(middle) < len(costs) else ("all",)
-    found = [
-        (plan, expected(plan, costs, middle))
-        for rungs in _all_rungs(1, most)
-        for entry in entries
-        if entry == "all" or rungs[0] >= first  # what is left out for lack of time isn't judged by short trainings
-        for count in sorted({seeds, 1})
-        if _is_whole(plan := RunPlan(rungs, count, "", entry), first, seeds) or rungs[-1] <= math.ceil(most / 3)
-    ]
+    first, time = _first(most, updates), left(seconds, jobs, used)
+    found = candidates(costs, most, first, seeds, middle)
     fitting = [(plan, about) for plan, about in found if about <= time]
     if not fitting:
-        raise _too_little(seconds, costs, jobs, used)
+        raise too_little(seconds, len(costs), min(about for _, about in found), jobs, used)
 
     plan, about = max(fitting, key=lambda pair: _worth(pair[0], first, math.ceil(most / 3)))
     text = (
@@ -116,24 +102,51 @@ def plan_within(
     return replace(plan, seeds=seeds, third=math.ceil(most / 3), said=said)
 
 
+def candidates(
+    costs: Mapping[str, Cost], most: int, first: int, seeds: int, middle: Collection[str]
+) -> list[tuple[RunPlan, float]]:
+    """Returns all plans to choose among, each with the seconds that it is expected to take, one run at a time."""
+    entries = ("all", "middle") if 1 < len(middle) < len(costs) else ("all",)
+    return [
+        (plan, expected(plan, costs, middle))
+        for rungs in _all_rungs(1, most)
+        for entry in entries
+        if entry == "all" or rungs[0] >= first  # what is left out for lack of time isn't judged by short trainings
+        for count in sorted({seeds, 1})
+        if _is_whole(plan := RunPlan(rungs, count, "", entry), first, seeds) or rungs[-1] <= math.ceil(most / 3)
+    ]
+
+
+def least(costs: Mapping[str, Cost], *, epochs: int | None, updates: int, middle: Collection[str] = ()) -> float:
+    """Returns the seconds that the shortest of all plans is expected to take, one run at a time."""
+    most = epochs or default_epochs(updates)
+    return min(about for _, about in candidates(costs, most, _first(most, updates), 1, middle))
+
+
+def left(seconds: float, jobs: float, used: float) -> float:
+    """Returns the seconds of runs that a plan may have, all that run at a time together."""
+    return (seconds * (1 - UNMEASURED_SHARE) - used) * jobs
+
+
+def _first(most: int, updates: int) -> int:
+    return min(most, math.ceil(LEAST_FIRST_UPDATES / updates))
+
+
 def _worth(plan: RunPlan, first: int, third: int) -> tuple[int, ...]:
-    """Returns what is compared of two plans, the most important thing first."""
-    last = plan.rungs[-1]
-    return min(last, third), min(first, plan.rungs[0]), int(plan.entry == "all"), plan.seeds, last, len(plan.rungs)
+    """Returns what is compared of two plans, the most important thing first.
+
+    What is left out for lack of time isn't judged by short trainings, as methods that change more need longer to show what they
+    are worth: there a first rung up to a third of the whole length comes before more seeds, which tell only the finalists apart.
+    """
+    last, start = plan.rungs[-1], plan.rungs[0]
+    whole = int(plan.entry == "all")
+    judged = 0 if whole else min(start, third)
+    return min(last, third), min(first, start), whole, judged, plan.seeds, last, len(plan.rungs)
 
 
 def _is_whole(plan: RunPlan, first: int, seeds: int) -> bool:
     """Returns whether a plan leaves nothing out for lack of time: longer rungs than a third are for such ones."""
     return plan.rungs[0] >= first and plan.entry == "all" and plan.seeds == seeds
-
-
-def _too_little(seconds: float, costs: Mapping[str, Cost], jobs: float, used: float) -> TooLittleTime:
-    first = sum(cost.of(1) for cost in costs.values()) / jobs
-    enough = math.ceil((first + used) / (1 - UNMEASURED_SHARE) * 1.5)
-    return TooLittleTime(
-        f"seconds={seconds:g} isn't enough for one epoch of each of the {len(costs)} settings: about {first:.3g} s, after "
-        f"{used:.3g} s of measuring that; pass seconds={enough} or more, fewer images by images=, or fewer methods"
-    )
 
 
 def _all_rungs(first: int, most: int) -> list[tuple[int, ...]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import time
@@ -12,6 +13,7 @@ from petl.data.samples import sample
 from petl.training.evaluation import evaluate
 from petl.training.known_heads import KnownHead, sharing_head
 from petl.trials.plan import Cost
+from petl.trials.quiet import divergence_untold
 from petl.trials.trial import (
     IN_TURN,
     Materials,
@@ -24,6 +26,7 @@ from petl.trials.trial import (
 )
 
 TIMED_BATCHES, TIMED_UPDATES = 4, 5  # of the sample; timed at least
+STILL = 1e-6  # times the default rates
 MOST_WHOLE = 1000  # images of which the classifier's start is computed whole, and kept for the runs that follow
 
 
@@ -51,7 +54,7 @@ class _Clock:
 def timed_trial(source: Materials | str, trial: TrialRun) -> Timed:
     """Returns what the run of a setting that trains by gradient takes once, and for each epoch."""
     started = time.perf_counter()
-    with IN_TURN, as_before(trial.threads):
+    with IN_TURN, as_before(trial.threads), divergence_untold():
         try:
             cost = _cost(load_materials(source), trial, started)
         except Exception:  # the run itself fails as well, and says why
@@ -66,7 +69,9 @@ def _cost(materials: Materials, trial: TrialRun, started: float) -> Cost:
     images = train if len(train) <= MOST_WHOLE else some
     model, clock = wrapped_copy(materials, trial.setting, trial.seed), _Clock()
     epochs = math.ceil((TIMED_UPDATES + 1) / math.ceil(len(images) / batch))
-    short = TrialRun(trial.setting, trial.seed, trial.fold, epochs, (epochs,), trial.folder, trial.threads)
+    # updates take the same time whatever the rates are; such small ones can't make a training diverge, and start anew
+    still = dataclasses.replace(trial.setting, factor=STILL)
+    short = TrialRun(still, trial.seed, trial.fold, epochs, (epochs,), trial.folder, trial.threads)
     head = materials.templates.head(group, trial.seed) if images is train else KnownHead()
     with sharing_head(head):
         fit_setting(model, images, short, materials.options, callbacks=clock)

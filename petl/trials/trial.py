@@ -24,6 +24,7 @@ from petl.training.evaluation import evaluate
 from petl.training.fit import fit
 from petl.training.known_heads import sharing_head
 from petl.trials.parts import Parts
+from petl.trials.quiet import divergence_untold
 from petl.trials.settings import TrialSetting
 from petl.trials.templates import Templates
 from petl.wrapping.lookup import trainable
@@ -95,7 +96,7 @@ def carried_out(source: Materials | str, trial: TrialRun) -> Outcome:
     An error in it is its outcome, so that the other runs go on; it leaves random generators and threads as they were.
     """
     started = time.perf_counter()
-    with IN_TURN, as_before(trial.threads):
+    with IN_TURN, as_before(trial.threads), divergence_untold():
         try:
             materials = load_materials(source)
             return _trained(materials, trial, started)

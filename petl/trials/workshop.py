@@ -8,7 +8,7 @@ import pickle
 import re
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,14 @@ from typing import Any
 import torch
 
 from petl.errors import PetlError, StateError, printable
+from petl.trials.early import Early
 from petl.trials.journal import Journal
+from petl.trials.plan import Cost
 from petl.trials.settings import TrialSetting
 from petl.trials.timing import timed_trial
 from petl.trials.trial import Materials, Outcome, TrialRun, carried_out
 
-MATERIALS = "materials.pkl"
+MATERIALS = "petl-compare-materials.pkl"  # a name that no file of the user has
 
 
 @dataclass
@@ -58,15 +60,25 @@ class Workshop:
             self.say(f"{what}, {number} of {len(missing)}: {_told(outcome)}")
         return {trial.setting.name: self.journal.outcomes[trial.key] for trial in trials}
 
-    def time(self, trials: Sequence[TrialRun]) -> tuple[dict[str, Any], float]:
-        """Returns the cost of each run's setting by name, and how many runs there were at a time."""
-        start = time.perf_counter()
-        found = {outcome.key: outcome for outcome in self._each(timed_trial, trials)}
+    def time(self, trials: Sequence[TrialRun], known: Early) -> tuple[dict[str, Any], float]:
+        """Returns the cost of each run's setting by name, and how many runs there were at a time.
+
+        Raises:
+            TooLittleTime: those that were timed, which ``known`` is told of, are too much for the time already.
+        """
+        start, found = time.perf_counter(), {}
+        named = {trial.key: trial.setting for trial in trials}
+        with contextlib.closing(self._each(timed_trial, trials)) as outcomes:  # what hasn't begun is cancelled at once
+            for outcome in outcomes:
+                found[outcome.key] = outcome
+                cost = getattr(outcome, "cost", None)  # none of one that failed: the run itself says why
+                known.costs[named[outcome.key].group] = cost or Cost(0.0, 0.0)
+                known.refuse()
         wall, spent = time.perf_counter() - start, sum(outcome.seconds for outcome in found.values())
         stated = getattr(self.executor, "_max_workers", None)  # of those of concurrent.futures
         jobs = 1.0 if self.executor is None else stated if isinstance(stated, int) else max(1.0, spent / wall)
         return {
-            trial.setting.name: cost for trial in trials if (cost := getattr(found[trial.key], "cost", None))
+            named[key].name: outcome.cost for key, outcome in found.items() if getattr(outcome, "cost", None)
         }, float(jobs)
 
     def say(self, line: str) -> None:
@@ -74,12 +86,12 @@ class Workshop:
         if self.show:
             sys.stderr.write(f"{printable(line)}\n")
 
-    def _each(self, function: Any, trials: Sequence[TrialRun]) -> Iterable[Any]:
+    def _each(self, function: Any, trials: Sequence[TrialRun]) -> Generator[Any]:
         if self.executor is None:
             return (function(self.source, trial) for trial in trials)
         return self._submitted(function, trials)
 
-    def _submitted(self, function: Any, trials: Sequence[TrialRun]) -> Iterable[Any]:
+    def _submitted(self, function: Any, trials: Sequence[TrialRun]) -> Generator[Any]:
         """Yields outcomes as they come; where the executor is interrupted or breaks, runs that haven't begun are cancelled."""
         futures: dict[Any, TrialRun] = {}
         try:
@@ -122,6 +134,7 @@ def pickled(materials: Materials, path: Path) -> None:
         with open(path, "wb") as file:
             pickle.dump(materials, file, protocol=pickle.HIGHEST_PROTOCOL)
     except Exception as error:  # whatever a model or a dataset raises
+        path.unlink(missing_ok=True)
         raise StateError(
             f"executor= needs a model and data that can be pickled, and these can't ({type(error).__name__}: {error}); pass a "
             "folder of images in place of a dataset, or leave executor out"
@@ -140,7 +153,8 @@ def file_name(name: str) -> str:
 def _told(outcome: Outcome) -> str:
     if outcome.failed:
         return f"{outcome.key} failed: {outcome.failed}"
-    return f"{outcome.key}: {outcome.measure} {sum(outcome.scores) / len(outcome.scores):.3f}, {outcome.seconds:.1f} s"
+    said = f"{outcome.key}: {outcome.measure} {sum(outcome.scores) / len(outcome.scores):.3f}, {outcome.seconds:.1f} s"
+    return "; ".join([said, *(note for note in outcome.notes if " diverged " in note)])
 
 
 def refuse_executor(executor: Any) -> None:

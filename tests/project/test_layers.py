@@ -230,7 +230,8 @@ TESTS_AS_WELL = {
     "tasks/test_tasks": "tasks/backbone tasks/choice tasks/modes tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (
-        "trials/comparison trials/conclusion trials/options trials/race trials/telling trials/timing trials/trial"
+        "trials/comparison trials/conclusion trials/early trials/options trials/quiet trials/race trials/telling "
+        "trials/timing trials/too_little trials/trial"
     ),
     "trials/test_workshop": "trials/journal",
     "training/test_checkpoints": "training/trained_state",

@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,11 @@ import petl
 from petl.trials import plan as plans
 from petl.trials import trial as trials
 from petl.trials.comparison import claims_of
+from petl.trials.plan import Cost
 from petl.trials.race import Race, Runner
 from petl.trials.settings import settings_for
 from petl.trials.telling import Baseline, Told, raw_pixel_scores, told_of
+from petl.trials.timing import Timed
 from petl.trials.trial import Materials, TrialRun, carried_out
 from tests.support.commands import bright_and_dark
 from tests.support.data import noise_pairs, pairs
@@ -227,6 +230,67 @@ def test_a_limit_of_time_shortens_the_plan_and_not_the_results() -> None:
     assert found.budget == 3600
     assert "3600 s that were given" in str(found)
     assert plain(found) == {**plain(compared(pairs(30), epochs=2)), "budget": 3600}
+
+
+class Timing:
+    """Takes the place of a timed run: each method costs so many seconds, and the calls are counted."""
+
+    def __init__(self, seconds: float):
+        self.seconds, self.calls = seconds, 0
+
+    def __call__(self, source: Any, trial: TrialRun) -> Timed:
+        self.calls += 1
+        if not self.seconds:
+            raise KeyboardInterrupt
+        return Timed(trial.key, 0.0, Cost(self.seconds, self.seconds))
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_too_little_time_is_refused_before_any_training_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: bool
+) -> None:
+    timing = Timing(1.0)
+    monkeypatch.setattr("petl.trials.workshop.timed_trial", timing)
+    monkeypatch.setattr("petl.trials.early.seconds_of_a_look", lambda materials: 3.0)
+    if not made:
+        (tmp_path / "runs").mkdir()
+        (tmp_path / "runs" / "materials.pkl").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    for executor in (None, ThreadPoolExecutor(2)):
+        with pytest.raises(petl.PetlError, match=r"seconds=5 isn't enough .* a forward pass .* pass seconds=\d+"):
+            compared(pairs(30), ["norm", "lora"], seconds=5, folder=tmp_path / "runs" / "deep", executor=executor)
+        assert timing.calls == 0
+        assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_method_that_takes_too_long_ends_the_timing_and_the_number_that_is_named_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timing = Timing(30.0)
+    monkeypatch.setattr("petl.trials.workshop.timed_trial", timing)
+    ask: dict[str, Any] = {"data": pairs(30), "methods": ["norm", "bias", "lora"], "folder": tmp_path / "runs"}
+    with pytest.raises(petl.PetlError, match=r"seconds=40 isn't enough .* the 1 of 3 methods") as caught:
+        compared(**ask, seconds=40)
+    assert (timing.calls, list(tmp_path.iterdir())) == (1, [])
+    enough = int(str(caught.value).partition("pass seconds=")[2].partition(" ")[0])
+    assert compared(**ask, seconds=enough).rungs == (1,)
+    assert timing.calls == 4
+    timing.seconds = 0.0
+    with pytest.raises(KeyboardInterrupt):
+        compared(**{**ask, "folder": tmp_path / "other" / "runs"}, seconds=600)
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+
+
+def test_what_a_run_says_of_diverging_is_in_its_line_and_its_row(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture
+) -> None:
+    found = compared(pairs(30), ["norm"], seconds=60, epochs=3, factors=(1.0, 3e3), batch_size=4, progress=True)
+    row = next(row for row in found.rows if row.name == "norm x3e+03")
+    assert any(" diverged " in note for note in row.notes)
+    assert not caplog.records
+    lines = [line for line in capsys.readouterr().err.splitlines() if "diverged" in line]
+    assert lines
+    assert all("norm x3e+03, seed 0" in line for line in lines)
 
 
 @pytest.mark.usefixtures("short_rungs")

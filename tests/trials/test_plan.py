@@ -64,6 +64,11 @@ def test_where_time_is_short_a_third_of_the_length_comes_first() -> None:
     assert (plan.entry, plan.rungs[0] * 13 >= 30, plan.rungs[-1]) == ("middle", True, 3)
     assert "of the best third of the methods alone" in plan.said
     assert expected(replace(plan, seeds=1), COSTS, middle) <= 15
+    judged = plan_within(24, COSTS, middle=middle, **{**asked, "updates": 40})
+    assert (judged.entry, judged.rungs) == ("all", (1, 3))  # there is time for all of them: short trainings halve them
+    slow = {name: Cost(3.0, 0.5) for name in COSTS}
+    left_out = plan_within(29, slow, middle=middle, **{**asked, "updates": 40})
+    assert (left_out.entry, left_out.rungs) == ("middle", (3,))  # what is left out isn't judged by one epoch
     longer = plan_within(25, COSTS, middle=middle, **asked)
     assert (longer.entry, longer.rungs) == ("all", (3,))
     assert plan_within(1e6, COSTS, middle=middle, **asked).rungs == fixed_plan(9, 13, 3).rungs == (3, 9)

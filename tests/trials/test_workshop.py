@@ -93,13 +93,14 @@ def test_a_pool_that_has_ended_is_an_error_that_says_so() -> None:
         compared(**OPTIONS, executor=pool)
 
 
-def test_what_cannot_be_pickled_is_refused_before_any_training() -> None:
+def test_what_cannot_be_pickled_is_refused_before_any_training(tmp_path: Path) -> None:
     class Local(TensorDataset):
         pass
 
     data = Local(*pairs(30).tensors)
     with ThreadPoolExecutor(1) as pool, pytest.raises(petl.StateError, match="can be pickled"):
-        compared(**{**OPTIONS, "data": data}, executor=pool)
+        compared(**{**OPTIONS, "data": data}, executor=pool, folder=tmp_path / "runs")
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_on_the_way_is_that_runs_alone() -> None:
