@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from petl.wrapping.record import Record
 log = logging.getLogger(__name__)
 
 FEWEST_SHARE = 1e-6  # of a class that the target seems not to have: its bias stays finite
+ROUNDING = 0.01  # how far frequencies that someone wrote with two digits may sum from 1
 DOUBTS = {  # of verdicts under which a correction may do harm
-    "none": "nothing differs beyond chance, so this correction follows noise, and may cost a point of accuracy",
+    "none": "nothing differs beyond chance, so there is nothing to gain, and what little this correction changes follows noise",
     "appearance": "the shift is of appearance, where class frequencies are uncertain",
     "unknown": "the kind of shift isn't known, and class frequencies are uncertain",
 }
@@ -37,10 +39,11 @@ def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) 
     """Fits a wrapped model's classifier to the class frequencies that `petl.shift` found; None takes the correction back.
 
     The classifier's bias gets ``(b + ln(q / p)) / a``: q and p are the frequencies of target and source, and ``softmax(a z + b)``
-    calibrates the class scores z. With it goes the temperature 1 / a, so that `petl.predict` answers with
-    ``softmax(a z + b + ln(q / p))``. Nothing else changes: the correction is in the delta when it is saved, loaded or merged, and
-    `petl.record` and ``petl inspect`` show it. Taken back, each bias has the very bits from before. A second correction takes the
-    place of the first. A later `petl.fit` trains on from the corrected classifier and forgets both numbers.
+    calibrates the class scores z. q is nearer to p than the estimate, as far as chance explains the difference. With it goes the
+    temperature 1 / a, so that `petl.predict` answers with ``softmax(a z + b + ln(q / p))``. Nothing else changes: the correction is
+    in the delta when it is saved, loaded or merged, and `petl.record` and ``petl inspect`` show it. Taken back, each bias has
+    the very bits from before. A second correction takes the place of the first. A later `petl.fit` trains on from the corrected
+    classifier and forgets both numbers.
 
     Args:
         model: Wrapped, with a classifier that trains; it is changed in place and returned.
@@ -120,6 +123,12 @@ def _checked(values: Any, classes: list[str]) -> dict[str, Any]:
             "the shift's correction needs numbers for each class in 'source', 'target' (0 or more) and 'bias', and a 'scale' "
             "above 0; run petl.shift again"
         )
+    for key, numbers in zip(("source", "target"), lists, strict=False):
+        if abs(math.fsum(numbers) - 1) > ROUNDING:
+            raise DataError(
+                f"the shift's frequencies in '{key}' sum to {math.fsum(numbers):.4g}; expected 1: run petl.shift again, or "
+                "divide each by their sum"
+            )
     return {"classes": classes, **{key: values[key] for key in ("source", "target", "bias", "scale")}}
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from petl.data.inputs import Data
 from petl.data.samples import refuse_sample
 from petl.errors import PetlError
 from petl.measures.label_shift import fitted_scaling
+from petl.shifts.believed_mix import believed_frequencies
 from petl.shifts.class_mix import BETTER_THAN_CHANCE
 from petl.shifts.concept import concept, labels_needed
 from petl.shifts.places import block_shifts, extreme_images
@@ -117,8 +119,9 @@ def _correction(sides: Sides, found: ToldApart) -> Correction | str:
     if sides.own_scores is None:
         return "the model has no classifier for these classes; wrap it with num_classes= and train it, then call petl.shift"
     scaling = found.scores.scaling if sides.own else fitted_scaling(sides.own_scores, found.scores.target)
-    prior = found.scores.prior.tolist()
-    return Correction(prior, list(found.mix.target), scaling.scale, scaling.bias.tolist())
+    prior, target = found.scores.prior, torch.tensor(found.mix.target, dtype=torch.float64)
+    target = believed_frequencies(prior, target, found.mix.believed, len(sides.z))
+    return Correction(prior.tolist(), target.tolist(), scaling.scale, scaling.bias.tolist())
 
 
 def _in_both(sides: Sides) -> int:

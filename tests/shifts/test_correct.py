@@ -233,6 +233,8 @@ def test_a_correction_that_may_do_harm_says_so(verdict: str, said: str, caplog: 
         (found(target=[0.5, 0.5]), "each class"),
         (found(bias=[0.0, float("nan"), 0.0]), "each class"),
         (found(target=[1.1, -0.1, 0.0]), "0 or more"),
+        (found(target=[7, 2, 1]), "sum to 10; expected 1"),
+        (found(source=[0.0, 0.0, 0.0]), "'source' sum to 0"),
         ("nowhere.json", "can't be read"),
     ],
 )

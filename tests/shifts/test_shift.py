@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 import petl
 from petl.findings import as_text
 from petl.measures.label_shift import estimated_frequencies, fitted_scaling
+from petl.shifts.believed_mix import believed_frequencies
 from petl.shifts.concept import concept
 from petl.shifts.places import block_shifts
 from petl.shifts.sides import Sides
@@ -150,7 +151,11 @@ def test_a_model_is_asked_and_stays_as_it_is(probe: nn.Module, tmp_path: Path) -
     scaling = fitted_scaling(scores[0], EVEN)
     prior = scaling.probabilities(scores[0]).mean(0)
     q = estimated_frequencies(scaling.probabilities(scores[1]), prior)
+    assert found.mix is not None
+    assert torch.allclose(torch.tensor(found.mix.target, dtype=torch.float64), q, atol=1e-3)
+    q = believed_frequencies(prior, q, found.mix.believed, len(target))
     assert torch.allclose(torch.tensor(found.correction.target, dtype=torch.float64), q, atol=1e-3)
+    assert 0 < found.mix.believed < 1 and f"{found.mix.believed:.0%} of the way" in text
     path = tmp_path / "shift.json"
     path.write_text(as_text(found))
     wanted = (scaling.probabilities(scores[1]) * (q / prior)).argmax(1)
