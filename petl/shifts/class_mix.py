@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petl.measures.aligned_frequencies import aligned_draws, class_clouds, fitted_clouds
+from petl.measures.aligned_frequencies import ALIGNED_ROUNDS, STARTS, aligned_draws, class_clouds, fitted_clouds
 from petl.measures.label_shift import (
+    MOST_WORK,
     Scaling,
     affordable_draws,
     bootstrapped_frequencies,
@@ -22,6 +23,7 @@ from petl.shifts.sides import Sides
 
 BETTER_THAN_CHANCE = 1.5  # times: a classifier that knows less can't say how frequent classes are
 MIX_DRAWS, LEAST_DRAWS = 200, 60  # fewer could not reach a p-value below .05 / 3
+MORE_DRAWS, CLEARLY_CHANCE = 120, 0.1  # where the first draws leave a p-value below that
 NARROWEST = 0.5  # of the classes' distances: where they are nearer each other, any frequencies explain the scores
 ALLOWANCE = 0.1  # of the total variation: what a change of appearance alone moves the estimate by (docs/shift.md)
 
@@ -115,12 +117,24 @@ def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) ->
             f"the new images look so different that the classifier hardly tells their classes (its scores of them differ "
             f"{nearness:.0%} as much as the source's do); label some of them"
         )
-    options = {"nearness": nearness, "spread": spread, "draws": LEAST_DRAWS}
-    same = aligned_draws(clouds, len(sides.z), seed=seed, **options)
-    chance = (same - clouds.frequencies).abs().sum(1) / 2
-    again = aligned_draws(clouds, len(sides.z), frequencies=target, seed=seed + 1, **options)
+    options = {"nearness": nearness, "spread": spread}
+
+    def by_chance(draws: int, seed: int) -> Tensor:
+        same = aligned_draws(clouds, len(sides.z), draws=draws, seed=seed, **options)
+        return (same - clouds.frequencies).abs().sum(1) / 2
+
+    chance = by_chance(LEAST_DRAWS, seed)
+    p = _share_at_least(chance + ALLOWANCE, total_variation(clouds.frequencies, target))
+    if p < CLEARLY_CHANCE and _more_is_affordable(len(sides.z), len(target)):
+        chance = torch.cat([chance, by_chance(MORE_DRAWS, seed + 2)])  # of 60 draws, one alone would decide
+    again = aligned_draws(clouds, len(sides.z), frequencies=target, draws=LEAST_DRAWS, seed=seed + 1, **options)
     here = _mix(clouds.frequencies, target, chance + ALLOWANCE, again, len(sides.z), by="moved classes")
     return ClassMix(**{**vars(here), "source": found.prior.tolist()})
+
+
+def _more_is_affordable(images: int, classes: int) -> bool:
+    """Returns whether the moved classes' frequencies may be found in `MORE_DRAWS` more sets."""
+    return MORE_DRAWS * STARTS * ALIGNED_ROUNDS * images * classes**2 <= MOST_WORK
 
 
 def _mix(prior: Tensor, target: Tensor, chance: Tensor, again: Tensor, images: int, *, by: str) -> ClassMix:

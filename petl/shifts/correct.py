@@ -40,8 +40,8 @@ def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) 
 
     The classifier's bias gets ``(b + ln(q / p)) / a``: q and p are the frequencies of target and source, and ``softmax(a z + b)``
     calibrates the class scores z. q is nearer to p than the estimate, as far as chance explains the difference. With it goes the
-    temperature 1 / a, so that `petl.predict` answers with ``softmax(a z + b + ln(q / p))``. Nothing else changes: the correction is
-    in the delta when it is saved, loaded or merged, and `petl.record` and ``petl inspect`` show it. Taken back, each bias has
+    temperature 1 / a, so that `petl.predict` answers with ``softmax(a z + b + ln(q / p))``. Nothing else changes: the correction
+    is in the delta when it is saved, loaded or merged, and `petl.record` and ``petl inspect`` show it. Taken back, each bias has
     the very bits from before. A second correction takes the place of the first. A later `petl.fit` trains on from the corrected
     classifier and forgets both numbers.
 
