@@ -130,14 +130,17 @@ def _in_both(sides: Sides) -> int:
 
 
 def _notes(model: nn.Module, read: Read) -> list[str]:
-    wrapped = record(model)
-    trained = wrapped is not None and any(len(names) > 0 for names in wrapped.sites)
-    if not read.seen or not trained:
-        return []
-    return [
-        "The model was trained beyond its classifier, and may have learned from these source images: what it remembers of them "
-        "looks like a shift. Give images that it hasn't seen: source=(train, val), split=, or seen=False."
-    ]
+    wrapped, notes = record(model), []
+    if wrapped is not None and wrapped.correction is not None:
+        notes.append(
+            "The model's classifier is corrected: its scores count here as before that, and petl.correct replaces the correction."
+        )
+    if read.seen and wrapped is not None and any(len(names) > 0 for names in wrapped.sites):
+        notes.append(
+            "The model was trained beyond its classifier, and may have learned from these source images: what it remembers of "
+            "them looks like a shift. Give images that it hasn't seen: source=(train, val), split=, or seen=False."
+        )
+    return notes
 
 
 def _refuse_settings(images: Any, level: Any, seed: Any) -> None:

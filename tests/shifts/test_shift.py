@@ -164,6 +164,10 @@ def test_a_model_is_asked_and_stays_as_it_is(probe: nn.Module, tmp_path: Path) -
     assert torch.equal(torch.from_numpy(answers.probabilities).argmax(1), wanted)
     right = [float((answer == OTHER).double().mean()) for answer in (scores[1].argmax(1), wanted)]
     assert right[1] >= right[0]
+    again = petl.shift(probe, Pictures(EVEN, 2), target.images, seen=False, progress=False)  # of the corrected model
+    assert again.correction is not None and "is corrected" in str(again)
+    assert again.correction.target == pytest.approx(found.correction.target, abs=1e-4)
+    assert again.correction.bias == pytest.approx(found.correction.bias, abs=1e-2)
     petl.correct(probe, None)
     assert all(torch.equal(value, before[key]) for key, value in probe.state_dict().items())
 
