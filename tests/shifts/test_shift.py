@@ -217,7 +217,15 @@ def test_data_that_cannot_be_used(probe: nn.Module) -> None:
     for source, target, said in wrong:
         with pytest.raises(petl.PetlError, match=said):
             petl.shift(probe, source, target, progress=False)
-    for name, value in (("images", 5), ("images", 10**6), ("images", True), ("level", 0), ("level", "a"), ("seed", -1)):
+    for name, value in (
+        ("images", 5),
+        ("images", 10**6),
+        ("images", True),
+        ("level", 0),
+        ("level", 0.001),
+        ("level", "a"),
+        ("seed", -1),
+    ):
         options: dict[str, Any] = {name: value, "progress": False}
         with pytest.raises(petl.PetlError, match="expected|seed"):
             petl.shift(probe, fine, images, **options)
