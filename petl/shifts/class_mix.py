@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -117,7 +118,7 @@ def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) ->
             f"the new images look so different that the classifier hardly tells their classes (its scores of them differ "
             f"{nearness:.0%} as much as the source's do); label some of them"
         )
-    options = {"nearness": nearness, "spread": spread}
+    options: dict[str, Any] = {"nearness": nearness, "spread": spread}
 
     def by_chance(draws: int, seed: int) -> Tensor:
         same = aligned_draws(clouds, len(sides.z), draws=draws, seed=seed, **options)
