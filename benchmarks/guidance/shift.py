@@ -24,7 +24,9 @@ from benchmarks.guidance.shift_pools import SIDE, Pool, kept_pool, sets, small_i
 from benchmarks.transfer.data import Pictures
 from petl import demo
 from petl.heads.closed_form import fitted_head
-from petl.measures.label_shift import estimated_frequencies, fitted_scaling
+from petl.measures.label_shift import estimated_frequencies
+from petl.shifts.believed_mix import believed_frequencies
+from petl.shifts.class_mix import calibrated_scores, mix_by_scores
 from petl.shifts.sides import Sides
 from petl.shifts.told_apart import frequency_ratio, tell_apart
 
@@ -59,10 +61,10 @@ def source_rows(found: Pool, count: int, chance: np.random.Generator) -> Tensor:
     return torch.from_numpy(order[np.argsort(turns[order], kind="stable")][:count])
 
 
-def kinds(found: Pool, trials: int, count: int = 120) -> None:
+def kinds(found: Pool, seeds: range, count: int = 120) -> None:
     for cell in CELLS:
         verdicts: Counter[str] = Counter()
-        for seed in range(trials):
+        for seed in seeds:
             chance = np.random.default_rng([1, seed])
             rows = source_rows(found, count, chance)
             sides, _ = sides_of(found, count, drawn(found, cell, count, found.train_y[rows], chance), rows)
@@ -89,30 +91,36 @@ def size(found: Pool, splits: int, count: int = 120) -> None:
     print(f"  size, {splits} splits, {count} a side: found {dict(hits)} (each test alone at .05)", flush=True)
 
 
-def correct(found: Pool, count: int, mixes: int = 12, target_count: int = 200) -> None:
+def correct(found: Pool, count: int, seeds: range, target_count: int = 200) -> None:
     for cell in ("none", "classes"):
         rows_of: list[list[float]] = []
-        for seed in range(mixes):
+        for seed in seeds:
             chance = np.random.default_rng([3, seed])
             rows = source_rows(found, count, chance)
             sides, y = sides_of(found, count, drawn(found, cell, target_count, found.train_y[rows], chance), rows)
-            scaling = fitted_scaling(sides.scores, sides.y)
-            p, prior = scaling.probabilities(sides.target_scores), scaling.probabilities(sides.scores).mean(0)
+            scores = calibrated_scores(sides)
+            assert not isinstance(scores, str), scores
+            p, prior, mix = scores.target, scores.prior, mix_by_scores(scores, seed=seed)
+            estimate = torch.tensor(mix.target, dtype=torch.float64)
             raw, source_raw = sides.target_scores.softmax(1), sides.scores.softmax(1).mean(0)
             truth = torch.bincount(y, minlength=found.classes).double() / len(y)
             options = (
                 raw,
                 raw * frequency_ratio(source_raw, estimated_frequencies(raw, source_raw)),
-                p * frequency_ratio(prior, estimated_frequencies(p, prior)),
+                p * frequency_ratio(prior, estimate),
+                p * frequency_ratio(prior, believed_frequencies(prior, estimate, mix.believed, len(y))),
                 p * frequency_ratio(prior, truth),
             )
             rows_of.append([float((one.argmax(1) == y).double().mean()) for one in options])
         table = np.array(rows_of)
-        gaps = table[:, 2] - table[:, 0]
-        names = ("as it is", "EM alone", "corrected", "true q")
+        gaps = table[:, 3] - table[:, 0]
+        names = ("as it is", "EM alone", "calibrated", "corrected", "true q")
         figures = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, table.mean(0), strict=True))
         error = gaps.std(ddof=1) / len(gaps) ** 0.5
-        print(f"  correct, {count} source, {cell}: {figures}; gain {gaps.mean():+.3f} +- {error:.3f}", flush=True)
+        print(
+            f"  correct, {count} source, {len(gaps)} draws, {cell}: {figures}; gain {gaps.mean():+.3f} +- {error:.3f}",
+            flush=True,
+        )
 
 
 def seconds(pictures: Pictures) -> None:
@@ -147,6 +155,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--count", type=int, default=120, help="images a side of kinds and size")
     parser.add_argument("--splits", type=int, default=200)
     parser.add_argument("--mixes", type=int, default=12)
+    parser.add_argument("--first", type=int, default=0, help="the first seed of kinds and correct")
     parser.add_argument("--keep", type=Path, help="a folder that keeps the features for the next call")
     return parser.parse_args()
 
@@ -157,8 +166,8 @@ def main() -> None:
         print(f"{pictures.name}, {args.backbone}", flush=True)
         found = kept_pool(pictures, args.backbone, args.keep) if {*args.only} - {"seconds"} else None
         steps = {
-            "kinds": (args.trials, args.count),
-            "correct": (args.source, args.mixes),
+            "kinds": (range(args.first, args.first + args.trials), args.count),
+            "correct": (args.source, range(args.first, args.first + args.mixes)),
             "size": (args.splits, args.count),
         }
         for step, numbers in steps.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from typing import Any
 
 LONGEST_CORRECTION = 10**6
@@ -15,7 +15,7 @@ def is_temperature(value: Any) -> bool:
     >>> is_temperature(1.5), is_temperature(0), is_temperature(True)
     (True, False, False)
     """
-    return _is_number(value) and value > 0
+    return is_number(value) and value > 0
 
 
 def is_correction(value: Any) -> bool:
@@ -30,12 +30,14 @@ def is_correction(value: Any) -> bool:
     if not isinstance(before, dict) or not before or not all(isinstance(name, str) for name in before):
         return False
     lists += [*before.values()]
-    if not all(isinstance(one, list) and all(_is_number(number) for number in one) for one in lists):
+    if not all(isinstance(one, list) and all(is_number(number) for number in one) for one in lists):
         return False
     same = len({len(one) for one in lists}) == 1 and 0 < len(lists[0]) <= LONGEST_CORRECTION
     kept = value.get("temperature")
     return same and is_temperature(value["scale"]) and (kept is None or is_temperature(kept))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Returns whether the value is a number that a float can hold: JSON has whole numbers of any length."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and -sys.float_info.max <= value <= sys.float_info.max

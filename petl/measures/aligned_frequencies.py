@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-ALIGNED_ROUNDS = 60
+ALIGNED_ROUNDS, STARTS = 60, 3
 NEARNESS = (0.05, 2.0)  # the least and the most
 SHRINK = 0.1  # the share of the mean variance in each direction's
 ALIGNED_DRAWS = 60

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from petl.evidence.intervals import binomial_interval
-from petl.measures.aligned_frequencies import aligned_draws, class_clouds, fitted_clouds
+from petl.measures.aligned_frequencies import ALIGNED_ROUNDS, STARTS, aligned_draws, class_clouds, fitted_clouds
 from petl.measures.label_shift import (
+    MOST_WORK,
     Scaling,
     affordable_draws,
     bootstrapped_frequencies,
@@ -18,10 +19,12 @@ from petl.measures.label_shift import (
     total_variation,
     variations_by_chance,
 )
+from petl.shifts.believed_mix import at_least_as_wide, believed_share, counted_interval, counted_variation
 from petl.shifts.sides import Sides
 
 BETTER_THAN_CHANCE = 1.5  # times: a classifier that knows less can't say how frequent classes are
 MIX_DRAWS, LEAST_DRAWS = 200, 60  # fewer could not reach a p-value below .05 / 3
+MORE_DRAWS, CLEARLY_CHANCE = 120, 0.1  # where the first draws leave a p-value below that
 NARROWEST = 0.5  # of the classes' distances: where they are nearer each other, any frequencies explain the scores
 ALLOWANCE = 0.1  # of the total variation: what a change of appearance alone moves the estimate by (docs/shift.md)
 
@@ -32,12 +35,13 @@ class ClassMix:
 
     Attributes:
         source, target: Frequencies [K], each summing to 1: the prior that a correction divides by, and the new ones.
-        intervals: 95 % intervals of ``target`` [K].
+        intervals: 95 % intervals of ``target`` [K], never narrower than if the images had been counted.
         variation: The total variation: half of the summed absolute differences; 0 for equal frequencies, 1 without overlap.
         variation_interval: Its 95 % interval.
         p: The p-value of "the frequencies are equal".
         by: How the target's were found: "labels", "scores" (calibrated scores, EM) or "moved classes" (also by EM, where the
             images look different).
+        believed: How much of the change from ``source`` to ``target`` is beyond chance, 0 to 1; a correction goes that far.
     """
 
     source: list[float]
@@ -47,6 +51,7 @@ class ClassMix:
     variation_interval: tuple[float, float]
     p: float
     by: str
+    believed: float
 
 
 @dataclass(frozen=True)
@@ -81,24 +86,13 @@ def mix_by_labels(sides: Sides, y: Tensor, *, seed: int) -> ClassMix:
     def variation(labels: Tensor) -> float:
         return total_variation(_shares(labels[:n], classes), _shares(labels[n:], classes))
 
-    observed = variation(both)
     drawn = torch.tensor(
         [variation(both[torch.randperm(len(both), generator=generator)]) for _ in range(MIX_DRAWS)], dtype=torch.float64
     )
     again = torch.stack(
         [_shares(y[torch.randint(len(y), (len(y),), generator=generator)], classes) for _ in range(MIX_DRAWS)]
     )
-    source, target = _shares(sides.y, classes), _shares(y, classes)
-    counts = torch.bincount(y, minlength=classes).tolist()
-    return ClassMix(
-        source.tolist(),
-        target.tolist(),
-        [binomial_interval(count, len(y)) for count in counts],
-        observed,
-        _interval((again - source).abs().sum(1) / 2),
-        _share_at_least(drawn, observed),
-        "labels",
-    )
+    return _mix(_shares(sides.y, classes), _shares(y, classes), drawn, again, len(y), by="labels")
 
 
 def mix_by_scores(found: CalibratedScores, *, seed: int) -> ClassMix:
@@ -108,7 +102,7 @@ def mix_by_scores(found: CalibratedScores, *, seed: int) -> ClassMix:
     draws = affordable_draws(len(found.source) + images, len(prior), least=LEAST_DRAWS, most=MIX_DRAWS)
     chance = variations_by_chance(found.source, images, draws=draws, seed=seed)
     again = bootstrapped_frequencies(found.target, prior, draws=draws, seed=seed + 1)
-    return _mix(prior, target, chance, again, 0.0, "scores")
+    return _mix(prior, target, chance, again, images, by="scores")
 
 
 def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) -> ClassMix | str:
@@ -124,26 +118,43 @@ def mix_of_moved_classes(sides: Sides, found: CalibratedScores, *, seed: int) ->
             f"the new images look so different that the classifier hardly tells their classes (its scores of them differ "
             f"{nearness:.0%} as much as the source's do); label some of them"
         )
-    options = {"nearness": nearness, "spread": spread, "draws": LEAST_DRAWS}
-    same = aligned_draws(clouds, len(sides.z), seed=seed, **options)
-    chance = (same - clouds.frequencies).abs().sum(1) / 2
-    again = aligned_draws(clouds, len(sides.z), frequencies=target, seed=seed + 1, **options)
-    here = _mix(clouds.frequencies, target, chance, again, ALLOWANCE, "moved classes")
+    options: dict[str, Any] = {"nearness": nearness, "spread": spread}
+
+    def by_chance(draws: int, seed: int) -> Tensor:
+        same = aligned_draws(clouds, len(sides.z), draws=draws, seed=seed, **options)
+        return (same - clouds.frequencies).abs().sum(1) / 2
+
+    chance = by_chance(LEAST_DRAWS, seed)
+    p = _share_at_least(chance + ALLOWANCE, total_variation(clouds.frequencies, target))
+    if p < CLEARLY_CHANCE and _more_is_affordable(len(sides.z), len(target)):
+        chance = torch.cat([chance, by_chance(MORE_DRAWS, seed + 2)])  # of 60 draws, one alone would decide
+    again = aligned_draws(clouds, len(sides.z), frequencies=target, draws=LEAST_DRAWS, seed=seed + 1, **options)
+    here = _mix(clouds.frequencies, target, chance + ALLOWANCE, again, len(sides.z), by="moved classes")
     return ClassMix(**{**vars(here), "source": found.prior.tolist()})
 
 
-def _mix(prior: Tensor, target: Tensor, chance: Tensor, again: Tensor, allowance: float, by: str) -> ClassMix:
-    """Returns the mix from total variations by chance [draws], and from the frequencies in sets like the target [draws, K]."""
+def _more_is_affordable(images: int, classes: int) -> bool:
+    """Returns whether the moved classes' frequencies may be found in `MORE_DRAWS` more sets."""
+    return MORE_DRAWS * STARTS * ALIGNED_ROUNDS * images * classes**2 <= MOST_WORK
+
+
+def _mix(prior: Tensor, target: Tensor, chance: Tensor, again: Tensor, images: int, *, by: str) -> ClassMix:
+    """Returns the mix from total variations by chance [draws], and from the frequencies in sets like the target [draws, K].
+
+    Sets that are drawn from images of one class are all of that class: each interval is as wide as counting would make it.
+    """
     variation = total_variation(prior, target)
     ends = torch.quantile(again, torch.tensor([0.025, 0.975], dtype=torch.float64), dim=0).T.tolist()
+    counted = [counted_interval(share, images) for share in target.tolist()]
     return ClassMix(
         prior.tolist(),
         target.tolist(),
-        [(low, high) for low, high in ends],
+        [at_least_as_wide((low, high), least) for (low, high), least in zip(ends, counted, strict=True)],
         variation,
-        _interval((again - prior).abs().sum(1) / 2),
-        _share_at_least(chance, variation - allowance),
+        at_least_as_wide(_interval((again - prior).abs().sum(1) / 2), counted_variation(prior, target, images)),
+        _share_at_least(chance, variation),
         by,
+        believed_share(variation, chance),
     )
 
 

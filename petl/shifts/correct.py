@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from petl.errors import DataError, StateError, listing
 from petl.extraction.accelerator import private_accelerator
-from petl.format.calibration_values import is_temperature
+from petl.format.calibration_values import is_number, is_temperature
 from petl.format.outputs import label_texts
 from petl.graft.sharded import is_sharded_model
 from petl.shifts.corrected_bias import take_back, write_correction
+from petl.shifts.readings import NO_SOFTMAX
 from petl.shifts.shift_findings import Shift
 from petl.sites.survey import survey_model
 from petl.training.head_layers import ClassLayers, class_layers
@@ -26,8 +28,9 @@ from petl.wrapping.record import Record
 log = logging.getLogger(__name__)
 
 FEWEST_SHARE = 1e-6  # of a class that the target seems not to have: its bias stays finite
+ROUNDING = 0.01  # how far frequencies that someone wrote with two digits may sum from 1
 DOUBTS = {  # of verdicts under which a correction may do harm
-    "none": "nothing differs beyond chance, so this correction follows noise, and may cost a point of accuracy",
+    "none": "nothing differs beyond chance, so there is nothing to gain, and what little this correction changes follows noise",
     "appearance": "the shift is of appearance, where class frequencies are uncertain",
     "unknown": "the kind of shift isn't known, and class frequencies are uncertain",
 }
@@ -37,10 +40,11 @@ def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) 
     """Fits a wrapped model's classifier to the class frequencies that `petl.shift` found; None takes the correction back.
 
     The classifier's bias gets ``(b + ln(q / p)) / a``: q and p are the frequencies of target and source, and ``softmax(a z + b)``
-    calibrates the class scores z. With it goes the temperature 1 / a, so that `petl.predict` answers with
-    ``softmax(a z + b + ln(q / p))``. Nothing else changes: the correction is in the delta when it is saved, loaded or merged, and
-    `petl.record` and ``petl inspect`` show it. Taken back, each bias has the very bits from before. A second correction takes the
-    place of the first. A later `petl.fit` trains on from the corrected classifier and forgets both numbers.
+    calibrates the class scores z. q is nearer to p than the estimate, as far as chance explains the difference. With it goes the
+    temperature 1 / a, so that `petl.predict` answers with ``softmax(a z + b + ln(q / p))``. Nothing else changes: the correction
+    is in the delta when it is saved, loaded or merged, and `petl.record` and ``petl inspect`` show it. Taken back, each bias has
+    the very bits from before. A second correction takes the place of the first. A later `petl.fit` trains on from the corrected
+    classifier and forgets both numbers.
 
     Args:
         model: Wrapped, with a classifier that trains; it is changed in place and returned.
@@ -65,6 +69,10 @@ def correct(model: Model, shift: Shift | Mapping[str, Any] | str | Path | None) 
     if shift is None:
         take_back(plain, record)
         return model
+    if record.task in NO_SOFTMAX:
+        raise StateError(
+            f"the model was trained for {record.task!r}; class frequencies correct classifiers that give each image one class"
+        )
     values = _values(shift)
     order = _order(record, values["classes"])
     source, target, bias = (
@@ -110,22 +118,33 @@ def _values(shift: Any) -> dict[str, Any]:
 
 
 def _checked(values: Any, classes: list[str]) -> dict[str, Any]:
-    """Returns the values with the classes, or raises a DataError where there isn't a number for each class."""
-    lists: list[Any] = [
-        values.get(key) if isinstance(values, Mapping) else None for key in ("source", "target", "bias")
-    ]
-    sane = all(isinstance(one, Sequence) and len(one) == len(classes) > 1 and _finite(one) for one in lists)
-    if not sane or not is_temperature(values.get("scale")) or min(*lists[0], *lists[1]) < 0:
+    """Returns the values with the classes, or raises a DataError where there isn't a sane number for each class."""
+    if not isinstance(values, Mapping):
         raise DataError(
-            "the shift's correction needs numbers for each class in 'source', 'target' (0 or more) and 'bias', and a 'scale' "
-            "above 0; run petl.shift again"
+            f"the shift's 'correction' is a {type(values).__name__}; expected an object, as petl.shift returns"
+        )
+    for key in ("source", "target", "bias"):
+        if (fault := _fault(values.get(key), len(classes), shares=key != "bias")) is not None:
+            raise DataError(f"'{key}' of the shift's correction {fault}; run petl.shift again")
+    if not is_temperature(values.get("scale")):
+        raise DataError(
+            f"'scale' of the shift's correction is {values.get('scale')!r:.40}; expected a number above 0: run petl.shift again"
         )
     return {"classes": classes, **{key: values[key] for key in ("source", "target", "bias", "scale")}}
 
 
-def _finite(numbers: Sequence[Any]) -> bool:
-    fine = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in numbers)
-    return fine and bool(torch.isfinite(torch.tensor(numbers, dtype=torch.float64)).all())
+def _fault(numbers: Any, classes: int, *, shares: bool) -> str | None:
+    """Returns what is wrong with one number for each class, or None; ``shares`` are 0 or more and sum to 1."""
+    if not isinstance(numbers, Sequence) or isinstance(numbers, str) or len(numbers) != classes or classes < 2:
+        count = f"{len(numbers)} values" if isinstance(numbers, (list, tuple)) else f"a {type(numbers).__name__}"
+        return f"is {count} for {classes} classes; expected a number for each class, of two or more"
+    odd = [one for one in numbers if not is_number(one) or (shares and one < 0)]
+    if odd:
+        return f"has {odd[0]!r:.40}; expected a number for each class{', each 0 or more' if shares else ''}"
+    total = math.fsum(numbers) if shares else 1.0
+    if abs(total - 1) > ROUNDING:
+        return f"sums to {total:.4g}; expected frequencies, which sum to 1"
+    return None
 
 
 def _read(path: str | Path) -> Any:

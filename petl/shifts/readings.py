@@ -26,6 +26,7 @@ from petl.wrapping.eval_mode import in_eval
 from petl.wrapping.lookup import bare, record
 
 FEWEST_TARGET = 20  # images
+NO_SOFTMAX = ("multilabel", "regression", "metric")  # tasks whose outputs aren't scores of one class for each image
 PROBED = 8  # images whose scores are computed twice, to see that the classifier is what returns them
 
 
@@ -59,7 +60,7 @@ def read_sides(
     _refuse_target(one, two, names)
     learned = not own_split if seen is None else bool(seen)
     reads = (source, {"split": split}), (target, {"labels": names})
-    own = _own_scores(model, (one, two), reads, names, options)
+    own = _uncorrected(model, _own_scores(model, (one, two), reads, names, options))
     if own is not None and not learned:
         return Read(Sides(one.x, y, two.x, two.y, names, own[0], own[1], own[1], True), one, two, learned)
     head = fitted_head(one.x, y, len(names), "auto")
@@ -104,6 +105,8 @@ def _own_scores(
 ) -> tuple[Tensor, Tensor] | None:
     """Returns the scores of both sides by the model's own classifier, or None where it has none of these classes."""
     wrapped = record(model)
+    if wrapped is not None and wrapped.task in NO_SOFTMAX:
+        return None
     if (wrapped is not None and wrapped.labels is not None and [*wrapped.labels] != names) or (
         wrapped is None and getattr(bare(model), "num_classes", len(names)) != len(names)
     ):
@@ -123,6 +126,15 @@ def _own_scores(
     if outputs[0] is None or outputs[1] is None or outputs[0].shape[1] != len(names):
         return None
     return outputs[0], outputs[1]
+
+
+def _uncorrected(model: nn.Module, scores: tuple[Tensor, Tensor] | None) -> tuple[Tensor, Tensor] | None:
+    """Returns the scores as they were before `petl.correct`, which takes its correction back before it writes another."""
+    wrapped = record(model)
+    if scores is None or wrapped is None or wrapped.correction is None:
+        return scores
+    offset = torch.tensor(wrapped.correction["offset"], dtype=torch.float64)
+    return scores[0].double() - offset, scores[1].double() - offset
 
 
 def _outputs(model: nn.Module, read: Any, options: Mapping[str, Any]) -> Tensor | None:

@@ -5,22 +5,26 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 from torch import nn
 
 from petl.data.inputs import Data
 from petl.data.samples import refuse_sample
 from petl.errors import PetlError
 from petl.measures.label_shift import fitted_scaling
+from petl.measures.mmd import PERMUTATIONS
+from petl.shifts.believed_mix import believed_frequencies
 from petl.shifts.class_mix import BETTER_THAN_CHANCE
 from petl.shifts.concept import concept, labels_needed
 from petl.shifts.places import block_shifts, extreme_images
 from petl.shifts.readings import Read, read_sides
 from petl.shifts.shift_findings import Correction, Shift
 from petl.shifts.sides import Sides
-from petl.shifts.told_apart import ToldApart, tell_apart
+from petl.shifts.told_apart import TESTS, ToldApart, tell_apart
 from petl.wrapping.lookup import record
 
 FEWEST_OF_A_SIDE = 20
+LEAST_LEVEL = TESTS / (1 + PERMUTATIONS)  # at lower ones nothing could ever be found
 MOST_OF_A_SIDE = 5000  # a side: the kernel table has (2 x 5000)^2 numbers
 
 
@@ -53,7 +57,7 @@ def shift(
         target: The new images, with labels or without: also a folder of images alone, a list of files, a tensor. Labels, where
             there are any, have to be of the source's classes.
         images: At most so many of each side, as `petl.data.sample` chooses them; 20 to 5000.
-        level: How often something is found where nothing differs, at most.
+        level: How often something is found where nothing differs, at most; 0.006 or more.
         split: The part of a source folder or table to read.
         seen: Whether the model has learned from the source images. None: not, where they are its own val or test part or a split
             that was named, else yes. From images that it has learned from, a classifier's scores say nothing: a second one in
@@ -117,8 +121,9 @@ def _correction(sides: Sides, found: ToldApart) -> Correction | str:
     if sides.own_scores is None:
         return "the model has no classifier for these classes; wrap it with num_classes= and train it, then call petl.shift"
     scaling = found.scores.scaling if sides.own else fitted_scaling(sides.own_scores, found.scores.target)
-    prior = found.scores.prior.tolist()
-    return Correction(prior, list(found.mix.target), scaling.scale, scaling.bias.tolist())
+    prior, target = found.scores.prior, torch.tensor(found.mix.target, dtype=torch.float64)
+    target = believed_frequencies(prior, target, found.mix.believed, len(sides.z))
+    return Correction(prior.tolist(), target.tolist(), scaling.scale, scaling.bias.tolist())
 
 
 def _in_both(sides: Sides) -> int:
@@ -127,14 +132,17 @@ def _in_both(sides: Sides) -> int:
 
 
 def _notes(model: nn.Module, read: Read) -> list[str]:
-    wrapped = record(model)
-    trained = wrapped is not None and any(len(names) > 0 for names in wrapped.sites)
-    if not read.seen or not trained:
-        return []
-    return [
-        "The model was trained beyond its classifier, and may have learned from these source images: what it remembers of them "
-        "looks like a shift. Give images that it hasn't seen: source=(train, val), split=, or seen=False."
-    ]
+    wrapped, notes = record(model), []
+    if wrapped is not None and wrapped.correction is not None:
+        notes.append(
+            "The model's classifier is corrected: its scores count here as before that, and petl.correct replaces the correction."
+        )
+    if read.seen and wrapped is not None and any(len(names) > 0 for names in wrapped.sites):
+        notes.append(
+            "The model was trained beyond its classifier, and may have learned from these source images: what it remembers of "
+            "them looks like a shift. Give images that it hasn't seen: source=(train, val), split=, or seen=False."
+        )
+    return notes
 
 
 def _refuse_settings(images: Any, level: Any, seed: Any) -> None:
@@ -142,5 +150,8 @@ def _refuse_settings(images: Any, level: Any, seed: Any) -> None:
     if not FEWEST_OF_A_SIDE <= images <= MOST_OF_A_SIDE:
         raise PetlError(f"images={images}; expected {FEWEST_OF_A_SIDE} to {MOST_OF_A_SIDE} of each side")
     number = isinstance(level, (int, float)) and not isinstance(level, bool) and math.isfinite(level)
-    if not number or not 0 < level < 0.5:
-        raise PetlError(f"level={level!r}; expected a number between 0 and 0.5, such as 0.05")
+    if not number or not LEAST_LEVEL <= level < 0.5:
+        raise PetlError(
+            f"level={level!r}; expected a number from {LEAST_LEVEL:.3f} to below 0.5, such as 0.05 (three tests share it, and "
+            f"{PERMUTATIONS} permutations show no p-value below {1 / (1 + PERMUTATIONS):.3f})"
+        )

@@ -23,7 +23,11 @@ VERDICTS = {
 
 @dataclass(frozen=True)
 class Correction:
-    """What `petl.correct` needs: frequencies of source and target [K], and the scaling of the model's own class scores."""
+    """What `petl.correct` needs: frequencies of source and target [K], and the scaling of the model's own class scores.
+
+    ``target`` is what is believed of the estimate in `Shift.mix`: it is nearer to ``source``, as far as chance explains the
+    change (``mix.believed``), and no class is below half an image.
+    """
 
     source: list[float]
     target: list[float]
@@ -48,7 +52,8 @@ class Shift(Findings):
         source_accuracy: Of the classifier that was used, on source images that it hasn't learned from; ``scores_by`` says which.
         concept: Whether the labels mean the same; None without 30 labelled target images. ``labels_needed`` is how many
             labelled target images would show a drop of accuracy by 10 points.
-        correction: For `petl.correct`; None where there is none, as ``correction_refused`` says.
+        correction: For `petl.correct`; its frequencies are shrunk towards the source's by what chance explains. None where there
+            is none, as ``correction_refused`` says.
         blocks: How much each block's outputs differ, in depth order.
         target_like, source_like: The target's images that look least and most like the source.
         in_both: How many target images have exactly a source image's features: they are the same images.
@@ -160,7 +165,8 @@ class Shift(Findings):
             more = "; and for the appearance, label target images and train with them" if self.verdict == "both" else ""
             if self.correction is None:
                 return f"{self.correction_refused}{more}"
-            return f"petl.correct(model, shift) fits the classifier to the new frequencies{more}"
+            far = f", going {self.mix.believed:.0%} of the way: the rest may be chance" if self.mix else ""
+            return f"petl.correct(model, shift) fits the classifier to the new frequencies{far}{more}"
         if self.verdict == "unknown":
             return "label some target images and call petl.shift again"
         return "label target images and train with them; new frequencies can't mend another appearance"

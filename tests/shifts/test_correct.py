@@ -188,6 +188,10 @@ def test_models_that_cannot_be_corrected() -> None:
         petl.correct(timm.create_model("test_vit", num_classes=3), found())
     with pytest.raises(petl.StateError, match="nothing to take back"):
         petl.correct(wrapped(), None)
+    levels = wrapped()
+    petl.record(levels).task = "multilabel"  # type: ignore[union-attr]  # wrapped
+    with pytest.raises(petl.StateError, match="trained for 'multilabel'"):
+        petl.correct(levels, found())
     frozen = petl.wrap(timm.create_model("test_vit", num_classes=3), "lora", head=False)
     no_bias = timm.create_model("test_vit", num_classes=3)
     no_bias.head = nn.Linear(64, 3, bias=False)
@@ -233,6 +237,11 @@ def test_a_correction_that_may_do_harm_says_so(verdict: str, said: str, caplog: 
         (found(target=[0.5, 0.5]), "each class"),
         (found(bias=[0.0, float("nan"), 0.0]), "each class"),
         (found(target=[1.1, -0.1, 0.0]), "0 or more"),
+        (found(target=[7, 2, 1]), "sums to 10; expected"),
+        (found(source=[0.0, 0.0, 0.0]), "'source' of .* sums to 0"),
+        (found(target=[10**400, 0, 0]), "number for each class"),
+        (found(target="abc"), "a str for 3 classes"),
+        ({**found(), "correction": [1, 2]}, "is a list"),
         ("nowhere.json", "can't be read"),
     ],
 )

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset, TensorDataset
 import petl
 from petl.findings import as_text
 from petl.measures.label_shift import estimated_frequencies, fitted_scaling
+from petl.shifts.believed_mix import believed_frequencies
 from petl.shifts.concept import concept
 from petl.shifts.places import block_shifts
 from petl.shifts.sides import Sides
@@ -150,7 +151,11 @@ def test_a_model_is_asked_and_stays_as_it_is(probe: nn.Module, tmp_path: Path) -
     scaling = fitted_scaling(scores[0], EVEN)
     prior = scaling.probabilities(scores[0]).mean(0)
     q = estimated_frequencies(scaling.probabilities(scores[1]), prior)
+    assert found.mix is not None
+    assert torch.allclose(torch.tensor(found.mix.target, dtype=torch.float64), q, atol=1e-3)
+    q = believed_frequencies(prior, q, found.mix.believed, len(target))
     assert torch.allclose(torch.tensor(found.correction.target, dtype=torch.float64), q, atol=1e-3)
+    assert 0 < found.mix.believed < 1 and f"{found.mix.believed:.0%} of the way" in text
     path = tmp_path / "shift.json"
     path.write_text(as_text(found))
     wanted = (scaling.probabilities(scores[1]) * (q / prior)).argmax(1)
@@ -159,6 +164,10 @@ def test_a_model_is_asked_and_stays_as_it_is(probe: nn.Module, tmp_path: Path) -
     assert torch.equal(torch.from_numpy(answers.probabilities).argmax(1), wanted)
     right = [float((answer == OTHER).double().mean()) for answer in (scores[1].argmax(1), wanted)]
     assert right[1] >= right[0]
+    again = petl.shift(probe, Pictures(EVEN, 2), target.images, seen=False, progress=False)  # of the corrected model
+    assert again.correction is not None and "is corrected" in str(again)
+    assert again.correction.target == pytest.approx(found.correction.target, abs=1e-4)
+    assert again.correction.bias == pytest.approx(found.correction.bias, abs=1e-2)
     petl.correct(probe, None)
     assert all(torch.equal(value, before[key]) for key, value in probe.state_dict().items())
 
@@ -208,7 +217,15 @@ def test_data_that_cannot_be_used(probe: nn.Module) -> None:
     for source, target, said in wrong:
         with pytest.raises(petl.PetlError, match=said):
             petl.shift(probe, source, target, progress=False)
-    for name, value in (("images", 5), ("images", 10**6), ("images", True), ("level", 0), ("level", "a"), ("seed", -1)):
+    for name, value in (
+        ("images", 5),
+        ("images", 10**6),
+        ("images", True),
+        ("level", 0),
+        ("level", 0.001),
+        ("level", "a"),
+        ("seed", -1),
+    ):
         options: dict[str, Any] = {name: value, "progress": False}
         with pytest.raises(petl.PetlError, match="expected|seed"):
             petl.shift(probe, fine, images, **options)
