@@ -70,8 +70,8 @@ def from_peft(model: Model, folder: Paths, *, fused: bool = True, memory: Memory
     8
     """
     training = memory_setting(memory, fused)
+    values, tensors, texts = read_adapter(folder)
     path = as_path(folder)
-    values, tensors, texts = read_adapter(path)
     config = read_config(path, values)
     survey = survey_unwrapped(model)
     found = sorted_tensors(config, model, tensors)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 LONGEST_TEXT = 1000
 MOST_NAMES = 2**18
+LARGEST_FLOAT = int(sys.float_info.max)
 
 
 def is_utf8(text: str) -> bool:
@@ -36,6 +38,31 @@ def is_table_of_texts(value: Any) -> bool:
         and len(value) <= 4096
         and all(is_text(key) and is_text(item) for key, item in value.items())
     )
+
+
+def parsed_json(text: str | bytes, **options: Any) -> Any:
+    """Returns the value of a JSON text from a file; a whole number that is too large for any float is an error.
+
+    Raises:
+        ValueError: it is no JSON, or has such a number. RecursionError: it is nested too deep.
+    """
+    return json.loads(text, parse_int=_whole, **options)
+
+
+def _whole(digits: str) -> int:
+    number = int(digits)
+    if abs(number) > LARGEST_FLOAT:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return number
+
+
+def is_finite_number(value: Any) -> bool:
+    """Returns whether the value is a finite number, no bool, that a float can hold.
+
+    >>> is_finite_number(0.5), is_finite_number(10**400), is_finite_number(float("nan")), is_finite_number(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST_FLOAT <= value <= LARGEST_FLOAT
 
 
 def short_repr(value: Any) -> str:

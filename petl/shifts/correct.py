@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from petl.errors import DataError, StateError, listing
 from petl.extraction.accelerator import private_accelerator
 from petl.format.calibration_values import is_temperature
 from petl.format.outputs import label_texts
+from petl.format.texts import parsed_json
 from petl.graft.sharded import is_sharded_model
 from petl.shifts.corrected_bias import take_back, write_correction
 from petl.shifts.shift_findings import Shift
@@ -130,8 +130,8 @@ def _finite(numbers: Sequence[Any]) -> bool:
 
 def _read(path: str | Path) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parsed_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read as JSON ({error}); petl shift --out writes such a file") from error
 
 
