@@ -32,7 +32,10 @@ def as_path(path: Paths) -> Path:
 
 def path_to_write(path: Paths) -> Path:
     """Returns the path of a file that will be written, or raises a DeltaError where it can't be one, as an address can't."""
-    return file_to_write(_path_text(path))
+    text = os.fspath(_path_text(path))
+    if text.endswith(("/", os.sep)):  # which a Path would drop, and a file have the folder's name
+        raise DeltaError(f"can't write {text}: it is a folder's name; give a file's, such as {text}delta.safetensors")
+    return file_to_write(path)
 
 
 def _path_text(path: Paths) -> Paths:
