@@ -114,7 +114,10 @@ def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict
     strange = [key for key in tensors if not key.startswith(PREFIX)]
     if strange:
         shown = shortened(printable(strange[0]), 100)
-        raise DeltaError(f"{path / TENSORS}: {shown} doesn't begin with {PREFIX!r}, as the keys of peft's files do")
+        raise DeltaError(
+            f"{path / TENSORS}: {shown} is in no layer (peft's keys of layers begin with {PREFIX!r}); tensors that layers "
+            f"share, as those of VeRA, are not taken"
+        )
     return config, {key.removeprefix(PREFIX): value for key, value in tensors.items()}, metadata
 
 
