@@ -38,6 +38,11 @@ def path_to_write(path: Paths) -> Path:
     return file_to_write(path)
 
 
+def folder_to_write(path: Paths) -> Path:
+    """Returns the path of a folder that will be written, or raises a DeltaError where it can't be one, as an address can't."""
+    return file_to_write(_path_text(path))
+
+
 def _path_text(path: Paths) -> Paths:
     """Returns the path as it is, or raises a DeltaError where it can't be one."""
     try:

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from petl.addresses.address import address_of
-from petl.delta.file import Paths, as_path, path_to_write
+from petl.delta.file import Paths, as_path, folder_to_write
 from petl.errors import DeltaError, StateError, printable, shortened
 from petl.format.atomic_files import open_atomically, reason
 from petl.format.tensorfile import read_file, write_file
@@ -26,7 +26,7 @@ PREFIX = "base_model.model."  # of every key in peft's files
 
 def output_folder(folder: Paths) -> Path:
     """Returns the folder to write, or raises a DeltaError where it can't be one."""
-    path = path_to_write(folder)
+    path = folder_to_write(folder)
     if path.exists() and not path.is_dir():
         raise DeltaError(f"{path} is a file; peft's adapters are folders of two files: name a folder")
     above = path.resolve().parent

@@ -336,6 +336,8 @@ def test_addresses_where_none_can_be(delta: Path, tmp_path: Path, monkeypatch: p
     for write in (petl.to_peft, petl.export):
         with pytest.raises(petl.DeltaError, match="files are written here alone"):
             write(petl.wrap(timm.create_model("test_vit"), "bias"), there)
+    with pytest.raises(petl.DeltaError, match="a folder's name"):
+        petl.save(petl.wrap(timm.create_model("test_vit"), "bias"), "pets/")
     with pytest.raises(petl.StateError, match="folders here alone"):
         petl.ls("hf://me/pets")
     for word in (there, "s3://bucket/pets.safetensors"):
