@@ -76,8 +76,8 @@ def _umask() -> int:
     return mask
 
 
-def refuse_address_of_folder(folder: Paths) -> None:
-    """Raises a DeltaError for an address: an adapter is a folder of two files, which peft's own libraries fetch."""
+def _folder_here(folder: Paths) -> Path:
+    """Returns the path of an adapter's folder, or raises a DeltaError for an address, which huggingface_hub fetches."""
     address = address_of(folder) if isinstance(folder, (str, os.PathLike)) else None
     if address is not None and address.local_path() is None:
         repo = "/".join(address.text.split("/")[2:4]) if address.scheme == "hf" else "USER/REPO"
@@ -85,6 +85,7 @@ def refuse_address_of_folder(folder: Paths) -> None:
             f"{address} is an address, and an adapter of peft's is a folder of two files; fetch it, and pass the folder: "
             f"huggingface_hub.snapshot_download({repo!r})"
         )
+    return as_path(folder)
 
 
 def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
@@ -93,8 +94,7 @@ def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict
     Raises:
         DeltaError: there is no such adapter, it is a pickle, or a file is damaged.
     """
-    refuse_address_of_folder(folder)
-    path = as_path(folder)
+    path = _folder_here(folder)
     if not path.is_dir():
         raise DeltaError(
             f"{path} is no folder; give one with {CONFIG} and {TENSORS}, as peft's save_pretrained writes it"
