@@ -10,6 +10,7 @@ from typing import Any
 
 LONGEST_TEXT = 1000
 MOST_NAMES = 2**18
+DEEPEST_JSON = 100  # lists and tables in each other; Python's own limit depends on who calls
 LARGEST_FLOAT = int(sys.float_info.max)
 
 
@@ -41,12 +42,20 @@ def is_table_of_texts(value: Any) -> bool:
 
 
 def parsed_json(text: str | bytes, **options: Any) -> Any:
-    """Returns the value of a JSON text from a file; a whole number that is too large for any float is an error.
+    """Returns the value of a JSON text from a file.
 
     Raises:
-        ValueError: it is no JSON, or has such a number. RecursionError: it is nested too deep.
+        ValueError: it is no JSON, has a whole number that is too large for any float, or is nested deeper than ``DEEPEST_JSON``.
+        RecursionError: it is nested deeper than Python reads.
     """
-    return json.loads(text, parse_int=_whole, **options)
+    value = json.loads(text, parse_int=_whole, **options)
+    level: list[Any] = [[value]]
+    for _ in range(DEEPEST_JSON + 1):
+        inside = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [one for items in inside for one in items if isinstance(one, (dict, list))]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {DEEPEST_JSON} deep")
 
 
 def _whole(digits: str) -> int:
