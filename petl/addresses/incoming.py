@@ -7,7 +7,6 @@ and a stream without an end is left where the file should have ended.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import struct
 from pathlib import Path
@@ -17,6 +16,7 @@ from petl.addresses.address import Address
 from petl.addresses.fetch_errors import Unreachable
 from petl.errors import DeltaError, printable
 from petl.format.tensorfile import LONGEST_HEADER
+from petl.format.texts import parsed_json
 
 
 class Incoming:
@@ -98,9 +98,9 @@ class Incoming:
 def _end_of_tensors(address: Address, text: bytes) -> int:
     """Returns how many bytes follow the header."""
     try:
-        entries: dict[str, Any] = json.loads(text)
+        entries: dict[str, Any] = parsed_json(text)
         ends = [int(entry["data_offsets"][1]) for key, entry in entries.items() if key != "__metadata__"]
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+    except (ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise DeltaError(f"{address} is no safetensors file: its header can't be read ({str(error)[:80]})") from None
     return max([0, *ends])
 

@@ -30,12 +30,22 @@ def local_file(path: str | os.PathLike[str]) -> Path:
         return path
     address = address_of(path)
     if address is None:
-        return Path(path)
+        return _at_home(Path(path))
     if (plain := address.local_path()) is not None:
         return _checked(address, Path(plain))
     place = hub_place(address)
     file = remote_file(address) if place is None else hub_file(address, place)
     return FetchedFile.at(file, str(address))
+
+
+def file_to_write(path: str | os.PathLike[str]) -> Path:
+    """Returns the path of a file or folder that will be written.
+
+    Raises:
+        DeltaError: it is an address; nothing was fetched.
+    """
+    refuse_address(path)
+    return local_file(path)
 
 
 def refuse_address(path: str | os.PathLike[str]) -> None:
@@ -45,6 +55,11 @@ def refuse_address(path: str | os.PathLike[str]) -> None:
         return
     how = "petl.push writes to the hub" if address.scheme == "hf" else "write a file, and copy it there"
     raise DeltaError(f"{address} is an address, and files are written here alone; {how}")
+
+
+def _at_home(path: Path) -> Path:
+    """Returns the path with the home folder in place of a leading ``~``, as shells do it, unless a folder here has that name."""
+    return path.expanduser() if path.parts[:1] == ("~",) and not os.path.lexists("~") else path
 
 
 def _checked(address: Address, path: Path) -> Path:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from petl.cli.arguments import JsonOption, OverwriteOption, TrustOption
+from petl.cli.arguments import JsonOption, OverwriteOption, TrustOption, delta_file
 from petl.cli.models import existing_file, named_base, weights_file
 from petl.cli.phrases import findings_text
 from petl.cli.terminal import note, say
@@ -57,12 +57,13 @@ def combine_command(
     from petl.cli.outputs import new_file
 
     files, numbers = split_weights(deltas, weights)
-    there = [existing_file(file) for file in files if file != "base"]
+    items = [file if file == "base" else existing_file(delta_file(file)) for file in files]
+    there = [item for item in items if item != "base"]
     path = new_file(to, inputs=[*there, *weights_file(model)], overwrite=overwrite)
     base = named_base(model, there, trust_remote)
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
     options |= {"how": how, "density": density, "heads": heads, "rank": said_rank(rank), "data": said_data(data)}
-    combined = petl.combine(files, weights=numbers, model=base, trust_remote=trust_remote, **options)
+    combined = petl.combine(items, weights=numbers, model=base, trust_remote=trust_remote, **options)
     combined.save(path)
     note(f"wrote {printable(str(path))}")
     say(findings_text(combined, as_json))

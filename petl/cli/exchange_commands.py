@@ -54,6 +54,7 @@ def from_peft_command(
     """Write an adapter that peft has trained on a timm model as a delta of petl's."""
     import petl
     from petl.cli.outputs import destination, try_writing
+    from petl.exchange.peft_folder import read_adapter
 
     adapter = Path(folder) / "adapter_model.safetensors"
     path = destination(to, inputs=[adapter, *weights_file(model)], overwrite=overwrite)
@@ -61,6 +62,7 @@ def from_peft_command(
         raise MethodError(
             "which timm model was the adapter trained on? Name it: --model NAME, or --model NAME:WEIGHTS_FILE"
         )
+    read_adapter(folder)  # an error of the folder comes before timm fetches weights
     net = petl.from_peft(named_backbone(model, parse_pairs(args)), folder)
     try_writing(path, lambda trial: petl.save(net, trial))
     petl.save(net, path)

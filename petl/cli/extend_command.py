@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from petl.addresses.fetched_file import FetchedFile
 from petl.cli.arguments import DataArgument, DeltaArgument, JsonOption, OverwriteOption, TrustOption
 from petl.cli.combine_command import BaseOption, BatchOption, WorkersOption
 from petl.cli.models import existing_file, named_base, weights_file
@@ -18,7 +20,8 @@ def extend_command(
     delta: DeltaArgument,
     data: DataArgument,
     to: Annotated[
-        str | None, typer.Option("--out", metavar="FILE", help="The delta file to write. [NAME-extended.safetensors]")
+        str | None,
+        typer.Option("--out", metavar="FILE", help="The delta file to write. [NAME-extended.safetensors beside DELTA]"),
     ] = None,
     statistics: Annotated[
         str | None, typer.Option(metavar="FILE", help="Those of the old images. [NAME.ridge.safetensors beside DELTA]")
@@ -39,7 +42,8 @@ def extend_command(
     from petl.combining.ridge_statistics import statistics_beside
 
     inputs = [existing_file(delta), *([existing_file(statistics)] if statistics else []), *weights_file(model)]
-    out = to or str(delta.with_name(f"{delta.stem}-extended.safetensors"))
+    beside_it = Path() if isinstance(delta, FetchedFile) else delta.parent  # not into a cache
+    out = to or str(beside_it / f"{delta.stem}-extended.safetensors")
     path = new_file(out, inputs=inputs, overwrite=overwrite)
     beside = destination(str(statistics_beside(path)), inputs=inputs, overwrite=overwrite)
     base = named_base(model, [delta], trust_remote)

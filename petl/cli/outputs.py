@@ -15,8 +15,10 @@ from petl.training.run_file import read_run_file, run_file_beside
 
 
 def destination(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = False) -> Path:
-    """Returns the file to write, or raises a StateError for a folder, one of the inputs under any name, or an existing file."""
-    path = Path(name)
+    """Returns the file to write, or raises an error: for an address, a folder, an input under any name, an existing file."""
+    from petl.addresses.local_file import file_to_write
+
+    path = file_to_write(name)
     if name.endswith(("/", os.sep)) or _ask_file_system(path.is_dir):
         raise StateError(f"{name!r} is a folder's name; give a file's, such as {path / 'delta.safetensors'}")
     if same := next((other for other in inputs if _is_same_file(path, Path(other))), None):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -68,6 +69,11 @@ def _read(path: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(file, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own text tells how to run the code in the file
+        raise StateError(
+            f"{path} can't be read as a checkpoint: it is damaged, or holds more than tensors, such as a whole pickled model, "
+            f"which can run any code when it is opened; write its state dict: torch.save(model.state_dict(), path)"
+        ) from error
     except Exception as error:  # torch, pickle and zip raise whatever they like
         said = shortened(" ".join(str(error).split()), 200)
         raise StateError(
@@ -99,6 +105,17 @@ def _shown(tuned: Any) -> str:
     return str(tuned) if isinstance(tuned, (str, Path)) else f"this {type(tuned).__name__}"
 
 
+def _refuse_no_numbers(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor]) -> None:
+    """Raises a StateError for tensors without values, and for complex numbers, which no base has."""
+    for what, tensors in (("base", base), ("checkpoint", tuned)):
+        if empty := [key for key, value in tensors.items() if value.is_meta]:
+            raise StateError(
+                f"{listing(empty)} of the {what} are on the meta device and have no values; load them first"
+            )
+    if odd := [key for key, value in tuned.items() if value.is_complex()]:
+        raise StateError(f"{listing(odd)} of the checkpoint holds complex numbers; expected real ones, as the base's")
+
+
 def in_names_of(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], heads: tuple[str, ...]) -> dict[str, Tensor]:
     """Returns the tuned tensors under the base's names, without a prefix that all of them have.
 
@@ -123,6 +140,7 @@ def in_names_of(base: Mapping[str, Tensor], tuned: Mapping[str, Tensor], heads: 
             f"{listing(other)} has another shape in the checkpoint: {tuple(tuned[other[0]].shape)}, and "
             f"{tuple(base[other[0]].shape)} in the base; build the base as it was (img_size=, in_chans= ...)"
         )
+    _refuse_no_numbers(base, tuned)
     odd = [key for key, value in tuned.items() if value.is_floating_point() and not bool(value.isfinite().all())]
     if odd:
         raise StateError(f"{listing(odd)} of the checkpoint holds numbers that are infinite or not a number")

@@ -52,8 +52,9 @@ def combine(
         how: "mean" adds; "ties" keeps the largest numbers of each change (a share ``density``) and adds those that agree in
             sign; "iso" adds and then sets all singular values of a layer's change to their mean.
         model: The base. None: that of a wrapped model among the deltas, else timm builds the recorded one.
-        rank: Of the changes of layers' weights. None: as many as low-rank changes need, whole tensors for others.
-            A number cuts them all to it; what is lost is reported. "full": whole tensors.
+        rank: Of the changes of layers' weights. None: the ranks of low-rank changes together, whole tensors for others. With
+            how="ties", whose sums have no low rank, that cuts something off, which is reported; "full" doesn't.
+            A number cuts them all to it. "full": whole tensors.
         heads: "mean" averages the classifiers (the default where the classes are the same), "apart" puts them side by side, with
             labels ``name/label`` (the default where they differ), the name of a delta keeps that one's, and "refit" computes them
             from images in closed form (the default with ``data``).
@@ -78,6 +79,7 @@ def combine(
     """
     contents = open_deltas(deltas)
     summing, passes = Summing(how, density), Passes(images, seed, batch_size, workers, progress)
+    auto = isinstance(weights, str) and weights == "auto"
     given = _weights(weights, contents, summing, data)
     _refuse_rank(rank)
     present = [delta for delta in contents.deltas if delta]
@@ -94,9 +96,9 @@ def combine(
         known: dict[str, Any] = {delta.name: change_of(base, delta, 0.0) for delta in present}
         changes = [known[delta.name] for delta in present]
         labels = {delta.name: delta.header.labels for delta in present}
-        tasks = [] if data is None else task_data(data, base, labels, choosing=weights == "auto", seed=seed)
+        tasks = [] if data is None else task_data(data, base, labels, choosing=auto, seed=seed)
         job = CombineJob(base, changes, summing, rank, way, tasks, passes)
-        return finished(job, contents, given, auto=weights == "auto")
+        return finished(job, contents, given, auto=auto)
 
 
 def _weights(weights: Any, contents: Contents, summing: Summing, data: Any) -> list[float]:

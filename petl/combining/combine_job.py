@@ -17,10 +17,13 @@ from petl.combining.opened import BASE, Contents
 from petl.combining.rebuilding import FULL, Head, Rebuilt, chosen_ranks, rebuilt
 from petl.combining.refitted import RefittedTask, refit, refitted, right
 from petl.combining.task_data import Passes, TaskData
+from petl.delta.fitting import rounded_type
 from petl.errors import StateError
 from petl.wrapping.head import head_option
 from petl.wrapping.lookup import require_record
 from petl.wrapping.own_tensors import state_tensors
+
+ROUNDED_TYPES = ("int3", "int4", "int8", "bfloat16", "float16")  # the coarsest first
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,7 @@ def finished(job: CombineJob, contents: Contents, given: Sequence[float], *, aut
         head.labels, head.slices, {one.name: _task_head(one) for one in found}, curve, even, held,
     )  # fmt: skip
     _note(result, head, combined)
+    result.record.approximate = _coarsest(changes) if wanted else None
     return combined
 
 
@@ -132,6 +136,12 @@ def _chosen(job: CombineJob, even: Sequence[float]) -> Chosen:
         return [right(scores, y) for scores, y in reads]
 
     return choose_weights(len(job.changes), even, measure, one_task=len(job.tasks) == 1)
+
+
+def _coarsest(changes: Sequence[TaskChange]) -> str | None:
+    """Returns the type of the fewest bits that numbers in the sum were rounded to; None where none were."""
+    types = {rounded_type(change.delta.header) for change in changes if change.weight}
+    return next((name for name in ROUNDED_TYPES if name in types), None)
 
 
 def _note(result: Rebuilt, head: CombinedHead, combined: Combined) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from petl.combining.ridge_statistics import RidgeStatistics, statistics_beside
 from petl.data.class_labels import dataset_classes
 from petl.data.own_parts import own_parts
 from petl.data.pipelines import pipeline
-from petl.delta.file import Paths
+from petl.delta.file import Paths, as_path
 from petl.delta.load import load
 from petl.delta.tensors import delta_checksum, delta_tensors
 from petl.errors import DataError, StateError, listing
@@ -56,7 +57,8 @@ def extend(
             or ``data`` has all of its classes: they are learned anew. It isn't changed.
         data: Labelled images: a folder (its ``train`` where it has splits), a table, a Dataset. Classes are known by their names;
             in a Dataset without names, by their numbers among the model's outputs.
-        base, trust_remote: For a delta file: the backbone, and whether the header may name one outside timm, as for `petl.load`.
+        base, trust_remote: For a delta file: the backbone, which isn't changed either, and whether the header may name one
+            outside timm, as for `petl.load`.
         statistics: What an earlier call returned, or its file. None: those that the model has from `petl.extend`, or the file
             beside the delta.
         again: Whether images may be added that were added before, which are refused else.
@@ -104,13 +106,13 @@ def _opened_model(
     """Returns the model, and the statistics that were given or that lie beside its file."""
     given = statistics
     if not isinstance(model, nn.Module):
-        path = Path(model)
+        path = as_path(model)
         beside = statistics_beside(path)
         if given is None and beside.is_file():
             given = beside
-        model = load(path, base, trust_remote=trust_remote)
+        model = load(path, copy.deepcopy(base), trust_remote=trust_remote)
     if given is not None and not isinstance(given, RidgeStatistics):
-        given = RidgeStatistics.load(Path(given))
+        given = RidgeStatistics.load(as_path(given))
     return model, given
 
 
@@ -122,7 +124,14 @@ def _labels(record: Record, model: nn.Module) -> list[str]:
     """Returns the names of the model's classes; [] where its classifier is new, so that its outputs mean nothing yet."""
     if _is_new(record, model):
         return []
-    return [*record.labels] if record.labels else [str(number) for number in range(_outputs(record, model))]
+    labels = record.labels or []
+    if len({*labels}) < len(labels):
+        name = Counter(labels).most_common(1)[0][0]
+        raise StateError(
+            f"several of the model's classes have the name {name!r:.60}, and images go to classes by their names; save it with "
+            f"others: petl.save(model, path, labels=[...])"
+        )
+    return [*labels] if labels else [str(number) for number in range(_outputs(record, model))]
 
 
 def _is_new(record: Record, model: nn.Module) -> bool:

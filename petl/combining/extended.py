@@ -9,7 +9,7 @@ from typing import Any
 
 from petl.combining.model_findings import NOT_IN_JSON, ModelFindings
 from petl.combining.ridge_statistics import RidgeStatistics, statistics_beside
-from petl.delta.file import Paths, as_path
+from petl.delta.file import Paths, path_to_write
 
 
 @dataclass(frozen=True, repr=False)
@@ -54,5 +54,5 @@ class Extended(ModelFindings):
         The statistics come first: an interruption leaves statistics that the old delta's labels don't fit, which the next
         `petl.extend` says.
         """
-        self.statistics.save(statistics_beside(as_path(path)))
+        self.statistics.save(statistics_beside(path_to_write(path)))
         return super().save(path, **options)

@@ -19,6 +19,7 @@ from petl.errors import DataError, StateError, listing
 from petl.evidence.leave_one_out import PENALTIES
 from petl.evidence.principal_axes import parts
 from petl.format.tensorfile import read_file, write_file
+from petl.format.texts import parsed_json
 from petl.version import __version__
 
 MOST_FREEDOM = 0.5  # degrees of freedom an image: with more, cross-validation by their sum alone calls any fit perfect
@@ -158,7 +159,7 @@ class RidgeStatistics:
         """
         metadata, tensors = read_file(path)
         try:
-            texts = json.loads(metadata[STATISTICS_KEY])
+            texts = parsed_json(metadata[STATISTICS_KEY])
             counts, sums, packed = (tensors[key] for key in ("counts", "sums", "gram"))
             classes, trunk, added = texts["classes"], texts["trunk"], texts["added"]
             fine = texts["format"] == RIDGE_FORMAT and all(isinstance(name, str) for name in [*classes, *added, trunk])

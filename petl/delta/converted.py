@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from petl.delta.file import Paths, as_path, read_delta, write_delta
+from petl.delta.file import Paths, as_path, path_to_write, read_delta, write_delta
 from petl.delta.storage import stored_as
 
 
@@ -18,6 +18,7 @@ def convert_delta(path: Paths, to: Paths, dtype: torch.dtype | str) -> Path:
     Raises:
         DeltaError: there is no such type, it can't hold the numbers, or a file can't be read or written.
     """
+    target = path_to_write(to)
     header, tensors = read_delta(as_path(path))
     header, tensors = stored_as(header, tensors, dtype)
-    return write_delta(as_path(to), tensors, header)
+    return write_delta(target, tensors, header)

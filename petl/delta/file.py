@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from petl.addresses.fetched_file import refuse_fetched
-from petl.addresses.local_file import local_file, refuse_address
+from petl.addresses.local_file import file_to_write, local_file
 from petl.delta.header import Header
 from petl.delta.tensors import delta_checksum
 from petl.errors import DeltaError
@@ -32,8 +32,15 @@ def as_path(path: Paths) -> Path:
 
 def path_to_write(path: Paths) -> Path:
     """Returns the path of a file that will be written, or raises a DeltaError where it can't be one, as an address can't."""
-    refuse_address(_path_text(path))
-    return as_path(path)
+    text = os.fspath(_path_text(path))
+    if text.endswith(("/", os.sep)):  # which a Path would drop, and a file have the folder's name
+        raise DeltaError(f"can't write {text}: it is a folder's name; give a file's, such as {text}delta.safetensors")
+    return file_to_write(path)
+
+
+def folder_to_write(path: Paths) -> Path:
+    """Returns the path of a folder that will be written, or raises a DeltaError where it can't be one, as an address can't."""
+    return file_to_write(_path_text(path))
 
 
 def _path_text(path: Paths) -> Paths:

@@ -33,7 +33,7 @@ from petl.format.outputs import are_shares, description_faults, is_units, labels
 from petl.format.packing import PACKED_TYPES, is_packing, packing_faults, unpacked_shapes
 from petl.format.pipeline_values import is_pipeline, pipeline_fault
 from petl.format.recipe_values import Shapes, are_sites, is_head, is_summary, labels_off, lost_keys
-from petl.format.texts import are_texts, is_table_of_texts, is_text
+from petl.format.texts import are_texts, is_table_of_texts, is_text, parsed_json
 from petl.methods.registry import check_method_values
 from petl.version import __version__
 from petl.wrapping.record import Record
@@ -134,11 +134,12 @@ class Header:
         """Returns the header as the metadata of a safetensors file, after the same checks as when a file is read."""
         try:
             text = json.dumps(self.to_dict())
+            values = parsed_json(text)
         except (TypeError, ValueError, RecursionError) as error:
             raise DeltaError(
                 f"can't write {path}: labels, results and create_args must be JSON values ({error})"
             ) from None
-        if wrong := faults(json.loads(text), shapes):
+        if wrong := faults(values, shapes):
             raise DeltaError(
                 f"can't write {path}: {listing(wrong)} can't stand in a delta's header, and no petl could load it"
             )

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from petl.errors import ITEM, printable, shortened
+from petl.format.texts import is_finite_number
 
 ERROR = "_standard_error"  # of a figure's name, as TaskMetrics.row has it
 IMAGES = ("images", "n")
+WIDE = 1e9  # from here on a figure is shown with few digits
 NO_FIGURES = {"epoch", "stage", "train_loss", "lr", "seconds", "epochs", *IMAGES}
 MAIN = (  # what a model is judged by, the first that is there
     "accuracy",
@@ -39,7 +41,7 @@ def recorded_figures(results: Mapping[str, Any] | None) -> list[Figure]:
     >>> recorded_figures({"epoch": 3, "loss": 0.4, "accuracy": 0.9, "accuracy_standard_error": 0.01, "images": 900})
     [Figure(name='accuracy', value=0.9, error=0.01), Figure(name='loss', value=0.4, error=None)]
     """
-    numbers = {str(key): float(value) for key, value in (results or {}).items() if _is_number(value)}
+    numbers = {str(key): float(value) for key, value in (results or {}).items() if is_finite_number(value)}
     names = [name for name in numbers if name not in NO_FIGURES and not name.endswith(ERROR)]
     names.sort(key=lambda name: (name == "loss", MAIN.index(name) if name in MAIN else len(MAIN)))
     return [Figure(shortened(printable(name), ITEM), numbers[name], numbers.get(f"{name}{ERROR}")) for name in names]
@@ -62,12 +64,8 @@ def figure_text(value: float, error: float | None) -> str:
     >>> figure_text(0.91234, 0.0123), figure_text(12.3456, None)
     ('0.912 +- 0.012', '12.35')
     """
-    if error is None:
+    if error is None or max(abs(value), abs(error)) >= WIDE:
         return f"{value:.4g}"
     digits = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3
     digits = min(digits, 6)
     return f"{value:.{digits}f} +- {error:.{digits}f}"
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from petl.errors import DeltaError
+from petl.format.texts import parsed_json
 
 KEY = "petl"
 SEAL = "petl_sha256"  # the checksum of the text under KEY, so that damage to the recipe is noticed too
@@ -29,7 +29,7 @@ def sealed_values(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             f"{path}: the {KEY!r} entry of its header doesn't have its checksum; the file is damaged: copy it again"
         )
     try:
-        values = json.loads(text)
+        values = parsed_json(text)
         _ = values["format"]
         return values
     except (ValueError, KeyError, TypeError, RecursionError) as error:

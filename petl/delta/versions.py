@@ -23,8 +23,9 @@ def refuse_newer(path: Path | str, values: Mapping[str, Any]) -> None:
     first version of petl-vision that has it. What else is unknown in a header is no reason to refuse it.
     """
     number, needs = values["format"], values.get("needs")
-    newest = PACKED_FORMAT if values.get("packed") else FORMAT
-    if type(number) is int and number > newest:
+    if number == PACKED_FORMAT and not values.get("packed"):
+        raise DeltaError(f"{path}: its header has format {number} and doesn't say what is packed; the file is damaged")
+    if type(number) is int and number > PACKED_FORMAT:
         raise DeltaError(
             f"{path} has format {number}, and petl {__version__} reads up to {PACKED_FORMAT}; upgrade petl-vision: "
             f"{_install(values.get('version'))}"

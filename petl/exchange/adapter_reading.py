@@ -34,12 +34,14 @@ class AdapterConfig:
 
     def rank(self, name: str) -> int:
         """Returns the rank of the layer of this name."""
-        return int(self._by_layer("rank_pattern", name, self.values.get("r", 8)))
+        found = self._by_layer("rank_pattern", name, self.values.get("r"))
+        return 8 if found is None else int(found)
 
     def alpha(self, name: str) -> float:
         """Returns ``lora_alpha`` (of LoHa and LoKr, ``alpha``) of the layer of this name."""
         key = "lora_alpha" if "lora_alpha" in self.values else "alpha"
-        return self._by_layer("alpha_pattern", name, self.values.get(key, 8))
+        found = self._by_layer("alpha_pattern", name, self.values.get(key))
+        return 8 if found is None else found
 
     def _by_layer(self, table: str, name: str, usual: Any) -> Any:
         patterns: Mapping[str, Any] = self.values.get(table) or {}
@@ -95,6 +97,7 @@ def named_layers(config: AdapterConfig, model: nn.Module) -> set[str] | None:
     if target is None:
         return None
     fields = {**config.values, "target_modules": target}
+    fields.pop("feedforward_modules", None)  # IA3's, which peft compares with a list of targets by its letters
     if isinstance(target, str) and target.lower() == ALL_LINEAR:
         fields["target_modules"] = [name for name, module in modules.items() if isinstance(module, nn.Linear)]
     if names := _alternatives(target):

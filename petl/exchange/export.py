@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from petl.data.pipelines import pipeline
-from petl.delta.file import Paths, as_path
+from petl.delta.file import Paths, path_to_write
 from petl.delta.load import load
 from petl.errors import DeltaError, StateError
 from petl.exchange.exportable import OUTPUT_NAMES, AnsweringModel, answering, exportable_copy
@@ -108,7 +108,7 @@ def _refuse_difference(network: nn.Module, gap: float, scale: float) -> None:
 
 def _destination(path: Paths) -> Path:
     """Returns the path of the file, or raises an error where no such file can be written."""
-    place = as_path(path)
+    place = path_to_write(path)
     if place.suffix not in (".onnx", ".pt2"):
         raise DeltaError(f"{place}: the ending says which file to write; name one that ends with .onnx or .pt2")
     if not place.resolve().parent.is_dir():

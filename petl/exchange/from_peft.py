@@ -70,8 +70,8 @@ def from_peft(model: Model, folder: Paths, *, fused: bool = True, memory: Memory
     8
     """
     training = memory_setting(memory, fused)
+    values, tensors, texts = read_adapter(folder)
     path = as_path(folder)
-    values, tensors, texts = read_adapter(path)
     config = read_config(path, values)
     survey = survey_unwrapped(model)
     found = sorted_tensors(config, model, tensors)
@@ -105,7 +105,8 @@ class _Reading:
         heads = survey.head or []
         self.head = heads if heads and all(within(name, found.whole) for name in heads) else []
         plain = [name for name in found.biases if bias_names(survey.modules[name]) == ["bias"]]
-        self.biases = [name for name in plain if not within(name, self.head)]
+        used = {site.name for site in all_sites(survey)}
+        self.biases = [name for name in plain if name in used and not within(name, self.head)]
         if wrong := oversized([method.to_json() for method in self.methods], shapes_of(self._file_shapes())):
             raise DeltaError(f"{path}: {listing(wrong)} is larger than what the file holds")
 
@@ -115,7 +116,7 @@ class _Reading:
     def plans(self) -> list[Plan]:
         """Returns the methods with their sites; the biases that train alone are a method too."""
         sites = {site.name: site for site in all_sites(self.survey)}
-        unknown = [name for name in (*self.found.layers, *self.biases) if name not in sites]
+        unknown = [name for name in self.found.layers if name not in sites]
         if unknown:
             raise DeltaError(
                 f"{self.path} adapts {listing(unknown)}, which {type(self.survey.model).__name__} doesn't use"

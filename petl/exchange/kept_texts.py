@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from petl.delta.header import SCHEMA
+from petl.format.texts import parsed_json
 from petl.wrapping.record import Record
 
 KEPT = ("labels", "task", "units", "thresholds", "quantiles", "temperature", "pipeline")
@@ -25,7 +26,7 @@ def note_texts(record: Record, texts: Mapping[str, str], classes: int | None) ->
         if text is None or len(text) > LONGEST_KEPT:
             continue
         try:
-            value = json.loads(text)
+            value = parsed_json(text)
         except (ValueError, RecursionError):
             continue
         if key == "labels" and classes is not None and isinstance(value, list) and len(value) != classes:

@@ -12,10 +12,12 @@ from typing import Any
 
 from torch import Tensor
 
-from petl.delta.file import Paths, as_path
+from petl.addresses.address import address_of
+from petl.delta.file import Paths, as_path, folder_to_write
 from petl.errors import DeltaError, StateError, printable, shortened
 from petl.format.atomic_files import open_atomically, reason
 from petl.format.tensorfile import read_file, write_file
+from petl.format.texts import parsed_json
 
 CONFIG, TENSORS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 LARGEST_CONFIG = 4 * 2**20  # bytes
@@ -24,7 +26,7 @@ PREFIX = "base_model.model."  # of every key in peft's files
 
 def output_folder(folder: Paths) -> Path:
     """Returns the folder to write, or raises a DeltaError where it can't be one."""
-    path = as_path(folder)
+    path = folder_to_write(folder)
     if path.exists() and not path.is_dir():
         raise DeltaError(f"{path} is a file; peft's adapters are folders of two files: name a folder")
     above = path.resolve().parent
@@ -74,13 +76,25 @@ def _umask() -> int:
     return mask
 
 
+def _folder_here(folder: Paths) -> Path:
+    """Returns the path of an adapter's folder, or raises a DeltaError for an address, which huggingface_hub fetches."""
+    address = address_of(folder) if isinstance(folder, (str, os.PathLike)) else None
+    if address is not None and address.local_path() is None:
+        repo = "/".join(address.text.split("/")[2:4]) if address.scheme == "hf" else "USER/REPO"
+        raise DeltaError(
+            f"{address} is an address, and an adapter of peft's is a folder of two files; fetch it, and pass the folder: "
+            f"huggingface_hub.snapshot_download({repo!r})"
+        )
+    return as_path(folder)
+
+
 def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict[str, str]]:
     """Returns the config, the tensors without peft's prefix, and the metadata of the tensors' file.
 
     Raises:
         DeltaError: there is no such adapter, it is a pickle, or a file is damaged.
     """
-    path = as_path(folder)
+    path = _folder_here(folder)
     if not path.is_dir():
         raise DeltaError(
             f"{path} is no folder; give one with {CONFIG} and {TENSORS}, as peft's save_pretrained writes it"
@@ -100,7 +114,10 @@ def read_adapter(folder: Paths) -> tuple[dict[str, Any], dict[str, Tensor], dict
     strange = [key for key in tensors if not key.startswith(PREFIX)]
     if strange:
         shown = shortened(printable(strange[0]), 100)
-        raise DeltaError(f"{path / TENSORS}: {shown} doesn't begin with {PREFIX!r}, as the keys of peft's files do")
+        raise DeltaError(
+            f"{path / TENSORS}: {shown} is in no layer (peft's keys of layers begin with {PREFIX!r}); tensors that layers "
+            f"share, as those of VeRA, are not taken"
+        )
     return config, {key.removeprefix(PREFIX): value for key, value in tensors.items()}, metadata
 
 
@@ -110,7 +127,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             data = file.read(LARGEST_CONFIG + 1)
         if len(data) > LARGEST_CONFIG:
             raise DeltaError(f"{path} has more than {LARGEST_CONFIG:,} bytes, which no adapter's config has")
-        config = json.loads(data, parse_constant=_no_number)
+        config = parsed_json(data, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError) as error:
         raise DeltaError(f"{path} can't be read as JSON: {str(error)[:200]}") from None
     if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):

@@ -163,9 +163,15 @@ def parts_state(model: nn.Module, base: nn.Module, parts: PeftParts) -> dict[str
     for name in parts.whole:
         tensors = effective_state(model.get_submodule(name), base.get_submodule(name))
         state |= {f"{name}.{key}": value for key, value in tensors.items()}
-    for name in parts.biases:
+    for name in _bias_layers(base, parts):
         layer = model.get_submodule(name)
         inside = name in parts.adapted or base_layer(layer) is not layer
         leaf = "base_layer.bias" if inside else "bias"
         state[f"{name}.{leaf}"] = cast(Tensor, base_layer(layer)._parameters["bias"]).detach()
     return state
+
+
+def _bias_layers(base: nn.Module, parts: PeftParts) -> list[str]:
+    """Returns the layers whose bias the file holds: where one trains all, since ``bias="all"`` says that all are there."""
+    biased = [name for name, module in base.named_modules() if module._parameters.get("bias") is not None]
+    return [name for name in biased if not within(name, parts.whole)] if parts.biases else []

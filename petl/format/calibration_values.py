@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
+
+from petl.format.texts import is_finite_number
 
 LONGEST_CORRECTION = 10**6
 CORRECTION_KEYS = ("source", "target", "scale", "offset", "before")
@@ -15,7 +16,7 @@ def is_temperature(value: Any) -> bool:
     >>> is_temperature(1.5), is_temperature(0), is_temperature(True)
     (True, False, False)
     """
-    return is_number(value) and value > 0
+    return is_finite_number(value) and value > 0
 
 
 def is_correction(value: Any) -> bool:
@@ -30,14 +31,8 @@ def is_correction(value: Any) -> bool:
     if not isinstance(before, dict) or not before or not all(isinstance(name, str) for name in before):
         return False
     lists += [*before.values()]
-    if not all(isinstance(one, list) and all(is_number(number) for number in one) for one in lists):
+    if not all(isinstance(one, list) and all(is_finite_number(number) for number in one) for one in lists):
         return False
     same = len({len(one) for one in lists}) == 1 and 0 < len(lists[0]) <= LONGEST_CORRECTION
     kept = value.get("temperature")
     return same and is_temperature(value["scale"]) and (kept is None or is_temperature(kept))
-
-
-def is_number(value: Any) -> bool:
-    """Returns whether the value is a number that a float can hold: JSON has whole numbers of any length."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and -sys.float_info.max <= value <= sys.float_info.max

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from petl.errors import DeltaError
 from petl.format.atomic_files import open_atomically, reason, short_path
-from petl.format.texts import is_utf8
+from petl.format.texts import is_utf8, parsed_json
 
 TYPES = {
     "F64": torch.float64,
@@ -138,7 +138,7 @@ def _parsed(file: IO[bytes], size: int) -> tuple[dict[str, str], dict[str, Entry
     if not 2 <= length <= min(size - 8, LONGEST_HEADER):
         raise Damaged(f"its {size:,} bytes don't hold the header that they announce")
     try:
-        header = json.loads(file.read(length), object_pairs_hook=_once)
+        header = parsed_json(file.read(length), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise Damaged(f"its header is no JSON: {str(error)[:100]}") from None
     if not isinstance(header, dict):

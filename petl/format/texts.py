@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 LONGEST_TEXT = 1000
 MOST_NAMES = 2**18
+DEEPEST_JSON = 100  # lists and tables in each other; Python's own limit depends on who calls
+LARGEST_FLOAT = int(sys.float_info.max)
 
 
 def is_utf8(text: str) -> bool:
@@ -36,6 +39,39 @@ def is_table_of_texts(value: Any) -> bool:
         and len(value) <= 4096
         and all(is_text(key) and is_text(item) for key, item in value.items())
     )
+
+
+def parsed_json(text: str | bytes, **options: Any) -> Any:
+    """Returns the value of a JSON text from a file.
+
+    Raises:
+        ValueError: it is no JSON, has a whole number that is too large for any float, or is nested deeper than ``DEEPEST_JSON``.
+        RecursionError: it is nested deeper than Python reads.
+    """
+    value = json.loads(text, parse_int=_whole, **options)
+    level: list[Any] = [[value]]
+    for _ in range(DEEPEST_JSON + 1):
+        inside = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [one for items in inside for one in items if isinstance(one, (dict, list))]
+        if not level:
+            return value
+    raise ValueError(f"it is nested more than {DEEPEST_JSON} deep")
+
+
+def _whole(digits: str) -> int:
+    number = int(digits)
+    if abs(number) > LARGEST_FLOAT:
+        raise ValueError(f"a number of {len(digits):,} digits")
+    return number
+
+
+def is_finite_number(value: Any) -> bool:
+    """Returns whether the value is a finite number, no bool, that a float can hold.
+
+    >>> is_finite_number(0.5), is_finite_number(10**400), is_finite_number(float("nan")), is_finite_number(True)
+    (True, False, False, False)
+    """
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -LARGEST_FLOAT <= value <= LARGEST_FLOAT
 
 
 def short_repr(value: Any) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from petl.addresses.address import address_of, shown_address
 from petl.delta.file import read_recipe
 from petl.delta.header import Header
 from petl.delta.recorded_results import figure_text, recorded_figures, recorded_images
@@ -108,6 +109,10 @@ def ls(folder: str | os.PathLike[str] = ".", *, recursive: bool = False, sort: s
     """
     if sort not in ORDERS:
         raise MethodError(f"sort={sort!r}; expected one of {', '.join(ORDERS)}{near(str(sort), ORDERS)}")
+    if address_of(folder) is not None:
+        raise StateError(
+            f"{shown_address(str(folder))} is an address, and folders here alone are listed; petl.read(address) reads one delta"
+        )
     place = Path(folder)
     if place.is_file():
         return DeltaFiles([_row(place, place.name)])

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from petl.delta.fitting import rounded_type
 from petl.delta.recorded_results import figure_text
 from petl.errors import printable, shortened
 from petl.methods.default import method_text
@@ -56,9 +57,11 @@ def _first(facts: DeltaFacts) -> str:
     name = code(facts.base.name or "a model")
     base = f"[{name}](https://huggingface.co/{facts.base.hub})" if facts.base.hub else name
     what = TASK_WORDS.get(facts.header.task or "", "images")
+    rounded = rounded_type(facts.header)
+    outputs = f"outputs near those (its numbers were rounded to {code(rounded)})" if rounded else "the outputs"
     return (
         f"A petl delta for {what}{classes_in_words(facts.header)}: {facts.numbers:,} numbers "
-        f"({facts.bytes:,} bytes) that go onto {base}. It loads onto that backbone with the outputs of the model "
+        f"({facts.bytes:,} bytes) that go onto {base}. It loads onto that backbone with {outputs} of the model "
         "that was trained, and it can be taken off or merged again."
     )
 

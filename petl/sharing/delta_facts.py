@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from petl.delta.header import Header
 from petl.delta.recorded_results import Figure, is_of_training, recorded_figures, recorded_images
 from petl.errors import DeltaError, PetlError, shortened
 from petl.format.backbone_values import is_remote
+from petl.format.texts import parsed_json
 from petl.objectives.measured import TaskMetrics
 from petl.training.run_file import read_run_file
 from petl.wrapping.licences import NON_COMMERCIAL, OPEN, known_licence, licence_warning
@@ -153,7 +153,9 @@ def training_of(path: Path) -> dict[str, str]:
         return {}
     if run is None:
         return {}
-    settings, epochs = run["settings"], len(run.get("history", {}).get("rows") or ())
+    history = run.get("history")
+    rows = history.get("rows") if isinstance(history, dict) else None
+    settings, epochs = run["settings"], len(rows) if isinstance(rows, list) else 0
     plain = {key: settings.get(key) for key in TOLD_SETTINGS}
     told = {key: shortened(str(value), MOST_TEXT) for key, value in plain.items() if value not in (None, 0, 0.0, "")}
     return {**({"epochs": str(epochs)} if epochs else {}), **told}
@@ -169,7 +171,7 @@ def comparison_in(source: Any) -> dict[str, Any]:
         source = source.to_json()
     if isinstance(source, (str, Path)):
         try:
-            source = json.loads(Path(source).read_text(encoding="utf-8"))
+            source = parsed_json(Path(source).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise DeltaError(f"compare={str(source)!r} can't be read: {shortened(str(error), 200)}") from None
     found = _comparison(source, 6)

@@ -13,7 +13,7 @@ from torch import nn
 
 from petl.addresses.address import Address
 from petl.addresses.hub_file import HubPlace, hub_place
-from petl.delta.file import Paths, as_path
+from petl.delta.file import Paths, as_path, folder_to_write
 from petl.delta.save import save
 from petl.errors import DeltaError, StateError, shortened
 from petl.format.atomic_files import open_atomically
@@ -78,7 +78,7 @@ def push(
     >>> list(pushed.files), pushed.address
     (['pets.safetensors', 'README.md'], 'hf://me/pets/pets.safetensors')
     """
-    place = _place(repo, revision)
+    place, folder = _place(repo, revision), None if out is None else folder_to_write(out)
     page = _page(report)
     with _as_file(delta, place.repo, results) as path:
         name = _file_name(file or place.file or path.name)
@@ -91,11 +91,11 @@ def push(
     files |= {page.name: page.read_bytes()} if page else {}
     notes = notes_on(facts, is_card=bool(text))
     commit, url = None, None
-    if out is not None:
-        _write(files, Path(out), overwrite)
+    if folder is not None:
+        _write(files, folder, overwrite)
     elif not dry_run:
         commit, url = upload(place, files, private=private, message=commit_message or _message(name, facts))
-    sizes, folder = {key: len(content) for key, content in files.items()}, None if out is None else Path(out)
+    sizes = {key: len(content) for key, content in files.items()}
     return Pushed(place.repo, place.revision, address, sizes, text, commit, url, folder, notes)
 
 
@@ -119,6 +119,8 @@ def _place(repo: str, revision: str | None) -> HubPlace:
         raise DeltaError(
             f"{shortened(repo, 100)!r} is a repository of {place.kind}s, and deltas go to models; {expected}"
         )
+    if revision is not None and (not isinstance(revision, str) or not revision):
+        raise DeltaError(f"revision={revision!r:.60}; expected the name of a branch, such as 'dev', or None")
     if revision and place.revision and revision != place.revision:
         raise DeltaError(
             f"{repo!r} names the branch {place.revision}, and revision={revision!r} another one; name one of them"
@@ -127,11 +129,14 @@ def _place(repo: str, revision: str | None) -> HubPlace:
 
 
 def _file_name(name: str) -> str:
+    if not isinstance(name, str):
+        raise DeltaError(f"got a {type(name).__name__} as the delta's name; expected one such as pets{ENDING}")
     parts = name.split("/")
     if (
         not name.endswith(ENDING)
         or name.startswith("/")
-        or {"", ".", "..", ".git"} & {*parts}
+        or {"", ".", "..", ".git", ENDING} & {*parts}
+        or "\\" in name
         or not name.isprintable()
     ):
         raise DeltaError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -14,8 +13,9 @@ from torch import Tensor, nn
 
 from petl.errors import DataError, StateError, listing
 from petl.extraction.accelerator import private_accelerator
-from petl.format.calibration_values import is_number, is_temperature
+from petl.format.calibration_values import is_temperature
 from petl.format.outputs import label_texts
+from petl.format.texts import parsed_json
 from petl.graft.sharded import is_sharded_model
 from petl.shifts.corrected_bias import take_back, write_correction
 from petl.shifts.readings import NO_SOFTMAX
@@ -138,7 +138,7 @@ def _fault(numbers: Any, classes: int, *, shares: bool) -> str | None:
     if not isinstance(numbers, Sequence) or isinstance(numbers, str) or len(numbers) != classes or classes < 2:
         count = f"{len(numbers)} values" if isinstance(numbers, (list, tuple)) else f"a {type(numbers).__name__}"
         return f"is {count} for {classes} classes; expected a number for each class, of two or more"
-    odd = [one for one in numbers if not is_number(one) or (shares and one < 0)]
+    odd = [one for one in numbers if not is_finite_number(one) or (shares and one < 0)]
     if odd:
         return f"has {odd[0]!r:.40}; expected a number for each class{', each 0 or more' if shares else ''}"
     total = math.fsum(numbers) if shares else 1.0
@@ -149,8 +149,8 @@ def _fault(numbers: Any, classes: int, *, shares: bool) -> str | None:
 
 def _read(path: str | Path) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        return parsed_json(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} can't be read as JSON ({error}); petl shift --out writes such a file") from error
 
 

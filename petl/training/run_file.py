@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from petl.errors import StateError
 from petl.format.atomic_files import open_atomically
-from petl.format.texts import json_text
+from petl.format.texts import json_text, parsed_json
 from petl.training.history import History
 from petl.training.settings import Settings
 from petl.version import __version__
@@ -80,7 +79,7 @@ def read_run_file(delta: str | Path) -> dict[str, Any] | None:
     """
     place = run_file_beside(delta)
     try:
-        content = json.loads(place.read_text(encoding="utf-8"))
+        content = parsed_json(place.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:
@@ -103,7 +102,7 @@ def split_beside(delta: str | Path) -> dict[str, Any] | None:
     if (run := read_run_file(delta)) is not None:
         return recorded_split(run)
     try:
-        content = json.loads(Path(delta).with_suffix(".json").read_text(encoding="utf-8"))
+        content = parsed_json(Path(delta).with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return None  # any file may have this name
     started = content.get("start") if isinstance(content, dict) else None

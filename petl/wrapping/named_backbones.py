@@ -20,7 +20,7 @@ NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, w
 def existing_file(path: str | Path) -> Path:
     """Returns the path of an existing file, or raises a StateError."""
     if not Path(path).is_file():
-        raise StateError(f"no such file: {path}")
+        raise StateError(f"{path} is no file; name one" if Path(path).exists() else f"no such file: {path}")
     return path if isinstance(path, Path) else Path(path)
 
 

@@ -16,6 +16,8 @@ from huggingface_hub import constants
 import petl
 from petl.addresses.fetched_file import FetchedFile
 from petl.addresses.local_file import local_file
+from tests.support.commands import call
+from tests.support.commands import refused as run_refused
 from tests.support.disk import small_files
 from tests.support.hub import TOKEN, Hub, leftovers
 
@@ -318,6 +320,32 @@ def test_everything_that_takes_a_delta_takes_an_address(hub: Hub, page: str, del
         petl.save(petl.load(page, base), page)
     with pytest.raises(petl.DeltaError, match="petl.push writes"):
         petl.save(base, "hf://me/pets/pets.safetensors")
+    said = run_refused("combine", page, page, "--model", "test_vit:nope.pth", "--out", tmp_path / "sum.safetensors")
+    assert "nope.pth" in said  # the deltas were fetched
+
+
+@pytest.mark.deep
+def test_addresses_where_none_can_be(delta: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is fetched, and no folder is called ``hf:``."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    there = "hf://me/pets/pets.safetensors"
+    base = timm.create_model("test_vit", num_classes=2)
+    with pytest.raises(petl.DeltaError, match=r"snapshot_download\('me/pets'\)"):
+        petl.from_peft(base, "hf://me/pets")
+    for write in (petl.to_peft, petl.export):
+        with pytest.raises(petl.DeltaError, match="files are written here alone"):
+            write(petl.wrap(timm.create_model("test_vit"), "bias"), there)
+    with pytest.raises(petl.DeltaError, match="a folder's name"):
+        petl.save(petl.wrap(timm.create_model("test_vit"), "bias"), "pets/")
+    with pytest.raises(petl.StateError, match="folders here alone"):
+        petl.ls("hf://me/pets")
+    for word in (there, "s3://bucket/pets.safetensors"):
+        assert "files are written here alone" in run_refused("convert", delta, word, "--dtype", "int8")
+    assert list(tmp_path.iterdir()) == []
+    assert call("convert", delta, "~/small.safetensors", "--dtype", "bfloat16").exit_code == 0
+    assert petl.read("~/small.safetensors")["dtype"] == "bfloat16"
+    assert [*tmp_path.iterdir()] == [tmp_path / "small.safetensors"]
 
 
 @pytest.mark.deep

@@ -105,6 +105,15 @@ def test_a_sum_is_the_sum_of_the_changes(base: nn.Module) -> None:
 
 
 @pytest.mark.deep
+def test_a_sum_of_rounded_deltas_says_so(base: nn.Module, tmp_path: Path) -> None:
+    one, two = (trained(base, "lora", seed) for seed in (1, 2))
+    files = [petl.save(one, tmp_path / "one.safetensors", dtype="int8"), petl.save(two, tmp_path / "two.safetensors")]
+    for weights, said in (([0.5, 0.5], "int8"), ([0, 0.5], None)):
+        weights_as_array = torch.tensor(weights).numpy()
+        summed = petl.combine(files, weights=weights_as_array, model=base).save(tmp_path / "sum.safetensors")
+        assert petl.read(summed)["approximate"] == said
+
+
 def test_statistics_are_averaged_as_moments(base: nn.Module) -> None:
     models = [trained(base, "bn", seed, size=0.5) for seed in (1, 2)]
     name = next(key for key in base.state_dict() if key.endswith("running_var"))

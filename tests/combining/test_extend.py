@@ -98,7 +98,8 @@ def test_a_model_is_extended_by_files_and_in_memory(base: nn.Module, tmp_path: P
     second = petl.extend(first.model, part(data, y == 2), progress=False)
     path = second.save(tmp_path / "d.safetensors")
     assert statistics_beside(path).is_file()
-    third = petl.extend(path, part(data, y == 3), base=copy.deepcopy(base), progress=False)
+    third = petl.extend(path, part(data, y == 3), base=base, progress=False)
+    assert petl.record(base) is None  # it stays without a delta
     assert third.classes == ["0", "1", "2", "3"] == petl.record(third.model).labels  # type: ignore[union-attr]
     assert third.new == ["3"] and third.added == {"3": 8} and third.images["0"] == 8 and not third.notes
     joint = petl.extend(model, data, progress=False)
@@ -117,6 +118,9 @@ def test_what_would_be_forgotten_is_refused(base: nn.Module, tmp_path: Path) -> 
     model = petl.wrap(copy.deepcopy(base), "lora", num_classes=2)
     first = petl.extend(model, part(data, y < 2), progress=False)
     alone = petl.save(first.model, tmp_path / "alone.safetensors")
+    twice = petl.save(first.model, tmp_path / "twice.safetensors", labels=["a", "a"])
+    with pytest.raises(petl.StateError, match="have the name 'a'"):
+        petl.extend(twice, data, base=base, progress=False)
     with pytest.raises(petl.StateError, match="would be forgotten"):
         petl.extend(alone, part(data, y == 2), base=copy.deepcopy(base), progress=False)
     anew = petl.extend(alone, part(data, y < 3), base=copy.deepcopy(base), progress=False)

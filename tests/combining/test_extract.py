@@ -103,6 +103,8 @@ def test_what_is_no_checkpoint_of_the_base_is_refused(base: nn.Module, tmp_path:
         (base_of("test_resnet"), {}, petl.StateError, "isn't one of the base: it lacks"),
         (small, {}, petl.StateError, "another shape"),
         (broken, {}, petl.StateError, "not a number"),
+        (copy.deepcopy(base).to("meta"), {}, petl.StateError, "meta device"),
+        ({**base.state_dict(), "conv_stem.weight": broken["conv_stem.weight"] * 1j}, {}, petl.StateError, "complex"),
         (base, {"rank": 0}, petl.MethodError, "rank=0"),
         (base, {"energy": 2}, petl.MethodError, "energy=2"),
         (base, {"labels": ["a"]}, petl.DeltaError, "label"),

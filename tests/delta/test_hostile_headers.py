@@ -123,6 +123,9 @@ NONSENSE: dict[str, Any] = {
     "a list in lists": "[" * 100_000,
     "a table in tables": '{"format": ' * 20_000,
     "a long number": '{"format": ' + "1" * 10_000 + "}",
+    "results that are nested deep": lambda header: {"results": json.loads('{"a":' + "[" * 300 + "]" * 300 + "}")},
+    "a temperature beyond any float": lambda header: {"temperature": 10**400},
+    "a result beyond any float": lambda header: {"results": {"accuracy": 10**400}},
 }
 
 

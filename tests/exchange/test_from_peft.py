@@ -96,6 +96,22 @@ def test_equal_outputs_and_a_delta_of_petl(name: str, tmp_path: Path) -> None:
         assert torch.allclose(output(petl.merge(model), batch), out, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.deep
+@pytest.mark.parametrize(
+    "config",
+    [
+        peft.LoraConfig(r=2, target_modules=["qkv"], bias="lora_only"),
+        peft.IA3Config(target_modules=["qkv", "fc2"], feedforward_modules=["fc2"]),
+    ],
+    ids=["some biases", "ia3"],
+)
+def test_what_petl_writes_again_is_taken_again(config: Any, tmp_path: Path) -> None:
+    base, batch = make("vit"), batch_for("vit")
+    answers = trained_by_peft(base, config, batch, tmp_path / "one", CLASSES)
+    petl.to_peft(petl.from_peft(copy.deepcopy(base), tmp_path / "one"), tmp_path / "two")
+    assert torch.allclose(output(petl.from_peft(base, tmp_path / "two"), batch), answers, atol=2e-5, rtol=1e-4)
+
+
 def test_a_classifier_of_another_size_comes_with_the_adapter(tmp_path: Path) -> None:
     base, batch = make("vit"), batch_for("vit")
     config = peft.LoraConfig(r=2, target_modules=["qkv"], modules_to_save=["head"])
@@ -161,6 +177,8 @@ HOSTILE: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "another shape": ({}, {f"{HEAD}blocks.1.attn.qkv.lora_A.weight": torch.ones(2, 63)}, "blocks.1.attn.qkv"),
     "another rank": ({"r": 5}, {}, "rank 5"),
     "a huge rank": ({"r": 10**5}, {}, "rank"),
+    "no rank": ({"r": None}, {}, "rank 8"),
+    "a factor beyond any float": ({"lora_alpha": 10**400}, {}, "401 digits"),
     "no prefix": ({}, {"blocks.1.attn.qkv.lora_A.weight": torch.ones(2, 64)}, "base_model.model"),
     "another kind": ({"peft_type": "PREFIX_TUNING"}, {}, "PREFIX_TUNING"),
     "no kind": ({"peft_type": None}, {}, "peft_type"),

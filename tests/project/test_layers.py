@@ -40,7 +40,7 @@ ROOMS = {
     "data": GROUND | {"graft", "format", "wrapping"},
     "extraction": GROUND | {"format", "graft", "sites", "wrapping", "data"},
     "objectives": GROUND | {"evidence", "measures", "format", "graft", "sites", "wrapping", "data"},
-    "inspection": GROUND | {"graft", "sites", "memory", "methods", "wrapping", "delta"},
+    "inspection": GROUND | {"graft", "sites", "memory", "methods", "addresses", "wrapping", "delta"},
     "training": GROUND
     | {"heads", "measures", "graft", "methods", "format", "wrapping", "delta", "data", "extraction", "objectives"},
     "prediction": GROUND | {"measures", "graft", "format", "wrapping", "data", "extraction", "objectives", "training"},
@@ -70,7 +70,7 @@ ROOMS["serving"] = {*ROOMS, "demo"} - {
     "methods",
     "inspection",
 }
-ROOMS["exchange"] = ROOMS["tasks"] | {"findings", "extraction"}
+ROOMS["exchange"] = ROOMS["tasks"] | {"findings", "extraction", "addresses"}
 GUIDES = ("ranking", "advice", "trials", "shifts")  # they do not know each other
 BELOW_GUIDES = {*ROOMS} - {"kernels", "memory", "inspection", "tasks", "sharing", "exchange", "serving"}
 ROOMS |= dict.fromkeys(GUIDES, BELOW_GUIDES)

@@ -70,7 +70,7 @@ def test_a_repository_is_made_and_written_in_one_commit(hub: Hub, delta: Path, t
     assert petl.read(pushed.address) == petl.read(delta) == petl.read("hf://me/pets")
 
 
-def test_the_card_in_the_hubs_format(delta: Path) -> None:
+def test_the_card_in_the_hubs_format(delta: Path, tmp_path: Path) -> None:
     card = ModelCard(petl.push(delta, "me/pets", dataset="me/pet-images", dry_run=True).card)
     assert card.data.library_name == "petl" and card.data.license == "apache-2.0"
     assert card.data.base_model == "timm/test_vit.r160_in1k" and card.data["base_model_relation"] == "adapter"
@@ -81,6 +81,13 @@ def test_the_card_in_the_hubs_format(delta: Path) -> None:
     assert first.metric_args == {"n": 600, "standard_error": 0.0115} and first.dataset_split == "validation"
     text = card.text
     assert "| accuracy | 0.912 +- 0.011 | 600 |" in text and "so the figures are optimistic" in text
+    assert "with the outputs of the model" in text
+    small = petl.save(
+        petl.wrap(timm.create_model("test_vit"), "lora", num_classes=3), tmp_path / "d.safetensors", dtype="int8"
+    )
+    assert "near those (its numbers were rounded to `int8`)" in petl.push(small, "me/pets", dry_run=True).card
+    with pytest.raises(petl.DeltaError, match="files are written here alone"):
+        petl.push(delta, "me/pets", out="hf://me/pets")
     assert "`cat`, `` d`|og ``, `<b>`" in text and "rank 2; alpha 8" in text and "`lora(rank=2)`" in text
 
 
@@ -190,7 +197,7 @@ def test_names_that_no_repository_has(repo: Any, delta: Path) -> None:
 
 @pytest.mark.sweep(2)
 @pytest.mark.parametrize(
-    "file", ["../a.safetensors", "a.bin", "/a.safetensors", ".git/a.safetensors", "a\n.safetensors"]
+    "file", ["../a.safetensors", "a.bin", "/a.safetensors", ".git/a.safetensors", "a\n.safetensors", "a\\b.safetensors"]
 )
 def test_names_that_no_file_has(file: str, delta: Path) -> None:
     with pytest.raises(petl.DeltaError, match="can't be the delta's name"):
