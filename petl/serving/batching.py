@@ -70,10 +70,16 @@ class Batcher:
             self._thread.join()
 
     def _work(self) -> None:
-        while items := self._next():
-            live = [item for item in items if item.answer.set_running_or_notify_cancel()]
-            if live:
-                self._answer(live)
+        while self._answer_next():
+            pass
+
+    def _answer_next(self) -> bool:
+        """Answers a batch, of which nothing is kept; returns whether there was one."""
+        items = self._next()
+        live = [item for item in items if item.answer.set_running_or_notify_cancel()]
+        if live:
+            self._answer(live)
+        return bool(items)
 
     def _next(self) -> list[_Item]:
         """Waits for a batch; returns none when all is answered and the end was asked for."""
@@ -87,14 +93,17 @@ class Batcher:
                 self._changed.wait(left)
             return [self._items.popleft() for _ in range(min(self.most, len(self._items)))]
 
-    def _answer(self, items: Sequence[_Item]) -> None:
+    def _answer(self, items: list[_Item]) -> None:
         try:
             answers = self.run([item.work for item in items])
         except Exception as error:
             if len(items) == 1:
-                items[0].answer.set_exception(error)
+                log.error("an image couldn't be computed", exc_info=error)
+                items[0].answer.set_exception(error.with_traceback(None))  # whose frames hold images, and this answer
                 return
             log.warning("a batch of %d failed (%s); each is run alone", len(items), type(error).__name__)
+            answers = None
+        if answers is None:  # after the handler, as errors in it would keep the first one, and so all images
             for item in items:
                 self._answer([item])
             return

@@ -224,6 +224,7 @@ TESTS_AS_WELL = {
         "serving/routes serving/counters serving/posting serving/refusals serving/served_task serving/service "
         "serving/serving_settings data/claimed_size"
     ),
+    "serving/test_catalogue": "serving/advice",
     "serving/test_serve": "cli/serve_command",
     "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
     "tasks/test_mixed": "tasks/images tasks/inputs tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
