@@ -6,8 +6,8 @@ import re
 
 # what the errors of loading advise, from the last half of a sentence on
 _OTHER_BASE = re.compile(
-    r"(; build it as it was (?P<how>\(.*?\)) and pass it|\. (Load the weights that it was made on|Load onto the model as it was built|"
-    r"Before petl\.load, call model\.to\(\S+\)))?,? or pass check_base=False$"
+    r"(; build it as it was (?P<how>\(.*?\)) and pass it|\. (Load the weights that it was made on|"
+    r"Load onto the model as it was built|Before petl\.load, call model\.to\(\S+\)))?,? or pass check_base=False$"
 )
 _OWN_SERVER = (
     "serve it from a folder of its own, on the backbone that it was made on: petl serve FOLDER --model NAME:FILE"

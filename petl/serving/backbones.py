@@ -51,11 +51,9 @@ def serving_backbone(folder: Path, model: nn.Module | str | None, trust_remote: 
     headers = _headers(folder)
     if model is None or model.startswith(":"):
         recorded = _common(folder, headers)
-        return (
-            _built(recorded, trust_remote)
-            if model is None
-            else create_any_head(f"{recorded['name']}{model}", recorded["args"])
-        )
+        if model is None:
+            return _built(recorded, trust_remote)
+        return create_any_head(f"{recorded['name']}{model}", recorded["args"])
     return create_any_head(model, _arguments(folder, headers, name_and_file(model)[0]))
 
 

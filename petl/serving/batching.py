@@ -27,11 +27,20 @@ class Batcher:
 
     Args:
         run: returns the answers for a list of work. Where it fails, each is run alone, so that one can't spoil the others.
+        rest: is called when no work has come for ``rest_s``, once after each time of work.
     """
 
     def __init__(
-        self, run: Callable[[list[Any]], Sequence[Any]], *, most: int, wait_s: float, expected: Callable[[], int]
+        self,
+        run: Callable[[list[Any]], Sequence[Any]],
+        *,
+        most: int,
+        wait_s: float,
+        expected: Callable[[], int],
+        rest: Callable[[], None] = lambda: None,
+        rest_s: float = 1.0,
     ) -> None:
+        self.rest, self.rest_s = rest, rest_s
         self.run, self.most, self.wait_s, self.expected = run, most, wait_s, expected
         self._items: deque[_Item] = deque()
         self._changed = threading.Condition()
@@ -70,28 +79,28 @@ class Batcher:
             self._thread.join()
 
     def _work(self) -> None:
-        while self._answer_next():
-            pass
+        has_rested = True
+        while (items := self._next(None if has_rested else self.rest_s)) is not None:
+            has_rested = not items
+            if has_rested:
+                self.rest()
+            elif live := [item for item in items if item.answer.set_running_or_notify_cancel()]:
+                self._answer(live)
+            items = live = None  # nothing of a batch is kept until the next
 
-    def _answer_next(self) -> bool:
-        """Answers a batch, of which nothing is kept; returns whether there was one."""
-        items = self._next()
-        live = [item for item in items if item.answer.set_running_or_notify_cancel()]
-        if live:
-            self._answer(live)
-        return bool(items)
-
-    def _next(self) -> list[_Item]:
-        """Waits for a batch; returns none when all is answered and the end was asked for."""
+    def _next(self, patience: float | None) -> list[_Item] | None:
+        """Waits for a batch; returns an empty one where none comes for so many seconds, None when all is answered and the end
+        was asked for."""
         with self._changed:
             while not self._items and not self._stopping:
-                self._changed.wait()
+                if not self._changed.wait(patience):
+                    return []
             while self._items and len(self._items) < self.most and not self._stopping:
                 left = self._items[0].since + self.wait_s - time.monotonic()
                 if left <= 0 or self.expected() <= len(self._items):
                     break
                 self._changed.wait(left)
-            return [self._items.popleft() for _ in range(min(self.most, len(self._items)))]
+            return [self._items.popleft() for _ in range(min(self.most, len(self._items)))] or None
 
     def _answer(self, items: list[_Item]) -> None:
         try:

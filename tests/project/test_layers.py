@@ -222,7 +222,7 @@ TESTS_AS_WELL = {
     ),
     "serving/test_application": (
         "serving/routes serving/counters serving/posting serving/refusals serving/served_task serving/service "
-        "serving/serving_settings data/claimed_size"
+        "serving/serving_settings serving/free_memory data/claimed_size"
     ),
     "serving/test_catalogue": "serving/advice",
     "serving/test_serve": "cli/serve_command",
