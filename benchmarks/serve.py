@@ -12,9 +12,6 @@ weights: they change neither time nor memory.
 from __future__ import annotations
 
 import argparse
-import copy
-import ctypes
-import gc
 import http.client
 import io
 import json
@@ -28,85 +25,15 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
-import petl
+from benchmarks.serve_sides import READY, run_server
 from benchmarks.tasks import METHODS, backbone, delta
 
 SIDES = ("tasks", "merged")
-READY, WARM = "ready", 2.0  # what a server prints; seconds of load that aren't counted
-
-
-@dataclass(eq=False)
-class MergedTask:
-    """A merged model, with what the server asks of a task."""
-
-    name: str
-    model: Any
-    description: dict[str, Any]
-
-
-class MergedModels:
-    """What the server asks of `petl.Tasks`, answered by one merged model for each task: rows are grouped by their model."""
-
-    def __init__(self, base: Any) -> None:
-        self.base, self.models = base, {}
-
-    def to(self, device: Any) -> MergedModels:
-        return self
-
-    def __contains__(self, name: str) -> bool:
-        return name in self.models
-
-    def add(self, name: str, path: Path) -> None:
-        model = petl.load(path, copy.deepcopy(self.base))
-        labels = petl.read(path)["labels"]
-        self.models[name] = MergedTask(name, petl.merge(model).eval(), {"task": "classification", "labels": labels})
-
-    def hold(self, name: str) -> MergedTask:
-        return self.models[name]
-
-    @torch.no_grad()
-    def predict(self, images: Any, tasks: Any) -> Any:
-        from petl.tasks.outputs import RowOutputs
-
-        tasks = [tasks] if isinstance(tasks, MergedTask) else tasks
-        rows: dict[MergedTask, list[int]] = {}
-        for row, task in enumerate(tasks):
-            rows.setdefault(task, []).append(row)
-        found: dict[int, Any] = {}
-        for task, own in rows.items():
-            found |= dict(zip(own, task.model(torch.stack([images[row] for row in own])), strict=True))
-        return RowOutputs([found[row] for row in range(len(tasks))], tasks, ["merged"] * len(tasks), {})
-
-
-def run_server(side: str, folder: str, model: str, max_batch: int) -> None:
-    """Serves one side at a free port, which it prints; in a process of its own."""
-    import socket
-
-    import uvicorn
-
-    import petl.serving.catalogue
-    from petl.serving import app
-
-    torch.set_num_threads(1)
-    if side == "merged":
-        petl.serving.catalogue.Tasks = MergedModels  # type: ignore[misc,assignment]  # stands in for it
-    site = app(folder, backbone(model), device="cpu", max_batch=max_batch, poll_s=0.5)
-    while len(site.state.service.catalogue.tasks) < len([*Path(folder).glob("*.safetensors")]):
-        time.sleep(0.5)
-        site.state.service.catalogue.update()
-    if side == "merged":
-        site.state.service.catalogue.base.base = None
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)
-    with socket.create_server(("127.0.0.1", 0)) as own:
-        print(READY, own.getsockname()[1], flush=True)
-        uvicorn.Server(uvicorn.Config(site, log_level="warning", access_log=False)).run(sockets=[own])
+WARM = 2.0  # seconds of load that aren't counted
 
 
 @dataclass
@@ -132,7 +59,6 @@ class Load:
 
 def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """One run of one side."""
-    names = sorted(path.stem for path in folder.glob("*.safetensors"))
     command = [sys.executable, "-m", "benchmarks.serve", "--run", side, "--folder", str(folder)]
     command += ["--model", options.model, "--max-batch", str(options.max_batch)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -140,21 +66,25 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, f
             assert process.stdout is not None
             ready, port = process.stdout.readline().split()
             assert ready == READY
-            loaded = memory(process.pid)
-            load = Load(time.perf_counter() + WARM + options.seconds)
-            threads = [
-                threading.Thread(target=load.ask, args=(int(port), n, names, jpeg())) for n in range(options.clients)
-            ]
-            for thread in threads:
-                thread.start()
-            time.sleep(WARM)
-            start, cpu, before = time.perf_counter(), cpu_seconds(process.pid), len(load.seconds)
-            for thread in threads:
-                thread.join()
-            spent, after = cpu_seconds(process.pid) - cpu, memory(process.pid)
-            wall = time.perf_counter() - start
+            return under_load(
+                process.pid, int(port), sorted(path.stem for path in folder.glob("*.safetensors")), options
+            )
         finally:
             process.kill()
+
+
+def under_load(process: int, port: int, names: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """What clients and the system see of a server that is ready."""
+    loaded = memory(process)
+    load = Load(time.perf_counter() + WARM + options.seconds)
+    threads = [threading.Thread(target=load.ask, args=(port, n, names, jpeg())) for n in range(options.clients)]
+    for thread in threads:
+        thread.start()
+    time.sleep(WARM)
+    start, cpu, before = time.perf_counter(), cpu_seconds(process), len(load.seconds)
+    for thread in threads:
+        thread.join()
+    spent, wall = cpu_seconds(process) - cpu, time.perf_counter() - start
     seconds = sorted(took for ended, took in load.seconds if ended >= start)
     return {
         "requests_per_s": round((len(load.seconds) - before) / wall, 2),
@@ -162,7 +92,7 @@ def measure(side: str, folder: Path, options: argparse.Namespace) -> dict[str, f
         "p99_ms": round(1000 * seconds[int(0.99 * (len(seconds) - 1))], 1),
         "server_cpu_ms": round(1000 * spent / len(seconds), 1),
         "loaded_mb": round(loaded, 1),
-        "after_mb": round(after, 1),
+        "after_mb": round(memory(process), 1),
         "requests": len(seconds),
     }
 
@@ -186,7 +116,7 @@ def cpu_seconds(process: int) -> float:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
-def main() -> None:
+def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="vit_small_patch16_224")
     parser.add_argument("--method", choices=METHODS, default="lora")
@@ -198,7 +128,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--run", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = arguments()
     if options.run:
         return run_server(options.run, options.folder, options.model, options.max_batch)
     found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from petl.cli.arguments import BackboneOption, PositiveInt
+from petl.cli.arguments import BackboneOption, PositiveInt, TrustOption
 
 
 def serve_command(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="With deltas NAME.safetensors: the tasks.")],
     model: BackboneOption = None,
+    trust_remote: TrustOption = False,
     host: Annotated[str, typer.Option(help="The address to listen on; 0.0.0.0 for all networks.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
     device: Annotated[
@@ -27,5 +28,6 @@ def serve_command(
     """Answer images over HTTP with the deltas of a folder, which may come, change and go meanwhile."""
     import petl
 
-    limits = {"max_body": max_body, "max_batch": max_batch, "max_wait_ms": max_wait_ms}
-    petl.serve(folder, model, host=host, port=port, device=device, **limits, max_queue=max_queue, max_pixels=max_pixels)
+    limits: dict[str, Any] = {"max_body": max_body, "max_batch": max_batch, "max_wait_ms": max_wait_ms}
+    limits |= {"max_queue": max_queue, "max_pixels": max_pixels}
+    petl.serve(folder, model, host=host, port=port, device=device, trust_remote=trust_remote, **limits)

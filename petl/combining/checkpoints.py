@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import copy
 import pickle
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from petl.errors import StateError, listing, shortened
@@ -39,7 +37,7 @@ def base_model(base: Any) -> nn.Module:
 def tuned_state(tuned: Any) -> dict[str, Tensor]:
     """Returns the tensors of a fine-tuned model, of its state dict, or of a checkpoint file (``.safetensors``, ``.pth`` ...).
 
-    A file that torch wrote is read by ``torch.load(weights_only=True)``, which runs no code. A model with a delta on it is
+    A file is read as timm reads its own, with torch's ``weights_only=True``, which runs no code. A model with a delta on it is
     merged first, in a copy.
 
     Raises:
@@ -61,21 +59,17 @@ def _read(path: Any) -> Any:
     if not isinstance(path, (str, Path)):
         raise StateError(f"got {path!r:.60}; expected a fine-tuned model, its state dict, or the path of a checkpoint")
     file = existing_file(path)
-    try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
+    from timm.models import load_state_dict  # which also knows the arguments beside the weights of timm's own trainings
 
-            return load_file(file)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return torch.load(file, map_location="cpu", weights_only=True)
+    try:
+        return load_state_dict(str(file), weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own text tells how to run the code in the file
         raise StateError(
             f"{path} can't be read as a checkpoint: it is damaged, or holds more than tensors, such as a whole pickled model, "
             f"which can run any code when it is opened; write its state dict: torch.save(model.state_dict(), path)"
         ) from error
     except Exception as error:  # torch, pickle and zip raise whatever they like
-        said = shortened(" ".join(str(error).split()), 200)
+        said = shortened(" ".join(str(error).split()).partition(" No automatic")[0], 200)
         raise StateError(
             f"{path} can't be read as a checkpoint ({said}); expected a .safetensors file, or a state dict that torch.save wrote"
         ) from error

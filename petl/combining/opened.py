@@ -155,9 +155,7 @@ def unwrapped_copy(model: nn.Module) -> nn.Module:
     """Returns a copy of a wrapped model's base; the model isn't changed."""
     plain, _ = require_record(model)
     refuse_shared(plain, "combine")
-    base = unwrap(copy.deepcopy(plain))
-    vars(base).pop("peft_config", None)  # which peft leaves on a copy, and takes for another adapter's
-    return base
+    return unwrap(copy.deepcopy(plain))
 
 
 def refuse_other_bases(deltas: Sequence[NamedDelta]) -> None:

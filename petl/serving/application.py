@@ -22,6 +22,7 @@ def serving_app(
     model: nn.Module | str | None = None,
     *,
     device: Any = None,
+    trust_remote: bool = False,
     **limits: Any,
 ) -> FastAPI:
     """Returns a FastAPI application that answers images by the deltas in a folder, to mount in another, or for any server.
@@ -30,7 +31,7 @@ def serving_app(
     request where it is mounted.
 
     Args:
-        folder, model, device: as in `petl.serve`.
+        folder, model, device, trust_remote: as in `petl.serve`.
         limits: ``max_body``, ``max_batch``, ``max_wait_ms``, ``max_queue``, ``max_pixels``, ``poll_s`` and ``body_s``, as there.
 
     Raises:
@@ -48,4 +49,4 @@ def serving_app(
     from petl.serving.routes import site_of
 
     settings, path = ServingSettings(**limits), folder_of_deltas(folder)
-    return site_of(Service(path, serving_backbone(path, model), device, settings))
+    return site_of(Service(path, serving_backbone(path, model, trust_remote), device, settings))

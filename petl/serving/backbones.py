@@ -30,11 +30,12 @@ def folder_of_deltas(folder: Any) -> Path:
     raise StateError(f"{str(folder)[:300]!r} is no folder; give the one that the deltas are in, or will be")
 
 
-def serving_backbone(folder: Path, model: nn.Module | str | None) -> nn.Module:
+def serving_backbone(folder: Path, model: nn.Module | str | None, trust_remote: bool = False) -> nn.Module:
     """Returns the backbone for a folder of deltas.
 
     Args:
         model: a module, which is taken as it is; NAME, NAME:FILE, :FILE or "demo"; or None for what the headers name.
+        trust_remote: whether headers may name one outside timm.
 
     Raises:
         PetlError: the headers name several backbones or none, or it can't be built.
@@ -50,7 +51,9 @@ def serving_backbone(folder: Path, model: nn.Module | str | None) -> nn.Module:
     headers = _headers(folder)
     if model is None or model.startswith(":"):
         recorded = _common(folder, headers)
-        return _built(recorded) if model is None else create_any_head(f"{recorded['name']}{model}", recorded["args"])
+        if model is None:
+            return _built(recorded, trust_remote)
+        return create_any_head(f"{recorded['name']}{model}", recorded["args"])
     return create_any_head(model, _arguments(folder, headers, name_and_file(model)[0]))
 
 
@@ -101,12 +104,14 @@ def _shown(header: Header) -> str:
     return f"{header.backbone.get('name')}{f' with {args}' if args else ''}"
 
 
-def _built(backbone: Mapping[str, Any]) -> nn.Module:
+def _built(backbone: Mapping[str, Any], trust_remote: bool) -> nn.Module:
     """Builds a backbone with timm's own classifier, for deltas of any number of classes."""
+    described = {key: value for key, value in backbone.items() if key != "num_classes"}
     try:
-        return build_backbone({key: value for key, value in backbone.items() if key != "num_classes"}, pretrained=True)
+        return build_backbone(described, pretrained=True, trust_remote=trust_remote)
     except DeltaError as error:
-        raise DeltaError(f"{error}; or name it, with a file of weights: --model NAME:FILE, model=") from error
+        said = str(error).replace("petl.load(path, model)", "petl.serve(folder, model)")
+        raise DeltaError(f"{said}; or name it, with a file of weights: --model NAME:FILE, model=") from error
 
 
 def _arguments(folder: Path, headers: Headers, name: str) -> dict[str, Any]:

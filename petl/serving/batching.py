@@ -27,11 +27,20 @@ class Batcher:
 
     Args:
         run: returns the answers for a list of work. Where it fails, each is run alone, so that one can't spoil the others.
+        rest: is called when no work has come for ``rest_s``, once after each time of work.
     """
 
     def __init__(
-        self, run: Callable[[list[Any]], Sequence[Any]], *, most: int, wait_s: float, expected: Callable[[], int]
+        self,
+        run: Callable[[list[Any]], Sequence[Any]],
+        *,
+        most: int,
+        wait_s: float,
+        expected: Callable[[], int],
+        rest: Callable[[], None] = lambda: None,
+        rest_s: float = 1.0,
     ) -> None:
+        self.rest, self.rest_s = rest, rest_s
         self.run, self.most, self.wait_s, self.expected = run, most, wait_s, expected
         self._items: deque[_Item] = deque()
         self._changed = threading.Condition()
@@ -70,31 +79,40 @@ class Batcher:
             self._thread.join()
 
     def _work(self) -> None:
-        while items := self._next():
-            live = [item for item in items if item.answer.set_running_or_notify_cancel()]
-            if live:
+        has_rested = True
+        while (items := self._next(None if has_rested else self.rest_s)) is not None:
+            has_rested = not items
+            if has_rested:
+                self.rest()
+            elif live := [item for item in items if item.answer.set_running_or_notify_cancel()]:
                 self._answer(live)
+            items = live = None  # nothing of a batch is kept until the next
 
-    def _next(self) -> list[_Item]:
-        """Waits for a batch; returns none when all is answered and the end was asked for."""
+    def _next(self, patience: float | None) -> list[_Item] | None:
+        """Waits for a batch; returns an empty one where none comes for so many seconds, None when all is answered and the end
+        was asked for."""
         with self._changed:
             while not self._items and not self._stopping:
-                self._changed.wait()
+                if not self._changed.wait(patience):
+                    return []
             while self._items and len(self._items) < self.most and not self._stopping:
                 left = self._items[0].since + self.wait_s - time.monotonic()
                 if left <= 0 or self.expected() <= len(self._items):
                     break
                 self._changed.wait(left)
-            return [self._items.popleft() for _ in range(min(self.most, len(self._items)))]
+            return [self._items.popleft() for _ in range(min(self.most, len(self._items)))] or None
 
-    def _answer(self, items: Sequence[_Item]) -> None:
+    def _answer(self, items: list[_Item]) -> None:
         try:
             answers = self.run([item.work for item in items])
         except Exception as error:
             if len(items) == 1:
-                items[0].answer.set_exception(error)
+                log.error("an image couldn't be computed", exc_info=error)
+                items[0].answer.set_exception(error.with_traceback(None))  # whose frames hold images, and this answer
                 return
             log.warning("a batch of %d failed (%s); each is run alone", len(items), type(error).__name__)
+            answers = None
+        if answers is None:  # after the handler, as errors in it would keep the first one, and so all images
             for item in items:
                 self._answer([item])
             return

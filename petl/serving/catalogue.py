@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from petl.errors import PetlError, listing, printable
+from petl.serving.advice import in_terms_of_the_server
 from petl.serving.folder import FolderWatch, ServedFile, Stamp
 from petl.serving.served_task import ServedTask
 from petl.sites.meta import pretrained_cfg
@@ -94,7 +95,7 @@ class Catalogue:
     def _refuse(self, name: str, file: ServedFile, error: Exception) -> None:
         self._handled[name] = file.stamp
         if isinstance(error, PetlError):
-            why = " ".join(str(error).replace(str(file.path), file.path.name).split())
+            why = in_terms_of_the_server(" ".join(str(error).replace(str(file.path), file.path.name).split()))
         else:  # a fault of ours, or no memory
             log.error("%s can't be loaded", printable(name), exc_info=error)
             why = f"it can't be loaded ({type(error).__name__}); the server's log says more"

@@ -30,6 +30,7 @@ def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     device: Any = None,
+    trust_remote: bool = False,
     max_body: int = 20_000_000,
     max_batch: int = 32,
     max_wait_ms: float = 5.0,
@@ -49,6 +50,7 @@ def serve(
         model: the backbone, a module or NAME, NAME:FILE, :FILE (of weights for the backbone that the deltas name) or "demo".
             None: what the deltas' headers name.
         port: 0 takes any that is free.
+        trust_remote: whether the deltas may name a backbone outside timm (``hf-hub:``, ``local-dir:``), as for `petl.load`.
         device: to compute on; None is the accelerator where there is one, else the CPU.
         max_body: bytes of a request.
         max_batch: images computed together at most.
@@ -68,7 +70,7 @@ def serve(
     limits: dict[str, Any] = {"max_body": max_body, "max_batch": max_batch, "max_wait_ms": max_wait_ms}
     limits |= {"max_queue": max_queue, "max_pixels": max_pixels, "poll_s": poll_s, "body_s": body_s}
     with _events_shown(), contextlib.closing(_bound(host, port)) as own:
-        site = serving_app(folder, model, device=device, **limits)
+        site = serving_app(folder, model, device=device, trust_remote=trust_remote, **limits)
         place = own.getsockname()
         shown = f"[{host}]" if ":" in host else host
         log.info("%r at http://%s:%d; Ctrl-C ends it", site.state.service.catalogue, shown, place[1])

@@ -20,6 +20,7 @@ from petl.errors import StateError, listing, near
 from petl.serving.batching import Batcher
 from petl.serving.catalogue import Catalogue
 from petl.serving.counters import Counters
+from petl.serving.free_memory import give_memory_back
 from petl.serving.refusals import Refusal, quoted
 from petl.serving.served_task import ServedTask
 from petl.serving.serving_settings import ServingSettings
@@ -137,6 +138,7 @@ class _Threads:
             most=settings.max_batch,
             wait_s=settings.max_wait_ms / 1000,
             expected=lambda: service.in_flight,
+            rest=give_memory_back,
         )
         self._watcher = threading.Thread(target=self._watch, name="petl-folder", daemon=True)
         self.batcher.start()

@@ -15,7 +15,7 @@ from petl.errors import DataError, StateError, listing
 from petl.extraction.accelerator import private_accelerator
 from petl.format.calibration_values import is_temperature
 from petl.format.outputs import label_texts
-from petl.format.texts import parsed_json
+from petl.format.texts import is_finite_number, parsed_json
 from petl.graft.sharded import is_sharded_model
 from petl.shifts.corrected_bias import take_back, write_correction
 from petl.shifts.readings import NO_SOFTMAX

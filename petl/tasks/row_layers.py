@@ -1,8 +1,9 @@
 """Layers that compute several tasks at once: one product of the backbone's layer for all rows, and each task's change on its own.
 
 A low-rank change of a weight is linear: ``(W + s B A) x = W x + s B (A x)``, for a convolution too, where ``A`` convolves as the
-layer does and ``B`` is 1x1 (Punica, Chen et al. 2023, arXiv:2310.18547, for linear layers). Other changes of a single layer run
-the task's own layer on its rows.
+layer does and ``B`` is 1x1 (Punica, Chen et al. 2023, arXiv:2310.18547, for linear layers). Where all rows have a change and each
+task has many places (pixels, tokens), adding the change to the weight takes fewer products, and no second pass over the output.
+Other changes of a single layer run the task's own layer on its rows.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from petl.graft.kinds import FastPath
-from petl.kernels.low_rank import LowRankChange
+from petl.kernels.low_rank import LowRankChange, merged_weight
 
 LAYER = "_petl_layer"  # attribute of a layer: its name in the backbone
 _RUNNING = threading.local()  # batch: the batch whose rows this thread computes now
@@ -42,6 +43,27 @@ class BesideBase:
             flat.addmm_(x.reshape(-1, x.shape[-1]) @ down.t(), up.t(), alpha=scale)
         if self.bias is not None:
             out += self.bias.view(-1, 1, 1) if isinstance(self.layer, nn.Conv2d) else self.bias
+
+    def is_cheaper_merged(self, x: Tensor) -> bool:
+        """Returns whether a weight with the change in it takes fewer products than the change beside the base's."""
+        if self.low_rank is None:
+            return False
+        weight = cast(Tensor, self.layer.weight)
+        rows, fan_in = len(weight), weight[0].numel()
+        places = x.numel() // weight.shape[1]  # about: a stride leaves fewer
+        if isinstance(self.layer, nn.Conv2d):
+            places //= self.layer.groups * self.layer.stride[0] * self.layer.stride[1]
+        return places * (rows + fan_in) > rows * fan_in
+
+    def merged(self, x: Tensor) -> Tensor:
+        """Returns the task's own output: that of the backbone's layer, with the change in its weight."""
+        assert self.low_rank is not None
+        layer = cast(Any, self.layer)
+        weight = merged_weight(layer.weight.detach(), *self.low_rank)
+        bias = layer.bias if self.bias is None else layer.bias + self.bias
+        if isinstance(self.layer, nn.Conv2d):
+            return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
+        return F.linear(x, weight, bias)
 
     def _add_conv(self, out: Tensor, x: Tensor, change: LowRankChange, layer: nn.Conv2d) -> None:
         kernel = change.down.view(-1, *layer.weight.shape[1:])
@@ -107,9 +129,11 @@ def _segmented(
     """Returns the outputs of one layer; each row of the batch has as many entries of ``x``'s first dimension as any other."""
     each = len(x) // rows
     parts = [(x[start * each : end * each], start * each, end * each, change) for start, end, change in work]
-    own = [cast(Any, change.layer).forward(part) for part, *_, change in parts if isinstance(change, OwnLayer)]
-    if len(own) == len(parts) and sum(len(part) for part, *_ in parts) == len(x):
-        return torch.cat(own)  # no row needs the backbone's
+    if sum(len(part) for part, *_ in parts) == len(x) and all(
+        _needs_no_base(change, part) for part, *_, change in parts
+    ):
+        return torch.cat([_own_output(change, part) for part, *_, change in parts])
+    own = [_own_output(change, part) for part, *_, change in parts if isinstance(change, OwnLayer)]
     out, own_outputs = base(x), iter(own)
     for part, start, end, change in parts:
         if isinstance(change, BesideBase):
@@ -117,3 +141,11 @@ def _segmented(
         else:
             out[start:end] = next(own_outputs)
     return out
+
+
+def _needs_no_base(change: LayerChange, x: Tensor) -> bool:
+    return isinstance(change, OwnLayer) or change.is_cheaper_merged(x)
+
+
+def _own_output(change: LayerChange, x: Tensor) -> Tensor:
+    return change.merged(x) if isinstance(change, BesideBase) else cast(Any, change.layer).forward(x)

@@ -17,9 +17,8 @@ from torch.utils._pytree import tree_leaves
 from petl.graft.graft import add_fast_paths
 from petl.sites.names import ancestors
 from petl.tasks.row_layers import LAYER, RowLayer
+from petl.tasks.sketches import TOLERANCE, Sketch
 from petl.tasks.twins import with_same_tensors
-
-TOLERANCE = 1e-3  # of the largest number: rounding of another batch size, not another row
 
 
 @dataclass
@@ -96,7 +95,9 @@ def _compare(model: Any, images: Tensor) -> RowProof:
     return RowProof("", apart, in_features, {*watch.calls})
 
 
-_Call = tuple[Tensor | None, Tensor | None]  # input and output, where the call had one of each
+_Call = tuple[
+    Sketch | None, Sketch | None
+]  # input and output, where the call had one of each; whole they'd be all activations
 
 
 class _Watch:
@@ -118,7 +119,7 @@ class _Watch:
     def _noting(self, name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
             single = is_row_layer(module) and len(args) == 1 and not kwargs and isinstance(args[0], Tensor)
-            call = (args[0].clone(), out.clone()) if single and isinstance(out, Tensor) else (None, None)
+            call = (Sketch.of(args[0]), Sketch.of(out)) if single and isinstance(out, Tensor) else (None, None)
             self.calls.setdefault(name, []).append(call)
 
         return hook
@@ -132,10 +133,8 @@ def _is_apart(together: Sequence[_Call], singles: Sequence[Sequence[_Call]]) -> 
         parts = [single[number] for single in singles]
         if x is None or out is None or any(a is None or b is None for a, b in parts):
             return False
-        inputs, outputs = (cast("list[Tensor]", [part[side] for part in parts]) for side in (0, 1))
-        if any(len(a) != len(b) or len(a) != len(inputs[0]) for a, b in parts):  # type: ignore[arg-type]  # none is None
-            return False
-        if not _close(torch.cat(inputs), x) or not _close(torch.cat(outputs), out):
+        inputs, outputs = (cast("list[Sketch]", [part[side] for part in parts]) for side in (0, 1))
+        if not x.is_stack_of(inputs) or not out.is_stack_of(outputs):
             return False
     return True
 

@@ -15,6 +15,7 @@ from petl.wrapping.backbone import set_in_chans
 from petl.wrapping.interrupts import uninterrupted
 from petl.wrapping.lookup import Model, in_chans, refuse_shared, require_record
 from petl.wrapping.snapshot import RECORD, Snapshot
+from petl.wrapping.undo import drop_record
 
 
 class BeforeMerge:
@@ -81,7 +82,7 @@ def merge(model: Model) -> Model:
         if channels != record.backbone["in_chans"]:
             set_in_chans(plain, channels)
         plain.train(plain.training)
-        del vars(plain)[RECORD]
+        drop_record(plain, record)
     except BaseException:
         with uninterrupted():
             before_merge.restore()

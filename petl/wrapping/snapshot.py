@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 RECORD = "_petl_record"  # the attribute of a model that holds its record
+ADDED_BY_PEFT = "peft_config"  # the attribute by which peft knows a model that it has changed
 _HANDLED = {"_modules", "_parameters", "_buffers", "training", RECORD}
 
 
@@ -22,6 +23,10 @@ class Undo:
     module: nn.Module
     slot: str
     value: Any
+
+    def adds(self, slot: str) -> bool:
+        """Returns whether the slot is this one, and wasn't there."""
+        return self.slot == slot and self.value is _ABSENT
 
     def undo(self) -> None:
         """Restores the old value."""

@@ -15,7 +15,7 @@ from petl.wrapping.eval_mode import drop_eval_caches
 from petl.wrapping.interrupts import uninterrupted
 from petl.wrapping.own_tensors import state_tensors
 from petl.wrapping.record import Record
-from petl.wrapping.snapshot import RECORD, Snapshot
+from petl.wrapping.snapshot import ADDED_BY_PEFT, RECORD, Snapshot
 
 
 @contextlib.contextmanager
@@ -55,6 +55,16 @@ def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
         model.to(device)
     if record.cast_to is not None:
         model.to(record.cast_to)
+
+
+def drop_record(model: nn.Module, record: Record) -> None:
+    """Removes the record, and peft's note of its adapter; a shallow copy and its original have the same modules, so from both."""
+    for module in (model, *(change.module for change in record.changes)):
+        if vars(module).get(RECORD) is record:
+            for change in record.changes:
+                if change.adds(ADDED_BY_PEFT):
+                    vars(module).pop(change.slot, None)
+            del vars(module)[RECORD]
 
 
 def _give_back(tensor: Tensor, original: Tensor | None) -> None:

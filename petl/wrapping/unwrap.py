@@ -8,8 +8,7 @@ from petl.errors import PetlError
 from petl.wrapping.frozen_base import prove_frozen
 from petl.wrapping.interrupts import uninterrupted
 from petl.wrapping.lookup import Model, refuse_shared, require_record
-from petl.wrapping.snapshot import RECORD
-from petl.wrapping.undo import undo
+from petl.wrapping.undo import drop_record, undo
 
 
 @torch.inference_mode(False)
@@ -29,12 +28,12 @@ def unwrap(model: Model) -> Model:
     prove_frozen(plain, "unwrap can't give the base back")
     try:
         undo(plain, record, record.changes)
-        del vars(plain)[RECORD]
+        drop_record(plain, record)
     except PetlError:  # raised before any change
         raise
     except BaseException:  # Ctrl-C: undo is run once more from the start, which is safe
         with uninterrupted():
             undo(plain, record, record.changes)
-            vars(plain).pop(RECORD, None)
+            drop_record(plain, record)
         raise
     return model

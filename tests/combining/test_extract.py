@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import copy
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,8 @@ def test_checkpoints_come_in_many_forms(base: nn.Module, tmp_path: Path) -> None
     state = tuned.state_dict()
     torch.save(state, tmp_path / "plain.pth")
     torch.save({"epoch": 3, "state_dict": {f"module.{k}": v for k, v in state.items()}}, tmp_path / "ddp.pth")
-    torch.save({"state_dict": base.state_dict(), "state_dict_ema": state}, tmp_path / "ema.pth")
+    beside = {"args": argparse.Namespace(lr=0.1), "state_dict": base.state_dict()}  # as timm's trainings save it
+    torch.save({**beside, "state_dict_ema": state}, tmp_path / "ema.pth")
     save_file(state, tmp_path / "s.safetensors")
     wrapped = trained(base, "full", 1)
     forms: list[Any] = [state, wrapped, *(tmp_path / n for n in ("plain.pth", "ddp.pth", "ema.pth", "s.safetensors"))]

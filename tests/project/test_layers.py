@@ -222,11 +222,14 @@ TESTS_AS_WELL = {
     ),
     "serving/test_application": (
         "serving/routes serving/counters serving/posting serving/refusals serving/served_task serving/service "
-        "serving/serving_settings data/claimed_size"
+        "serving/serving_settings serving/free_memory data/claimed_size"
     ),
+    "serving/test_catalogue": "serving/advice",
     "serving/test_serve": "cli/serve_command",
     "start/test_start": ("start/backbones start/choice start/parts start/started start/way cli/start_command"),
-    "tasks/test_mixed": "tasks/images tasks/inputs tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof",
+    "tasks/test_mixed": (
+        "tasks/images tasks/inputs tasks/layer_changes tasks/outputs tasks/row_layers tasks/row_proof tasks/sketches"
+    ),
     "tasks/test_tasks": "tasks/backbone tasks/choice tasks/modes tasks/sharing tasks/task tasks/task_model tasks/twins",
     "training/test_callbacks": "training/callback_calls",
     "trials/test_compare": (

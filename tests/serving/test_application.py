@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import io
 import json
 import re
 import threading
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -222,6 +224,50 @@ def test_a_fault_of_ours_leaks_nothing(site: Any, monkeypatch: pytest.MonkeyPatc
     response = posted(app, "/predict?task=pets", served.image("pets"))
     assert response.status_code == 500
     assert response.json() == {"error": "the server failed on this request (RuntimeError); its log says more"}
+
+
+def test_nothing_of_a_request_outlives_its_answer(
+    site: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Images, bodies and outputs: those that are answered, refused, or fail; no cycle keeps them for the collector."""
+    app, _ = site
+    caplog.set_level("CRITICAL", "petl.serving")  # pytest keeps what is logged, with its traceback
+    service, bodies = app.state.service, []
+    read = petl.serving.routes.read_posted
+
+    async def noted(body: Any) -> Any:
+        posted = await read(body)
+        bodies.append(weakref.ref(posted))
+        return posted
+
+    def failing(work: Any) -> Any:
+        raise RuntimeError(len(work))
+
+    def all_kinds() -> None:
+        assert {posted(app, f"/predict?task={kind}", served.image(kind)).status_code for kind in served.KINDS} == {200}
+        requests = [("POST", f"/predict?task={kind}", {"content": served.image(kind)}) for kind in served.KINDS]
+        assert {response.status_code for response in ask(app, *requests)} == {200}
+        assert posted(app, "/predict?task=pets", b"no image").status_code == 422
+        with monkeypatch.context() as patched:
+            patched.setattr(service.start().batcher, "run", failing)
+            assert {response.status_code for response in ask(app, *requests[:3])} == {500}
+
+    def storages() -> set[int]:
+        tensors = [one for one in gc.get_objects() if type(one) is torch.Tensor]
+        return {one.untyped_storage()._cdata for one in tensors}
+
+    all_kinds()  # what is kept of a first batch is the tasks'
+    monkeypatch.setattr("petl.serving.routes.read_posted", noted)
+    gc.collect()
+    gc.disable()
+    try:
+        before = storages()
+        all_kinds()
+        service.stop()  # so that its threads are between two batches
+        assert not storages() - before
+        assert not any(body() for body in bodies[: 2 * len(served.KINDS)])  # FastAPI keeps a failed request in a cycle
+    finally:
+        gc.enable()
 
 
 def test_labels_that_utf8_cant_hold_are_answered(site: Any) -> None:

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import petl
-from petl.serving.backbones import folder_of_deltas, serving_backbone
+from petl.serving.backbones import _built, folder_of_deltas, serving_backbone
 from tests.support import served
 from tests.support.zoo import make
 
@@ -38,6 +38,16 @@ def test_the_headers_say_the_backbone_or_the_user_does(tmp_path: Path, monkeypat
         serving_backbone(tmp_path, "test_vid")
     with pytest.raises(petl.StateError, match="expected a module"):
         serving_backbone(tmp_path, 3)  # type: ignore[arg-type]  # what is refused
+
+
+def test_backbones_outside_timm_need_leave() -> None:
+    described = {"name": "local-dir:/nowhere", "args": {}}
+    with pytest.raises(
+        petl.DeltaError, match=r"--trust-remote.*petl.serve\(folder, model\); or name it.*--model NAME:FILE"
+    ):
+        _built(described, False)
+    with pytest.raises(petl.DeltaError, match="can't build the backbone local-dir:/nowhere"):
+        _built(described, True)
 
 
 def test_several_backbones_and_none_are_told_in_a_sentence(tmp_path: Path) -> None:

@@ -77,3 +77,22 @@ def test_a_batch_waits_while_more_are_expected_and_stopping_answers_all() -> Non
     waiting = [batcher.submit(number) for number in (4, 5)]
     batcher.stop()
     assert [answer.result(0) for answer in waiting] == [8, 10]
+
+
+def test_it_rests_once_after_each_time_of_work() -> None:
+    rests: list[int] = []
+    rested = threading.Event()
+
+    def rest() -> None:
+        rests.append(len(rests))
+        rested.set()
+
+    batcher = running(lambda work: work, rest=rest, rest_s=0.01)
+    for times in (1, 2):
+        assert batcher.submit(5).result(LONG) == 5
+        assert rested.wait(LONG)
+        rested.clear()
+        assert len(rests) == times
+    batcher.nudge()
+    batcher.stop()
+    assert len(rests) == 2

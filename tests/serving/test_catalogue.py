@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +107,9 @@ def test_what_cant_be_served_is_refused_with_a_reason(
     assert [*catalogue.refused] == [f"{name}.safetensors" for name in words]
     for name, word in words.items():
         assert word in catalogue.refused[f"{name}.safetensors"]
+    advised = "petl serve FOLDER --model NAME:FILE"
+    assert advised in catalogue.refused["other.safetensors"]
+    assert not re.search("check_base|trust_remote|petl.load", " ".join(catalogue.refused.values()))
     assert [*catalogue.tasks] == sorted(catalogue.base.names) == ["birds", "pets"]
     (tmp_path / "vit.safetensors").unlink()
     monkeypatch.setattr(petl.Tasks, "add", lambda *_: 1 / 0)  # a fault of ours
