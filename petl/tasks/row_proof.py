@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from petl.graft.graft import add_fast_paths
 from petl.sites.names import ancestors
 from petl.tasks.row_layers import LAYER, RowLayer
-from petl.tasks.sketches import TOLERANCE, Sketch
+from petl.tasks.sketches import SKETCH_TOLERANCE, Sketch
 from petl.tasks.twins import with_same_tensors
 
 
@@ -143,4 +143,4 @@ def _close(one: Any, other: Tensor) -> bool:
     if not isinstance(one, Tensor) or one.shape != other.shape:
         return False
     one, other = one.double(), other.double()
-    return bool((one - other).abs().max() <= TOLERANCE * other.abs().max().clamp_min(1e-30))
+    return bool((one - other).abs().max() <= SKETCH_TOLERANCE * other.abs().max().clamp_min(1e-30))

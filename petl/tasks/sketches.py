@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TOLERANCE = 1e-3  # of the largest number: rounding of another batch size, not another row
+SKETCH_TOLERANCE = 1e-3  # of the largest number: rounding of another batch size, not another row
 BLOCK = 64
 
 
@@ -41,4 +41,4 @@ class Sketch:
         if any(part.shape != first for part in parts) or self.shape != whole:
             return False
         apart = (torch.cat([part.sums for part in parts]) - self.sums).abs().max()
-        return bool(apart <= TOLERANCE * self.largest.clamp_min(1e-30))
+        return bool(apart <= SKETCH_TOLERANCE * self.largest.clamp_min(1e-30))
