@@ -14,7 +14,7 @@ from petl.addresses.fetched_file import refuse_fetched
 from petl.addresses.local_file import file_to_write, local_file
 from petl.delta.header import Header
 from petl.delta.tensors import delta_checksum
-from petl.errors import DeltaError
+from petl.errors import DeltaError, shortened
 from petl.format.packing import packed, unpacked
 from petl.format.tensorfile import read_file, read_header, write_file
 
@@ -34,7 +34,8 @@ def path_to_write(path: Paths) -> Path:
     """Returns the path of a file that will be written, or raises a DeltaError where it can't be one, as an address can't."""
     text = os.fspath(_path_text(path))
     if text.endswith(("/", os.sep)):  # which a Path would drop, and a file have the folder's name
-        raise DeltaError(f"can't write {text}: it is a folder's name; give a file's, such as {text}delta.safetensors")
+        shown = shortened(text, 200)
+        raise DeltaError(f"can't write {shown}: it is a folder's name; give a file's, such as delta.safetensors in it")
     return file_to_write(path)
 
 

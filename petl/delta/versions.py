@@ -24,7 +24,10 @@ def refuse_newer(path: Path | str, values: Mapping[str, Any]) -> None:
     """
     number, needs = values["format"], values.get("needs")
     if number == PACKED_FORMAT and not values.get("packed"):
-        raise DeltaError(f"{path}: its header has format {number} and doesn't say what is packed; the file is damaged")
+        raise DeltaError(
+            f"{path}: its header has format {number} and doesn't say what is packed; it is damaged, or of a newer petl: upgrade "
+            f"petl-vision: {_install(values.get('version'))}"
+        )
     if type(number) is int and number > PACKED_FORMAT:
         raise DeltaError(
             f"{path} has format {number}, and petl {__version__} reads up to {PACKED_FORMAT}; upgrade petl-vision: "
