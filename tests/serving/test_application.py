@@ -21,6 +21,7 @@ from PIL import Image
 
 import petl
 import petl.serving
+from petl.serving.posting import read_posted
 from petl.serving.service import Service
 from tests.support import served
 from tests.support.zoo import make
@@ -233,7 +234,7 @@ def test_nothing_of_a_request_outlives_its_answer(
     app, _ = site
     caplog.set_level("CRITICAL", "petl.serving")  # pytest keeps what is logged, with its traceback
     service, bodies = app.state.service, []
-    read = petl.serving.routes.read_posted
+    read = read_posted
 
     async def noted(body: Any) -> Any:
         posted = await read(body)
