@@ -285,6 +285,7 @@ def test_labels_that_utf8_cant_hold_are_answered(site: Any) -> None:
 
 
 def test_limits_that_cant_be_are_refused(tmp_path: Path) -> None:
+    wrong: Any
     for wrong in ({"max_batch": 0}, {"max_wait_ms": -1}, {"max_body": 1.5}, {"max_bach": 3}):
         with pytest.raises(petl.PetlError, match="max_"):
             petl.serving.app(tmp_path, make(served.BASE), **wrong)
