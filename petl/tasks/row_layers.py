@@ -2,7 +2,7 @@
 
 A low-rank change of a weight is linear: ``(W + s B A) x = W x + s B (A x)``, for a convolution too, where ``A`` convolves as the
 layer does and ``B`` is 1x1 (Punica, Chen et al. 2023, arXiv:2310.18547, for linear layers). Where all rows have a change
-and each task has many pixels, a convolution with the change in its weight takes fewer products, and no second pass over the output.
+and each task has many pixels, a convolution with the change in its weight takes fewer products, and no second pass.
 Other changes of a single layer run the task's own layer on its rows.
 """
 
