@@ -1,8 +1,8 @@
 """Layers that compute several tasks at once: one product of the backbone's layer for all rows, and each task's change on its own.
 
 A low-rank change of a weight is linear: ``(W + s B A) x = W x + s B (A x)``, for a convolution too, where ``A`` convolves as the
-layer does and ``B`` is 1x1 (Punica, Chen et al. 2023, arXiv:2310.18547, for linear layers). Where all rows have a change and each
-task has many places (pixels, tokens), adding the change to the weight takes fewer products, and no second pass over the output.
+layer does and ``B`` is 1x1 (Punica, Chen et al. 2023, arXiv:2310.18547, for linear layers). Where all rows have a change
+and each task has many pixels, a convolution with the change in its weight takes fewer products, and no second pass.
 Other changes of a single layer run the task's own layer on its rows.
 """
 
@@ -45,25 +45,22 @@ class BesideBase:
             out += self.bias.view(-1, 1, 1) if isinstance(self.layer, nn.Conv2d) else self.bias
 
     def is_cheaper_merged(self, x: Tensor) -> bool:
-        """Returns whether a weight with the change in it takes fewer products than the change beside the base's."""
-        if self.low_rank is None:
+        """Returns whether a weight with the change in it takes less time than the change beside the base's: for convolutions
+        of many places; for linear layers it was measured to take as much."""
+        if self.low_rank is None or not isinstance(self.layer, nn.Conv2d):
             return False
-        weight = cast(Tensor, self.layer.weight)
-        rows, fan_in = len(weight), weight[0].numel()
-        places = x.numel() // weight.shape[1]  # about: a stride leaves fewer
-        if isinstance(self.layer, nn.Conv2d):
-            places //= self.layer.groups * self.layer.stride[0] * self.layer.stride[1]
+        layer = self.layer
+        rows, fan_in = len(layer.weight), layer.weight[0].numel()
+        places = x[:, 0].numel() // (layer.stride[0] * layer.stride[1])
         return places * (rows + fan_in) > rows * fan_in
 
     def merged(self, x: Tensor) -> Tensor:
-        """Returns the task's own output: that of the backbone's layer, with the change in its weight."""
+        """Returns the task's own output of a convolution: that of the backbone's layer, with the change in its weight."""
         assert self.low_rank is not None
         layer = cast(Any, self.layer)
         weight = merged_weight(layer.weight.detach(), *self.low_rank)
         bias = layer.bias if self.bias is None else layer.bias + self.bias
-        if isinstance(self.layer, nn.Conv2d):
-            return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
-        return F.linear(x, weight, bias)
+        return F.conv2d(x, weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups)
 
     def _add_conv(self, out: Tensor, x: Tensor, change: LowRankChange, layer: nn.Conv2d) -> None:
         kernel = change.down.view(-1, *layer.weight.shape[1:])

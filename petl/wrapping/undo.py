@@ -58,13 +58,10 @@ def undo(model: nn.Module, record: Record, changes: Sequence[Any]) -> None:
 
 
 def drop_record(model: nn.Module, record: Record) -> None:
-    """Removes the record, and peft's note of its adapter; a shallow copy and its original have the same modules, so from both."""
-    for module in (model, *(change.module for change in record.changes)):
-        if vars(module).get(RECORD) is record:
-            for change in record.changes:
-                if change.adds(ADDED_BY_PEFT):
-                    vars(module).pop(change.slot, None)
-            del vars(module)[RECORD]
+    """Removes the record, and peft's note of its adapter, which a merge and a shallow copy would keep."""
+    if any(change.adds(ADDED_BY_PEFT) for change in record.changes):
+        vars(model).pop(ADDED_BY_PEFT, None)
+    vars(model).pop(RECORD, None)
 
 
 def _give_back(tensor: Tensor, original: Tensor | None) -> None:

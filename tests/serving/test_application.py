@@ -21,6 +21,7 @@ from PIL import Image
 
 import petl
 import petl.serving
+from petl.serving.posting import read_posted
 from petl.serving.service import Service
 from tests.support import served
 from tests.support.zoo import make
@@ -233,7 +234,7 @@ def test_nothing_of_a_request_outlives_its_answer(
     app, _ = site
     caplog.set_level("CRITICAL", "petl.serving")  # pytest keeps what is logged, with its traceback
     service, bodies = app.state.service, []
-    read = petl.serving.routes.read_posted
+    read = read_posted
 
     async def noted(body: Any) -> Any:
         posted = await read(body)
@@ -284,6 +285,7 @@ def test_labels_that_utf8_cant_hold_are_answered(site: Any) -> None:
 
 
 def test_limits_that_cant_be_are_refused(tmp_path: Path) -> None:
+    wrong: Any
     for wrong in ({"max_batch": 0}, {"max_wait_ms": -1}, {"max_body": 1.5}, {"max_bach": 3}):
         with pytest.raises(petl.PetlError, match="max_"):
             petl.serving.app(tmp_path, make(served.BASE), **wrong)
