@@ -92,35 +92,34 @@ def size(found: Pool, splits: int, count: int = 120) -> None:
 
 
 def correct(found: Pool, count: int, seeds: range, target_count: int = 200) -> None:
+    names = ("as it is", "EM alone", "calibrated", "corrected", "true q")
     for cell in ("none", "classes"):
-        rows_of: list[list[float]] = []
-        for seed in seeds:
-            chance = np.random.default_rng([3, seed])
-            rows = source_rows(found, count, chance)
-            sides, y = sides_of(found, count, drawn(found, cell, target_count, found.train_y[rows], chance), rows)
-            scores = calibrated_scores(sides)
-            assert not isinstance(scores, str), scores
-            p, prior, mix = scores.target, scores.prior, mix_by_scores(scores, seed=seed)
-            estimate = torch.tensor(mix.target, dtype=torch.float64)
-            raw, source_raw = sides.target_scores.softmax(1), sides.scores.softmax(1).mean(0)
-            truth = torch.bincount(y, minlength=found.classes).double() / len(y)
-            options = (
-                raw,
-                raw * frequency_ratio(source_raw, estimated_frequencies(raw, source_raw)),
-                p * frequency_ratio(prior, estimate),
-                p * frequency_ratio(prior, believed_frequencies(prior, estimate, mix.believed, len(y))),
-                p * frequency_ratio(prior, truth),
-            )
-            rows_of.append([float((one.argmax(1) == y).double().mean()) for one in options])
-        table = np.array(rows_of)
-        gaps = table[:, 3] - table[:, 0]
-        names = ("as it is", "EM alone", "calibrated", "corrected", "true q")
+        table = np.array([corrected(found, cell, count, target_count, seed) for seed in seeds])
+        gaps = table[:, names.index("corrected")] - table[:, 0]
         figures = ", ".join(f"{name} {value:.3f}" for name, value in zip(names, table.mean(0), strict=True))
-        error = gaps.std(ddof=1) / len(gaps) ** 0.5
-        print(
-            f"  correct, {count} source, {len(gaps)} draws, {cell}: {figures}; gain {gaps.mean():+.3f} +- {error:.3f}",
-            flush=True,
-        )
+        gain = f"{gaps.mean():+.3f} +- {gaps.std(ddof=1) / len(gaps) ** 0.5:.3f}"
+        print(f"  correct, {count} source, {len(gaps)} draws, {cell}: {figures}; gain {gain}", flush=True)
+
+
+def corrected(found: Pool, cell: str, count: int, target_count: int, seed: int) -> list[float]:
+    """The accuracy of one draw's target: as it is, by EM on the bare scores, calibrated, as petl.correct, by the truth."""
+    chance = np.random.default_rng([3, seed])
+    rows = source_rows(found, count, chance)
+    sides, y = sides_of(found, count, drawn(found, cell, target_count, found.train_y[rows], chance), rows)
+    scores = calibrated_scores(sides)
+    assert not isinstance(scores, str), scores
+    p, prior, mix = scores.target, scores.prior, mix_by_scores(scores, seed=seed)
+    estimate = torch.tensor(mix.target, dtype=torch.float64)
+    raw, source_raw = sides.target_scores.softmax(1), sides.scores.softmax(1).mean(0)
+    truth = torch.bincount(y, minlength=found.classes).double() / len(y)
+    options = (
+        raw,
+        raw * frequency_ratio(source_raw, estimated_frequencies(raw, source_raw)),
+        p * frequency_ratio(prior, estimate),
+        p * frequency_ratio(prior, believed_frequencies(prior, estimate, mix.believed, len(y))),
+        p * frequency_ratio(prior, truth),
+    )
+    return [float((one.argmax(1) == y).double().mean()) for one in options]
 
 
 def seconds(pictures: Pictures) -> None:

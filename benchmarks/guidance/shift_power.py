@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,26 +50,29 @@ def power(found: Pool, args: argparse.Namespace) -> None:
     assert not isinstance(scores, str), scores
     right = float((sides.scores.argmax(1) == sides.y).double().mean())
     print(f"  {args.source} source images, the classifier is right on {right:.2f}", flush=True)
-    p = clouds.frequencies
     for images in args.images:
         limit = float(variations_by_chance(scores.source, images, draws=200, seed=0).quantile(1 - LEVEL))
         moved_limit = None
         for variation in VARIATIONS:
-            hits = [0, 0]
+            alike, moved = [], []
             for seed in range(args.trials):
                 chance = np.random.default_rng([6, seed])
-                chosen = drawn(found.test_y, changed(p, variation, chance), images, chance)
-                q = estimated_frequencies(scores.target[chosen], scores.prior)
-                hits[0] += total_variation(q, scores.prior) > limit
-                q, nearness, spread = fitted_clouds(clouds, blurred[chosen])
-                if moved_limit is None:
-                    same = aligned_draws(clouds, images, nearness=nearness, spread=spread, draws=120)
-                    moved_limit = ALLOWANCE + float(((same - p).abs().sum(1) / 2).quantile(1 - LEVEL))
-                hits[1] += total_variation(q, p) > moved_limit
-            told = ", ".join(
-                f"{name} {hit / args.trials:.2f}" for name, hit in zip(("alike", "blurred"), hits, strict=True)
-            )
-            print(f"  {images} target images, total variation {variation}: seen {told}", flush=True)
+                q = changed(clouds.frequencies, variation, chance)
+                chosen = drawn(found.test_y, q, images, chance)
+                now = estimated_frequencies(scores.target[chosen], scores.prior)
+                alike.append(total_variation(now, scores.prior) > limit)
+                fitted = fitted_clouds(clouds, blurred[chosen])
+                moved_limit = moved_limit or limit_when_moved(clouds, images, fitted)
+                moved.append(total_variation(fitted[0], clouds.frequencies) > moved_limit)
+            told = f"seen alike {np.mean(alike):.2f}, blurred {np.mean(moved):.2f}"
+            print(f"  {images} target images, total variation {variation}: {told}", flush=True)
+
+
+def limit_when_moved(clouds: Any, images: int, fitted: Any) -> float:
+    """The total variation that counts as a change where the classes have moved."""
+    _, nearness, spread = fitted
+    same = aligned_draws(clouds, images, nearness=nearness, spread=spread, draws=120)
+    return ALLOWANCE + float(((same - clouds.frequencies).abs().sum(1) / 2).quantile(1 - LEVEL))
 
 
 def main() -> None:
