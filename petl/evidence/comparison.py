@@ -46,8 +46,8 @@ def paired_bootstrap(
     """Returns the difference of two models' scores [N] on the same N images, with the interval of a paired bootstrap.
 
     Each draw takes N images with replacement, the same for both (Efron 1979, percentile interval). ``first`` and ``second``
-    hold one score an image: 1.0 where the prediction is right, or any other number of which more is better. Answers that differ on
-    every image alike, or on none, have no spread to draw from; their interval is exact (`unvaried_gap`).
+    hold one score an image: 1.0 where the prediction is right, or any other number of which more is better. Answers that differ
+    on every image alike, or on none, have no spread to draw from; their interval is exact (`unvaried_gap`).
 
     Raises:
         ValueError: the two have different shapes, or fewer than two images.

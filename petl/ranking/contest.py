@@ -149,8 +149,7 @@ class Contest:
         if len(self.failed) == 1 and isinstance(self.error, PetlError):
             raise self.error
         alike = by_reason(self.failed)
-        one = len(alike) == 1
-        reasons = "; ".join(why if one else f"{listing(names, 3)}: {why}" for why, names in alike.items())
+        reasons = "; ".join(f"{listing(names, 3)}: {why}" for why, names in alike.items())
         raise StateError(f"no candidate could be measured: {reasons}") from self.error
 
     @property

@@ -16,8 +16,8 @@ LONGEST_REASON = 400  # characters of what timm says: of wrong weights it names 
 DEMO = "demo"  # where a model is named: the backbone of the extra ``demo``, EfficientNet-Lite0
 NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
 NOT_FETCHED = (
-    "timm's weights aren't on this computer and can't be fetched now; connect to the network (and unset HF_HUB_OFFLINE), or use "
-    "weights from a file: NAME:FILE"
+    "weights of timm's that aren't on this computer can't be fetched now; connect to the network (and unset HF_HUB_OFFLINE), "
+    "or use weights from a file: NAME:FILE"
 )
 
 

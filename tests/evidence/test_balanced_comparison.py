@@ -54,4 +54,4 @@ def test_classes_that_do_not_vary_have_the_width_of_their_few_images() -> None:
         found = balanced_bootstrap(first, second, y, 2)
         assert found.mean == mean and found.low < mean + 1e-9 and found.high > mean - 1e-9
         assert found.error > 0 and found.high - found.low > found.error
-        assert -1 <= found.low and found.high <= 1
+        assert found.low >= -1 and found.high <= 1
