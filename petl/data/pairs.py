@@ -53,7 +53,7 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
         DataError: the batch is no such pair, or a class number isn't one of the model's ``classes``.
     """
     images, targets = images_and_targets(batch, model)
-    if targets.ndim == 1 and _are_bools(batch):
+    if targets.ndim == 1 and are_bools(batch):
         targets = targets.long()
     if targets.ndim != 1 or targets.is_floating_point():
         raise DataError(
@@ -65,7 +65,7 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
     return images, targets
 
 
-def _are_bools(batch: Any) -> bool:
+def are_bools(batch: Any) -> bool:
     """Returns whether the labels are True and False, which as classes are 1 and 0."""
     parts = pick_keys(batch, None)
     labels = as_tensor(parts[1]) if isinstance(parts, (tuple, list)) and len(parts) == 2 else None
