@@ -19,6 +19,7 @@ from petl.errors import DataError, PetlError, SiteError
 from petl.extraction.feature_set import Features
 from petl.extraction.features import features
 from petl.extraction.norm_moments import ChannelMoments, norm_moments, picture_batches, running_norms
+from petl.extraction.single_answers import refuse_maps
 from petl.measures.enough_labels import refuse_few_labels
 
 PICTURE_SIDE = 32  # pixels of the small pictures
@@ -76,6 +77,7 @@ def measured(found: Opened, how: Measuring) -> MeasuredParts:
     """
     train = found.parts["train"]
     _refuse_listed(train)
+    refuse_maps("advise", found.model, how.head)
     read = {"train": _features_of(found.model, train, how, blocks=True)}
     refuse_few_labels("advise", read["train"].y, read["train"].classes)
     others = {name: part for name, part in found.parts.items() if name != "train"}

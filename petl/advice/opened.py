@@ -104,7 +104,7 @@ def _learning_parts(data: Any, pipeline: Mapping[str, Any], options: Mapping[str
 def _part(name: str, dataset: Any, count: int, seed: int) -> ImagePart:
     if not len(dataset):
         raise DataError(f"there are no {name} images; expected at least one")
-    kept, bad = images.sift(dataset)
+    kept, bad = images.sift(dataset, training=name == "train")
     enough = max(count, _four_of_each(kept)) if name == "train" and len(kept) > count else count
     drawn: Any = images.sample(kept, enough, seed=seed)
     rows = [int(row) for row in drawn.indices] if drawn is not kept else list(range(len(kept)))

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from petl.data.class_labels import dataset_classes
 from petl.data.datasets import Images
+from petl.data.label_faults import collated
 from petl.data.random_state import seeded_rng
 from petl.data.replacements import MarkedUnreadable, first_readable
 from petl.data.sampling import Sampling, Shuffle, sampling_weights
@@ -69,7 +70,7 @@ def loader(
         what = "a stream gives its images in an order of its own" if training else "evaluation reads every image once"
         raise DataError(f"sampling= with images that can't be drawn: {what}; leave it out")
     options: dict[str, Any] = {"num_workers": workers, "persistent_workers": workers > 0}
-    options.update(batch_size=batch_size, pin_memory=torch.cuda.is_available())
+    options.update(batch_size=batch_size, collate_fn=collated, pin_memory=torch.cuda.is_available())
     for origin in petl_datasets(dataset) if workers else ():
         if isinstance(origin, Images):
             origin.share()

@@ -17,6 +17,8 @@ from petl.errors import DataError, PetlError, listing
 from petl.wrapping.eval_mode import in_eval
 from petl.wrapping.lookup import in_chans
 
+UNPOOLED = "it has no pooling (global_pool=''); build it again without that argument: timm.create_model('NAME', pretrained=True)"
+
 
 def one_image(loader: Loader) -> Any:
     """Returns a batch of the first image that can be read, without starting a worker; for other loaders, their first batch."""
@@ -63,12 +65,29 @@ def count_outputs(accelerator: Any, model: nn.Module, images: Tensor) -> int:
     with in_eval(model), torch.no_grad(), accelerator.autocast():
         output = output_of(model, images.to(accelerator.device))
     scores = logits(output)
+    if scores is not None and scores.ndim > 2:
+        raise DataError(map_fault(model, scores))
     if scores is None or scores.ndim != 2 or not scores.shape[1]:
         raise DataError(
             f"the model answers {len(images)} image with {describe_output(output if scores is None else scores)}; expected "
             f"[{len(images)}, classes]: a model with a classifier"
         )
     return scores.shape[1]
+
+
+def map_fault(model: nn.Module, scores: Tensor) -> str:
+    """Returns what is wrong with a model whose scores [N, ...] have more than two axes."""
+    pooling = UNPOOLED if is_unpooled(model) else "give it a pooling before its classifier, or flatten what it answers"
+    return (
+        f"the model answers {len(scores)} image{'s' * (len(scores) > 1)} with {describe_output(scores)}, scores for several "
+        f"places of each; expected [{len(scores)}, classes]: {pooling}"
+    )
+
+
+def is_unpooled(model: nn.Module) -> bool:
+    """Returns whether timm built the model without pooling, ``global_pool=''``."""
+    pools = [getattr(module, "global_pool", None) for module in model.modules()]
+    return any(pool == "" or getattr(pool, "pool_type", None) == "" for pool in pools)
 
 
 def refuse_label_count(labels: Sequence[str] | None, outputs: int, *, numbers: bool = False) -> None:
@@ -98,8 +117,8 @@ def output_of(model: nn.Module, images: Tensor) -> Any:
     except (AssertionError, RuntimeError, ValueError, TypeError, IndexError) as error:
         raise DataError(
             f"{type(model).__name__} can't take images of shape {tuple(images.shape)} and type {images.dtype} "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); petl.data.pipeline(model) says what "
-            "it expects"
+            f"({str(error).splitlines()[0] if str(error) else type(error).__name__}); "
+            f"{UNPOOLED if is_unpooled(model) else 'petl.data.pipeline(model) says what it expects'}"
         ) from error
 
 

@@ -11,6 +11,7 @@ from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from petl.data.class_labels import dataset_targets
 from petl.data.datasets import Images
+from petl.data.label_faults import label_fault
 from petl.data.pairs import describe_batch, pick_keys
 from petl.data.table_source import TableReader
 from petl.data.wrappers import locate, wrapped_datasets
@@ -38,7 +39,8 @@ def every_target(dataset: Any) -> np.ndarray:
         whole = isinstance(found, np.ndarray) and found.dtype.kind in "iufb"
         array = found if whole else torch.stack([torch.as_tensor(one) for one in found]).numpy()
     except (TypeError, ValueError, RuntimeError) as error:
-        raise DataError(f"the targets of this {type(dataset).__name__} can't be divided evenly: {error}") from error
+        fault = label_fault(found) or f"its targets can't be divided evenly: {error}"
+        raise DataError(f"a {type(dataset).__name__} with labels of no use: {fault}") from error
     if array.ndim == 2 and array.shape[-1] == 1:
         array = array.reshape(-1)
     if array.ndim not in (1, 2) or len(array) != len(dataset) or array.dtype.kind not in "iufb":

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from petl.data.bad_files import LEFT_OUT
 from petl.data.dict_keys import usual_keys
+from petl.data.label_faults import label_fault
 from petl.errors import DataError, listing
 from petl.graft.values import input_dtype
 
@@ -52,6 +53,8 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
         DataError: the batch is no such pair, or a class number isn't one of the model's ``classes``.
     """
     images, targets = images_and_targets(batch, model)
+    if targets.ndim == 1 and are_bools(batch):
+        targets = targets.long()
     if targets.ndim != 1 or targets.is_floating_point():
         raise DataError(
             f"got labels of shape {tuple(targets.shape)} and {targets.dtype} for {len(images)} images; expected class numbers [N]"
@@ -62,10 +65,19 @@ def images_and_labels(batch: Any, model: nn.Module, classes: int | None = None) 
     return images, targets
 
 
+def are_bools(batch: Any) -> bool:
+    """Returns whether the labels are True and False, which as classes are 1 and 0."""
+    parts = pick_keys(batch, None)
+    labels = as_tensor(parts[1]) if isinstance(parts, (tuple, list)) and len(parts) == 2 else None
+    return labels is not None and labels.dtype == torch.bool
+
+
 def _as_targets(part: Any) -> Tensor | None:
     """Returns the targets of a batch as a tensor. torch collates lists of K numbers to K tensors [N], which are its columns."""
     columns = [as_tensor(each) for each in part] if isinstance(part, (list, tuple)) and part else []
     if columns and all(isinstance(each, Tensor) and each.ndim == 1 for each in columns):
+        if len(columns) == 1:
+            return columns[0]
         same = len({len(each) for each in columns if each is not None}) == 1
         return torch.stack([each.double() for each in columns if each is not None], dim=1).float() if same else None
     if columns and all(isinstance(each, (float, int)) for each in part):
@@ -84,6 +96,8 @@ def unknown_class_error(number: int, classes: int) -> DataError:
 def _hint(batch: Any) -> str:
     """Returns the advice to name the two parts with ``keys=``: images have four axes, class numbers have one."""
     named = isinstance(batch, Mapping)
+    if not named and isinstance(batch, (tuple, list)) and len(batch) == 2 and isinstance(batch[1], (tuple, list)):
+        return f"; {fault}" if (fault := label_fault(batch[1])) else ""
     if not named and not (isinstance(batch, (tuple, list)) and len(batch) > 2):
         return ""
     parts = {key: as_tensor(part) for key, part in (batch.items() if named else enumerate(batch))}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from petl.evidence.comparison import Difference
+from petl.evidence.intervals import unvaried_gap
 
 AT_ONCE = 250  # draws whose counts of all images are held together
 
@@ -37,10 +38,32 @@ def balanced_bootstrap(
         )
     member = torch.nn.functional.one_hot(y.long(), classes).double()
     gaps = member * (first.double() - second.double())[:, None]
+    if first is not second and (alike := _unvaried_classes(first.double() - second.double(), y)):
+        return _unvaried(alike, level, len(y))
     drawn = torch.cat([_means(gaps, member, counts) for counts in _drawn_counts(len(y), draws, seed)])
     ends = torch.quantile(drawn, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     mean = _means(gaps, member, torch.ones(1, len(y), dtype=torch.float64))
     return Difference(float(mean), float(drawn.std()), float(ends[0]), float(ends[1]), level, len(y))
+
+
+def _unvaried_classes(gaps: Tensor, y: Tensor) -> list[tuple[int, int]]:
+    """Returns (gap, images) of each class where the answers differ on all images of a class alike; else []."""
+    parts = [gaps[y == number] for number in y.unique()]
+    alike = all(bool((part == part[0]).all()) and float(part[0]) in (-1.0, 0.0, 1.0) for part in parts)
+    return [(int(part[0]), len(part)) for part in parts] if alike else []
+
+
+def _unvaried(classes: list[tuple[int, int]], level: float, count: int) -> Difference:
+    """Returns the difference where no draw varies: each class has the exact interval of its images, and these are joined."""
+    mean = sum(gap for gap, _ in classes) / len(classes)
+
+    def reach(level: float) -> tuple[float, float]:
+        ends = [(gap, *unvaried_gap(gap, images, level)) for gap, images in classes]
+        down, up = (sum((end[side] - end[0]) ** 2 for end in ends) ** 0.5 / len(ends) for side in (1, 2))
+        return down, up
+
+    (down, up), error = reach(level), sum(reach(0.6827)) / 2
+    return Difference(mean, error, mean - down, mean + up, level, count)
 
 
 def _drawn_counts(count: int, draws: int, seed: int) -> Iterator[Tensor]:

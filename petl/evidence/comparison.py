@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petl.evidence.intervals import at_most, standard_error
+from petl.evidence.intervals import accuracy_error, at_most, standard_error, unvaried_gap
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ def paired_bootstrap(
     """Returns the difference of two models' scores [N] on the same N images, with the interval of a paired bootstrap.
 
     Each draw takes N images with replacement, the same for both (Efron 1979, percentile interval). ``first`` and ``second``
-    hold one score an image: 1.0 where the prediction is right, or any other number of which more is better.
+    hold one score an image: 1.0 where the prediction is right, or any other number of which more is better. Answers that differ
+    on every image alike, or on none, have no spread to draw from; their interval is exact (`unvaried_gap`).
 
     Raises:
         ValueError: the two have different shapes, or fewer than two images.
@@ -56,12 +57,27 @@ def paired_bootstrap(
     +0.300 +- 0.046 on 100 images (90% interval +0.230 to +0.380): the first is better
     """
     gaps = _gaps(first, second)
+    if first is not second and are_unvaried(gaps, first, second):
+        return unvaried(gaps, level)
     generator = torch.Generator().manual_seed(seed)
     means = torch.empty(draws, dtype=torch.float64)
     for draw in range(draws):  # one at a time: draws x N numbers of a large set would not fit
         means[draw] = gaps[torch.randint(len(gaps), (len(gaps),), generator=generator)].mean()
     ends = torch.quantile(means, torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64))
     return Difference(float(gaps.mean()), standard_error(gaps), float(ends[0]), float(ends[1]), level, len(gaps))
+
+
+def are_unvaried(gaps: Tensor, first: Tensor, second: Tensor) -> bool:
+    """Returns whether these are zeros and ones whose differences are the same for all images."""
+    binary = all(bool(((scores == 0) | (scores == 1)).all()) for scores in (first, second))
+    return binary and bool((gaps == gaps[0]).all())
+
+
+def unvaried(gaps: Tensor, level: float) -> Difference:
+    """Returns the difference of answers that differ on all images alike, with its exact interval."""
+    gap, count = int(gaps[0]), len(gaps)
+    (low, high), (below, above) = unvaried_gap(gap, count, level), unvaried_gap(gap, count, 0.6827)
+    return Difference(float(gap), (above - below) / 2, low, high, level, count)
 
 
 def mcnemar(first_right: Tensor, second_right: Tensor) -> float:
@@ -122,7 +138,7 @@ def across_seeds_and_images(values: Tensor) -> tuple[float, float]:
     Where the same N images are measured under each of S seeds, neither the S N values nor the S means are independent. The
     squared error is that over seeds, plus that over images, minus what both count (the rest of two-way analysis of
     variance); it is at least the larger of the two. For two methods pass their differences. With one seed the error is that
-    over images.
+    over images. Where all are right, or all wrong, under each seed, it is that of `accuracy_error`.
 
     >>> same = torch.tensor([[1.0, 0.0, 1.0, 1.0]] * 3)  # seeds that always agree say nothing new
     >>> mean, error = across_seeds_and_images(same)
@@ -134,6 +150,8 @@ def across_seeds_and_images(values: Tensor) -> tuple[float, float]:
     values = values.double()
     seeds, images = values.mean(1), values.mean(0)
     mean, over_images = float(values.mean()), standard_error(images)
+    if mean in (0.0, 1.0) and bool((values == mean).all()):
+        return mean, accuracy_error(mean, len(images))
     if len(values) == 1:
         return mean, over_images
     over_seeds = standard_error(seeds)

@@ -27,25 +27,35 @@ def accuracy_error(accuracy: float, count: int) -> float:
     """Returns the standard error of an accuracy (0 to 1) measured on ``count`` images.
 
     The same as `standard_error` of zeros and ones. Where all images are right, or all wrong, the deviation is no estimate: half
-    of the exact 68 % interval is returned instead, so that 10 of 10 right is not called certain.
+    of the exact 68 % interval is returned instead, so that 10 of 10 right is not called certain. Without images it is nan.
 
     >>> round(accuracy_error(0.75, 4), 3), round(accuracy_error(1.0, 10), 3)
     (0.25, 0.084)
     """
-    if count < 2:
+    if count < 1:
         return math.nan
-    if 0 < accuracy < 1:
+    if 0 < accuracy < 1 < count:
         return math.sqrt(accuracy * (1 - accuracy) / (count - 1))
     low, high = binomial_interval(round(accuracy * count), count, level=0.6827)
     return (high - low) / 2
 
 
 def recall_error(right: int, images: int) -> float:
-    """Returns the standard error of a class's recall; of one image alone, half of the exact 68 % interval."""
-    if images > 1:
-        return accuracy_error(right / images, images)
-    low, high = binomial_interval(right, images, level=0.6827)
-    return (high - low) / 2
+    """Returns the standard error of a class's recall."""
+    return accuracy_error(right / images, images)
+
+
+def unvaried_gap(gap: int, count: int, level: float) -> tuple[float, float]:
+    """Returns the ends of the interval of a difference that was ``gap`` (-1, 0 or 1) on each of ``count`` images.
+
+    What happened on every image happens on at least the share that the exact interval of ``count`` of ``count`` leaves; on the
+    others the opposite may. So two models that differ in the same way on all of four images are a tie, as by McNemar's test.
+
+    >>> [round(end, 3) for end in unvaried_gap(1, 20, 0.9)], [round(end, 3) for end in unvaried_gap(0, 20, 0.9)]
+    ([0.722, 1.0], [-0.139, 0.139])
+    """
+    least, _ = binomial_interval(count, count, level)
+    return (2 * least - 1, 1.0) if gap > 0 else (-1.0, 1 - 2 * least) if gap < 0 else (least - 1, 1 - least)
 
 
 def balanced_error(right: Tensor, y: Tensor) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from petl.evidence.intervals import standard_error
+from petl.evidence.intervals import accuracy_error
 from petl.evidence.leave_one_out import nearest_neighbours, ridge
 
 
@@ -51,4 +51,5 @@ def _reading(by: str, predicted: Tensor, y: Tensor, classes: int) -> ClassReadin
     counts = torch.bincount(y, minlength=classes)
     hits = torch.bincount(y[right], minlength=classes)
     balanced = float((hits[counts > 0].double() / counts[counts > 0]).mean())
-    return ClassReading(by, predicted, right, float(right.double().mean()), standard_error(right.double()), balanced)
+    accuracy = float(right.double().mean())
+    return ClassReading(by, predicted, right, accuracy, accuracy_error(accuracy, len(y)), balanced)

@@ -15,7 +15,7 @@ from petl.data.datasets import Images
 from petl.data.first_image import one_image
 from petl.data.loaders import Loader, on_device
 from petl.data.logits import logits
-from petl.data.pairs import Batch, images_and_targets
+from petl.data.pairs import Batch, are_bools, images_and_targets
 from petl.data.wrappers import petl_datasets
 from petl.extraction.dataset_fingerprint import dataset_fingerprint
 from petl.extraction.feature_dataset import FeatureDataset, whole_batch
@@ -107,6 +107,8 @@ class FeatureSource:
         task = progress.add_task("features", total=len(prepared) if hasattr(loader, "__len__") else None, note="")
         for batch in prepared:
             images, targets = images_and_targets(batch, self.model)
+            if targets.ndim == 1 and are_bools(batch):
+                targets = targets.bool()  # the objective says what these are: classes, or a label that is there or not
             inputs, targets = self.accelerator.gather_for_metrics((self.inputs(images)[0], targets))
             yield inputs.cpu(), targets.cpu()
             progress.advance(task)

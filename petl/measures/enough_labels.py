@@ -35,6 +35,21 @@ def refuse_few_labels(verb: str, y: Tensor | None, classes: Sequence[str], *, le
     if len(there) < 2:
         only = f", {there[0][0]!r}" if there else ""
         raise DataError(f"{verb} needs images of two classes or more; got {len(there)}{only}")
+    _refuse_few(verb, there, least)
+
+
+def refuse_few_read(verb: str, y: Tensor, asked: Tensor, classes: Sequence[str], *, least: int = LEAST) -> None:
+    """Raises a DataError unless ``least`` images could be read of each class among those that were asked for.
+
+    ``y`` are the class numbers of the images that were read, ``asked`` those of all that were to be read.
+    """
+    counts = torch.bincount(y, minlength=len(classes)).tolist()
+    _refuse_few(
+        f"{verb}: some images can't be read, and it", [(classes[n], counts[n]) for n in asked.unique().tolist()], least
+    )
+
+
+def _refuse_few(verb: str, there: Sequence[tuple[str, int]], least: int) -> None:
     few = [f"{name} ({count})" for name, count in there if count < least]
     if few:
         raise DataError(

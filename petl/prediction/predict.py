@@ -15,6 +15,7 @@ from torch import nn
 
 from petl.data.views import Views
 from petl.errors import DataError, StateError
+from petl.extraction.undisturbed import rng_restored
 from petl.prediction.columns import Layout
 from petl.prediction.meaning import Meaning, description_of
 from petl.prediction.passes import Block
@@ -40,7 +41,7 @@ def predict(
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> Predictions:
-    """Returns a model's answers for images, by its task, in the order of the images; each module keeps its mode.
+    """Returns a model's answers for images, by its task, in the order of the images; modes and random generators stay.
 
     Args:
         model: Any classifier of images, wrapped or not; it is taken to accelerate's device.
@@ -109,7 +110,8 @@ def predict_described(
     if path is not None:
         refuse_output(path)
     seen = _Seen()
-    with contextlib.closing(seen.blocks(stream(model, images, description, settings), settings.top, every)) as blocks:
+    answers = seen.blocks(stream(model, images, description, settings), settings.top, every)
+    with rng_restored(images), contextlib.closing(answers) as blocks:
         if path is not None and is_first_rank():
             write_blocks(path, blocks)
         values = [block.values for _, block in blocks if path is None]  # with a file, the other ranks' are let go

@@ -15,6 +15,7 @@ from petl.errors import DataError, PetlError, StateError
 from petl.evidence.reading import ClassReading, read_classes
 from petl.extraction.feature_set import Features
 from petl.extraction.features import features
+from petl.extraction.single_answers import refuse_maps
 from petl.ranking.candidates import Candidate
 from petl.ranking.limits import Limits
 from petl.ranking.price import Price, price
@@ -75,9 +76,10 @@ class Contender:
         """Returns the features of images, and the numbers of those that could be read."""
         model = self.candidate.build(options.size or self.candidate.side)
         self.pipeline = self.pipeline or _pipeline(model, self.candidate, options)
-        if self.price is None:
-            self._note_price(model, options)
         head = options.head if isinstance(self.candidate.source, nn.Module) else True
+        if self.price is None:
+            refuse_maps("rank", model, head, self.pipeline)
+            self._note_price(model, options)
         images = part.read_with(self.pipeline, rows)
         try:
             found = features(model, images, head=head, progress=False, **options.reading)

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from petl.errors import ITEM, PetlError, StateError, shortened
+from petl.errors import ITEM, PetlError, StateError, listing, shortened
 from petl.evidence.balanced_comparison import balanced_bootstrap
 from petl.evidence.comparison import Difference, paired_bootstrap
 from petl.evidence.reading import ClassReading
 from petl.ranking.contenders import Contender, Options
 from petl.ranking.ranked_images import RankedImages
+from petl.ranking.results import by_reason
+from petl.wrapping.named_backbones import NOT_FETCHED, NotFetched
 
 LEVEL = 0.9  # of the intervals that decide
 UNEVEN = 1.5  # how many times as large as the smallest class the largest may be
@@ -79,6 +81,8 @@ class Contest:
         seen = np.empty(0, dtype=np.int64)
         for step in steps:
             self._look(np.setdiff1d(step, seen), options, after)
+            if step is steps[-1]:
+                self.images.refuse_few(self.rows)
             self._compare()
             if step is not steps[-1]:
                 self._drop()
@@ -129,6 +133,9 @@ class Contest:
         self.alive = [one for one in self.alive if not one.dropped_at]
 
     def _note_failure(self, contender: Contender, error: Exception) -> None:
+        if isinstance(error, NotFetched):
+            self.failed[contender.name], self.error = NOT_FETCHED, error
+            return
         words = " ".join(str(error).split()) or type(error).__name__
         self.failed[contender.name] = shortened(
             words if isinstance(error, PetlError) else f"{type(error).__name__}: {words}", 4 * ITEM
@@ -141,10 +148,8 @@ class Contest:
             return
         if len(self.failed) == 1 and isinstance(self.error, PetlError):
             raise self.error
-        one = len({*self.failed.values()}) == 1
-        reasons = (
-            next(iter(self.failed.values())) if one else "; ".join(f"{k}: {why}" for k, why in self.failed.items())
-        )
+        alike = by_reason(self.failed)
+        reasons = "; ".join(f"{listing(names, 3)}: {why}" for why, names in alike.items())
         raise StateError(f"no candidate could be measured: {reasons}") from self.error
 
     @property

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from petl.data.first_image import output_of
 from petl.extraction.flops import FlopCounter
 from petl.extraction.undisturbed import undisturbed
 from petl.graft.values import input_dtype
@@ -37,7 +38,7 @@ def price(model: nn.Module, pipeline: Mapping[str, Any], device: torch.device) -
         model.to(device)
         images = torch.zeros(BATCH, *pipeline["input_size"], device=device, dtype=input_dtype(model))
         with FlopCounter() as counter:
-            model(images[:1])
+            output_of(model, images[:1])
         seconds = statistics.median(_seconds(model, images) for _ in range(REPEATS))
     params = sum(parameter.numel() for parameter in model.parameters())
     return Price(params, counter.total / 2e9, 1000 * seconds / BATCH)

@@ -101,7 +101,7 @@ def rank(
     chosen = select_candidates(candidates, limits, most)
     reading = {"batch_size": batch_size, "workers": workers, "strict": strict, "cache": cache}
     with rng_restored(data), private_accelerator(None) as accelerator, progress_bar(accelerator, progress) as shown:
-        found = ranked_images(data, images, seed, options)
+        found = ranked_images(data, images, seed, options, strict=strict)
         side = size if size is not None else found.train.transformed_side
         settings = Options(side, dict(pipeline or {}), head, accelerator.device, limits, reading)
         contest = run_contest(chosen, found, settings, seed, shown)

@@ -18,9 +18,10 @@ from petl.data.pairs import Keys
 from petl.data.pil_items import first_item, pairs_of, usual_keys_of
 from petl.data.reopened import reopened
 from petl.data.samples import refuse_sample, sampled_rows
+from petl.data.sifting import sift
 from petl.data.validation_split import holdout, refuse_stream
 from petl.errors import DataError, PetlError
-from petl.measures.enough_labels import LEAST, refuse_few_labels
+from petl.measures.enough_labels import LEAST, refuse_few_labels, refuse_few_read
 
 NEUTRAL = {
     "input_size": (3, 224, 224),
@@ -79,9 +80,19 @@ class RankedImages:
     def rows(self) -> np.ndarray:
         return self.steps[-1]
 
+    def refuse_few(self, rows: np.ndarray) -> None:
+        """Raises a DataError where too few images of a class could be read, which only the reading itself has shown."""
+        refuse_few_read(
+            "rank", self.train.y[torch.from_numpy(rows)], self.train.y[torch.from_numpy(self.rows)], self.classes
+        )
 
-def ranked_images(data: Any, images: int, seed: int, options: Mapping[str, Any]) -> RankedImages:
-    """Opens the data and chooses the images.
+
+def ranked_images(
+    data: Any, images: int, seed: int, options: Mapping[str, Any], *, strict: bool = False
+) -> RankedImages:
+    """Opens the data and chooses the images among those that can be read, as far as a quick look shows it.
+
+    With ``strict``, bad files stay, so that reading them is an error.
 
     Raises:
         DataError: it can't be opened, has no classes, one class, or fewer than four images of one.
@@ -89,6 +100,9 @@ def ranked_images(data: Any, images: int, seed: int, options: Mapping[str, Any])
     refuse_sample(images, seed)
     train, rest = own_parts(data, NEUTRAL, **options)
     refuse_stream(train)
+    total = len(train)
+    if not strict:
+        train, rest = sift(train, training=True)[0], None if rest is None else sift(rest)[0]
     whole = _labelled(train)
     classes = _class_names(train, whole.y)
     refuse_few_labels("rank", whole.y, classes)
@@ -99,7 +113,7 @@ def ranked_images(data: Any, images: int, seed: int, options: Mapping[str, Any])
     steps = [own[sampled_rows(y, step, seed)] for step in _steps(len(rows), len(np.unique(y)))]
     if held is not None:
         held_rows = held_rows[sampled_rows(held.y.numpy()[held_rows], images, seed)]
-    return RankedImages(whole, classes, [*steps, rows], held, held_rows, held_from, len(whole.y), _notes(whole))
+    return RankedImages(whole, classes, [*steps, rows], held, held_rows, held_from, total, _notes(whole, total))
 
 
 def _labelled(dataset: Any) -> RankedPart:
@@ -173,9 +187,10 @@ def _steps(count: int, classes: int) -> list[int]:
     return sorted({max(step, EACH * classes) for step in EARLY_STEPS if max(step, EACH * classes) <= 0.75 * count})
 
 
-def _notes(whole: RankedPart) -> list[str]:
+def _notes(whole: RankedPart, total: int) -> list[str]:
     """Returns what of the images matters for how far the scores can be trusted."""
-    notes = []
+    lost = total - len(whole.y)
+    notes = [f"{lost} of {total} images can't be read, and are left out."] if lost else []
     if own_groups(whole.dataset) is not None:
         notes.append(
             "Images come in groups, and leave-one-out has images of one group on both sides, so scores are too high; the images "

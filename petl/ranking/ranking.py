@@ -7,7 +7,7 @@ from typing import Any
 
 from petl.errors import StateError, near, printable, shortened
 from petl.findings import Findings
-from petl.ranking.results import HeldOut, RankedBackbone, RawPixels
+from petl.ranking.results import HeldOut, RankedBackbone, RawPixels, by_reason
 from petl.tables import table
 
 NAME_WIDTH = 44  # characters of a name in the table
@@ -189,5 +189,6 @@ def _against_ties(ranking: Ranking, best: RankedBackbone, others: list[str]) -> 
 def _others(ranking: Ranking) -> list[str]:
     dropped = [f"{_short(row.name)} after {row.dropped_at}" for row in ranking.rows if row.dropped_at]
     lines = [f"Dropped early (images): {', '.join(dropped)}."] if dropped else []
-    lines += [f"Not measured: {name} ({shortened(why, 200)})." for name, why in ranking.left_out.items()]
+    alike = by_reason(ranking.left_out)
+    lines += [f"Not measured: {', '.join(names)} ({shortened(why, 200)})." for why, names in alike.items()]
     return lines

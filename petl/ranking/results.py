@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 
 
@@ -86,6 +87,18 @@ class HeldOut:
     balanced: float
     images: int
     source: str
+
+
+def by_reason(failed: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the names of candidates by the reason why they weren't measured, so that each is said once.
+
+    >>> by_reason({"a": "no network", "b": "no weights", "c": "no network"})
+    {'no network': ['a', 'c'], 'no weights': ['b']}
+    """
+    found: dict[str, list[str]] = {}
+    for name, why in failed.items():
+        found.setdefault(why, []).append(name)
+    return found
 
 
 PUBLISHED_FIELDS = tuple(one.name for one in fields(RankedBackbone) if one.name in ("top1", "real", "r", "sketch"))

@@ -20,7 +20,8 @@ HEAD_BYTES = 2000
 def report_paths(path: Any, *, overwrite: bool) -> tuple[Path, Path]:
     """Returns the page's path and that of the JSON beside it, after a look at both; folders that aren't there are made.
 
-    Files of an earlier report are replaced, others only with ``overwrite``.
+    Files of an earlier report are replaced, others only with ``overwrite``: also those of `petl.start`, whose numbers are of
+    every step.
 
     Raises:
         StateError: the name doesn't end in ``.html``, a file that is there is no report, or nothing can be written there.
@@ -48,7 +49,9 @@ def _refuse_other(file: Path, overwrite: bool) -> None:
     if file.exists() and not file.is_file():
         raise StateError(f"{file} is there and no plain file; give another name")
     if not overwrite and file.exists() and not _is_report(file):
-        raise StateError(f"{file} exists and is no report; give another name, or pass overwrite=True to replace it")
+        raise StateError(
+            f"{file} exists and is no report alone; give another name, or pass overwrite=True to replace it"
+        )
 
 
 def _is_report(file: Path) -> bool:
@@ -60,7 +63,7 @@ def _is_report(file: Path) -> bool:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         return False
-    return isinstance(content, dict) and content.get("kind") == "report"
+    return isinstance(content, dict) and content.get("kind") == "report" and "start" not in content
 
 
 def write_report(page: Path, beside: Path, html: str, content: Mapping[str, Any]) -> None:

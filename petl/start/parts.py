@@ -13,6 +13,7 @@ from petl.data.dataset_tasks import dataset_target_names
 from petl.data.datasets import Images
 from petl.data.grouping import every_target
 from petl.data.own_parts import own_parts
+from petl.data.sifting import sift
 from petl.data.validation_split import holdout, refuse_stream
 from petl.measures.enough_labels import refuse_few_labels
 from petl.training.head_start import unaugmented
@@ -39,10 +40,11 @@ def start_parts(data: Any, pipeline: Mapping[str, Any], *, seed: int, options: M
     """Returns the data's training images, and its own validation or test images, or a fifth that is held out.
 
     Raises:
-        DataError: the images have no classes, one, or fewer than four images of one.
+        DataError: the images have no classes, one, or fewer than four images of one that can be read.
     """
     train, rest = own_parts(data, pipeline, **options)
     refuse_stream(train)
+    train, rest = sift(train, training=True)[0], None if rest is None else sift(rest)[0]
     targets, names = torch.from_numpy(every_target(train)), dataset_target_names(train)
     whole = not targets.is_floating_point() and targets.ndim == 1
     outputs = max(int(targets.max()) + 1 if whole else 0, len(names or ()))

@@ -19,6 +19,7 @@ from petl.data.replacements import marking_unreadable
 from petl.data.views import Views, averaged_task, make_views, with_views
 from petl.errors import DataError, PetlError
 from petl.extraction.accelerator import private_accelerator, progress_bar, restored_afterwards
+from petl.extraction.undisturbed import rng_restored
 from petl.format.outputs import label_texts
 from petl.objectives.choice import task_for, task_of
 from petl.objectives.measured import TaskMetrics
@@ -52,7 +53,7 @@ def evaluate(
     precision: Literal["no", "bf16", "fp16"] | None = None,
     progress: bool = True,
 ) -> TaskMetrics:
-    """Returns how well a model does on images whose targets are known; each module keeps its mode.
+    """Returns how well a model does on images whose targets are known; modes and random generators stay as they are.
 
     Of a classification, these are `petl.Metrics`: loss, accuracy, balanced accuracy, precision, recall, F1 and the confusion
     matrix. Each number has its standard error, and beside it stands what an answer that needs no image reaches. Two
@@ -92,6 +93,7 @@ def evaluate(
     _refuse_settings(keys, views, calibrate, objective, batching)
     known = label_texts(labels) if labels is not None else recorded_labels(plain)
     with (
+        rng_restored(data),
         marking_unreadable(data),
         private_accelerator(precision) as accelerator,
         restored_afterwards(plain),

@@ -9,7 +9,7 @@ from torch import nn
 
 from petl.data.first_image import count_outputs, one_image, refuse_label_count
 from petl.data.loaders import Loader
-from petl.data.pairs import images_and_targets
+from petl.data.pairs import are_bools, images_and_targets
 from petl.objectives.choice import inferred_task
 from petl.objectives.classification import CrossEntropy
 from petl.objectives.protocol import Aux, LossOptions, Objective, Setting, Task
@@ -55,6 +55,8 @@ def open_objective(
     """
     batch = one_image(loader)
     images, targets = images_and_targets(batch, model)
+    if targets.ndim == 1 and are_bools(batch) and (task is None or task.task == "classification"):
+        targets = targets.long()
     task = task or inferred_task(targets)
     task.refuse_kind(targets, loader.dataset)
     outputs = count_outputs(accelerator, model, images)

@@ -15,6 +15,14 @@ if TYPE_CHECKING:  # torch takes seconds, which `petl --help` needn't
 LONGEST_REASON = 400  # characters of what timm says: of wrong weights it names every tensor
 DEMO = "demo"  # where a model is named: the backbone of the extra ``demo``, EfficientNet-Lite0
 NAME_PREFIXES = ("hf-hub", "hf_hub", "local-dir")  # timm's prefixes of names, which have a colon of their own
+NOT_FETCHED = (
+    "weights of timm's that aren't on this computer can't be fetched now; connect to the network (and unset HF_HUB_OFFLINE), "
+    "or use weights from a file: NAME:FILE"
+)
+
+
+class NotFetched(StateError):
+    """timm's weights aren't in the cache, and their server can't be reached."""
 
 
 def existing_file(path: str | Path) -> Path:
@@ -40,10 +48,27 @@ def create_backbone(
     try:
         return timm.create_model(name, pretrained=bool(pretrained or file), pretrained_cfg_overlay=overlay, **args)
     except Exception as error:  # timm raises whatever the hub's client, the network or the file raise
-        hint = "" if name in timm.list_models() else near(name, timm.list_models())
+        if not file and timm.is_model(name) and _is_unreachable(error):
+            raise NotFetched(f"timm can't build {shortened(text, ITEM)}: {NOT_FETCHED}") from error
+        hint = "" if timm.is_model(name) else near(name, timm.list_models())
         where = "; to use weights from a file: NAME:FILE" if pretrained and not file else ""
         said = shortened(" ".join(str(error).split()), LONGEST_REASON)
         raise StateError(f"timm can't build {shortened(text, ITEM)}: {said}{hint}{where}") from error
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Returns whether an error, or one that it came from, is of the way to a server, rather than what a server answered."""
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if names & {
+        "LocalEntryNotFoundError",
+        "OfflineModeIsEnabled",
+        "URLError",
+        "ConnectionError",
+        "ConnectError",
+        "Timeout",
+    }:
+        return "HTTPError" not in names  # urllib's is an URLError, and an answer
+    return error is not None and _is_unreachable(error.__cause__ or error.__context__)
 
 
 def create_any_head(text: str, args: Mapping[str, Any]) -> nn.Module:

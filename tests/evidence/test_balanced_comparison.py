@@ -40,3 +40,18 @@ def test_five_percent_of_equal_models_are_told_apart_at_either_end() -> None:
 def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="one of each"):
         balanced_bootstrap(torch.ones(3).bool(), torch.ones(4).bool(), torch.zeros(4).long(), 2)
+
+
+def test_classes_that_do_not_vary_have_the_width_of_their_few_images() -> None:
+    y = torch.tensor([0] * 20 + [1] * 5)
+    right, wrong, part = torch.ones(25), torch.zeros(25), (y == 1).float()
+    for first, second, mean in (
+        (right, wrong, 1.0),
+        (right, right.clone(), 0.0),
+        (right, part, 0.5),
+        (wrong, part, -0.5),
+    ):
+        found = balanced_bootstrap(first, second, y, 2)
+        assert found.mean == mean and found.low < mean + 1e-9 and found.high > mean - 1e-9
+        assert found.error > 0 and found.high - found.low > found.error
+        assert found.low >= -1 and found.high <= 1

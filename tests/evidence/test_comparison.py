@@ -102,3 +102,14 @@ def test_the_error_of_one_seed_is_that_of_its_images_and_is_never_below_either()
     assert across_seeds_and_images(values[:, :1]) == (float(values[:, 0].mean()), standard_error(values[:, 0]))
     with pytest.raises(ValueError, match="each seed and image"):
         across_seeds_and_images(values[0])
+
+
+def test_answers_that_differ_on_all_images_alike_have_a_width() -> None:
+    ones, zeros = torch.ones(20), torch.zeros(20)
+    better, same = paired_bootstrap(ones, zeros), paired_bootstrap(ones, ones.clone())
+    assert better.low < 1 == better.high and not better.tie and better.error > 0
+    assert same.tie and same.low == -same.high < 0 < same.error
+    assert paired_bootstrap(ones[:4], zeros[:4]).tie and mcnemar(ones[:4], zeros[:4]) > 0.1
+    assert paired_bootstrap(ones[:5], zeros[:5]).low > 0 and mcnemar(ones[:5], zeros[:5]) < 0.1
+    assert paired_bootstrap(ones, ones).error == 0, "a model and itself"
+    assert across_seeds_and_images(torch.ones(3, 20))[1] > 0 < across_seeds_and_images(torch.zeros(1, 20))[1]

@@ -127,6 +127,34 @@ def test_features_that_say_no_more_than_pixels_raise_an_alarm() -> None:
     assert not good.alarms and good.raw_pixels.gain_low > 0.2
 
 
+def test_images_that_cannot_be_read_do_not_count(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = tmp_path / "pets"
+    bright_and_dark(folder, 6)
+    names = sorted((folder / "dark").iterdir())
+    names[0].write_bytes(b"no image")
+    found = ranked([small(), small("test_efficientnet")], folder, size=32)
+    assert found.total == 12 and sum("are left out" in record.message for record in caplog.records) == 1
+    assert "1 of 12 images can't be read, and are left out." in found.warnings
+    for name in names[1:3]:
+        name.write_bytes(b"no image")
+    with pytest.raises(petl.DataError, match=r"rank needs 4 images of each class.*dark \(3\)"):
+        ranked(small(), folder, size=32)
+    for name in names[3:]:
+        name.write_bytes(b"no image")
+    with pytest.raises(petl.DataError, match="no image of class dark can be read"):
+        ranked(small(), folder, size=32)
+
+
+def test_models_without_pooling_are_refused_and_weights_out_of_reach_are_said_once(pets: Path) -> None:
+    tokens = small("test_vit", global_pool="", num_classes=2)
+    for refused in (lambda: ranked(tokens, pets), lambda: petl.advise(tokens, pets, progress=False)):
+        with pytest.raises(petl.SiteError, match=r"global_pool=''"):
+            refused()
+    with pytest.raises(petl.StateError, match="can't be fetched") as caught:
+        ranked(["test_vit.r160_in1k", "test_resnet.r160_in1k"], pets)
+    assert str(caught.value).count("can't be fetched") == 1 and "test_vit.r160_in1k, test_res" in str(caught.value)
+
+
 class Fine(Telling):
     """Sees a checkerboard of single pixels, which small pictures lose."""
 

@@ -184,6 +184,10 @@ def test_files_that_are_no_report_stay(tmp_path: Path) -> None:
     (tmp_path / "pets.json").write_text('{"kind": "ranking"}')
     with pytest.raises(StateError, match=r"pets\.json exists and is no report"):
         petl.report(model, three_classes(), page)
+    (tmp_path / "pets.json").write_text('{"kind": "report", "start": {"kind": "start"}}')
+    with pytest.raises(StateError, match=r"pets\.json exists and is no report.*overwrite=True"):  # petl.start's
+        petl.report(model, three_classes(), page)
+    assert "start" in (tmp_path / "pets.json").read_text() and not page.exists()
     with pytest.raises(StateError, match=r"doesn't end in \.html"):
         petl.report(model, three_classes(), tmp_path / "pets")
     (tmp_path / "file").write_text("")
