@@ -67,7 +67,7 @@ def compare_command(
     from petl.findings import as_text
     from petl.format.atomic_files import open_atomically
 
-    said = data_keywords(reading, known={**PIPELINE, **DATASET, "augment": TRAINING["augment"]})
+    said = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
     path = destination(out, inputs=[data, *weights_file(model)], overwrite=overwrite) if out else None
     net = named_backbone(model, parse_pairs(args))
     options: dict[str, Any] = {"epochs": epochs, "seeds": seeds, "images": images, "objective": objective, "seed": seed}
