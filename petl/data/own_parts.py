@@ -41,13 +41,7 @@ def own_parts(data: Any, pipeline: Mapping[str, Any], *, split: str | None = USU
         named = {"classes": train.classes} if getattr(train, "classes", None) and _is_source(data[1]) else {}
         return OwnParts(train, own_parts(data[1], pipeline, split=split, **{**options, **named}).train)
     if not _is_source(data):
-        if isinstance(data, DataLoader):
-            return OwnParts(data.dataset, None)
-        if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
-            raise DataError(
-                f"got a {type(data).__name__}; expected a folder, a table, or a Dataset with items by number"
-            )
-        return OwnParts(data, None)
+        return OwnParts(_as_dataset(data), None)
     if split != USUAL_SPLIT:
         return OwnParts(open_dataset(data, pipeline, split=split, **options), None)
     there = [sort for sort in ("train", "val", "test") if has_split(data, sort, **_table_options(data, options))]
@@ -62,6 +56,14 @@ def own_parts(data: Any, pipeline: Mapping[str, Any], *, split: str | None = USU
         return OwnParts(train, None)
     own: Any = {**options, "classes": train.classes}
     return OwnParts(train, open_dataset(data, pipeline, split=there[1], **own))
+
+
+def _as_dataset(data: Any) -> Any:
+    if isinstance(data, DataLoader):
+        return data.dataset
+    if not hasattr(data, "__getitem__") or not hasattr(data, "__len__"):
+        raise DataError(f"got a {type(data).__name__}; expected a folder, a table, or a Dataset with items by number")
+    return data
 
 
 def _is_source(data: Any) -> bool:

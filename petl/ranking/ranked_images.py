@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from petl.data.class_labels import dataset_classes
-from petl.data.grouping import every_target, own_groups
+from petl.data.grouping import every_target, own_groups, own_groups
 from petl.data.own_parts import own_parts
 from petl.data.pairs import Keys
 from petl.data.pil_items import first_item, pairs_of, usual_keys_of
@@ -138,7 +138,8 @@ def _held(
         return part, known_rows, "the data's own images for validation", every
     held = _held_out_rows(whole, seed)
     if held is None:
-        why = f"a fifth held out would leave fewer than {LEAST} images of a class"
+        whole_groups = ", in whole groups," if own_groups(whole.dataset) is not None else ""
+        why = f"a fifth held out{whole_groups} would leave fewer than {LEAST} images of a class"
         return None, every[:0], why, every
     return whole, held, "a fifth of the images, held out before", np.setdiff1d(every, held)
 

@@ -125,6 +125,18 @@ def images_to_measure(
         if found is None:
             raise
         return found, f"the {len(found)} images of {source} that the training held out"
+    return _measured(delta, source, pipeline, split, there, options)
+
+
+def _measured(
+    delta: str | Path,
+    source: str,
+    pipeline: Mapping[str, Any],
+    split: str | None,
+    there: Mapping[str, Path],
+    options: Mapping[str, Any],
+) -> tuple[Any, str]:
+    """Returns the images that `images_to_measure` does, of a source whose splits are known."""
     if split is None and "val" not in there and _has_reader(source):
         split = "val"
     if (
