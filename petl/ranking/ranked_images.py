@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from petl.data.class_labels import dataset_classes
-from petl.data.grouping import every_target, own_groups, own_groups
+from petl.data.grouping import every_target, own_groups
 from petl.data.own_parts import own_parts
 from petl.data.pairs import Keys
 from petl.data.pil_items import first_item, pairs_of, usual_keys_of
