@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -67,5 +68,23 @@ def json_value(value: Any) -> Any:
 
 
 def as_text(findings: Findings | Mapping[str, Any]) -> str:
-    """Returns findings, or what their ``to_json`` gave, as indented JSON text that ends with a line break."""
-    return json.dumps(json_value(findings), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    """Returns findings, or what their ``to_json`` gave, as indented JSON text that ends with a line break.
+
+    Control characters, hidden ones and bytes of names that are no UTF-8 stand there as JSON's escapes: the text can be printed,
+    and written as UTF-8.
+
+    >>> print(as_text({"class": "b\\x7f\\udcff\\u202e"}))
+    {
+     "class": "b\\u007f\\udcff\\u202e"
+    }
+    <BLANKLINE>
+    """
+    text = json.dumps(json_value(findings), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return re.sub(r"[^\n -~]", lambda found: _escaped(found.group()), text)
+
+
+def _escaped(character: str) -> str:
+    """Returns the character, or what stands for it in JSON's strings if `printable` spells it out."""
+    if printable(character) == character:
+        return character
+    return "\\u007f" if character == "\x7f" else json.dumps(character)[1:-1]

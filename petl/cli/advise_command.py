@@ -16,7 +16,7 @@ from petl.cli.arguments import (
     PositiveInt,
     TrustOption,
 )
-from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
+from petl.cli.data_options import DATASET, PIPELINE, SPLIT, data_keywords, refuse_two_sizes
 from petl.cli.key_values import parse_pairs
 from petl.cli.models import load_delta, named_backbone, weights_file
 from petl.cli.phrases import findings_text
@@ -55,19 +55,19 @@ def advise_command(
 ) -> None:
     """Say what the images are like, whether pretraining helps, and which methods to try."""
     import petl
-    from petl.cli.outputs import new_file
+    from petl.cli.outputs import keep, new_file
     from petl.findings import as_text
 
-    said = data_keywords(reading, known=PIPELINE | DATASET)
+    said = data_keywords(reading, known=PIPELINE | DATASET | SPLIT)
     refuse_two_sizes(size, said)
     inputs = [data, *filter(None, [new]), *([model] if Path(model).is_file() else weights_file(model))]
     path = new_file(out, inputs=inputs, overwrite=overwrite) if out else None
     net = _named(model, parse_pairs(args), trust_remote)
     pipeline = petl.data.pipeline(net, **{"size": size, **said.pipeline})
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
-    advice = petl.advise(net, data, new, pipeline=pipeline, **options, **said.dataset)
+    advice = petl.advise(net, data, new, pipeline=pipeline, **options, **said.dataset, **said.training)
     if path is not None:
-        path.write_text(as_text(advice), encoding="utf-8")
+        keep(path, as_text(advice))
         note(f"wrote {path}")
     say(findings_text(advice, as_json))
 

@@ -63,12 +63,11 @@ def compare_command(
 ) -> None:
     """Compare methods and learning rates by short trainings of all and longer ones of the best."""
     import petl
-    from petl.cli.outputs import destination
+    from petl.cli.outputs import keep, new_file
     from petl.findings import as_text
-    from petl.format.atomic_files import open_atomically
 
-    said = data_keywords(reading, known={**PIPELINE, **DATASET, "augment": TRAINING["augment"]})
-    path = destination(out, inputs=[data, *weights_file(model)], overwrite=overwrite) if out else None
+    said = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
+    path = new_file(out, inputs=[data, *weights_file(model)], overwrite=overwrite) if out else None
     net = named_backbone(model, parse_pairs(args))
     options: dict[str, Any] = {"epochs": epochs, "seeds": seeds, "images": images, "objective": objective, "seed": seed}
     options |= {"margin": margin, "batch_size": batch_size, "folder": folder}
@@ -77,8 +76,7 @@ def compare_command(
     with _processes(jobs) as executor:
         found = petl.compare(net, images_of, methods, seconds or None, executor=executor, **options)
     if path is not None:
-        with open_atomically(path) as file:
-            file.write(as_text(found).encode())
+        keep(path, as_text(found))
     say(findings_text(found, as_json))
 
 

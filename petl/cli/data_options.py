@@ -47,7 +47,8 @@ TABLE: dict[str, Any] = {
 }
 DATASET |= TABLE
 LISTED = {key: TABLE[key] for key in ("path", "encoding")}  # of a table of images without targets
-TRAINING: dict[str, Any] = {"augment": bool | Mapping, "split": str | None}
+SPLIT: dict[str, Any] = {"split": str | None}
+TRAINING: dict[str, Any] = {"augment": bool | Mapping, **SPLIT}
 AUGMENT = "augment."  # --data augment.hflip=0: one of its options
 
 
@@ -128,7 +129,8 @@ def training_and_validation(
     whole = said.training.get("split", "train") in (".", None)
     if val:
         options = _options_for(val, source, said.dataset)
-        split = data.held_out(val, **options) or "."
+        as_it_is = said.training.get("split") == "."  # classes may be called train or val, here as there
+        split = "." if as_it_is else data.held_out(val, **options) or "."
         return training, data.dataset(val, pipeline, split=split, classes=classes, **options)
     if not whole and data.has_split(source, "val", **said.dataset):
         return training, data.dataset(source, pipeline, split="val", classes=classes, **said.dataset)

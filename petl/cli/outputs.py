@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from petl.errors import PetlError, StateError
+from petl.format.atomic_files import open_atomically
 from petl.training.checkpoints import newest_checkpoint
 from petl.training.run_file import read_run_file, run_file_beside
 
@@ -66,6 +67,12 @@ def new_file(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = 
     path = destination(name, inputs=inputs, overwrite=overwrite)
     try_writing(path, Path.touch)
     return path
+
+
+def keep(path: Path, text: str) -> None:
+    """Writes what was found to a file, whole or not at all; one of this name that nobody may change gives way to it."""
+    with _as_state_error(path), open_atomically(path) as file:
+        file.write(text.encode())
 
 
 def make_parent(path: Path) -> None:

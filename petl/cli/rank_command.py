@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from petl.cli.arguments import DataArgument, DataOption, JsonOption, OverwriteOption, PositiveInt, StrictOption
-from petl.cli.data_options import DATASET, PIPELINE, data_keywords, refuse_two_sizes
+from petl.cli.data_options import DATASET, PIPELINE, SPLIT, data_keywords, refuse_two_sizes
 from petl.cli.models import named_backbone, weights_file
 from petl.cli.terminal import say
 from petl.wrapping.named_backbones import DEMO
@@ -44,10 +44,10 @@ def rank_command(
 ) -> None:
     """Which backbone: each candidate's accuracy on a few of your images, what ties, and what each costs."""
     import petl
-    from petl.cli.outputs import new_file
+    from petl.cli.outputs import keep, new_file
     from petl.findings import as_text
 
-    said = data_keywords(reading, known=PIPELINE | DATASET)
+    said = data_keywords(reading, known=PIPELINE | DATASET | SPLIT)
     refuse_two_sizes(size, said)
     changes = {key: value for key, value in said.pipeline.items() if key != "size"}
     files = [Path(file) for name in model or () for file in weights_file(name)]
@@ -61,8 +61,8 @@ def rank_command(
     options |= {"images": images, "most": most, "size": size or said.pipeline.get("size"), "pipeline": changes}
     options |= {"batch_size": batch_size, "workers": workers, "seed": seed, "strict": strict}
     candidates = [(name, named_backbone(name, {})) if name == DEMO else name for name in model or ()]
-    ranking = petl.rank(candidates or None, data, **options, **said.dataset)
+    ranking = petl.rank(candidates or None, data, **options, **said.dataset, **said.training)
     text = as_text(ranking)
     if path:
-        path.write_text(text, encoding="utf-8")
+        keep(path, text)
     say(text.rstrip("\n") if as_json else ranking)

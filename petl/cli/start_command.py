@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from petl.cli.arguments import DataArgument, DataOption, JsonOption, OverwriteOption
-from petl.cli.data_options import DATASET, data_keywords
+from petl.cli.data_options import DATASET, SPLIT, data_keywords
 from petl.cli.phrases import findings_text
 from petl.cli.terminal import say
 
@@ -34,7 +34,7 @@ def start_command(
     """Go from images to a delta: rank backbones, advise and compare methods, train the winner, and write its report."""
     import petl
 
-    said = data_keywords(reading, known=DATASET)
+    said = data_keywords(reading, known=DATASET | SPLIT)
     common = {"models": model, "minutes": minutes, "out": out, "size": size, "seed": seed, "workers": workers}
-    started = petl.start(data, overwrite=overwrite, **common, **said.dataset)  # type: ignore[arg-type]  # each has its type
+    started = petl.start(data, overwrite=overwrite, **common, **said.dataset, **said.training)  # type: ignore[arg-type]  # each has its type
     say(findings_text(started, as_json))

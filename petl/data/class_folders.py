@@ -119,5 +119,11 @@ def _refuse_inner_splits(tree: Tree, base: Names, folders: Sequence[Names]) -> N
             raise DataError(
                 f"{listing(tree.path_to((*base, *folder)) for folder in splits.values())} look like splits, below the folders "
                 f"that would be classes; they are not merged unasked. Put the splits above the classes (train/cat, test/cat), "
-                f"or take all images together: {tree.advice(split=None)}"
+                f"or take all images together: {tree.advice(split=None)}{_as_classes(tree, base) if not depth else ''}"
             )
+
+
+def _as_classes(tree: Tree, base: Names) -> str:
+    """Returns what to do where classes are called like splits."""
+    line = f"petl.data.dataset({tree.path_to(base)!r}, petl.data.pipeline(model), split='.')"
+    return f". If they are classes, take this folder as it is: {line}"

@@ -100,7 +100,9 @@ class Tree:
         """Returns the line that reads this folder with these options, in Python and on the command line."""
         words = "".join(f", {name}={value!r}" for name, value in options.items())
         spelt = " ".join(f"--data {shlex.quote(f'{k}={v}' if v else f'{k}=null')}" for k, v in options.items())
-        return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words}), or petl train ... {spelt}"
+        measured = {".": " (petl eval, shift, report: --split .)", None: " (petl eval, shift, report: --split all)"}
+        also = measured.get(options["split"], "") if "split" in options else ""
+        return f"petl.data.dataset({self.root!r}, petl.data.pipeline(model){words}), or petl train ... {spelt}{also}"
 
     def path_to(self, base: Names) -> str:
         """Returns the path of a folder as the user would write it."""

@@ -177,7 +177,8 @@ def _held_of_each_class(classes: np.ndarray, fraction: float, rng: np.random.Gen
 def _refuse_one_group(numbers: np.ndarray) -> None:
     if not len(numbers) or not numbers.any():
         raise DataError(
-            "all images are of one group, so none can be held out; groups=False splits without regard to groups"
+            "all images are of one group, so none can be held out; groups=False splits without regard to groups, and so does a "
+            "table that is read without: columns={'group': None} (on a command line: --data group=null)"
         )
 
 

@@ -152,7 +152,8 @@ def _held(
         return part, known_rows, "the data's own images for validation", every
     held = _held_out_rows(whole, seed)
     if held is None:
-        why = f"a fifth held out would leave fewer than {LEAST} images of a class"
+        whole_groups = ", in whole groups," if own_groups(whole.dataset) is not None else ""
+        why = f"a fifth held out{whole_groups} would leave fewer than {LEAST} images of a class"
         return None, every[:0], why, every
     return whole, held, "a fifth of the images, held out before", np.setdiff1d(every, held)
 

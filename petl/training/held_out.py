@@ -118,7 +118,25 @@ def images_to_measure(
     Raises:
         DataError, StateError: there are no such images, or it can't be known which are meant.
     """
-    there = splits(source, **options)
+    try:
+        there = {} if split == "." else splits(source, **options)
+    except DataError:  # classes may be called like splits; those that a training held out are known by their names
+        found = _held_out_of_training(delta, source, pipeline, options, ".") if split in (None, HELD_OUT) else None
+        if found is None:
+            raise
+        return found, f"the {len(found)} images of {source} that the training held out"
+    return _measured(delta, source, pipeline, split, there, options)
+
+
+def _measured(
+    delta: str | Path,
+    source: str,
+    pipeline: Mapping[str, Any],
+    split: str | None,
+    there: Mapping[str, Path],
+    options: Mapping[str, Any],
+) -> tuple[Any, str]:
+    """Returns the images that `images_to_measure` does, of a source whose splits are known."""
     if split is None and "val" not in there and _has_reader(source):
         split = "val"
     if (
@@ -145,13 +163,16 @@ def _has_reader(source: str) -> bool:
 
 
 def _held_out_of_training(
-    delta: str | Path, source: str, pipeline: Mapping[str, Any], options: Mapping[str, Any]
+    delta: str | Path, source: str, pipeline: Mapping[str, Any], options: Mapping[str, Any], taken: str = "train"
 ) -> Any:
-    """Returns the images that were held out of the training of ``delta``, or None if it was trained on another source."""
+    """Returns the images that were held out of the training of ``delta``, or None if it was trained on another source.
+
+    ``taken`` is the split that is looked through: "." is the folder as it is.
+    """
     split = split_beside(delta)
-    there = splits(source, **options)
+    there = {} if taken == "." else splits(source, **options)
     if split is None or (there and "train" not in there):
         return None
-    images = dataset(source, pipeline, split="train", **options)
+    images = dataset(source, pipeline, split=taken, **options)
     positions = find_held_out(images, split) if isinstance(images, Images) else None
     return images.part(positions, training=False) if isinstance(images, Images) and positions else None

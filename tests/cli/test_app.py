@@ -381,6 +381,12 @@ def test_a_folder_taken_as_it_is_has_no_validation_split(weights: Path, pictures
     assert done.exit_code == 0, done.output
     assert petl.read(tmp_path / "x")["labels"] == ["cat", "val"]
     assert json.loads((tmp_path / "x.history.json").read_text())["split"]["of"] == 16
+    backbone, as_it_is = f"{NAME}:{weights}", ("--size", 32, "--data", "split=.", "--json")
+    for words in (("rank", data, "--model", backbone), ("advise", backbone, data)):
+        assert "--data split=." in refused(*words) and "val" in call(*words, *as_it_is).stdout, words
+    of_delta = (tmp_path / "x", data, "--model", backbone, "--json")
+    held, every = (json.loads(call("eval", *of_delta, *more).stdout) for more in ((), ("--split", ".")))
+    assert 0 < held["images"] < every["images"] == 16
 
 
 @pytest.mark.deep

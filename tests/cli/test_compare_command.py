@@ -95,6 +95,16 @@ def test_what_cannot_be_is_one_line(model: str, pets: Path, words: list[str], sa
     assert said in refused("compare", model, pets, *words)
 
 
+def test_a_place_that_takes_no_file_is_refused_before_the_work(model: str, pets: Path) -> None:
+    Path(pets.parent / "file").touch()
+    said = refused("compare", model, pets, "-m", "probe", "--out", pets.parent / "file" / "compare.json")
+    assert "is a file, no folder" in said
+    if Path("/proc/self").is_dir():  # nobody may write there
+        assert "can't write /proc/compare.json" in refused(
+            "compare", model, pets, "-m", "probe", "--out", "/proc/compare.json"
+        )
+
+
 def test_few_images_are_refused(model: str, tmp_path: Path) -> None:
     bright_and_dark(tmp_path / "pets", 2)
     assert "4 images of each class" in refused("compare", model, tmp_path / "pets")

@@ -51,3 +51,18 @@ def test_datasets() -> None:
     assert sizes(data) == (5, None) and sizes((data, data)) == (5, 5) and sizes(DataLoader(data)) == (5, None)
     with pytest.raises(petl.DataError, match="got a generator"):
         sizes(pair for pair in data)
+
+
+def test_classes_called_like_splits(tmp_path: Path) -> None:
+    vehicles = filled(tmp_path / "vehicles", "train", "plane", "val")
+    with pytest.raises(petl.DataError, match=r"petl eval, shift, report: --split \."):
+        sizes(vehicles)
+    train, rest = own_parts(vehicles, petl.data.pipeline(small()), split=".")
+    assert train.classes == ["plane", "train", "val"] and rest is None
+    both = filled(tmp_path / "both", "train/train", "train/val", "val/train", "val/val")
+    with pytest.raises(petl.DataError, match=r"both/train'.*split='\.'"):
+        sizes(both)
+    train, rest = own_parts((both / "train", both / "val"), petl.data.pipeline(small()), split=".")
+    assert train.classes == rest.classes == ["train", "val"]
+    whole = own_parts(filled(tmp_path / "all", "train/cat", "val/cat"), petl.data.pipeline(small()), split=None)
+    assert len(whole.train) == 2 and whole.rest is None
