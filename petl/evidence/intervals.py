@@ -27,22 +27,25 @@ def accuracy_error(accuracy: float, count: int) -> float:
     """Returns the standard error of an accuracy (0 to 1) measured on ``count`` images.
 
     The same as `standard_error` of zeros and ones. Where all images are right, or all wrong, the deviation is no estimate: half
-    of the exact 68 % interval is returned instead, so that 10 of 10 right is not called certain. Without images it is nan.
+    of the exact 68 % interval is returned instead, so that 10 of 10 right is not called certain. With one image it is nan.
 
     >>> round(accuracy_error(0.75, 4), 3), round(accuracy_error(1.0, 10), 3)
     (0.25, 0.084)
     """
-    if count < 1:
+    if count < 2:
         return math.nan
-    if 0 < accuracy < 1 < count:
+    if 0 < accuracy < 1:
         return math.sqrt(accuracy * (1 - accuracy) / (count - 1))
     low, high = binomial_interval(round(accuracy * count), count, level=0.6827)
     return (high - low) / 2
 
 
 def recall_error(right: int, images: int) -> float:
-    """Returns the standard error of a class's recall."""
-    return accuracy_error(right / images, images)
+    """Returns the standard error of a class's recall; of one image alone, half of the exact 68 % interval."""
+    if images > 1:
+        return accuracy_error(right / images, images)
+    low, high = binomial_interval(right, images, level=0.6827)
+    return (high - low) / 2
 
 
 def unvaried_gap(gap: int, count: int, level: float) -> tuple[float, float]:

@@ -45,7 +45,9 @@ def refuse_few_read(verb: str, y: Tensor, asked: Tensor, classes: Sequence[str],
     """
     counts = torch.bincount(y, minlength=len(classes)).tolist()
     _refuse_few(
-        f"{verb}: some images can't be read, and it", [(classes[n], counts[n]) for n in asked.unique().tolist()], least
+        f"{verb}: some images can't be read, and it",
+        [(str(classes[int(n)]), int(counts[int(n)])) for n in asked.unique().tolist()],
+        least,
     )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from petl.evidence.comparison import Difference
-from petl.evidence.intervals import accuracy_error, balanced_error
+from petl.evidence.intervals import balanced_error, recall_error
 from petl.evidence.new_images import predict_new
 from petl.evidence.reading import ClassReading
 from petl.measures.h_score import h_score
@@ -66,7 +66,7 @@ def _scores(reading: ClassReading, y: Tensor, contest: Contest) -> dict[str, flo
 
 def _error(right: Tensor, y: Tensor, contest: Contest) -> float:
     if not contest.measure.balanced or len(y) < 2:
-        return accuracy_error(float(right.double().mean()), len(y))
+        return recall_error(int(right.sum()), len(y))
     return balanced_error(right, y)
 
 
