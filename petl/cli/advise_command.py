@@ -55,7 +55,7 @@ def advise_command(
 ) -> None:
     """Say what the images are like, whether pretraining helps, and which methods to try."""
     import petl
-    from petl.cli.outputs import keep, new_file
+    from petl.cli.outputs import new_file, write_text
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET | SPLIT)
@@ -67,7 +67,7 @@ def advise_command(
     options: dict[str, Any] = {"images": images, "seed": seed, "batch_size": batch_size, "workers": workers}
     advice = petl.advise(net, data, new, pipeline=pipeline, **options, **said.dataset, **said.training)
     if path is not None:
-        keep(path, as_text(advice))
+        write_text(path, as_text(advice))
         note(f"wrote {path}")
     say(findings_text(advice, as_json))
 

@@ -63,7 +63,7 @@ def compare_command(
 ) -> None:
     """Compare methods and learning rates by short trainings of all and longer ones of the best."""
     import petl
-    from petl.cli.outputs import keep, new_file
+    from petl.cli.outputs import new_file, write_text
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET | TRAINING)
@@ -76,7 +76,7 @@ def compare_command(
     with _processes(jobs) as executor:
         found = petl.compare(net, images_of, methods, seconds or None, executor=executor, **options)
     if path is not None:
-        keep(path, as_text(found))
+        write_text(path, as_text(found))
     say(findings_text(found, as_json))
 
 

@@ -69,7 +69,7 @@ def new_file(name: str, *, inputs: Sequence[str | Path] = (), overwrite: bool = 
     return path
 
 
-def keep(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """Writes what was found to a file, whole or not at all; one of this name that nobody may change gives way to it."""
     with _as_state_error(path), open_atomically(path) as file:
         file.write(text.encode())

@@ -44,7 +44,7 @@ def rank_command(
 ) -> None:
     """Which backbone: each candidate's accuracy on a few of your images, what ties, and what each costs."""
     import petl
-    from petl.cli.outputs import keep, new_file
+    from petl.cli.outputs import new_file, write_text
     from petl.findings import as_text
 
     said = data_keywords(reading, known=PIPELINE | DATASET | SPLIT)
@@ -64,5 +64,5 @@ def rank_command(
     ranking = petl.rank(candidates or None, data, **options, **said.dataset, **said.training)
     text = as_text(ranking)
     if path:
-        keep(path, text)
+        write_text(path, text)
     say(text.rstrip("\n") if as_json else ranking)

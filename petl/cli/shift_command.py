@@ -50,7 +50,7 @@ def shift_command(
 ) -> None:
     """Tell what differs between training images and new ones: class frequencies, appearance, both, or nothing."""
     import petl
-    from petl.cli.outputs import keep, new_file
+    from petl.cli.outputs import new_file, write_text
     from petl.findings import as_text
     from petl.training.held_out import images_to_measure
 
@@ -64,6 +64,6 @@ def shift_command(
     new: Any = target[0] if len(target) == 1 else list(target)
     found = petl.shift(net, data, new, batch_size=batch_size, **options)
     if path is not None:
-        keep(path, as_text(found))
+        write_text(path, as_text(found))
         note(f"wrote {printable(str(path))}")
     say(as_text(found).rstrip("\n") if as_json else f"{found}\nsource: {printable(which)}")

@@ -15,7 +15,8 @@ from petl.data.grouping import every_target
 from petl.data.own_parts import own_parts
 from petl.data.sifting import sift
 from petl.data.validation_split import holdout, refuse_stream
-from petl.measures.enough_labels import refuse_few_labels
+from petl.errors import DataError, listing
+from petl.measures.enough_labels import LEAST, refuse_few_labels
 from petl.training.head_start import unaugmented
 
 HELD_OUT = 0.2
@@ -51,7 +52,22 @@ def start_parts(data: Any, pipeline: Mapping[str, Any], *, seed: int, options: M
     refuse_few_labels("start", targets, names or [str(number) for number in range(outputs)])
     own = rest is not None
     train, rest = (train, rest) if own else holdout(train, HELD_OUT, seed=seed)
+    if not own:
+        _refuse_few_left(train, outputs)
     return StartParts(_augmented(train), unaugmented(train), unaugmented(rest), own, names, outputs)
+
+
+def _refuse_few_left(train: Any, outputs: int) -> None:
+    """Raises a DataError where a fifth that is held out leaves fewer images of a class than every step needs."""
+    counts = np.bincount(every_target(train), minlength=outputs)
+    few = [number for number in range(outputs) if 0 < counts[number] < LEAST]
+    if few:
+        names = dataset_target_names(train) or [str(number) for number in range(outputs)]
+        raise DataError(
+            f"start holds out a fifth of the images to tell the result on, and {LEAST} of each class must be left; too few are "
+            f"left of {listing(f'{names[number]} ({counts[number]})' for number in few)}; add images (5 of a class are enough), "
+            "or give images to tell the result on: a folder val beside train, or petl.start((train, val))"
+        )
 
 
 def _augmented(dataset: Any) -> Any:

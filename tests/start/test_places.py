@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch.utils.data import TensorDataset
 
 import petl
+from petl.start.parts import start_parts
 from petl.start.places import places_for
 
 
@@ -47,3 +50,15 @@ def test_what_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "other.html").mkdir()
     with pytest.raises(petl.StateError, match="is a folder"):
         places_for(object(), tmp_path / "other", overwrite=True)
+
+
+def test_a_fifth_that_leaves_too_few_is_refused_by_the_number_needed() -> None:
+    for each, taken in ((4, False), (5, True)):
+        data = TensorDataset(torch.zeros(2 * each, 3, 8, 8), torch.arange(2 * each) % 2)
+        if taken:
+            assert len(start_parts(data, {}, seed=0, options={}).train) == 8
+        else:
+            with pytest.raises(
+                petl.DataError, match=r"start holds out a fifth.*0 \(3\), 1 \(3\).*5 of a class are enough"
+            ):
+                start_parts(data, {}, seed=0, options={})
