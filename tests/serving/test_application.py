@@ -266,7 +266,9 @@ def test_nothing_of_a_request_outlives_its_answer(
         all_kinds()
         service.stop()  # so that its threads are between two batches
         assert not storages() - before
-        assert not any(body() for body in bodies[: 2 * len(served.KINDS)])  # a failed request's body lives until the collector runs
+        assert not any(
+            body() for body in bodies[: 2 * len(served.KINDS)]
+        )  # a failed request's body lives until the collector runs
     finally:
         gc.enable()
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import TensorDataset
 
 import petl
+from petl.ranking.ranked_images import NEUTRAL, ranked_images
 from petl.start.parts import start_parts
 from petl.start.places import places_for
 
@@ -62,3 +65,18 @@ def test_a_fifth_that_leaves_too_few_is_refused_by_the_number_needed() -> None:
                 petl.DataError, match=r"start holds out a fifth.*0 \(3\), 1 \(3\).*5 of a class are enough"
             ):
                 start_parts(data, {}, seed=0, options={})
+
+
+@pytest.mark.parametrize("broken", [False, True])
+def test_the_images_that_tell_the_result_rank_no_backbone(broken: bool, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(46):
+        (tmp_path / "ab"[number % 2]).mkdir(exist_ok=True)
+        noise = rng.integers(0, 255, (8, 8, 3)).astype(np.uint8)
+        Image.fromarray(noise).save(tmp_path / "ab"[number % 2] / f"{number}.png")
+    if broken:
+        (tmp_path / "a" / "0.png").write_bytes(b"none")
+    told = start_parts(tmp_path, NEUTRAL, seed=3, options={}).told
+    ranked = ranked_images(tmp_path, 1000, 3, {})
+    assert {*told.files} == {ranked.train.dataset.files[row] for row in ranked.held_rows}
+    assert not {*told.files} & {ranked.train.dataset.files[row] for row in ranked.rows}
