@@ -129,7 +129,7 @@ def _labels(record: Record, model: nn.Module) -> list[str]:
         name = Counter(labels).most_common(1)[0][0]
         raise StateError(
             f"several of the model's classes have the name {name!r:.60}, and images go to classes by their names; save it with "
-            f"others: petl.save(model, path, labels=[...])"
+            f"others: petl.save(model, path, labels=names)"
         )
     return [*labels] if labels else [str(number) for number in range(_outputs(record, model))]
 

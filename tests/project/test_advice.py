@@ -70,7 +70,12 @@ FILES = [
 RUN_ELSEWHERE = {
     "petl.export(model, 'model.onnx')",  # tests/exchange/test_export.py
     "petl.extend(model, data)",  # tests/combining/test_extend.py
+    "petl.read(address)",  # tests/addresses/test_local_file.py
     "petl.serve({}, model)",  # tests/serving/test_serve.py
+    "petl.serve(folder, \\1)",  # what the server makes of petl.load(path, model)
+    "petl.serve(folder, model)",
+    "petl.start((train, val))",  # tests/start/test_start.py
+    "timm.create_model('NAME', pretrained=True)",
     "petl.to_peft(petl.load('delta.safetensors'), folder)",  # tests/exchange/test_to_peft.py
     "petl.to_peft(petl.load('delta.safetensors', base_dtype=None), folder)",
     "timm.create_model({}, pretrained=True{})",  # the beginning of an example that PeftAdapter prints
@@ -104,6 +109,8 @@ def state(tmp_path: Path) -> Callable[[str], dict[str, Any]]:
             "data": pairs,
             "name": "test_resnet",
             "batch": pairs.tensors[0],
+            "dataset": pairs,
+            "numbers": [0, 1],
         }
         names |= {"path": petl.save(wrapped, tmp_path / "delta.safetensors"), "folder": folder, "names": ["cat", "dog"]}
         names |= {"transform": lambda image: image, "updates": 4}
@@ -150,6 +157,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.data.dataset(paths, petl.data.pipeline(model), labels=names)": ("plain", ()),
     "petl.data.dataset(table, petl.data.pipeline(model), split='train')": ("plain", ()),
     "petl.data.dataset(folder, petl.data.pipeline(model), transform=transform)": ("plain", ()),
+    "petl.data.dataset({}, petl.data.pipeline(model), split='.')": ("plain", ("f'{folder}/train'",)),
     "petl.data.pipeline(model)": ("plain", ()),
     "petl.data.pipeline(model, frame='middle')": ("plain", ()),
     "petl.data.pipeline(model, window=(40, 400))": ("plain", ()),
@@ -165,6 +173,7 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "petl.param_groups(model, lr=1e-3, layer_decay=0.75)": ("wrapped", ()),
     "petl.rebase(model)": ("wrapped", ()),
     "petl.rebase(model, base)": ("wrapped", ()),
+    "petl.save(model, path, labels=names)": ("wrapped", ()),
     "petl.save(model.{}, path)": ("wrapped, inside", ("part",)),
     "petl.trainable(model)": ("wrapped", ()),
     "petl.wrap(model)": ("plain", ()),
@@ -180,6 +189,8 @@ LINES: dict[str, tuple[str, tuple[str, ...]]] = {
     "timm.layers.convert_sync_batchnorm(model)": ("plain", ()),
     "timm.optim.list_optimizers()": ("plain", ()),
     "torch.optim.AdamW(groups)": ("plain", ()),
+    "torch.save(model.state_dict(), path)": ("plain", ()),
+    "torch.utils.data.Subset(dataset, numbers)": ("plain", ()),
     "torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-3, total_steps=updates)": ("plain", ()),
 }
 
