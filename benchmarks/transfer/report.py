@@ -43,6 +43,8 @@ def tables(lines: Sequence[Line]) -> str:
 def difference(one: Seeds, other: Seeds) -> tuple[float, float]:
     """How much more accurate a row is than another one, with its standard error: paired by seed and test image."""
     both = sorted(one.keys() & other.keys())
+    if one is other:
+        return 0.0, 0.0
     return across_seeds_and_images(_right(one, both) - _right(other, both))
 
 
