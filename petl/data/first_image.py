@@ -80,7 +80,7 @@ def map_fault(model: nn.Module, scores: Tensor) -> str:
     pooling = UNPOOLED if is_unpooled(model) else "give it a pooling before its classifier, or flatten what it answers"
     return (
         f"the model answers {len(scores)} image{'s' * (len(scores) > 1)} with {describe_output(scores)}, scores for several "
-        f"places of each; expected [{len(scores)}, classes]: {pooling}"
+        f"places of each; expected [{len(scores)}, classes], from a model with a classifier: {pooling}"
     )
 
 
