@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from petl.data.first_image import UNPOOLED, is_unpooled
 from petl.errors import SiteError
 from petl.sites.blocks import block_names
 from petl.sites.channel_axis import channel_axis
@@ -48,7 +49,8 @@ def pooled_block_modules(model: nn.Module) -> dict[str, list[bool]]:
     """
     survey = survey_model(model)
     if survey.failed:
-        raise SiteError(f"can't look at this {type(model).__name__}, which does not run on shapes: {survey.failed}")
+        cause = f"{survey.failed.rstrip('.')}; {UNPOOLED}" if is_unpooled(model) else survey.failed
+        raise SiteError(f"can't look at this {type(model).__name__}, which does not run on shapes: {cause}")
     names = block_names(survey)
     if not names:
         raise SiteError(f"{type(model).__name__} has no blocks that petl can see; leave out blocks=True")

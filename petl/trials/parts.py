@@ -16,6 +16,7 @@ from petl.data.grouping import every_target
 from petl.data.own_parts import own_parts
 from petl.data.pipelines import pipeline
 from petl.data.samples import refuse_sample, sample
+from petl.data.sifting import sift
 from petl.data.validation_split import folds, holdout, refuse_stream
 from petl.errors import DataError, PetlError
 from petl.measures.enough_labels import refuse_few_labels
@@ -50,14 +51,18 @@ class Parts:
 def open_parts(model: nn.Module, data: Any, *, objective: Any, images: int | None, seed: int) -> Parts:
     """Returns the parts of the data: its own validation or test images choose nothing, else a fifth that is held out first.
 
+    Files that can't be read are left out before anything is counted or divided.
+
     Args:
         images: At most so many to learn from and to choose by, and as many to tell the result on.
 
     Raises:
-        DataError: the data can't be opened or divided: it is a stream, or has one class, or fewer than four images of a class.
+        DataError: the data can't be opened or divided: it is a stream, or has one class, or fewer than four images of a class
+            that can be read.
     """
     train, rest = own_parts(data, pipeline(model))
     refuse_stream(train)
+    train, rest = sift(train, training=True)[0], None if rest is None else sift(rest)[0]
     targets = every_target(train)
     task = _task(train, targets, objective)
     names = dataset_target_names(train)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -30,3 +31,11 @@ def test_maps_are_refused_and_rows_of_scores_are_not() -> None:
     with pytest.raises(petl.SiteError, match=r"rank can't use this Scored.*\[1, classes\].*give it a pooling"):
         refuse_maps("rank", model, "fc")
     assert model.training and torch.equal(before, torch.get_rng_state())
+
+
+def test_a_model_of_timm_without_pooling_is_named_as_such_where_it_cannot_run() -> None:
+    model = timm.create_model("test_resnet", global_pool="")
+    with pytest.raises(
+        petl.SiteError, match=r"reduction dim.*[^.]; it has no pooling \(global_pool=''\); build it again"
+    ):
+        petl.features(model, torch.randn(4, 3, 64, 64), blocks=True)

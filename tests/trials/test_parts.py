@@ -46,6 +46,20 @@ def test_validation_images_of_ones_own_tell_the_result() -> None:
     assert parts.chosen_by == 30
 
 
+def test_only_files_that_can_be_read_are_counted(tmp_path: Path) -> None:
+    bright_and_dark(tmp_path, 6)
+    files = sorted((tmp_path / "dark").iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:20])
+    files[1].write_text("no image")
+    parts = opened(tmp_path)
+    assert parts.chosen_by + len(parts.told) == 10
+    files[2].write_bytes(b"")
+    with pytest.raises(
+        petl.DataError, match=r"compare needs 4 images of each class or more; too few are of dark \(3\)"
+    ):
+        opened(tmp_path)
+
+
 def test_a_folder_has_augmentation_where_it_is_learnt_from_alone(tmp_path: Path) -> None:
     bright_and_dark(tmp_path / "train", 6)
     bright_and_dark(tmp_path / "val", 4, seed=1)
