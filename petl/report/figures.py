@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from torch.utils.data import TensorDataset
 from petl.errors import DataError, PetlError
 from petl.extraction.undisturbed import rng_restored
 from petl.findings import json_value
+from petl.format.texts import parsed_json
 from petl.report.answers import TASK_OF_KIND
 from petl.report.images import ReportImages
 from petl.training.evaluation import evaluate
@@ -83,7 +83,7 @@ def history_of(history: Any, delta: Path | None) -> tuple[dict[str, Any] | None,
         return json_value({**vars(history), "rows": history.rows, "best": history.best}), None
     if isinstance(history, (str, Path)):
         try:
-            history = json.loads(Path(history).read_text(encoding="utf-8"))
+            history = parsed_json(Path(history).read_text(encoding="utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise DataError(
                 f"history={history} can't be read ({error}); expected a file such as pets.history.json"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from petl.errors import DataError, listing
 from petl.findings import Findings, json_value
+from petl.format.texts import parsed_json
 
 FOUND_KINDS = {
     "ranking": "Which backbone",
@@ -69,7 +69,7 @@ def _of_path(path: Path) -> list[Mapping[str, Any]]:
 
 def _content(path: Path, *, strict: bool) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parsed_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         if strict:
             raise DataError(f"{path} can't be read as JSON ({error}); expected what --out FILE.json wrote") from error

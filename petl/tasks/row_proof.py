@@ -95,9 +95,8 @@ def _compare(model: Any, images: Tensor) -> RowProof:
     return RowProof("", apart, in_features, {*watch.calls})
 
 
-_Call = tuple[
-    Sketch | None, Sketch | None
-]  # input and output, where the call had one of each; whole they'd be all activations
+# input and output, where the call had one of each; whole they'd be all activations
+_Call = tuple[Sketch | None, Sketch | None]
 
 
 class _Watch:

@@ -25,10 +25,8 @@ from petl.trials.trial import Materials
 LOOKED_BATCHES = 3  # of which the fastest counts
 SURE_SHARE = 0.5  # of the time of a forward pass that was measured: what a run takes at least, however noisy that is
 STARTED = 1.0  # seconds that a run is guessed to take beside what it computes
-TRAINED, ONCE = (
-    6.0,
-    4.0,
-)  # forward passes that an image of an epoch is guessed to take, and an image of a run beside them
+TRAINED = 6.0  # forward passes that an image of an epoch is guessed to take
+ONCE = 4.0  # forward passes that an image of a run is guessed to take beside the epochs
 
 
 @dataclass
@@ -90,17 +88,17 @@ def early(
     A forward pass is measured where runs are on this machine's processors; on another device, or elsewhere, it says nothing.
     """
     here = executor is None or isinstance(executor, (ProcessPoolExecutor, ThreadPoolExecutor))
-    jobs = most_jobs(executor, len({setting.group for setting in settings}))
+    jobs = runs_at_a_time(executor, len({setting.group for setting in settings}))
     look = seconds_of_a_look(materials) if here and not torch.accelerator.is_available() else 0.0
     known = Early(materials, settings, asked, journal, jobs, look)
     known.refuse()
     return known
 
 
-def most_jobs(executor: Executor | None, timed: int) -> float:
-    """Returns the most runs that there may be at a time: what the executor says, else as many as are timed."""
+def runs_at_a_time(executor: Executor | None, otherwise: float) -> float:
+    """Returns how many runs there are at a time: what the executor says; where it doesn't, ``otherwise``, at least one."""
     stated = getattr(executor, "_max_workers", None)  # of those of concurrent.futures
-    return 1.0 if executor is None else float(stated) if isinstance(stated, int) else float(max(1, timed))
+    return 1.0 if executor is None else float(stated) if isinstance(stated, int) else max(1.0, otherwise)
 
 
 def seconds_of_a_look(materials: Materials) -> float:

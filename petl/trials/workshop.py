@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from petl.errors import PetlError, StateError, printable
-from petl.trials.early import Early
+from petl.trials.early import Early, runs_at_a_time
 from petl.trials.journal import Journal
 from petl.trials.plan import Cost
 from petl.trials.settings import TrialSetting
@@ -75,11 +75,8 @@ class Workshop:
                 known.costs[named[outcome.key].group] = cost or Cost(0.0, 0.0)
                 known.refuse()
         wall, spent = time.perf_counter() - start, sum(outcome.seconds for outcome in found.values())
-        stated = getattr(self.executor, "_max_workers", None)  # of those of concurrent.futures
-        jobs = 1.0 if self.executor is None else stated if isinstance(stated, int) else max(1.0, spent / wall)
-        return {
-            named[key].name: outcome.cost for key, outcome in found.items() if getattr(outcome, "cost", None)
-        }, float(jobs)
+        costs = {named[key].name: outcome.cost for key, outcome in found.items() if getattr(outcome, "cost", None)}
+        return costs, runs_at_a_time(self.executor, spent / wall)
 
     def say(self, line: str) -> None:
         """Prints a line on stderr, as trainings do."""
